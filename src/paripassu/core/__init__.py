@@ -1,0 +1,1 @@
+"""Floor 0, framework-free: what every framework agrees on."""

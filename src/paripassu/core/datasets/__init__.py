@@ -1,0 +1,10 @@
+"""Images and labels: found, checked, and made the same numbers for every framework.
+
+`load` reads and checks, `prepare` splits and normalises, `describe` makes the part of
+a record that says what was trained on.
+"""
+
+from paripassu.core.datasets.loading import ImageData, load
+from paripassu.core.datasets.preparation import Prepared, Split, describe, prepare
+
+__all__ = ["ImageData", "Prepared", "Split", "describe", "load", "prepare"]

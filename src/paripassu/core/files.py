@@ -1,0 +1,196 @@
+"""Files that are written whole or not at all, and folders with one owner."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as serialize_tensors
+
+from paripassu.core.errors import UserError
+
+Tensors = Mapping[str, npt.NDArray[Any]]
+
+_WHAT_TO_DO = {
+    errno.ENOSPC: "the disk is full: free some space",
+    errno.EDQUOT: "the disk quota is used up: free some space",
+    errno.EROFS: "the disk is read-only: choose another folder with --out",
+    errno.EACCES: "no permission to write there: choose another folder with --out",
+    errno.EPERM: "no permission to write there: choose another folder with --out",
+    errno.ENOTDIR: "part of the path is a file: choose another folder with --out",
+    errno.EEXIST: "a file of that name is in the way: choose another with --out",
+}
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn an `OSError` about `path` into a `UserError` that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        advice = _WHAT_TO_DO.get(error.errno or 0, error.strerror or str(error))
+        raise UserError(f"cannot write {path}: {advice}.") from error
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder and its parents; `UserError` if that is impossible."""
+    with explained(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; it takes its name only on success.
+
+    The temporary file keeps the suffix of `path` (some libraries choose a format by
+    it), is synced to disk and renamed over `path` in one step. After any error or a
+    kill, `path` is what it was before.
+
+    Raises:
+        UserError: the disk is full or read-only, or the folder is not writable.
+    """
+    with explained(path):
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}"
+        )
+        os.close(handle)
+    temporary = Path(name)
+    try:
+        with explained(path):
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+            _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete temporary files that a killed writer left in `folder`.
+
+    Call it only by the owner of the folder (see `owned`).
+    """
+    for path in folder.glob(".*.tmp*"):
+        path.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write UTF-8 text whole or not at all."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write indented JSON, whole or not at all; NaN and infinity are refused."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist.") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} is not readable JSON: {error}.") from error
+
+
+def write_tensors(
+    path: Path, tensors: Tensors, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file with string metadata, whole or not at all."""
+    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    write_bytes(path, serialize_tensors(arrays, dict(metadata or {})))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
+    """Read a safetensors file: its arrays by name, and its metadata.
+
+    Raises:
+        UserError: the file is missing, truncated or not safetensors at all.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, dict(file.metadata() or {})
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist.") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            f"{path} is not a whole safetensors file ({error}). Delete it to start "
+            "again from what comes before it."
+        ) from error
+
+
+@contextlib.contextmanager
+def owned(folder: Path, patience: float = 5.0) -> Iterator[None]:
+    """Hold the only ownership of a folder; the lock ends with its process.
+
+    Args:
+        folder: an existing folder; a file `.lock` is made in it.
+        patience: seconds to wait for an owner that is just about to end.
+
+    Raises:
+        UserError: another process owns the folder.
+    """
+    path = folder / ".lock"
+    with explained(path):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() < deadline:
+                    time.sleep(0.05)
+                    continue
+                owner = os.pread(handle, 20, 0).decode(errors="replace").strip()
+                raise UserError(
+                    f"{folder} is in use by another process"
+                    f"{f' (number {owner})' if owner else ''}. Wait for it to end, or "
+                    "choose another folder with --out."
+                ) from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,166 @@
+"""The records that leave a process: one `run.json` a run, checked when read.
+
+A run folder holds `recipe.toml`, `run.json`, `checkpoint.safetensors` (weights,
+optimizer state, position and history, one file so that they always belong together),
+and once it is finished `weights.safetensors` (canonical layout), the framework's own
+model file and `predictions.safetensors` (`logits` float32 `(N, classes)`, `labels`
+uint8 `(N,)` of the test set).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from paripassu.core.errors import UserError
+from paripassu.core.files import read_json, write_text
+
+RUN_FILE = "run.json"
+CHECKPOINT_FILE = "checkpoint.safetensors"
+WEIGHTS_FILE = "weights.safetensors"
+PREDICTIONS_FILE = "predictions.safetensors"
+ERRORS_FILE = "stderr.log"
+
+
+class Model(BaseModel):
+    """A frozen record: unknown keys are errors, NaN and infinity too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Dataset(Model):
+    """What was trained on."""
+
+    name: str  # "mnist", or the name of the user's folder
+    source: str  # "package" or the path that --data gave
+    sha256: dict[str, str]  # of each file as read, uncompressed
+    train_size: int
+    validation_size: int
+    test_size: int
+    mean: float  # of the training images, in units of 0..1
+    std: float
+    warnings: list[str] = []
+
+
+class Environment(Model):
+    """Where it ran."""
+
+    python: str
+    platform: str
+    processor: str
+    cores: int
+    memory_bytes: int
+    threads: int
+    device: str  # "cpu", or the accelerator's own name
+    versions: dict[str, str]  # of the framework and of what it stands on
+    settings: dict[str, str]  # whatever else changes speed or numbers
+
+
+class Session(Model):
+    """One uninterrupted stretch of a run; `seconds` are wall-clock seconds."""
+
+    started: str  # ISO 8601, UTC
+    first_epoch: int  # counted from 1
+    seconds: dict[str, float]  # start_up, data, build, warm_up, inference, saving
+    load_average: float  # of the last minute, when it started
+
+
+class Epoch(Model):
+    """One epoch; losses are means per image, accuracies are fractions 0..1."""
+
+    epoch: int  # counted from 1
+    session: int  # index into the record's sessions
+    seconds: float  # training alone
+    evaluation_seconds: float
+    learning_rate: float  # at the epoch's first step
+    training_loss: float  # mean over the epoch, dropout on, weights changing
+    training_accuracy: float
+    monitor_loss: float  # on the split that `monitor` names, dropout off
+    monitor_accuracy: float
+    other_load: float  # share 0..1 of the machine's cores that other processes used
+
+
+class Result(Model):
+    """The final figures, on the test set."""
+
+    test_loss: float
+    test_accuracy: float  # fraction 0..1
+    test_correct: int
+    test_count: int
+
+
+class Inference(Model):
+    """Median wall-clock seconds of a forward pass from NumPy in to NumPy out."""
+
+    single_seconds: float  # one image
+    batch_seconds: float  # `batch_size` images
+    batch_size: int
+    repeats: int
+
+
+class RunRecord(Model):
+    """Everything about one run that anybody needs to know later."""
+
+    kind: Literal["run"] = "run"
+    version: Literal[1] = 1
+    status: Literal["running", "finished"]
+    framework: str
+    recipe: dict[str, Any]
+    recipe_hash: str  # of the recipe and the data: what decides the result
+    dataset: Dataset
+    environment: Environment
+    command: str
+    monitor: Literal["test", "validation"]
+    sessions: list[Session]
+    epochs: list[Epoch]
+    result: Result | None = None
+    inference: Inference | None = None
+    peak_memory_bytes: int | None = None  # of the process, resident
+    peak_accelerator_bytes: int | None = None
+    weights_sha256: str | None = None  # of the final weights, canonical layout
+    files: dict[str, str] = Field(default_factory=dict)  # purpose -> name
+
+    @property
+    def seed(self) -> int:
+        """The seed of the recipe."""
+        return int(self.recipe["seed"])
+
+
+def save_record(folder: Path, record: RunRecord) -> None:
+    """Write `run.json`, whole or not at all."""
+    write_text(folder / RUN_FILE, record.model_dump_json(indent=1) + "\n")
+
+
+def load_record(folder: Path) -> RunRecord:
+    """Read the `run.json` of a run folder.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    path = folder / RUN_FILE
+    if not path.exists():
+        raise UserError(
+            f"{folder} is not a run folder: it has no {RUN_FILE}. Make one with "
+            f"'paripassu train --framework pytorch --out {folder}'."
+        )
+    return parse_record(read_json(path), path)
+
+
+def parse_record(content: Any, path: Path) -> RunRecord:
+    """Make a record of JSON text or of parsed JSON that was read from `path`.
+
+    Raises:
+        UserError: it is no record of a run.
+    """
+    try:
+        if isinstance(content, str):
+            return RunRecord.model_validate_json(content)
+        return RunRecord.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(
+            f"{path} is not a record of a run: {where}: {first['msg']}."
+        ) from error
