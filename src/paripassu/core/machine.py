@@ -1,0 +1,77 @@
+"""What this machine is and how busy it is."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from pathlib import Path
+
+import psutil
+
+
+def processor() -> str:
+    """The processor's own name, as far as the system tells."""
+    path = Path("/proc/cpuinfo")
+    if path.exists():
+        for line in path.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def system() -> str:
+    """The operating system, its release and the processor's kind."""
+    return f"{platform.system()} {platform.release()} {platform.machine()}"
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def memory_bytes() -> int:
+    """The machine's memory, in bytes."""
+    return int(psutil.virtual_memory().total)
+
+
+def load_average() -> float:
+    """Runnable processes, mean of the last minute."""
+    return float(psutil.getloadavg()[0])
+
+
+class OtherLoad:
+    """How much of the machine others used since the last look, 0..1 of all cores."""
+
+    def __init__(self) -> None:
+        self._last = self._read()
+
+    @staticmethod
+    def _read() -> tuple[float, float, float]:
+        everyone = psutil.cpu_times()
+        busy = everyone.user + everyone.system + getattr(everyone, "nice", 0.0)
+        own = os.times()
+        return time.monotonic(), busy, own.user + own.system
+
+    def look(self) -> float:
+        """The share of all cores that other processes used since the last look."""
+        now, last = self._read(), self._last
+        self._last = now
+        wall, busy, own = (a - b for a, b in zip(now, last, strict=True))
+        capacity = max(wall, 1e-9) * (os.cpu_count() or 1)
+        return min(1.0, max(0.0, (busy - own) / capacity))
+
+
+def seconds_since_start() -> float:
+    """Wall-clock seconds since this process was made."""
+    return max(0.0, time.time() - psutil.Process().create_time())
+
+
+def peak_memory_bytes() -> int:
+    """The most resident memory that this process has had, in bytes."""
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak) if platform.system() == "Darwin" else int(peak) * 1024

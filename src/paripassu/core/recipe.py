@@ -1,0 +1,275 @@
+"""The recipe: one complete description of an experiment, frozen and validated.
+
+Anything that decides the result is in it; anything that does not (threads, device,
+folders) is not.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from paripassu.core.errors import UserError
+from paripassu.core.networks import NETWORKS
+
+NOT_DECISIVE = {"name", "description", "source"}
+
+
+class Part(BaseModel):
+    """A frozen table of the recipe: no unknown key, no conversion of types."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False
+    )
+
+
+class Adadelta(Part):
+    """Adadelta (Zeiler 2012) with a learning rate, as PyTorch and Keras have it."""
+
+    kind: Literal["adadelta"]
+    learning_rate: float = Field(1.0, gt=0, description="factor of every update")
+    rho: float = Field(0.9, ge=0, lt=1, description="decay of the running means")
+    epsilon: float = Field(1e-6, gt=0, description="added under both square roots")
+
+
+class SGD(Part):
+    """Stochastic gradient descent without momentum."""
+
+    kind: Literal["sgd"]
+    learning_rate: float = Field(0.01, gt=0, description="factor of the gradient")
+
+
+class Decay(Part):
+    """Exponential decay: learning_rate * factor ** (finished units / interval)."""
+
+    factor: float = Field(0.7, gt=0, le=1, description="1.0 keeps the rate constant")
+    interval: float = Field(1.0, gt=0, description="units for one factor")
+    unit: Literal["epoch", "step"] = Field("epoch", description="what is counted")
+
+
+class Initializer(Part):
+    """How initial weights are drawn; see `core.draws.initial_weights`."""
+
+    kernel: Literal["glorot_uniform", "he_uniform", "fan_in_uniform", "zeros"] = (
+        "glorot_uniform"
+    )
+    bias: Literal["zeros", "fan_in_uniform"] = "zeros"
+
+
+class Normalization(Part):
+    """Inputs are (pixel / 255 - mean) / std; "computed" takes the data's own."""
+
+    mean: Annotated[float, Field(ge=0, le=1)] | Literal["computed"] = 0.1307
+    std: Annotated[float, Field(gt=0, le=1)] | Literal["computed"] = 0.3081
+
+
+class Recipe(Part):
+    """One experiment. Defaults are those of the built-in recipe `article`."""
+
+    name: str = Field("custom", pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)
+    description: str = ""
+    source: str = Field("", description="where the experiment comes from")
+    network: str = Field("article", description="a name from the score sheet")
+    seed: int = Field(42, ge=0, lt=2**31)
+    epochs: int = Field(10, ge=1, le=100_000)
+    batch_size: int = Field(64, ge=1, le=1_000_000, description="images")
+    shuffle: bool = Field(True, description="a new order of images in every epoch")
+    validation_size: int = Field(0, ge=0, description="training images set apart")
+    precision: Literal["float32", "float64"] = "float32"
+    loss: Literal["cross_entropy_on_logits"] = "cross_entropy_on_logits"
+    dropout: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(
+        {"dropout1": 0.25, "dropout2": 0.5}, description="rate of each dropout layer"
+    )
+    normalization: Normalization = Normalization()
+    initializer: Initializer = Initializer()
+    optimizer: Annotated[Adadelta | SGD, Field(discriminator="kind")] = Adadelta(
+        kind="adadelta"
+    )
+    decay: Decay = Decay()
+
+    @model_validator(mode="after")
+    def _network_and_its_dropout(self) -> Recipe:
+        if self.network not in NETWORKS:
+            raise ValueError(
+                f"network: expected one of {', '.join(NETWORKS)}, came {self.network!r}"
+            )
+        layers = {x.name for x in NETWORKS[self.network].layers_of("dropout")}
+        if self.dropout.keys() != layers:
+            raise ValueError(
+                f"dropout: expected a rate for each of {', '.join(sorted(layers))}, "
+                f"came {', '.join(sorted(self.dropout)) or 'none'}"
+            )
+        return self
+
+    def hash(self, *more: str) -> str:
+        """SHA-256, 16 hex digits, of all that decides the result, and of `more`."""
+        decisive = self.model_dump(exclude=NOT_DECISIVE)
+        text = json.dumps([decisive, *more], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def to_toml(self) -> str:
+        """The whole recipe as TOML; `parse` reads it back to an equal recipe."""
+        return tomli_w.dumps(self.model_dump())
+
+    def changed(self, **values: Any) -> Recipe:
+        """A new recipe with some top-level values replaced, validated again."""
+        return validate({**self.model_dump(), **values})
+
+
+def validate(table: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    """Make a recipe of plain values.
+
+    Raises:
+        UserError: names each bad key, what was expected and what came.
+    """
+    try:
+        return Recipe.model_validate(dict(table))
+    except ValidationError as error:
+        lines = [_explain(problem, table) for problem in error.errors()]
+        raise UserError(f"{where}: " + "\n".join(lines)) from None
+
+
+def _explain(problem: Any, table: Mapping[str, Any]) -> str:
+    """One pydantic problem as "key: expected ..., came ..."."""
+    path = _real_path(problem["loc"], table)
+    key = ".".join(path)
+    came = f"came {problem['input']!r} ({type(problem['input']).__name__})"
+    message = problem["msg"].removeprefix("Input should be ")
+    match problem["type"]:
+        case "extra_forbidden":
+            known = sorted(_known_keys(path[:-1], table))
+            close = difflib.get_close_matches(path[-1], known, 1)
+            hint = f"; did you mean {close[0]!r}?" if close else "."
+            return f"unknown key {key!r}{hint} Known here: {', '.join(known)}."
+        case "value_error":
+            return f"{problem['ctx']['error']}."
+        case "union_tag_invalid":
+            return (
+                f"{key}.kind: expected one of {problem['ctx']['expected_tags']}, "
+                f"came {problem['ctx']['tag']!r}."
+            )
+        case "union_tag_not_found":
+            return f"{key}.kind is missing: name the kind, for example 'adadelta'."
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f"{key}: expected a table, {came}."
+        case "string_pattern_mismatch":
+            return f"{key}: expected small letters, digits and hyphens, {came}."
+        case _:
+            return f"{key}: expected {message}, {came}."
+
+
+def _real_path(loc: Sequence[Any], table: Mapping[str, Any]) -> list[str]:
+    """Drop the parts of pydantic's path that are no keys: names of union members."""
+    path: list[str] = []
+    here: Any = table
+    for position, part in enumerate(loc):
+        inside = isinstance(here, Mapping) and part in here
+        if inside or (position == len(loc) - 1 and isinstance(here, Mapping)):
+            path.append(str(part))
+            here = here.get(part) if isinstance(here, Mapping) else None
+    return path or [str(part) for part in loc[:1]]
+
+
+def _known_keys(path: Sequence[str], table: Mapping[str, Any]) -> set[str]:
+    parts: dict[str, type[Part]] = {
+        "normalization": Normalization,
+        "initializer": Initializer,
+        "decay": Decay,
+    }
+    if not path:
+        return set(Recipe.model_fields)
+    if path[0] == "optimizer":
+        kind = table["optimizer"].get("kind")
+        return set((SGD if kind == "sgd" else Adadelta).model_fields)
+    return set(parts[path[0]].model_fields)
+
+
+def parse(text: str, where: str = "recipe") -> Recipe:
+    """Read a recipe from TOML text; keys that it leaves out have their defaults.
+
+    Raises:
+        UserError: not TOML, or not a recipe.
+    """
+    try:
+        return validate(tomllib.loads(text), where)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{where} is not TOML: {error}.") from None
+
+
+def built_in() -> list[str]:
+    """The names of the recipes that come with the package."""
+    folder = files("paripassu") / "recipes"
+    return sorted(
+        path.name.removesuffix(".toml")
+        for path in folder.iterdir()
+        if path.name.endswith(".toml")
+    )
+
+
+def load(name_or_path: str, settings: Sequence[str] = ()) -> Recipe:
+    """Load a built-in recipe by its name, or a TOML file by its path, and change it.
+
+    Args:
+        name_or_path: `"article"` or `"my/recipe.toml"`.
+        settings: `"optimizer.rho=0.95"`: values to replace, written as in TOML;
+            quotes around words may be left out.
+
+    Raises:
+        UserError: no such recipe, or a bad key or value.
+    """
+    if name_or_path in built_in():
+        text = (files("paripassu") / "recipes" / f"{name_or_path}.toml").read_text()
+        where = f"recipe {name_or_path!r}"
+    else:
+        where = f"recipe file {name_or_path}"
+        try:
+            text = Path(name_or_path).read_text()
+        except FileNotFoundError:
+            raise UserError(
+                f"no recipe {name_or_path!r}: expected one of {', '.join(built_in())}, "
+                "or the path of a TOML file."
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"cannot read {where}: {error}.") from None
+    recipe = parse(text, where)
+    if not settings:
+        return recipe
+    table = recipe.model_dump()
+    for path, value in sorted(
+        map(_setting, settings), key=lambda pair: pair[0][-1] != "kind"
+    ):
+        _put(table, path, value)
+    return validate(table, "--set")
+
+
+def _setting(text: str) -> tuple[list[str], Any]:
+    key, equals, value = text.partition("=")
+    path = key.strip().split(".")
+    if not equals or not all(path):
+        raise UserError(
+            f"--set {text!r}: expected KEY=VALUE, for example --set optimizer.rho=0.95."
+        )
+    try:
+        return path, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return path, value.strip()  # a word without its quotes
+
+
+def _put(table: dict[str, Any], path: list[str], value: Any) -> None:
+    here = table
+    for part in path[:-1]:
+        if not isinstance(here.setdefault(part, {}), dict):
+            raise UserError(f"--set {'.'.join(path)}: {part!r} is no table.")
+        here = here[part]
+    if path[-1] == "kind" and here.get("kind") != value:
+        here.clear()  # another kind has other constants: start from its defaults
+    here[path[-1]] = value
