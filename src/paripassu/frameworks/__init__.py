@@ -1,0 +1,194 @@
+"""The contract with a framework, and which there are; imports none of them.
+
+A framework is a folder here with three files: `lesson.py`, to be read;
+`trainer.py`, which runs the lesson for a record; `twin.py`, which takes it step
+by step for the proof. NumPy arrays go in and come out; nothing is inherited.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from paripassu.core.datasets import Split
+from paripassu.core.errors import UserError
+from paripassu.core.recipe import Recipe
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What a trainer tells after an epoch (counted from 0)."""
+
+    epoch: int
+    seconds: float
+    evaluation_seconds: float
+    learning_rate: float
+    training_loss: float
+    training_accuracy: float
+    monitor_loss: float
+    monitor_accuracy: float
+
+
+@dataclass(frozen=True)
+class TwinStep:
+    """What a twin is given for one training step."""
+
+    images: npt.NDArray[np.float32]  # (N, 28, 28), normalised
+    labels: npt.NDArray[np.int64]  # (N,)
+    masks: Mapping[str, npt.NDArray[np.bool_]]  # dropout layer -> what it keeps
+
+
+class Trainer(Protocol):
+    """A lesson under a harness: one network, built for one recipe.
+
+    Made by `trainer.Trainer(recipe, weights=..., threads=..., device=...)`;
+    `device` is "auto", "cpu" or "gpu".
+    """
+
+    MODEL_FILE: str  # the framework's own format
+
+    device: str  # "cpu" or the accelerator's own name
+    versions: dict[str, str]
+    settings: dict[str, str]
+
+    def warm_up(self, training: Split) -> None:
+        """Run a few steps, so that compilation is over, and undo them."""
+
+    def train(
+        self,
+        training: Split,
+        monitored: Split,
+        *,
+        first_epoch: int,
+        on_step: Callable[[int, float, float], None],
+        on_epoch: Callable[[EpochReport], None],
+    ) -> None:
+        """Train to the recipe's last epoch.
+
+        `on_step` gets, now and then, the number of steps finished in the epoch,
+        and the mean loss and accuracy so far; `on_epoch` is called when training
+        and evaluation of the epoch are over and the state is ready to be saved.
+        """
+
+    def evaluate(self, split: Split) -> tuple[float, float]:
+        """Mean loss per image and accuracy 0..1, dropout off."""
+
+    def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        """`(N, 28, 28)` in, `(N, classes)` out, dropout off."""
+
+    def weights(self) -> Arrays:
+        """The weights, canonical names and layout."""
+
+    def state(self) -> Arrays:
+        """All that training goes on from: weights, optimizer, generators."""
+
+    def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go back to a `state()`."""
+
+    def save(self, path: Path) -> None:
+        """Write the framework's own format."""
+
+    def load(self, path: Path) -> None:
+        """Read the framework's own format back."""
+
+    def peak_accelerator_bytes(self) -> int | None:
+        """The most accelerator memory held at once, where there is one."""
+
+
+@dataclass(frozen=True)
+class Framework:
+    """What can be said of a framework without importing it."""
+
+    name: str  # the folder
+    title: str
+    module: str  # what is imported
+    distributions: tuple[str, ...]  # whose version counts, whichever is there
+
+    @property
+    def folder(self) -> Path:
+        """Where its three files are."""
+        return Path(__file__).parent / self.name
+
+    @property
+    def version(self) -> str | None:
+        """The installed version, None if there is none."""
+        for distribution in self.distributions:
+            try:
+                return importlib.metadata.version(distribution)
+            except importlib.metadata.PackageNotFoundError:
+                continue
+        return None
+
+    @property
+    def problem(self) -> str | None:
+        """Why it can't be used, and what to type; None if it can."""
+        if importlib.util.find_spec(self.module) is not None:
+            return None
+        return (
+            f"{self.title} is not installed. "
+            f"Type: pip install 'paripassu[{self.name}]'"
+        )
+
+    def load(self) -> None:
+        """Import the framework; later calls find it imported."""
+        importlib.import_module(f"{__name__}.{self.name}.trainer")
+
+    def make_trainer(self, recipe: Recipe, **options: Any) -> Trainer:
+        """Build the recipe's network: see `Trainer` for the options."""
+        module = importlib.import_module(f"{__name__}.{self.name}.trainer")
+        trainer: Trainer = module.Trainer(recipe, **options)
+        return trainer
+
+    def trace(self, recipe: Recipe, **options: Any) -> Arrays:
+        """What the twin computes, step by step: named arrays, canonical layout.
+
+        For step s, counted from 0: `s.activation.<layer>` as the layer leaves
+        it, `s.loss`, `s.gradient.<weight>`, and `s.weight.<weight>` after the
+        optimizer's step; and `logits` of the first images before all steps,
+        dropout off.
+
+        Args:
+            recipe: its precision is the one to compute in.
+            options: `weights` to start from, canonical; `steps`, a list of
+                `TwinStep`; `threads`; `device`.
+        """
+        module = importlib.import_module(f"{__name__}.{self.name}.twin")
+        arrays: Arrays = module.trace(recipe, **options)
+        return arrays
+
+
+FRAMEWORKS = {
+    framework.name: framework
+    for framework in (
+        Framework("pytorch", "PyTorch", "torch", ("torch",)),
+        Framework(
+            "tensorflow",
+            "TensorFlow",
+            "tensorflow",
+            ("tensorflow", "tensorflow-cpu"),
+        ),
+    )
+}
+
+
+def find(name: str) -> Framework:
+    """The framework of that name.
+
+    Raises:
+        UserError: there is none; the message lists those there are.
+    """
+    if name not in FRAMEWORKS:
+        raise UserError(
+            f"no framework {name!r}; known: {', '.join(FRAMEWORKS)}."
+        )
+    return FRAMEWORKS[name]

@@ -1,0 +1,1 @@
+"""PyTorch: the lesson, its trainer and its twin."""

@@ -1,0 +1,223 @@
+"""Runs the PyTorch lesson for a record: see `paripassu.frameworks.Trainer`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from paripassu.core import draws
+from paripassu.core.datasets import Split
+from paripassu.core.errors import UserError
+from paripassu.core.recipe import Recipe
+from paripassu.frameworks import Arrays, EpochReport
+from paripassu.frameworks.pytorch import lesson
+
+REPORT_EVERY = 10  # steps: reading a loss makes an accelerator wait
+
+
+class Trainer:
+    """One network, its optimizer and its schedule."""
+
+    MODEL_FILE = "model.pt"
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        weights: Mapping[str, npt.NDArray[Any]],
+        threads: int,
+        device: str,
+    ) -> None:
+        torch.set_num_threads(threads)
+        # Reduced precision inside float32 would make the twins unequal.
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
+        torch.manual_seed(recipe.seed)
+        self._recipe = recipe
+        self.place = lesson.placement(recipe)
+        if device == "gpu" and self.place["device"] != "cuda":
+            raise UserError(
+                "PyTorch sees no GPU. Type --device cpu, or install a build of "
+                "PyTorch for your GPU."
+            )
+        if device == "cpu":
+            self.place["device"] = "cpu"
+        self.network = lesson.make_network(recipe, **self.place)
+        lesson.from_common(self.network, dict(weights))
+        self.optimizer = lesson.make_optimizer(self.network, recipe)
+        self._schedule = lesson.make_schedule(self.optimizer, recipe)
+        self._tensors: list[
+            tuple[Split, tuple[torch.Tensor, torch.Tensor]]
+        ] = []
+        on_gpu = self.place["device"] == "cuda"
+        self.device = torch.cuda.get_device_name() if on_gpu else "cpu"
+        self.versions = {"torch": str(torch.__version__)}
+        self.settings = {
+            "memory format": "channels last",
+            "TF32": "off",
+            "mode": "eager",
+            "oneDNN": str(torch.backends.mkldnn.is_available()),
+        }
+
+    def warm_up(self, training: Split) -> None:
+        before = self.state()
+        images, labels = self.to_tensors(training)
+        rows = np.arange(min(self._recipe.batch_size, len(labels)))
+        for _ in lesson.train_epoch(
+            self.network, self.optimizer, images, labels, [rows, rows, rows]
+        ):
+            pass
+        self.load_state(before)
+
+    def train(
+        self,
+        training: Split,
+        monitored: Split,
+        *,
+        first_epoch: int,
+        on_step: Callable[[int, float, float], None],
+        on_epoch: Callable[[EpochReport], None],
+    ) -> None:
+        images, labels = self.to_tensors(training)
+        self.to_tensors(monitored)
+        for epoch in range(first_epoch, self._recipe.epochs):
+            learning_rate = self._schedule.get_last_lr()[0]
+            start = time.perf_counter()
+            batches = draws.batches(self._recipe, len(labels), epoch)
+            loss, accuracy = self._train_epoch(images, labels, batches, on_step)
+            trained = time.perf_counter()
+            monitor_loss, monitor_accuracy = self.evaluate(monitored)
+            evaluated = time.perf_counter()
+            on_epoch(
+                EpochReport(
+                    epoch=epoch,
+                    seconds=trained - start,
+                    evaluation_seconds=evaluated - trained,
+                    learning_rate=learning_rate,
+                    training_loss=loss,
+                    training_accuracy=accuracy,
+                    monitor_loss=monitor_loss,
+                    monitor_accuracy=monitor_accuracy,
+                )
+            )
+
+    def _train_epoch(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        batches: list[npt.NDArray[np.int64]],
+        on_step: Callable[[int, float, float], None],
+    ) -> tuple[float, float]:
+        total_loss: Any = 0.0
+        total_correct: Any = 0
+        seen = 0
+        results = lesson.train_epoch(
+            self.network, self.optimizer, images, labels, batches
+        )
+        for step, (loss, correct) in enumerate(results, start=1):
+            if self._recipe.decay.unit == "step":
+                self._schedule.step()
+            size = len(batches[step - 1])
+            seen += size
+            total_loss += loss * size
+            total_correct += correct
+            if step % REPORT_EVERY == 0:
+                on_step(
+                    step, float(total_loss) / seen, int(total_correct) / seen
+                )
+        if self._recipe.decay.unit == "epoch":
+            self._schedule.step()
+        return float(total_loss) / seen, int(total_correct) / seen
+
+    def evaluate(self, split: Split) -> tuple[float, float]:
+        return lesson.evaluate(self.network, *self.to_tensors(split))
+
+    def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        self.network.eval()
+        with torch.inference_mode():
+            tensor = torch.from_numpy(images).unsqueeze(1).to(**self.place)
+            parts = [self.network(part) for part in tensor.split(1000)]
+            result: npt.NDArray[Any] = torch.cat(parts).numpy(force=True)
+            return result
+
+    def weights(self) -> Arrays:
+        return lesson.to_common(self.network.state_dict())
+
+    def state(self) -> Arrays:
+        state = {
+            f"weights.{name}": array for name, array in self.weights().items()
+        }
+        for index, values in self.optimizer.state_dict()["state"].items():
+            for key, value in values.items():
+                state[f"optimizer.{index}.{key}"] = _copy(value)
+        counted = self._schedule.last_epoch
+        state["schedule.counted"] = np.array(counted, np.int64)
+        state["schedule.rate"] = np.array(self._schedule.get_last_lr())
+        state["generator.cpu"] = _copy(torch.get_rng_state())
+        if self.place["device"] == "cuda":
+            state["generator.cuda"] = _copy(torch.cuda.get_rng_state())
+        return state
+
+    def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        weights = _under("weights.", state)
+        lesson.from_common(self.network, weights)
+        slots: dict[int, dict[str, torch.Tensor]] = {}
+        for name, array in _under("optimizer.", state).items():
+            index, key = name.split(".")
+            slots.setdefault(int(index), {})[key] = torch.from_numpy(
+                array.copy()
+            )
+        rates = state["schedule.rate"].tolist()
+        groups = self.optimizer.state_dict()["param_groups"]
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
+        self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        self._schedule.load_state_dict(
+            {"last_epoch": int(state["schedule.counted"]), "_last_lr": rates}
+        )
+        torch.set_rng_state(torch.from_numpy(state["generator.cpu"].copy()))
+        if "generator.cuda" in state:
+            generator = torch.from_numpy(state["generator.cuda"].copy())
+            torch.cuda.set_rng_state(generator)
+
+    def save(self, path: Path) -> None:
+        lesson.save(self.network, path)
+
+    def load(self, path: Path) -> None:
+        lesson.load_saved(self.network, path)
+
+    def peak_accelerator_bytes(self) -> int | None:
+        if self.place["device"] != "cuda":
+            return None
+        return int(torch.cuda.max_memory_allocated())
+
+    def to_tensors(self, split: Split) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tensors of a split, made once."""
+        for known, tensors in self._tensors:
+            if known is split:
+                return tensors
+        tensors = lesson.to_tensors(split, **self.place)
+        self._tensors.append((split, tensors))
+        return tensors
+
+
+def _copy(tensor: torch.Tensor) -> npt.NDArray[Any]:
+    array: npt.NDArray[Any] = tensor.numpy(force=True).copy()
+    return array
+
+
+def _under(
+    prefix: str, state: Mapping[str, npt.NDArray[Any]]
+) -> dict[str, npt.NDArray[Any]]:
+    """The entries of `state` whose names begin with `prefix`, without it."""
+    return {
+        name.removeprefix(prefix): array
+        for name, array in state.items()
+        if name.startswith(prefix)
+    }

@@ -1,0 +1,191 @@
+"""Runs the TensorFlow lesson for a record: `paripassu.frameworks.Trainer`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+import tensorflow as tf
+from paripassu.core.datasets import Split
+from paripassu.core.errors import UserError
+from paripassu.core.recipe import Recipe
+from paripassu.frameworks import Arrays, EpochReport
+from paripassu.frameworks.tensorflow import lesson
+
+
+class Trainer:
+    """One network, compiled."""
+
+    MODEL_FILE = "model.keras"
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        weights: Mapping[str, npt.NDArray[Any]],
+        threads: int,
+        device: str,
+    ) -> None:
+        _configure(threads, device)
+        keras.utils.set_random_seed(recipe.seed)
+        lesson.placement(recipe)
+        self._recipe = recipe
+        self.network = lesson.make_network(**recipe.dropout)
+        lesson.from_common(self.network, dict(weights))
+        lesson.compile_network(self.network, recipe)
+        self.network.optimizer.build(self.network.trainable_variables)
+        gpus = tf.config.get_visible_devices("GPU")
+        self.device = (
+            str(
+                tf.config.experimental.get_device_details(gpus[0])[
+                    "device_name"
+                ]
+            )
+            if gpus
+            else "cpu"
+        )
+        self.versions = {
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        }
+        self.settings = {
+            "memory format": "channels last",
+            "TF32": "off",
+            "mode": "graph, XLA" if self.network.jit_compile else "graph",
+            "oneDNN": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1"),
+        }
+
+    def warm_up(self, training: Split) -> None:
+        before = self.state()
+        rows = np.arange(min(self._recipe.batch_size, len(training.labels)))
+        few = Split(training.images[rows], training.labels[rows])
+        lesson.train(
+            self.network,
+            self._recipe.changed(epochs=2),
+            lesson.to_arrays(few),
+            lesson.to_arrays(few),
+        )
+        self.load_state(before)
+
+    def train(
+        self,
+        training: Split,
+        monitored: Split,
+        *,
+        first_epoch: int,
+        on_step: Callable[[int, float, float], None],
+        on_epoch: Callable[[EpochReport], None],
+    ) -> None:
+        lesson.train(
+            self.network,
+            self._recipe,
+            lesson.to_arrays(training),
+            lesson.to_arrays(monitored),
+            first_epoch=first_epoch,
+            callbacks=[_Reporter(on_step, on_epoch)],
+        )
+
+    def evaluate(self, split: Split) -> tuple[float, float]:
+        loss, accuracy = lesson.evaluate(self.network, *lesson.to_arrays(split))
+        return float(loss), round(float(accuracy), 6)  # a float32 fraction
+
+    def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        arrays = images[..., None].astype(keras.config.floatx(), copy=False)
+        starts = range(0, len(arrays), 1000)
+        return np.concatenate(
+            [
+                self.network.predict_on_batch(arrays[i : i + 1000])
+                for i in starts
+            ]
+        )
+
+    def weights(self) -> Arrays:
+        return lesson.to_common(self.network)
+
+    def _variables(self) -> dict[str, Any]:
+        """Weights, dropout generators, optimizer slots, by position and path."""
+        variables = [*self.network.variables, *self.network.optimizer.variables]
+        return {f"{i}.{x.path}": x for i, x in enumerate(variables)}
+
+    def state(self) -> Arrays:
+        return {
+            name: keras.ops.convert_to_numpy(variable).copy()
+            for name, variable in self._variables().items()
+        }
+
+    def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        for name, variable in self._variables().items():
+            variable.assign(state[name])
+
+    def save(self, path: Path) -> None:
+        lesson.save(self.network, path)
+
+    def load(self, path: Path) -> None:
+        self.network = lesson.load_saved(path)
+
+    def peak_accelerator_bytes(self) -> int | None:
+        if self.device == "cpu":
+            return None
+        return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
+
+
+def _configure(threads: int, device: str) -> None:
+    """Set what TensorFlow allows to be set only before its first operation."""
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    # Reduced precision inside float32 would make the twins unequal.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    gpus = tf.config.list_physical_devices("GPU")
+    if device == "gpu" and not gpus:
+        raise UserError(
+            "TensorFlow sees no GPU. Type --device cpu, or install a build of "
+            "TensorFlow for your GPU."
+        )
+    if device == "cpu":
+        tf.config.set_visible_devices([], "GPU")
+
+
+class _Reporter(keras.callbacks.Callback):  # type: ignore[misc]
+    """Times training and validation apart, and passes on what `fit` logs."""
+
+    def __init__(
+        self,
+        on_step: Callable[[int, float, float], None],
+        on_epoch: Callable[[EpochReport], None],
+    ) -> None:
+        super().__init__()
+        self._on_step = on_step
+        self._on_epoch = on_epoch
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+        rate = self.model.optimizer.learning_rate
+        self._learning_rate = float(keras.ops.convert_to_numpy(rate))
+        self._start = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
+        self._on_step(batch + 1, float(logs["loss"]), float(logs["accuracy"]))
+
+    def on_test_begin(self, logs: Any = None) -> None:  # noqa: ARG002
+        self._trained = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
+        evaluated = time.perf_counter()
+        self._on_epoch(
+            EpochReport(
+                epoch=epoch,
+                seconds=self._trained - self._start,
+                evaluation_seconds=evaluated - self._trained,
+                learning_rate=self._learning_rate,
+                training_loss=float(logs["loss"]),
+                training_accuracy=round(float(logs["accuracy"]), 6),
+                monitor_loss=float(logs["val_loss"]),
+                monitor_accuracy=round(float(logs["val_accuracy"]), 6),
+            )
+        )
