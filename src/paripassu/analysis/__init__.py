@@ -1,0 +1,1 @@
+"""Floor 1, the judges: read records, import no framework."""

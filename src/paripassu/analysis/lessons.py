@@ -1,0 +1,71 @@
+"""Lessons as text: their cells by heading, without importing a framework."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+
+CELL = re.compile(r"^# %%(?P<kind>[^\n]*)\n", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Section:
+    """All between one heading and the next; the cells of a kind are joined."""
+
+    heading: str  # without its number signs
+    prose: str  # markdown without the heading, "" if there is none
+    code: str  # without blank lines around, "" if there is none
+    level: int = 2  # 1: the title of the lesson, 2: one of its headings
+
+
+def sections(text: str) -> list[Section]:
+    """The sections of a lesson in jupytext's percent format, in their order.
+
+    A markdown cell that starts with a heading opens a section; any other cell
+    belongs to the section before it. Code before the first heading is in a section
+    without one.
+    """
+    found: list[tuple[str, int, list[str], list[str]]] = []
+    for kind, content in _cells(text):
+        if kind == "[markdown]":
+            lines = [re.sub(r"^# ?", "", line) for line in content.splitlines()]
+            heading = re.match(r"(#+)\s+(.*)", lines[0]) if lines else None
+            if heading:
+                found.append((heading[2].strip(), len(heading[1]), [], []))
+                lines = lines[1:]
+            if not found:
+                found.append(("", 1, [], []))
+            found[-1][2].append("\n".join(lines).strip())
+        elif content:
+            if not found:
+                found.append(("", 1, [], []))
+            found[-1][3].append(content)
+    return [
+        Section(
+            heading=heading,
+            prose="\n\n".join(part for part in prose if part),
+            code="\n\n\n".join(code),
+            level=level,
+        )
+        for heading, level, prose, code in found
+    ]
+
+
+def lesson_text(framework: str) -> str | None:
+    """The lesson of a framework, None if there is none of that name."""
+    if not framework.isidentifier():
+        return None
+    path = files("paripassu") / "frameworks" / framework / "lesson.py"
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def _cells(text: str) -> list[tuple[str, str]]:
+    """Kind ("" for code) and content of each cell; what comes before is code too."""
+    marks = list(CELL.finditer(text))
+    start = marks[0].start() if marks else len(text)
+    cells = [("", text[:start].strip())]
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    for mark, end in zip(marks, ends, strict=True):
+        cells.append((mark["kind"].strip(), text[mark.end() : end].strip("\n")))
+    return [(kind, content.rstrip()) for kind, content in cells if content.strip()]

@@ -1,0 +1,151 @@
+"""The documented shape of `comparison.json`: what a compare leaves for programs.
+
+Accuracies and losses: fractions 0..1 and nats per image. Times: wall-clock seconds.
+Memory: bytes. `None` stands for "not measured" or "too few runs to say".
+
+`python -m paripassu.analysis.schema` prints the JSON schema that is kept in
+`docs/comparison.schema.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from paripassu.core.record import Dataset, Environment, Model
+
+
+class Estimate(Model):
+    """A figure with the interval that `method` gives it at 95% confidence."""
+
+    mean: float
+    low: float | None  # None: one value has no interval of this kind
+    high: float | None
+    n: int  # how many runs stand behind it
+    method: str  # "wilson", "bca bootstrap", ...
+
+
+class Spread(Model):
+    """Measured values around their median."""
+
+    median: float
+    low: float  # the smallest
+    high: float  # the largest
+    n: int
+
+
+class InferenceTime(Model):
+    """Latency of a forward pass, NumPy in to NumPy out."""
+
+    single_seconds: Spread
+    batch_seconds: Spread
+    batch_size: int
+
+
+class FrameworkSummary(Model):
+    """One framework's runs together."""
+
+    status: Literal["ok", "missing", "failed"]
+    message: str | None  # why it is missing or failed, and what to type
+    runs: list[str]  # folders of finished runs, relative to the comparison
+    seeds: list[int]  # of the finished runs, same order
+    version: str | None  # of the framework
+    test_accuracy: Estimate | None
+    test_loss: Estimate | None
+    epoch_seconds: Spread | None  # training alone, warm-up and compilation apart
+    evaluation_seconds: Spread | None
+    start_up_seconds: Spread | None  # process start to framework ready
+    data_seconds: Spread | None
+    build_seconds: Spread | None
+    warm_up_seconds: Spread | None  # first steps: compilation, allocation
+    peak_memory_bytes: int | None  # median over runs
+    peak_accelerator_bytes: int | None
+    inference: InferenceTime | None
+
+
+class Equivalence(Model):
+    """Two one-sided t tests (Schuirmann 1987) on paired differences."""
+
+    margin: float  # fraction 0..1
+    p: float
+    low: float  # the 90% interval, inside +-margin exactly when p < 0.05
+    high: float
+
+
+class Disagreement(Model):
+    """A test image that two frameworks answer differently."""
+
+    index: int  # in the test set, from 0
+    label: int
+    seed: int
+    left: int
+    right: int
+    left_probability: float  # of the left's own answer
+    right_probability: float
+
+
+class Pair(Model):
+    """Two frameworks over the seeds that both finished."""
+
+    left: str
+    right: str
+    seeds: list[int]
+    difference: Estimate | None  # test accuracy, left - right, fraction
+    equivalence: Equivalence | None
+    sign_flip_p: float | None  # exact sign-flip permutation test of "no difference"
+    mcnemar_p: float | None  # exact, on one seed: only when there is just one
+    verdict: Literal["equivalent", "different", "undecided"]
+    more_seeds: int | None  # about how many more would decide, when undecided
+    sentence: str  # the verdict in words, with n
+    churn: Estimate | None  # share of test images answered differently
+    disagreements: list[Disagreement]
+    disagreement_count: int  # over all seeds; the list may be shorter
+
+
+class ProofRow(Model):
+    """One quantity of the short proof: the largest difference between two twins."""
+
+    left: str
+    right: str
+    quantity: str  # "logits", "loss", "gradient conv1.kernel", ...
+    difference: float  # largest relative difference: |a-b| / max|a|
+    bound: float
+    holds: bool
+
+
+class Proof(Model):
+    """Same weights, same images, same masks: the same numbers?"""
+
+    precision: str
+    holds: bool
+    rows: list[ProofRow]
+    message: str | None  # a framework that could not take part, and why
+
+
+class Comparison(Model):
+    """Everything that a report says, for programs."""
+
+    kind: Literal["comparison"] = "comparison"
+    version: Literal[1] = 1
+    created: str  # ISO 8601, UTC
+    command: str
+    recipe: dict[str, Any]
+    dataset: Dataset | None
+    environment: Environment | None  # of the first finished run
+    seeds: list[int]  # that were asked for
+    order: list[str]  # run names in the order they were planned: A B B A
+    frameworks: dict[str, FrameworkSummary]
+    pairs: list[Pair]
+    proof: Proof | None
+    warnings: list[str]  # whatever makes the figures less than fair
+
+
+def document() -> str:
+    """The JSON schema of `comparison.json`, as text."""
+    schema = Comparison.model_json_schema()
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return json.dumps(dialect | schema, indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    print(document(), end="")
