@@ -1,0 +1,379 @@
+"""The command line: reads what was typed, calls one verb, prints what it returns.
+
+Exit codes: 0 done; 1 something that was tried failed; 2 wrong usage or input; 130
+interrupted. Results go to standard output, progress and errors to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from paripassu.core.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from paripassu.core.recipe import Recipe
+    from paripassu.train import Conditions
+
+app = typer.Typer(
+    name="paripassu",
+    help="Train the same network in PyTorch and TensorFlow, prove the twins equal, "
+    "and measure fairly what is left.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Device(StrEnum):
+    """Where to compute."""
+
+    auto = "auto"
+    cpu = "cpu"
+    gpu = "gpu"
+
+
+def _framework_names(incomplete: str) -> list[str]:
+    return [x for x in ("pytorch", "tensorflow") if x.startswith(incomplete)]
+
+
+def _recipe_names(incomplete: str) -> list[str]:
+    from paripassu.core.recipe import built_in
+
+    return [x for x in built_in() if x.startswith(incomplete)]
+
+
+RecipeOption = Annotated[
+    str,
+    typer.Option(
+        "--recipe",
+        "-r",
+        help="A built-in recipe, or the path of a TOML file.",
+        autocompletion=_recipe_names,
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a value of the recipe, e.g. optimizer.rho=0.95. Repeatable.",
+    ),
+]
+EpochsOption = Annotated[
+    int | None, typer.Option("--epochs", "-e", min=1, help="In place of the recipe's.")
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="PATH",
+        help="IDX folder, torchvision folder or Keras mnist.npz. "
+        "[dim]Default: the MNIST in the package.[/]",
+        show_default=False,
+    ),
+]
+ThreadsOption = Annotated[
+    int, typer.Option("--threads", min=0, help="0: one for each usable core.")
+]
+DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON, for programs.")
+]
+
+
+def main() -> None:
+    """Run the command line and turn known errors into messages and exit codes."""
+    try:
+        app()
+    except UserError as error:
+        _complain(str(error))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _complain(
+            "interrupted. All finished epochs are kept: type the same command again "
+            "to go on."
+        )
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`): nothing is left to say.
+        sys.stderr.close()
+        sys.exit(1)
+
+
+def _complain(message: str) -> None:
+    _console(stderr=True).print(
+        f"paripassu: {message}", style="red", markup=False, highlight=False
+    )
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, soft_wrap=True)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=1, allow_nan=False))
+
+
+def _load_recipe(
+    name: str, settings: list[str] | None, **overrides: int | None
+) -> Recipe:
+    from paripassu.core.recipe import load
+
+    more = [f"{key}={value}" for key, value in overrides.items() if value is not None]
+    return load(name, [*(settings or []), *more])
+
+
+def _conditions(data: Path | None, threads: int, device: Device) -> Conditions:
+    from paripassu.train import Conditions
+
+    command = shlex.join(["paripassu", *sys.argv[1:]])
+    return Conditions(data, threads, device.value, command)
+
+
+@app.command(
+    epilog="[b]Examples[/]\n\n"
+    "paripassu train --framework pytorch\n\n"
+    "paripassu train -f tensorflow --seed 7 --epochs 2 --out runs/mine\n\n"
+    "paripassu train -f pytorch --set optimizer.rho=0.95 --set batch_size=128"
+)
+def train(
+    framework: Annotated[
+        str,
+        typer.Option(
+            "--framework",
+            "-f",
+            help="pytorch or tensorflow.",
+            autocompletion=_framework_names,
+        ),
+    ],
+    recipe: RecipeOption = "article",
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="In place of the recipe's.")
+    ] = None,
+    epochs: EpochsOption = None,
+    settings: SetOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The run's folder. [dim]Default: runs/FRAMEWORK-RECIPE-HASH[/]"
+        ),
+    ] = None,
+    data: DataOption = None,
+    threads: ThreadsOption = 0,
+    device: DeviceOption = Device.auto,
+    as_json: JsonOption = False,
+) -> None:
+    """Train one framework once.
+
+    An interrupted run goes on where it stopped when the same command is typed again,
+    to the same final weights, bit for bit. A finished run is used as it is.
+    """
+    from paripassu import frameworks
+    from paripassu.process import WorkerFailed
+    from paripassu.progress import Display
+    from paripassu.train import train as run
+
+    chosen = _load_recipe(recipe, settings, seed=seed, epochs=epochs)
+    frameworks.find(framework)
+    folder = out or Path("runs") / f"{framework}-{chosen.name}-{chosen.hash()[:8]}"
+    display = Display(_console(stderr=True), runs=1, epochs=chosen.epochs)
+    try:
+        with display.run(framework) as on_event:
+            finished = run(
+                framework,
+                chosen,
+                out=folder,
+                conditions=_conditions(data, threads, device),
+                on_event=on_event,
+            )
+    except WorkerFailed as failure:
+        _complain(f"{failure}\nType the same command again to go on.")
+        raise typer.Exit(1) from None
+    if as_json:
+        _print_json({"folder": str(folder), **finished.model_dump()})
+        return
+    assert finished.result is not None
+    typer.echo(
+        f"test accuracy {finished.result.test_accuracy:.2%}, "
+        f"test loss {finished.result.test_loss:.4f}"
+    )
+    typer.echo(f"run folder    {folder}")
+
+
+@app.command(
+    epilog="[b]Examples[/]\n\n"
+    "paripassu evaluate runs/mine\n\n"
+    "paripassu evaluate runs/mine --framework tensorflow --json"
+)
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    framework: Annotated[
+        str | None,
+        typer.Option(
+            "--framework",
+            "-f",
+            help="Another framework than the run's own, through the common format.",
+            autocompletion=_framework_names,
+        ),
+    ] = None,
+    data: DataOption = None,
+    threads: ThreadsOption = 0,
+    device: DeviceOption = Device.auto,
+    as_json: JsonOption = False,
+) -> None:
+    """Load a trained model and measure its test loss and accuracy again."""
+    from paripassu.evaluate import evaluate as measure
+    from paripassu.process import WorkerFailed
+
+    conditions = _conditions(data, threads, device)
+    try:
+        result = measure(run, conditions=conditions, framework=framework)
+    except WorkerFailed as failure:
+        _complain(str(failure))
+        raise typer.Exit(1) from None
+    if as_json:
+        _print_json(result)
+        return
+    typer.echo(
+        f"{result['framework']}: test accuracy {result['test_accuracy']:.2%}, "
+        f"test loss {result['test_loss']:.4f}, {result['test_count']:,} images "
+        f"(the run measured {result['recorded_accuracy']:.2%})"
+    )
+
+
+@app.command(
+    epilog="[b]Examples[/]\n\n"
+    "paripassu compare --quick\n\n"
+    "paripassu compare --seeds 5 --epochs 3\n\n"
+    "paripassu compare --frameworks pytorch,tensorflow --out runs/mine"
+)
+def compare(
+    names: Annotated[
+        str,
+        typer.Option(
+            "--frameworks", help="Names with commas between.", metavar="NAMES"
+        ),
+    ] = "pytorch,tensorflow",
+    recipe: RecipeOption = "article",
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            "--seeds",
+            "-n",
+            min=1,
+            help="How many paired runs; the recipe's seed and those after it. "
+            "[dim]Default: 10, with --quick 1[/]",
+            show_default=False,
+        ),
+    ] = None,
+    epochs: EpochsOption = None,
+    settings: SetOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The comparison's folder. [dim]Default: runs/compare-RECIPE-HASH[/]",
+            show_default=False,
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="2 epochs, 1 seed: about 4 minutes.")
+    ] = False,
+    data: DataOption = None,
+    threads: ThreadsOption = 0,
+    device: DeviceOption = Device.auto,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a recipe in several frameworks, fairly, and write a report.
+
+    First a short proof that the twins compute the same. Then every framework trains
+    with every seed, each run in a process of its own, in the order A B B A. Stop and
+    repeat it at will: finished runs are kept, and interrupted ones go on.
+    """
+    from paripassu.compare import compare as run
+    from paripassu.summary import summary_table
+
+    if quick and epochs is None:
+        epochs = 2
+    chosen = _load_recipe(recipe, settings, epochs=epochs)
+    count = seeds or (1 if quick else 10)
+    name = f"compare-{chosen.name}-{chosen.changed(seed=0).hash()[:8]}"
+    folder = out or Path("runs") / name
+    result = run(
+        [part.strip() for part in names.split(",") if part.strip()],
+        chosen,
+        seeds=range(chosen.seed, chosen.seed + count),
+        out=folder,
+        conditions=_conditions(data, threads, device),
+        console=_console(stderr=True),
+    )
+    if as_json:
+        _print_json(result.model_dump())
+    else:
+        _console().print(summary_table(result))
+        typer.echo(f"report: {folder / 'report.html'}")
+    failed = [x for x in result.frameworks.values() if x.status == "failed"]
+    if failed or (result.proof and not result.proof.holds):
+        raise typer.Exit(1)
+
+
+@app.command(epilog="[b]Example[/]\n\nparipassu report runs/mine")
+def report(
+    folder: Annotated[Path, typer.Argument(help="The folder of a comparison.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Rebuild a comparison's page and JSON from its records."""
+    from paripassu.compare import report as rebuild
+    from paripassu.summary import summary_table
+
+    result = rebuild(folder)
+    if as_json:
+        _print_json(result.model_dump())
+    else:
+        _console().print(summary_table(result))
+        typer.echo(f"report: {folder / 'report.html'}")
+
+
+@app.command(epilog="[b]Example[/]\n\nparipassu info --json")
+def info(as_json: JsonOption = False) -> None:
+    """Describe this machine and which frameworks work on it."""
+    from paripassu.info import info as describe
+    from paripassu.summary import info_table
+
+    with _console(stderr=True).status("trying each framework …"):
+        found = describe()
+    if as_json:
+        _print_json(found)
+    else:
+        _console().print(info_table(found))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from paripassu import __version__
+
+        typer.echo(f"paripassu {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    del version

@@ -1,0 +1,214 @@
+"""Train the same recipe in several frameworks, in fair turns, and write the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from paripassu import frameworks
+from paripassu.analysis import comparison as judge
+from paripassu.analysis.report import write_report
+from paripassu.analysis.schema import Comparison, Proof
+from paripassu.core import datasets, files, record
+from paripassu.core.errors import UserError
+from paripassu.core.recipe import Recipe
+from paripassu.process import WorkerFailed
+from paripassu.progress import Display
+from paripassu.run import identify, read_data
+from paripassu.train import Conditions, train
+from paripassu.verify import short_proof
+
+PLAN_FILE = "plan.json"
+PROOF_FILE = "proof.json"
+MARGIN = 0.001  # of accuracy: the standard error of 99% on 10,000 images
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One run in the order of the comparison."""
+
+    framework: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The run's folder under `runs/`."""
+        return f"{self.framework}-seed{self.seed}"
+
+
+def turns(names: Sequence[str], seeds: Sequence[int]) -> list[Turn]:
+    """A B, then B A, and so on, so that a drift of the machine favours nobody."""
+    return [
+        Turn(name, seed)
+        for number, seed in enumerate(seeds)
+        for name in (names if number % 2 == 0 else list(reversed(names)))
+    ]
+
+
+def compare(
+    names: Sequence[str],
+    recipe: Recipe,
+    *,
+    seeds: Sequence[int],
+    out: Path,
+    conditions: Conditions,
+    console: Console,
+) -> Comparison:
+    """Run all that is not yet done, then judge and report what is there.
+
+    Args:
+        names: frameworks; those that are not installed are reported, not run.
+        recipe: the experiment; each run has its own seed in place of the recipe's.
+        seeds: one run of every framework for each.
+        out: the comparison's folder; finished runs in it are used as they are.
+        conditions: data, threads and device, the same for all.
+        console: where progress is shown.
+
+    Returns:
+        What `comparison.json` in `out` holds; `report.html` is beside it.
+
+    Raises:
+        UserError: no framework is installed, or data or folder are not usable.
+    """
+    problems = {name: frameworks.find(name).problem for name in names}
+    unavailable = {name: text for name, text in problems.items() if text}
+    usable = [name for name in names if name not in unavailable]
+    for text in unavailable.values():
+        console.print(f"[yellow]{text}[/] The others run without it.")
+    if not usable:
+        raise UserError("no framework to run. " + " ".join(unavailable.values()))
+    data, prepared = read_data(
+        recipe, str(conditions.data) if conditions.data else None
+    )
+    dataset = datasets.describe(data, prepared)
+    for warning in dataset.warnings:
+        console.print(f"[yellow]{warning}[/]")
+    files.make_folder(out)
+    with files.owned(out):
+        files.remove_leftovers(out)
+        plan = {
+            "kind": "plan",
+            "version": 1,
+            "command": conditions.command,
+            "recipe": recipe.model_dump(),
+            "frameworks": list(names),
+            "seeds": list(seeds),
+            "order": [turn.name for turn in turns(names, seeds)],
+            "margin": MARGIN,
+            "unavailable": unavailable,
+            "failures": {},
+        }
+        _check_plan(out, plan)
+        files.write_json(out / PLAN_FILE, plan)
+        if len(usable) > 1:
+            _prove(usable, recipe, out, conditions, console)
+        failures = _run_all(
+            turns(usable, seeds), recipe, dataset, out, conditions, console
+        )
+        files.write_json(out / PLAN_FILE, {**plan, "failures": failures})
+        return report(out)
+
+
+def report(folder: Path) -> Comparison:
+    """Judge the records in a comparison's folder anew and rewrite page and JSON.
+
+    Raises:
+        UserError: it is no such folder, or a record in it is damaged.
+    """
+    result = judge.summarise(folder)
+    judge.save(folder, result)
+    write_report(folder, result)
+    return result
+
+
+def _check_plan(out: Path, plan: dict[str, Any]) -> None:
+    """Refuse a folder that holds the comparison of another recipe."""
+    path = out / PLAN_FILE
+    if not path.exists():
+        return
+    earlier = files.read_json(path)
+    differing = [
+        key
+        for key, value in plan["recipe"].items()
+        if key != "seed" and earlier.get("recipe", {}).get(key) != value
+    ]
+    if differing:
+        raise UserError(
+            f"{out} holds a comparison of another recipe: {', '.join(differing)} "
+            "differ. Choose another folder with --out, or delete that one."
+        )
+
+
+def _prove(
+    names: Sequence[str],
+    recipe: Recipe,
+    out: Path,
+    conditions: Conditions,
+    console: Console,
+) -> None:
+    """The short proof, once for these frameworks at these versions."""
+    path = out / PROOF_FILE
+    if path.exists():
+        earlier = Proof.model_validate(files.read_json(path))
+        proven = {row.left for row in earlier.rows} | {
+            row.right for row in earlier.rows
+        }
+        if earlier.holds and proven == set(names):
+            console.print("proof: holds already")
+            return
+    with console.status("proof: the twins, step by step in float64 …"):
+        proof = short_proof(names, recipe, conditions=conditions)
+    files.write_text(path, proof.model_dump_json(indent=1) + "\n")
+    worst = max((row.difference for row in proof.rows), default=float("nan"))
+    console.print(
+        f"proof: holds, largest relative difference {worst:.1e}"
+        if proof.holds
+        else f"[red]proof: does not hold[/] {proof.message or ''}",
+        highlight=False,
+    )
+
+
+def _run_all(
+    order: Sequence[Turn],
+    recipe: Recipe,
+    dataset: record.Dataset,
+    out: Path,
+    conditions: Conditions,
+    console: Console,
+) -> dict[str, str]:
+    """Train turn by turn; the messages of the runs that failed, by name."""
+    failures = {}
+    display = Display(console, runs=len(order), epochs=recipe.epochs)
+    for number, turn in enumerate(order, start=1):
+        own = recipe.changed(seed=turn.seed)
+        folder = out / "runs" / turn.name
+        with display.run(f"{turn.name} ({number}/{len(order)})") as on_event:
+            if _is_finished(folder, own, dataset):
+                on_event({"event": "reused"})
+                continue
+            try:
+                train(
+                    turn.framework,
+                    own,
+                    out=folder,
+                    conditions=conditions,
+                    on_event=on_event,
+                )
+            except (WorkerFailed, UserError) as failure:
+                failures[turn.name] = str(failure)
+                console.print(f"[red]{turn.name} failed:[/] ", end="")
+                console.print(str(failure), markup=False, highlight=False)
+    return failures
+
+
+def _is_finished(folder: Path, recipe: Recipe, dataset: record.Dataset) -> bool:
+    if not (folder / record.RUN_FILE).exists():
+        return False
+    earlier = record.load_record(folder)
+    return earlier.status == "finished" and earlier.recipe_hash == identify(
+        recipe, dataset
+    )

@@ -1,0 +1,59 @@
+"""Evaluate a finished run on the test set, in any framework."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from paripassu import frameworks
+from paripassu.core import record
+from paripassu.core.errors import UserError
+from paripassu.process import work
+from paripassu.train import Conditions
+
+
+def evaluate(
+    folder: Path, *, conditions: Conditions, framework: str | None = None
+) -> dict[str, Any]:
+    """Load the model that a run left and measure its loss and accuracy again.
+
+    Args:
+        folder: a finished run.
+        conditions: the data are the run's own unless others are given.
+        framework: None for the run's own, which loads its own format; another loads
+            the weights in the common format.
+
+    Returns:
+        `framework`, `test_loss` (mean per image), `test_accuracy` (0..1), `test_count`,
+        `device`, and `recorded_accuracy`, which the run itself measured.
+
+    Raises:
+        UserError: no finished run there, a missing framework or damaged files.
+        WorkerFailed: the worker crashed.
+    """
+    finished = record.load_record(folder)
+    if finished.result is None:
+        raise UserError(
+            f"the run in {folder} is not finished: it has {len(finished.epochs)} of "
+            f"{finished.recipe['epochs']} epochs. To go on, type: {finished.command}"
+        )
+    name = framework or finished.framework
+    if problem := frameworks.find(name).problem:
+        raise UserError(problem)
+    data = conditions.data
+    if data is None and finished.dataset.source != "package":
+        data = Path(finished.dataset.source)
+    request = conditions.request(
+        "evaluate",
+        name,
+        folder=str(folder.resolve()),
+        data=str(data.resolve()) if data else None,
+    )
+    answers: list[dict[str, Any]] = []
+    work(request, answers.append, threads=conditions.thread_count)
+    result = {key: value for key, value in answers[-1].items() if key != "event"}
+    return {
+        "framework": name,
+        **result,
+        "recorded_accuracy": finished.result.test_accuracy,
+    }

@@ -1,0 +1,56 @@
+"""What this machine is and which frameworks work on it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from paripassu import __version__, frameworks
+from paripassu.core import machine
+from paripassu.core.errors import UserError
+from paripassu.process import WorkerFailed, work
+from paripassu.train import Conditions
+
+
+def info() -> dict[str, Any]:
+    """Describe machine and frameworks; each framework is tried in its own process.
+
+    Returns:
+        Plain values: `paripassu`, `python`, `platform`, `processor`, `cores`,
+        `memory_bytes`, `load_average`, and `frameworks`, by name: `usable`, `version`,
+        `device`, `versions`, `settings`, and where it is not usable `problem`.
+    """
+    return {
+        "paripassu": __version__,
+        "python": sys.version.split()[0],
+        "platform": machine.system(),
+        "processor": machine.processor(),
+        "cores": machine.usable_cores(),
+        "memory_bytes": machine.memory_bytes(),
+        "load_average": machine.load_average(),
+        "frameworks": {
+            name: _try(framework) for name, framework in frameworks.FRAMEWORKS.items()
+        },
+    }
+
+
+def _try(framework: frameworks.Framework) -> dict[str, Any]:
+    description: dict[str, Any] = {
+        "title": framework.title,
+        "version": framework.version,
+        "usable": False,
+    }
+    if framework.problem:
+        return {**description, "problem": framework.problem}
+    conditions = Conditions()
+    events: list[dict[str, Any]] = []
+    try:
+        work(
+            conditions.request("describe", framework.name),
+            events.append,
+            threads=conditions.thread_count,
+        )
+    except (WorkerFailed, UserError) as failure:
+        return {**description, "problem": str(failure)}
+    found = {key: value for key, value in events[-1].items() if key != "event"}
+    return {**description, "usable": True, **found}

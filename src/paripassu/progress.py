@@ -1,0 +1,111 @@
+"""Live progress of training runs: a bar on a terminal, a line an epoch elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: `48s`, `3m 05s`, `1h 02m`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+
+
+class Display:
+    """Shows the runs of one command, one after the other."""
+
+    def __init__(self, console: Console, *, runs: int, epochs: int) -> None:
+        self._console = console
+        self._epochs = epochs
+        self._left = runs * epochs  # epochs not yet begun or finished
+        self._epoch_seconds: dict[str, float] = {}
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[status]}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}", style="dim"),
+            console=console,
+            transient=True,
+        )
+
+    @contextlib.contextmanager
+    def run(self, name: str) -> Iterator[Any]:
+        """Show one run while the block lasts; yields the function that takes events."""
+        task = self._progress.add_task(name, total=self._epochs, status="", left="")
+        began = time.monotonic()
+
+        def left(done: float) -> str:
+            """A guess of the seconds left, from this run's own pace."""
+            if done <= 0:
+                return ""
+            pace = (time.monotonic() - began) / done
+            return f"about {duration(pace * (self._left - done))} left"
+
+        first = 1
+
+        def on_event(event: dict[str, Any]) -> None:
+            nonlocal began, first
+            update: dict[str, Any] = {}
+            match event["event"]:
+                case "phase":
+                    update = {"status": f"{event['name']} …"}
+                case "training":
+                    began, first = time.monotonic(), event["first_epoch"]
+                    self._left -= first - 1
+                    if first > 1:
+                        self._console.print(
+                            f"{name}: goes on with epoch {first} of {event['epochs']}",
+                            highlight=False,
+                        )
+                case "step":
+                    done = event["epoch"] - 1 + event["step"] / event["steps"]
+                    update = {
+                        "completed": done,
+                        "status": f"epoch {event['epoch']}/{self._epochs}  "
+                        f"loss {event['loss']:.4f}  "
+                        f"accuracy {event['accuracy']:.2%}",
+                        "left": left(done - first + 1),
+                    }
+                case "epoch":
+                    update = {
+                        "completed": event["epoch"],
+                        "left": left(event["epoch"] - first + 1),
+                    }
+                    self._console.print(
+                        f"{name}: epoch {event['epoch']}/{self._epochs}  "
+                        f"{event['seconds']:.1f}s  "
+                        f"loss {event['training_loss']:.4f}  "
+                        f"{event['monitor']} accuracy {event['monitor_accuracy']:.2%}",
+                        highlight=False,
+                    )
+                case "reused":
+                    self._console.print(f"{name}: finished already, used as it is")
+                    first = 1
+            self._progress.update(task, **update)
+
+        if self._console.is_terminal:
+            self._progress.start()
+        try:
+            yield on_event
+        finally:
+            self._left -= self._epochs - (first - 1)
+            self._progress.stop()
+            self._progress.remove_task(task)

@@ -1,0 +1,385 @@
+"""One training run in its folder: begun, gone on with, or found finished."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from paripassu import frameworks
+from paripassu.core import datasets, draws, files, layout, machine, networks, record
+from paripassu.core.errors import UserError
+from paripassu.core.recipe import Recipe, validate
+from paripassu.frameworks import EpochReport, Framework, Trainer
+
+REPORT_SECONDS = 0.2  # between two events of progress
+INFERENCE_REPEATS = 50
+INFERENCE_BATCH = 64
+
+Emit = Callable[..., None]
+
+
+def read_data(
+    recipe: Recipe, path: str | None
+) -> tuple[datasets.ImageData, datasets.Prepared]:
+    """Read the data at `path` (None: the package's MNIST) as the recipe wants them.
+
+    Raises:
+        UserError: the data are damaged, or do not fit the recipe.
+    """
+    data = datasets.load(Path(path) if path else None)
+    prepared = datasets.prepare(
+        data,
+        mean=recipe.normalization.mean,
+        std=recipe.normalization.std,
+        validation_size=recipe.validation_size,
+    )
+    return data, prepared
+
+
+class Run:
+    """What the worker does when it is asked to train."""
+
+    def __init__(self, request: dict[str, Any], emit: Emit) -> None:
+        self._emit = emit
+        self._folder = Path(request["folder"])
+        self._data = request["data"]
+        self._threads = int(request["threads"])
+        self._device = str(request["device"])
+        self._command = str(request["command"])
+        self._framework: Framework = frameworks.find(request["framework"])
+        self._recipe: Recipe = validate(request["recipe"])
+        self._seconds: dict[str, float] = {}
+
+    def go(self) -> None:
+        """Do whatever of the run is not yet done."""
+        files.make_folder(self._folder)
+        with files.owned(self._folder):
+            files.remove_leftovers(self._folder)
+            self._go()
+
+    def _go(self) -> None:
+        load_average = machine.load_average()
+        data, prepared = self._timed(
+            "data", lambda: read_data(self._recipe, self._data)
+        )
+        dataset = datasets.describe(data, prepared)
+        identity = identify(self._recipe, dataset)
+        earlier, state = read_checkpoint(self._folder)
+        if earlier:
+            check_same_run(
+                self._folder, earlier, self._framework.name, self._recipe, identity
+            )
+            if earlier.status == "finished":
+                self._emit("reused")
+                return
+        trainer = self._make_trainer()
+        first_epoch = len(earlier.epochs) if earlier else 0
+        self._timed("warm_up", lambda: trainer.warm_up(prepared.training))
+        if state:
+            trainer.load_state(state)
+        session = record.Session(
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            first_epoch=first_epoch + 1,
+            seconds=self._seconds,
+            load_average=load_average,
+        )
+        environment = self._environment(trainer)
+        if earlier:
+            check_same_machine(self._folder, earlier.environment, environment)
+        current = record.RunRecord(
+            status="running",
+            framework=self._framework.name,
+            recipe=self._recipe.model_dump(),
+            recipe_hash=identity,
+            dataset=dataset,
+            environment=environment,
+            command=self._command,
+            monitor="validation" if self._recipe.validation_size else "test",
+            sessions=[*(earlier.sessions if earlier else []), session],
+            epochs=list(earlier.epochs) if earlier else [],
+        )
+        if not earlier:
+            files.write_text(self._folder / "recipe.toml", self._recipe.to_toml())
+            record.save_record(self._folder, current)
+        if first_epoch < self._recipe.epochs:
+            current = self._train(trainer, prepared, current)
+        self._finish(trainer, prepared, current)
+
+    def _timed(self, name: str, work: Callable[[], Any]) -> Any:
+        self._emit("phase", name=name.replace("_", " "))
+        start = time.perf_counter()
+        result = work()
+        self._seconds[name] = time.perf_counter() - start
+        return result
+
+    def _make_trainer(self) -> Trainer:
+        self._emit("phase", name="start up")
+        # Python's own start and the imports of the framework, not the data.
+        before = machine.seconds_since_start() - sum(self._seconds.values())
+        start = time.perf_counter()
+        self._framework.load()
+        self._seconds["start_up"] = before + time.perf_counter() - start
+        network = networks.find(self._recipe.network)
+        trainer: Trainer = self._timed(
+            "build",
+            lambda: self._framework.make_trainer(
+                self._recipe,
+                weights=draws.initial_weights(network, self._recipe),
+                threads=self._threads,
+                device=self._device,
+            ),
+        )
+        return trainer
+
+    def _environment(self, trainer: Trainer) -> record.Environment:
+        return record.Environment(
+            python=sys.version.split()[0],
+            platform=machine.system(),
+            processor=machine.processor(),
+            cores=machine.usable_cores(),
+            memory_bytes=machine.memory_bytes(),
+            threads=self._threads,
+            device=trainer.device,
+            versions={
+                **trainer.versions,
+                "numpy": version("numpy"),
+                "paripassu": version("paripassu"),
+            },
+            settings={
+                **trainer.settings,
+                "allocator": os.environ.get("GLIBC_TUNABLES", "default"),
+            },
+        )
+
+    def _train(
+        self,
+        trainer: Trainer,
+        prepared: datasets.Prepared,
+        current: record.RunRecord,
+    ) -> record.RunRecord:
+        epochs = list(current.epochs)
+        steps = -(-len(prepared.training.labels) // self._recipe.batch_size)
+        load = machine.OtherLoad()
+        last_report = 0.0
+
+        def on_step(step: int, loss: float, accuracy: float) -> None:
+            nonlocal last_report
+            if time.monotonic() - last_report >= REPORT_SECONDS:
+                last_report = time.monotonic()
+                self._emit(
+                    "step",
+                    epoch=len(epochs) + 1,
+                    step=step,
+                    steps=steps,
+                    loss=loss,
+                    accuracy=accuracy,
+                )
+
+        def on_epoch(report: EpochReport) -> None:
+            nonlocal current
+            epochs.append(
+                record.Epoch(
+                    epoch=report.epoch + 1,
+                    session=len(current.sessions) - 1,
+                    seconds=report.seconds,
+                    evaluation_seconds=report.evaluation_seconds,
+                    learning_rate=report.learning_rate,
+                    training_loss=_finite(report.training_loss, report.epoch),
+                    training_accuracy=report.training_accuracy,
+                    monitor_loss=_finite(report.monitor_loss, report.epoch),
+                    monitor_accuracy=report.monitor_accuracy,
+                    other_load=load.look(),
+                )
+            )
+            current = current.model_copy(update={"epochs": list(epochs)})
+            save_checkpoint(self._folder, trainer.state(), current)
+            record.save_record(self._folder, current)
+            self._emit("epoch", **epochs[-1].model_dump(), monitor=current.monitor)
+            load.look()
+
+        self._emit("training", first_epoch=len(epochs) + 1, epochs=self._recipe.epochs)
+        monitored = (
+            prepared.validation if self._recipe.validation_size else prepared.test
+        )
+        trainer.train(
+            prepared.training,
+            monitored,
+            first_epoch=len(epochs),
+            on_step=on_step,
+            on_epoch=on_epoch,
+        )
+        return current
+
+    def _finish(
+        self,
+        trainer: Trainer,
+        prepared: datasets.Prepared,
+        current: record.RunRecord,
+    ) -> None:
+        """Take the final figures and write the files that others read."""
+        test = prepared.test
+        loss, accuracy = self._timed("test", lambda: trainer.evaluate(test))
+        logits = trainer.logits(test.images)
+        correct = int((logits.argmax(1) == test.labels).sum())
+        if abs(correct / len(test.labels) - accuracy) > 0.5 / len(test.labels):
+            raise RuntimeError(
+                f"{self._framework.title} says accuracy {accuracy}, but its own "
+                f"predictions are right {correct} times of {len(test.labels)}"
+            )
+        inference = self._timed(
+            "inference", lambda: _time_inference(trainer, test.images)
+        )
+        start = time.perf_counter()
+        weights = trainer.weights()
+        network = networks.find(self._recipe.network)
+        layout.check_weights(network, weights)
+        path = self._folder / record.WEIGHTS_FILE
+        metadata = {"network": network.name, "recipe": self._recipe.to_toml()}
+        files.write_tensors(path, weights, metadata)
+        with files.replacing(self._folder / trainer.MODEL_FILE) as temporary:
+            trainer.save(temporary)
+        files.write_tensors(
+            self._folder / record.PREDICTIONS_FILE,
+            {
+                "logits": logits.astype(np.float32),
+                "labels": test.labels.astype(np.uint8),
+            },
+        )
+        self._seconds["saving"] = time.perf_counter() - start
+        session = current.sessions[-1].model_copy(update={"seconds": self._seconds})
+        current = current.model_copy(
+            update={
+                "status": "finished",
+                "sessions": [*current.sessions[:-1], session],
+                "result": record.Result(
+                    test_loss=_finite(loss, self._recipe.epochs - 1),
+                    test_accuracy=correct / len(test.labels),
+                    test_correct=correct,
+                    test_count=len(test.labels),
+                ),
+                "inference": inference,
+                "peak_memory_bytes": machine.peak_memory_bytes(),
+                "peak_accelerator_bytes": trainer.peak_accelerator_bytes(),
+                "weights_sha256": layout.hash_weights(weights),
+                "files": {
+                    "weights": record.WEIGHTS_FILE,
+                    "model": trainer.MODEL_FILE,
+                    "predictions": record.PREDICTIONS_FILE,
+                },
+            }
+        )
+        record.save_record(self._folder, current)
+        (self._folder / record.CHECKPOINT_FILE).unlink(missing_ok=True)
+        self._emit("finished", accuracy=correct / len(test.labels), loss=loss)
+
+
+def _time_inference(trainer: Trainer, images: Any) -> record.Inference:
+    def median(size: int) -> float:
+        some = np.ascontiguousarray(images[:size])
+        times = []
+        for _ in range(INFERENCE_REPEATS + 5):
+            start = time.perf_counter()
+            trainer.logits(some)
+            times.append(time.perf_counter() - start)
+        return statistics.median(times[5:])
+
+    return record.Inference(
+        single_seconds=median(1),
+        batch_seconds=median(INFERENCE_BATCH),
+        batch_size=INFERENCE_BATCH,
+        repeats=INFERENCE_REPEATS,
+    )
+
+
+def _finite(loss: float, epoch: int) -> float:
+    if not np.isfinite(loss):
+        raise UserError(
+            f"the loss is {loss} after epoch {epoch + 1}: the training has diverged. "
+            "A smaller rate may help: --set optimizer.learning_rate=0.1."
+        )
+    return loss
+
+
+def identify(recipe: Recipe, dataset: record.Dataset) -> str:
+    """The hash of all that decides a run's result: recipe and data."""
+    return recipe.hash(*sorted(dataset.sha256.values()))
+
+
+def save_checkpoint(
+    folder: Path, state: frameworks.Arrays, current: record.RunRecord
+) -> None:
+    """Write state and record in one file, so that they always belong together."""
+    metadata = {"record": current.model_dump_json()}
+    files.write_tensors(folder / record.CHECKPOINT_FILE, state, metadata)
+
+
+def read_checkpoint(
+    folder: Path,
+) -> tuple[record.RunRecord | None, frameworks.Arrays | None]:
+    """The record and the state that a run goes on from; None where there is none.
+
+    A finished run has no state. A run that has begun but not finished an epoch starts
+    over, which gives the same numbers.
+    """
+    path = folder / record.CHECKPOINT_FILE
+    earlier = None
+    if (folder / record.RUN_FILE).exists():
+        earlier = record.load_record(folder)
+        if earlier.status == "finished":
+            return earlier, None
+    if not path.exists():
+        return earlier and earlier.model_copy(update={"epochs": []}), None
+    state, metadata = files.read_tensors(path)
+    if "record" not in metadata:
+        raise UserError(f"{path} is not a checkpoint of ours: choose another --out.")
+    return record.parse_record(metadata["record"], path), state
+
+
+def check_same_run(
+    folder: Path,
+    earlier: record.RunRecord,
+    framework: str,
+    recipe: Recipe,
+    identity: str,
+) -> None:
+    """Refuse to go on with another experiment's run."""
+    if earlier.framework == framework and earlier.recipe_hash == identity:
+        return
+    new = recipe.model_dump()
+    differing = [
+        f"{key} is {earlier.recipe.get(key)!r} there and {value!r} now"
+        for key, value in new.items()
+        if earlier.recipe.get(key) != value
+    ]
+    if earlier.framework != framework:
+        differing = [f"framework is {earlier.framework!r} there and {framework!r} now"]
+    raise UserError(
+        f"{folder} holds another run: {'; '.join(differing) or 'the data differ'}. "
+        "Choose another folder with --out, or delete that one."
+    )
+
+
+def check_same_machine(
+    folder: Path, earlier: record.Environment, now: record.Environment
+) -> None:
+    """Refuse to go on where the numbers would no longer be those of one run."""
+    for what, was, is_now in [
+        ("threads", earlier.threads, now.threads),
+        ("device", earlier.device, now.device),
+        ("versions", earlier.versions, now.versions),
+    ]:
+        if was != is_now:
+            raise UserError(
+                f"the run in {folder} was begun with {what} {was}, and now there are "
+                f"{is_now}: its result would be neither's. Put back what it was begun "
+                "with, or start again with another --out."
+            )

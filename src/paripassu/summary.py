@@ -1,0 +1,112 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from paripassu.analysis.schema import Comparison, Estimate, FrameworkSummary, Spread
+from paripassu.frameworks import FRAMEWORKS
+
+
+def summary_table(result: Comparison) -> RenderableType:
+    """Key figures with a column for each framework, the verdict and the warnings."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    for name in result.frameworks:
+        table.add_column(_title(name), justify="right")
+    for label, cell in _ROWS.items():
+        table.add_row(label, *[cell(x) for x in result.frameworks.values()])
+    lines: list[RenderableType] = [Text(""), table, Text("")]
+    if result.proof:
+        lines.append(_proof_line(result))
+    lines += [Text(pair.sentence) for pair in result.pairs]
+    lines += [Text(f"warning: {text}", style="yellow") for text in result.warnings]
+    return Group(*lines)
+
+
+def _proof_line(result: Comparison) -> Text:
+    proof = result.proof
+    assert proof is not None
+    if not proof.holds:
+        return Text("The short proof does not hold: see the report.", style="red")
+    worst = max(row.difference for row in proof.rows)
+    return Text(
+        "Short proof: given the same weights, batches and dropout masks, logits, loss, "
+        "gradients and\nupdated weights agree in float64; largest relative difference "
+        f"{worst:.1e}."
+    )
+
+
+def _title(name: str) -> str:
+    return FRAMEWORKS[name].title if name in FRAMEWORKS else name
+
+
+def _accuracy(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "–"
+    interval = (
+        f" ({estimate.low:.2%} to {estimate.high:.2%})"
+        if estimate.low is not None and estimate.high is not None
+        else ""
+    )
+    return f"{estimate.mean:.2%}{interval}"
+
+
+def _seconds(spread: Spread | None) -> str:
+    return "–" if spread is None else f"{spread.median:.1f} s"
+
+
+def _milliseconds(spread: Spread | None) -> str:
+    return "–" if spread is None else f"{spread.median * 1000:.2f} ms"
+
+
+def _memory(count: int | None) -> str:
+    return "–" if count is None else f"{count / 2**20:,.0f} MiB"
+
+
+_ROWS: dict[str, Any] = {
+    "version": lambda x: x.version or "–",
+    "runs finished": lambda x: str(len(x.runs)) if x.status != "missing" else "missing",
+    "test accuracy (95%)": lambda x: _accuracy(x.test_accuracy),
+    "training, one epoch": lambda x: _seconds(x.epoch_seconds),
+    "start-up": lambda x: _seconds(x.start_up_seconds),
+    "warm-up and compilation": lambda x: _seconds(x.warm_up_seconds),
+    "peak memory of the process": lambda x: _memory(x.peak_memory_bytes),
+    "one image": lambda x: _milliseconds(_single(x)),
+}
+
+
+def _single(summary: FrameworkSummary) -> Spread | None:
+    return summary.inference.single_seconds if summary.inference else None
+
+
+def info_table(found: dict[str, Any]) -> RenderableType:
+    """Machine and frameworks, two columns."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_row("paripassu", f"{found['paripassu']}, Python {found['python']}")
+    table.add_row("system", escape(found["platform"]))
+    table.add_row(
+        "processor",
+        escape(f"{found['processor']}, {found['cores']} usable cores"),
+    )
+    table.add_row("memory", f"{found['memory_bytes'] / 2**30:.1f} GiB")
+    table.add_row("load", f"{found['load_average']:.2f} (mean of the last minute)")
+    for entry in found["frameworks"].values():
+        if entry["usable"]:
+            versions = ", ".join(f"{k} {v}" for k, v in entry["versions"].items())
+            settings = ", ".join(f"{k}: {v}" for k, v in entry["settings"].items())
+            text = (
+                f"[green]works[/] {escape(versions)}; on {escape(entry['device'])}, "
+                f"{entry['threads']} threads\n[dim]{escape(settings)}[/]"
+            )
+        else:
+            text = f"[red]not usable[/] {escape(entry['problem'])}"
+        table.add_row(entry["title"], text)
+    return table

@@ -1,0 +1,78 @@
+"""Train one framework once: the parent's side of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paripassu import frameworks
+from paripassu.core import files, machine, record
+from paripassu.core.errors import UserError
+from paripassu.core.recipe import Recipe
+from paripassu.process import work
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What does not decide the result but the speed: the same for every framework."""
+
+    data: Path | None = None  # None: the package's MNIST
+    threads: int = 0  # 0: one for each usable core
+    device: str = "auto"  # "auto", "cpu" or "gpu"
+    command: str = ""  # what was typed, for the record
+
+    def request(self, task: str, framework: str, **values: Any) -> dict[str, Any]:
+        """A request to the worker under these conditions."""
+        return {
+            "task": task,
+            "framework": framework,
+            "data": str(self.data.resolve()) if self.data else None,
+            "threads": self.thread_count,
+            "device": self.device,
+            "command": self.command,
+            **values,
+        }
+
+    @property
+    def thread_count(self) -> int:
+        """How many threads each framework may use."""
+        return self.threads or machine.usable_cores()
+
+
+def train(
+    framework: str,
+    recipe: Recipe,
+    *,
+    out: Path,
+    conditions: Conditions,
+    on_event: Callable[[dict[str, Any]], None] = lambda _event: None,
+) -> record.RunRecord:
+    """Train in a process of its own, going on where an interrupted run stopped.
+
+    Args:
+        framework: a name from `paripassu.frameworks.FRAMEWORKS`.
+        recipe: the experiment; its seed and epochs too.
+        out: the run folder; a finished run in it is used as it is.
+        conditions: data, threads and device.
+        on_event: called with every event of the worker, for progress.
+
+    Raises:
+        UserError: the framework is missing, the folder holds another run or is in
+            use, the data are damaged, or the training diverges.
+        WorkerFailed: the worker crashed; everything up to its last epoch is kept.
+    """
+    if problem := frameworks.find(framework).problem:
+        raise UserError(problem)
+    files.make_folder(out)
+    request = conditions.request(
+        "train", framework, folder=str(out.resolve()), recipe=recipe.model_dump()
+    )
+    work(
+        request,
+        on_event,
+        threads=conditions.thread_count,
+        errors=out / record.ERRORS_FILE,
+    )
+    return record.load_record(out)

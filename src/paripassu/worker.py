@@ -1,0 +1,126 @@
+"""The process in which one framework works: a request comes in, events go out.
+
+Started as `python -m paripassu.worker`. One line of JSON on standard input is the
+request; standard input then stays open, and its end means that the parent is gone.
+Events are lines of JSON on what was standard output; whatever a framework prints goes
+to standard error. Exit code 0: done; 2: the user can put it right; 1: a crash.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from paripassu import frameworks
+from paripassu.core import draws, files, networks, record
+from paripassu.core.errors import UserError
+from paripassu.core.recipe import Recipe, validate
+from paripassu.run import Emit, Run, read_data
+
+
+def main() -> int:
+    """Answer the one request on standard input."""
+    events = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+
+    def emit(event: str, **values: Any) -> None:
+        events.write(json.dumps({"event": event, **values}) + "\n")
+
+    request = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        match request["task"]:
+            case "train":
+                Run(request, emit).go()
+            case "evaluate":
+                evaluate(request, emit)
+            case "trace":
+                trace(request)
+            case "describe":
+                describe(request, emit)
+    except UserError as error:
+        emit("error", message=str(error))
+        return 2
+    return 0
+
+
+def _end_with_parent() -> None:
+    # A parent that was killed must not leave a process that goes on writing.
+    # `os.read`, because at exit a daemon thread may not hold the lock of `sys.stdin`.
+    while os.read(0, 4096):
+        pass
+    os._exit(1)
+
+
+def evaluate(request: dict[str, Any], emit: Emit) -> None:
+    """Load a finished run's model and evaluate it on the test set."""
+    folder = Path(request["folder"])
+    finished = record.load_record(folder)
+    recipe = validate(finished.recipe)
+    _data, prepared = read_data(recipe, request["data"])
+    weights, _metadata = files.read_tensors(folder / record.WEIGHTS_FILE)
+    trainer = frameworks.find(request["framework"]).make_trainer(
+        recipe,
+        weights=weights,
+        threads=int(request["threads"]),
+        device=str(request["device"]),
+    )
+    if request["framework"] == finished.framework:
+        trainer.load(folder / finished.files["model"])
+    loss, accuracy = trainer.evaluate(prepared.test)
+    emit(
+        "evaluated",
+        test_loss=loss,
+        test_accuracy=accuracy,
+        test_count=len(prepared.test.labels),
+        device=trainer.device,
+    )
+
+
+def trace(request: dict[str, Any]) -> None:
+    """Write what a framework's twin computes in its first steps, for the proof."""
+    recipe = validate(request["recipe"])
+    network = networks.find(recipe.network)
+    _data, prepared = read_data(recipe, request["data"])
+    order = draws.batches(recipe, len(prepared.training.labels), 0)
+    steps = [
+        frameworks.TwinStep(
+            images=prepared.training.images[rows],
+            labels=prepared.training.labels[rows],
+            masks=draws.dropout_masks(network, recipe, len(rows), 0, step),
+        )
+        for step, rows in enumerate(order[: request["steps"]])
+    ]
+    arrays = frameworks.find(request["framework"]).trace(
+        recipe,
+        weights=draws.initial_weights(network, recipe),
+        steps=steps,
+        threads=int(request["threads"]),
+        device=str(request["device"]),
+    )
+    files.write_tensors(Path(request["out"]), arrays)
+
+
+def describe(request: dict[str, Any], emit: Emit) -> None:
+    """Say what the framework is and where it would compute."""
+    trainer = frameworks.find(request["framework"]).make_trainer(
+        Recipe(),
+        weights=draws.initial_weights(networks.ARTICLE, Recipe()),
+        threads=int(request["threads"]),
+        device="auto",
+    )
+    emit(
+        "described",
+        device=trainer.device,
+        versions=trainer.versions,
+        settings=trainer.settings,
+        threads=int(request["threads"]),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
