@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from importlib.resources import files
@@ -65,7 +66,7 @@ def _cells(text: str) -> list[tuple[str, str]]:
     marks = list(CELL.finditer(text))
     start = marks[0].start() if marks else len(text)
     cells = [("", text[:start].strip())]
-    ends = [mark.start() for mark in marks[1:]] + [len(text)]
-    for mark, end in zip(marks, ends, strict=True):
+    for mark, following in itertools.zip_longest(marks, marks[1:]):
+        end = following.start() if following else len(text)
         cells.append((mark["kind"].strip(), text[mark.end() : end].strip("\n")))
     return [(kind, content.rstrip()) for kind, content in cells if content.strip()]

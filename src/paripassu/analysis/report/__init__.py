@@ -1,0 +1,28 @@
+"""From records to one self-contained page, `report.html`; imports no framework."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from paripassu.analysis.schema import Comparison
+from paripassu.core.files import write_text
+
+REPORT_FILE = "report.html"
+
+
+def write_report(folder: Path, comparison: Comparison) -> Path:
+    """Write the page of a comparison's folder and return its path.
+
+    Args:
+        folder: holds the runs that `comparison` names, and gets the page.
+        comparison: what `analysis.comparison.summarise` made of the folder.
+
+    Raises:
+        UserError: the page can't be written. Runs that can't be read are told of on
+            the page itself.
+    """
+    from paripassu.analysis.report.page import render
+
+    path = folder / REPORT_FILE
+    write_text(path, render(folder, comparison))
+    return path

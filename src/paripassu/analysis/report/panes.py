@@ -1,0 +1,87 @@
+"""The lessons side by side: prose and highlighted code, aligned by heading."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+from pygments import (  # type: ignore[import-untyped, unused-ignore]
+    formatters,
+    highlight,
+    lexers,
+)
+
+from paripassu.analysis.lessons import Section, lesson_text, sections
+
+OPENING = "Imports"  # what stands before the first heading
+
+
+@dataclass(frozen=True)
+class Pane:
+    """One framework's part under a heading; empty where it has none."""
+
+    framework: str
+    prose: Markup
+    code: Markup
+
+
+@dataclass(frozen=True)
+class Row:
+    """One heading and everybody's part under it, in the order of the frameworks."""
+
+    heading: str
+    panes: list[Pane]
+
+
+def align(frameworks: Sequence[str]) -> tuple[list[Row], list[str]]:
+    """The rows of all lessons, and the frameworks that have none.
+
+    Headings keep the order of the first lesson; those that only a later one has
+    follow at the end.
+    """
+    lessons: dict[str, dict[str, Section]] = {}
+    without = []
+    for name in frameworks:
+        text = lesson_text(name)
+        if text is None:
+            without.append(name)
+            continue
+        lessons[name] = {
+            OPENING if part.level == 1 else part.heading: part
+            for part in sections(text)
+        }
+    headings = dict.fromkeys(heading for parts in lessons.values() for heading in parts)
+    rows = [
+        Row(
+            heading,
+            [_pane(name, parts.get(heading)) for name, parts in lessons.items()],
+        )
+        for heading in headings
+    ]
+    return rows, without
+
+
+def _pane(framework: str, section: Section | None) -> Pane:
+    if section is None:
+        return Pane(framework, Markup(), Markup())
+    return Pane(framework, _prose(section.prose), highlighted(section.code))
+
+
+def _prose(text: str) -> Markup:
+    """Paragraphs, with `code` marked up; nothing else of markdown is used."""
+    paragraphs = []
+    for paragraph in text.split("\n\n"):
+        marked = re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(paragraph)))
+        paragraphs.append(f"<p>{marked}</p>" if paragraph else "")
+    return Markup("".join(paragraphs))
+
+
+def highlighted(code: str) -> Markup:
+    """Code with classes for the style sheet, escaped."""
+    if not code:
+        return Markup()
+    lexer = lexers.get_lexer_by_name("python", stripnl=False)
+    formatter = formatters.HtmlFormatter(nowrap=True)
+    return Markup(highlight(code, lexer, formatter).rstrip())

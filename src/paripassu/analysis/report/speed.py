@@ -1,0 +1,73 @@
+"""Who trains faster: paired ratios of the time per epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import median
+
+from paripassu.analysis.comparison import display_name
+from paripassu.analysis.report import words
+from paripassu.analysis.report.figures import Framework, paired
+from paripassu.analysis.schema import Estimate, Pair
+from paripassu.analysis.statistics import FEWEST_SEEDS, bootstrap_estimate
+
+
+def ratio(pair: Pair, shown: Sequence[Framework]) -> Estimate | None:
+    """How many times as long an epoch takes in the left: geometric mean over seeds.
+
+    The paired ratios of the runs' median epochs, averaged as logarithms, with the
+    interval of `bootstrap_estimate`; None without a pair.
+    """
+    times = paired(pair, shown, lambda run: run.epoch_seconds)
+    if not times or any(min(one, other) <= 0 for _, one, other in times):
+        return None
+    estimate = bootstrap_estimate([math.log(one / other) for _, one, other in times])
+    return estimate.model_copy(
+        update={
+            "mean": math.exp(estimate.mean),
+            "low": None if estimate.low is None else math.exp(estimate.low),
+            "high": None if estimate.high is None else math.exp(estimate.high),
+        }
+    )
+
+
+def quicker(found: Estimate) -> str | None:
+    """Either "left" or "right", if seeds and interval give it; None if they do not."""
+    if found.n < FEWEST_SEEDS or found.low is None or found.high is None:
+        return None
+    if found.high < 1:
+        return "left"
+    return "right" if found.low > 1 else None
+
+
+def sentence(pair: Pair, shown: Sequence[Framework]) -> str | None:
+    """What can be said of the time per epoch, with n; None without a pair."""
+    found = ratio(pair, shown)
+    if found is None:
+        return None
+    left, right = display_name(pair.left), display_name(pair.right)
+    n = words.counted(found.n, "paired seed")
+    if found.n < FEWEST_SEEDS:
+        times = paired(pair, shown, lambda run: run.epoch_seconds)
+        one = words.seconds(median(value for _, value, _ in times))
+        other = words.seconds(median(value for _, _, value in times))
+        return (
+            f"An epoch of training took {one} in {left} and {other} in {right} "
+            f"(medians, {n}: too few for a verdict on speed)."
+        )
+    interval = f"95% interval {found.low:.2f} to {found.high:.2f}, {n}"
+    if quicker(found) is None:
+        return (
+            f"Neither trains faster beyond doubt: an epoch in {left} takes "
+            f"{found.mean:.2f} times as long as in {right} ({interval})."
+        )
+    if quicker(found) == "right":
+        return (
+            f"{right} trains faster here: an epoch in {left} takes {found.mean:.2f} "
+            f"times as long ({interval})."
+        )
+    return (
+        f"{left} trains faster here: an epoch takes {found.mean:.2f} times as long as "
+        f"in {right} ({interval})."
+    )
