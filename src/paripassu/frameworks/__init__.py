@@ -76,7 +76,7 @@ class Trainer(Protocol):
         """Train to the recipe's last epoch.
 
         `on_step` gets, now and then, the number of steps finished in the epoch,
-        and the mean loss and accuracy so far; `on_epoch` is called when training
+        and the mean loss and accuracy so far; `on_epoch` comes when training
         and evaluation of the epoch are over and the state is ready to be saved.
         """
 

@@ -178,6 +178,11 @@ def predict(network, images):
     return network(images).softmax(1)  # (N, 10)
 
 
+# %% [markdown]
+# ## All together
+# The loop over epochs is yours too: the schedule steps after each.
+
+
 # %%
 if __name__ == "__main__":
     recipe = load("article", ["epochs=1"])

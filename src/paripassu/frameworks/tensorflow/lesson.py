@@ -198,6 +198,11 @@ def predict(network, images):
     return keras.ops.softmax(network.predict_on_batch(images))  # (N, 10)
 
 
+# %% [markdown]
+# ## All together
+# `fit` loops over the epochs; callbacks step the schedule.
+
+
 # %%
 if __name__ == "__main__":
     recipe = load("article", ["epochs=1"])

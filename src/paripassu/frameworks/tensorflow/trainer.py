@@ -110,7 +110,7 @@ class Trainer:
         return lesson.to_common(self.network)
 
     def _variables(self) -> dict[str, Any]:
-        """Weights, dropout generators, optimizer slots, by position and path."""
+        """Weights, dropout generators and optimizer slots, by name."""
         variables = [*self.network.variables, *self.network.optimizer.variables]
         return {f"{i}.{x.path}": x for i, x in enumerate(variables)}
 

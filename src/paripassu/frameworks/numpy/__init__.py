@@ -1,0 +1,1 @@
+"""The referee: forward and backward by hand, in float64."""
