@@ -207,9 +207,11 @@ def main() -> int:
         results = {}
         for style in STYLES if number % 2 == 0 else tuple(reversed(STYLES)):
             child = subprocess.run(
-                [sys.executable, __file__, "--child", style]
-                + ["--images", str(arguments.images)]
-                + ["--threads", str(arguments.threads)],
+                [
+                    *(sys.executable, __file__, "--child", style),
+                    *("--images", str(arguments.images)),
+                    *("--threads", str(arguments.threads)),
+                ],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env=worker_environment(arguments.threads)

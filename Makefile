@@ -1,0 +1,54 @@
+# Two commands do everything: `make compare` and `make test`. Each sets itself up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Installed when this file is newer than what was installed from.
+READY := $(VENV)/ready
+READY_DEV := $(VENV)/ready-dev
+SOURCES := pyproject.toml constraints.txt
+
+.PHONY: help compare test slow check format clean
+
+help: ## list what can be made
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+compare: $(READY) ## the main job, quick: both frameworks, 2 epochs, 1 seed, and a proof
+	@$(BIN)/paripassu compare --quick --out runs/quick
+
+test: $(READY_DEV) ## all tests but the slow ones
+	@$(BIN)/python -m pytest -m "not slow"
+
+slow: $(READY_DEV) ## the slow tests
+	@$(BIN)/python -m pytest -m slow
+
+check: $(READY_DEV) ## format, lint, types, generated files
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/test_generated.py
+
+format: $(READY_DEV) ## put the code in its format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean: ## remove the environment and caches, not the runs
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/created:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else "Python 3.11 to 3.13 is needed, and this is %d.%d. Type: make PYTHON=python3.11" % v)'
+	@echo "making the environment $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(READY): $(VENV)/created $(SOURCES)
+	@echo "installing the pinned versions (about 90 seconds, once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --constraint constraints.txt --editable '.[all]'
+	@touch $@
+
+$(READY_DEV): $(READY)
+	@echo "installing the development tools ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --constraint constraints.txt --editable '.[all,dev]'
+	@touch $@
