@@ -29,7 +29,7 @@ app = typer.Typer(
     "and measure fairly what is left.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -78,7 +78,7 @@ DataOption = Annotated[
         "--data",
         metavar="PATH",
         help="IDX folder, torchvision folder or Keras mnist.npz. "
-        "[dim]Default: the MNIST in the package.[/]",
+        "Default: the MNIST in the package.",
         show_default=False,
     ),
 ]
@@ -142,11 +142,17 @@ def _conditions(data: Path | None, threads: int, device: Device) -> Conditions:
     return Conditions(data, threads, device.value, command)
 
 
+def _default_folder(kind: str, recipe: Recipe, data: Path | None) -> Path:
+    """A folder that the same command finds again, and no other one does."""
+    mark = recipe.hash(str(data.resolve()) if data else "package")[:8]
+    return Path("runs") / f"{kind}-{recipe.name}-{mark}"
+
+
 @app.command(
-    epilog="[b]Examples[/]\n\n"
-    "paripassu train --framework pytorch\n\n"
-    "paripassu train -f tensorflow --seed 7 --epochs 2 --out runs/mine\n\n"
-    "paripassu train -f pytorch --set optimizer.rho=0.95 --set batch_size=128"
+    epilog="**Examples**\n\n"
+    "- `paripassu train --framework pytorch`\n\n"
+    "- `paripassu train -f tensorflow --seed 7 --epochs 2 --out runs/mine`\n\n"
+    "- `paripassu train -f pytorch --set optimizer.rho=0.95 --set batch_size=128`"
 )
 def train(
     framework: Annotated[
@@ -166,9 +172,7 @@ def train(
     settings: SetOption = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="The run's folder. [dim]Default: runs/FRAMEWORK-RECIPE-HASH[/]"
-        ),
+        typer.Option(help="The run's folder. Default: runs/FRAMEWORK-RECIPE-HASH"),
     ] = None,
     data: DataOption = None,
     threads: ThreadsOption = 0,
@@ -187,7 +191,7 @@ def train(
 
     chosen = _load_recipe(recipe, settings, seed=seed, epochs=epochs)
     frameworks.find(framework)
-    folder = out or Path("runs") / f"{framework}-{chosen.name}-{chosen.hash()[:8]}"
+    folder = out or _default_folder(framework, chosen, data)
     display = Display(_console(stderr=True), runs=1, epochs=chosen.epochs)
     try:
         with display.run(framework) as on_event:
@@ -213,9 +217,9 @@ def train(
 
 
 @app.command(
-    epilog="[b]Examples[/]\n\n"
-    "paripassu evaluate runs/mine\n\n"
-    "paripassu evaluate runs/mine --framework tensorflow --json"
+    epilog="**Examples**\n\n"
+    "- `paripassu evaluate runs/mine`\n\n"
+    "- `paripassu evaluate runs/mine --framework tensorflow --json`"
 )
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
@@ -254,10 +258,10 @@ def evaluate(
 
 
 @app.command(
-    epilog="[b]Examples[/]\n\n"
-    "paripassu compare --quick\n\n"
-    "paripassu compare --seeds 5 --epochs 3\n\n"
-    "paripassu compare --frameworks pytorch,tensorflow --out runs/mine"
+    epilog="**Examples**\n\n"
+    "- `paripassu compare --quick`\n\n"
+    "- `paripassu compare --seeds 5 --epochs 3`\n\n"
+    "- `paripassu compare --frameworks pytorch,tensorflow --out runs/mine`"
 )
 def compare(
     names: Annotated[
@@ -274,7 +278,7 @@ def compare(
             "-n",
             min=1,
             help="How many paired runs; the recipe's seed and those after it. "
-            "[dim]Default: 10, with --quick 1[/]",
+            "Default: 10, with --quick 1",
             show_default=False,
         ),
     ] = None,
@@ -283,7 +287,7 @@ def compare(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="The comparison's folder. [dim]Default: runs/compare-RECIPE-HASH[/]",
+            help="The comparison's folder. Default: runs/compare-RECIPE-HASH",
             show_default=False,
         ),
     ] = None,
@@ -308,8 +312,8 @@ def compare(
         epochs = 2
     chosen = _load_recipe(recipe, settings, epochs=epochs)
     count = seeds or (1 if quick else 10)
-    name = f"compare-{chosen.name}-{chosen.changed(seed=0).hash()[:8]}"
-    folder = out or Path("runs") / name
+    # More seeds later shall find the runs of these: the seed is not in the name.
+    folder = out or _default_folder("compare", chosen.changed(seed=0), data)
     result = run(
         [part.strip() for part in names.split(",") if part.strip()],
         chosen,
@@ -328,7 +332,7 @@ def compare(
         raise typer.Exit(1)
 
 
-@app.command(epilog="[b]Example[/]\n\nparipassu report runs/mine")
+@app.command(epilog="**Example**\n\n- `paripassu report runs/mine`")
 def report(
     folder: Annotated[Path, typer.Argument(help="The folder of a comparison.")],
     as_json: JsonOption = False,
@@ -345,7 +349,7 @@ def report(
         typer.echo(f"report: {folder / 'report.html'}")
 
 
-@app.command(epilog="[b]Example[/]\n\nparipassu info --json")
+@app.command(epilog="**Example**\n\n- `paripassu info --json`")
 def info(as_json: JsonOption = False) -> None:
     """Describe this machine and which frameworks work on it."""
     from paripassu.info import info as describe

@@ -5,25 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from paripassu import frameworks
 from paripassu.analysis import comparison as judge
+from paripassu.analysis.comparison import Plan
 from paripassu.analysis.report import write_report
 from paripassu.analysis.schema import Comparison, Proof
 from paripassu.core import datasets, files, record
 from paripassu.core.errors import UserError
-from paripassu.core.recipe import Recipe
+from paripassu.core.recipe import NOT_DECISIVE, Recipe
 from paripassu.process import WorkerFailed
 from paripassu.progress import Display
 from paripassu.run import identify, read_data
 from paripassu.train import Conditions, train
 from paripassu.verify import short_proof
 
-PLAN_FILE = "plan.json"
-PROOF_FILE = "proof.json"
 MARGIN = 0.001  # of accuracy: the standard error of 99% on 10,000 images
 
 
@@ -37,7 +35,7 @@ class Turn:
     @property
     def name(self) -> str:
         """The run's folder under `runs/`."""
-        return f"{self.framework}-seed{self.seed}"
+        return judge.run_name(self.framework, self.seed)
 
 
 def turns(names: Sequence[str], seeds: Sequence[int]) -> list[Turn]:
@@ -90,26 +88,23 @@ def compare(
     files.make_folder(out)
     with files.owned(out):
         files.remove_leftovers(out)
-        plan = {
-            "kind": "plan",
-            "version": 1,
-            "command": conditions.command,
-            "recipe": recipe.model_dump(),
-            "frameworks": list(names),
-            "seeds": list(seeds),
-            "order": [turn.name for turn in turns(names, seeds)],
-            "margin": MARGIN,
-            "unavailable": unavailable,
-            "failures": {},
-        }
+        plan = Plan(
+            command=conditions.command,
+            recipe=recipe.model_dump(),
+            frameworks=list(names),
+            seeds=list(seeds),
+            order=[turn.name for turn in turns(names, seeds)],
+            margin=MARGIN,
+            unavailable=unavailable,
+        )
         _check_plan(out, plan)
-        files.write_json(out / PLAN_FILE, plan)
+        _save_plan(out, plan)
         if len(usable) > 1:
             _prove(usable, recipe, out, conditions, console)
         failures = _run_all(
             turns(usable, seeds), recipe, dataset, out, conditions, console
         )
-        files.write_json(out / PLAN_FILE, {**plan, "failures": failures})
+        _save_plan(out, plan.model_copy(update={"failures": failures}))
         return report(out)
 
 
@@ -125,16 +120,19 @@ def report(folder: Path) -> Comparison:
     return result
 
 
-def _check_plan(out: Path, plan: dict[str, Any]) -> None:
+def _save_plan(out: Path, plan: Plan) -> None:
+    files.write_text(out / judge.PLAN_FILE, plan.model_dump_json(indent=1) + "\n")
+
+
+def _check_plan(out: Path, plan: Plan) -> None:
     """Refuse a folder that holds the comparison of another recipe."""
-    path = out / PLAN_FILE
-    if not path.exists():
+    if not (out / judge.PLAN_FILE).exists():
         return
-    earlier = files.read_json(path)
+    earlier = judge.load_plan(out)
     differing = [
         key
-        for key, value in plan["recipe"].items()
-        if key != "seed" and earlier.get("recipe", {}).get(key) != value
+        for key, value in plan.recipe.items()
+        if key not in NOT_DECISIVE | {"seed"} and earlier.recipe.get(key) != value
     ]
     if differing:
         raise UserError(
@@ -151,7 +149,7 @@ def _prove(
     console: Console,
 ) -> None:
     """The short proof, once for these frameworks at these versions."""
-    path = out / PROOF_FILE
+    path = out / judge.PROOF_FILE
     if path.exists():
         earlier = Proof.model_validate(files.read_json(path))
         proven = {row.left for row in earlier.rows} | {
@@ -185,7 +183,7 @@ def _run_all(
     display = Display(console, runs=len(order), epochs=recipe.epochs)
     for number, turn in enumerate(order, start=1):
         own = recipe.changed(seed=turn.seed)
-        folder = out / "runs" / turn.name
+        folder = out / judge.RUNS_FOLDER / turn.name
         with display.run(f"{turn.name} ({number}/{len(order)})") as on_event:
             if _is_finished(folder, own, dataset):
                 on_event({"event": "reused"})

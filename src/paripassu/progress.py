@@ -107,5 +107,6 @@ class Display:
             yield on_event
         finally:
             self._left -= self._epochs - (first - 1)
-            self._progress.stop()
+            if self._console.is_terminal:
+                self._progress.stop()
             self._progress.remove_task(task)

@@ -46,7 +46,7 @@ def train(
     recipe: Recipe,
     *,
     out: Path,
-    conditions: Conditions,
+    conditions: Conditions | None = None,
     on_event: Callable[[dict[str, Any]], None] = lambda _event: None,
 ) -> record.RunRecord:
     """Train in a process of its own, going on where an interrupted run stopped.
@@ -55,7 +55,7 @@ def train(
         framework: a name from `paripassu.frameworks.FRAMEWORKS`.
         recipe: the experiment; its seed and epochs too.
         out: the run folder; a finished run in it is used as it is.
-        conditions: data, threads and device.
+        conditions: data, threads and device; None for the defaults.
         on_event: called with every event of the worker, for progress.
 
     Raises:
@@ -65,6 +65,7 @@ def train(
     """
     if problem := frameworks.find(framework).problem:
         raise UserError(problem)
+    conditions = conditions or Conditions(command=f"train {framework} in {out}")
     files.make_folder(out)
     request = conditions.request(
         "train", framework, folder=str(out.resolve()), recipe=recipe.model_dump()
