@@ -47,6 +47,7 @@ HEADINGS = [
     "Evaluate",
     "Save and load",
     "Predict",
+    "All together",
 ]
 
 

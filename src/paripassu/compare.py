@@ -75,16 +75,16 @@ def compare(
     problems = {name: frameworks.find(name).problem for name in names}
     unavailable = {name: text for name, text in problems.items() if text}
     usable = [name for name in names if name not in unavailable]
-    for text in unavailable.values():
-        console.print(f"[yellow]{text}[/] The others run without it.")
     if not usable:
         raise UserError("no framework to run. " + " ".join(unavailable.values()))
+    for text in unavailable.values():
+        _warn(console, f"{text} The others run without it.")
     data, prepared = read_data(
         recipe, str(conditions.data) if conditions.data else None
     )
     dataset = datasets.describe(data, prepared)
     for warning in dataset.warnings:
-        console.print(f"[yellow]{warning}[/]")
+        _warn(console, warning)
     files.make_folder(out)
     with files.owned(out):
         files.remove_leftovers(out)
@@ -106,6 +106,10 @@ def compare(
         )
         _save_plan(out, plan.model_copy(update={"failures": failures}))
         return report(out)
+
+
+def _warn(console: Console, text: str) -> None:
+    console.print(text, style="yellow", markup=False, highlight=False)
 
 
 def report(folder: Path) -> Comparison:
@@ -165,7 +169,9 @@ def _prove(
     console.print(
         f"proof: holds, largest relative difference {worst:.1e}"
         if proof.holds
-        else f"[red]proof: does not hold[/] {proof.message or ''}",
+        else f"proof: does not hold {proof.message or ''}".strip(),
+        style=None if proof.holds else "red",
+        markup=False,
         highlight=False,
     )
 
@@ -198,8 +204,12 @@ def _run_all(
                 )
             except (WorkerFailed, UserError) as failure:
                 failures[turn.name] = str(failure)
-                console.print(f"[red]{turn.name} failed:[/] ", end="")
-                console.print(str(failure), markup=False, highlight=False)
+                console.print(
+                    f"{turn.name} failed: {failure}",
+                    style="red",
+                    markup=False,
+                    highlight=False,
+                )
     return failures
 
 
