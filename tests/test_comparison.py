@@ -25,6 +25,7 @@ from make_records import (
 from paripassu.analysis import comparison as compared
 from paripassu.analysis.schema import document
 from paripassu.analysis.statistics import more_seeds
+from paripassu.analysis.wording import points
 from paripassu.core.errors import UserError
 from paripassu.core.files import read_json, read_tensors, write_json, write_tensors
 
@@ -276,7 +277,7 @@ def test_one_seed_says_what_it_assumes(tmp_path):
     [(0.0012, "+0.12"), (-0.0012, "−0.12"), (0.00004, "0.00"), (-0.00004, "0.00")],
 )
 def test_points(fraction, text):
-    assert compared.points(fraction) == text
+    assert points(fraction) == text
 
 
 def test_a_small_margin_gets_its_decimals(tmp_path):

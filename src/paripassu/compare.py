@@ -10,7 +10,7 @@ from rich.console import Console
 
 from paripassu import frameworks
 from paripassu.analysis import comparison as judge
-from paripassu.analysis.comparison import Plan
+from paripassu.analysis.plan import RUNS_FOLDER, Plan, run_name
 from paripassu.analysis.report import write_report
 from paripassu.analysis.schema import Comparison, Proof
 from paripassu.core import datasets, files, record
@@ -35,7 +35,7 @@ class Turn:
     @property
     def name(self) -> str:
         """The run's folder under `runs/`."""
-        return judge.run_name(self.framework, self.seed)
+        return run_name(self.framework, self.seed)
 
 
 def turns(names: Sequence[str], seeds: Sequence[int]) -> list[Turn]:
@@ -189,7 +189,7 @@ def _run_all(
     display = Display(console, runs=len(order), epochs=recipe.epochs)
     for number, turn in enumerate(order, start=1):
         own = recipe.changed(seed=turn.seed)
-        folder = out / judge.RUNS_FOLDER / turn.name
+        folder = out / RUNS_FOLDER / turn.name
         with display.run(f"{turn.name} ({number}/{len(order)})") as on_event:
             if _is_finished(folder, own, dataset):
                 on_event({"event": "reused"})

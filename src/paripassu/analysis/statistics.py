@@ -101,6 +101,14 @@ def mean_estimate(values: Sequence[float]) -> Estimate:
     )
 
 
+def as_share(estimate: Estimate) -> Estimate:
+    """An estimate whose interval ends at 0 and 1."""
+    if estimate.low is None or estimate.high is None:
+        return estimate
+    bounds = {"low": max(0.0, estimate.low), "high": min(1.0, estimate.high)}
+    return estimate.model_copy(update=bounds)
+
+
 def bootstrap_estimate(values: Sequence[float]) -> Estimate:
     """Mean with the bias-corrected and accelerated bootstrap interval (Efron 1987).
 

@@ -136,7 +136,8 @@ def write_tensors(
     path: Path, tensors: Tensors, metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write a safetensors file with string metadata, whole or not at all."""
-    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    # Not `ascontiguousarray`, which makes one axis of none.
+    arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     write_bytes(path, serialize_tensors(arrays, dict(metadata or {})))
 
 

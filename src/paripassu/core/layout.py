@@ -75,7 +75,12 @@ def from_canonical(
 def to_canonical(
     network: Network, weights: Mapping[str, npt.NDArray[Any]], layouts: Layouts
 ) -> Weights:
-    """Take all weights of a network from a framework's layout to the canonical one."""
+    """Take all weights of a network from a framework's layout to the canonical one.
+
+    Raises:
+        UserError: a name is missing or unknown, or a shape does not fit.
+    """
+    _check_names(network, weights)
     return {
         weight.name: relayout(
             weights[weight.name],
@@ -90,7 +95,7 @@ def hash_weights(weights: Mapping[str, npt.NDArray[Any]]) -> str:
     """SHA-256 of the bytes of all arrays, by name: equal only for equal bits."""
     digest = hashlib.sha256()
     for name in sorted(weights):
-        array = np.ascontiguousarray(weights[name])
+        array = np.asarray(weights[name], order="C")
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
@@ -103,19 +108,23 @@ def check_weights(network: Network, weights: Mapping[str, npt.NDArray[Any]]) -> 
         UserError: a name is missing or unknown, a shape differs, or a value is NaN
             or infinite.
     """
-    expected = {weight.name: weight.shape for weight in network.weights}
-    if missing := sorted(expected.keys() - weights.keys()):
+    _check_names(network, weights)
+    for weight in network.weights:
+        if weights[weight.name].shape != weight.shape:
+            raise UserError(
+                f"{weight.name} of {network.name!r} has shape {weight.shape}, but "
+                f"{weights[weight.name].shape} came."
+            )
+        if not np.isfinite(weights[weight.name]).all():
+            raise UserError(f"{weight.name} holds NaN or infinity: not usable weights.")
+
+
+def _check_names(network: Network, weights: Mapping[str, npt.NDArray[Any]]) -> None:
+    expected = [weight.name for weight in network.weights]
+    if missing := sorted(set(expected) - weights.keys()):
         raise UserError(f"weights of {network.name!r} lack {', '.join(missing)}.")
-    if surplus := sorted(weights.keys() - expected.keys()):
+    if surplus := sorted(weights.keys() - set(expected)):
         raise UserError(
             f"{', '.join(surplus)}: not in {network.name!r}, which has "
             f"{', '.join(expected)}."
         )
-    for name, shape in expected.items():
-        if weights[name].shape != shape:
-            raise UserError(
-                f"{name} of {network.name!r} has shape {shape}, but "
-                f"{weights[name].shape} came."
-            )
-        if not np.isfinite(weights[name]).all():
-            raise UserError(f"{name} holds NaN or infinity: not usable weights.")

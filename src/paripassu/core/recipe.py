@@ -142,7 +142,7 @@ def _explain(problem: Any, table: Mapping[str, Any]) -> str:
     """One pydantic problem as "key: expected ..., came ..."."""
     path = _real_path(problem["loc"], table)
     key = ".".join(path)
-    came = f"came {problem['input']!r} ({type(problem['input']).__name__})"
+    came = f"came {_shown(problem['input'])} ({type(problem['input']).__name__})"
     message = problem["msg"].removeprefix("Input should be ")
     match problem["type"]:
         case "extra_forbidden":
@@ -167,15 +167,21 @@ def _explain(problem: Any, table: Mapping[str, Any]) -> str:
             return f"{key}: expected {message}, {came}."
 
 
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        return "a number too long to show"
+
+
 def _real_path(loc: Sequence[Any], table: Mapping[str, Any]) -> list[str]:
     """Drop the parts of pydantic's path that are no keys: names of union members."""
     path: list[str] = []
     here: Any = table
-    for position, part in enumerate(loc):
-        inside = isinstance(here, Mapping) and part in here
-        if inside or (position == len(loc) - 1 and isinstance(here, Mapping)):
+    for part in loc:
+        if isinstance(here, Mapping) and part in here:
             path.append(str(part))
-            here = here.get(part) if isinstance(here, Mapping) else None
+            here = here[part]
     return path or [str(part) for part in loc[:1]]
 
 
@@ -200,9 +206,18 @@ def parse(text: str, where: str = "recipe") -> Recipe:
         UserError: not TOML, or not a recipe.
     """
     try:
-        return validate(tomllib.loads(text), where)
-    except tomllib.TOMLDecodeError as error:
+        table = _read_toml(text)
+    except ValueError as error:
         raise UserError(f"{where} is not TOML: {error}.") from None
+    return validate(table, where)
+
+
+def _read_toml(text: str) -> dict[str, Any]:
+    """What `tomllib` reads; whatever it cannot read is a `ValueError`."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 def built_in() -> list[str]:
@@ -227,18 +242,19 @@ def load(name_or_path: str, settings: Sequence[str] = ()) -> Recipe:
         UserError: no such recipe, or a bad key or value.
     """
     if name_or_path in built_in():
-        text = (files("paripassu") / "recipes" / f"{name_or_path}.toml").read_text()
+        path = files("paripassu") / "recipes" / f"{name_or_path}.toml"
+        text = path.read_text(encoding="utf-8")
         where = f"recipe {name_or_path!r}"
     else:
         where = f"recipe file {name_or_path}"
         try:
-            text = Path(name_or_path).read_text()
+            text = Path(name_or_path).read_text(encoding="utf-8")
         except FileNotFoundError:
             raise UserError(
                 f"no recipe {name_or_path!r}: expected one of {', '.join(built_in())}, "
                 "or the path of a TOML file."
             ) from None
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:  # no UTF-8, or no name of a file
             raise UserError(f"cannot read {where}: {error}.") from None
     recipe = parse(text, where)
     if not settings:
@@ -259,8 +275,8 @@ def _setting(text: str) -> tuple[list[str], Any]:
             f"--set {text!r}: expected KEY=VALUE, for example --set optimizer.rho=0.95."
         )
     try:
-        return path, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        return path, _read_toml(f"value = {value}")["value"]
+    except ValueError:
         return path, value.strip()  # a word without its quotes
 
 

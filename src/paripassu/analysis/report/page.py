@@ -12,11 +12,11 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from paripassu.analysis.comparison import DISPLAY_NAMES, display_name
 from paripassu.analysis.report import costs, figures, panes, speed, svg, tables, words
 from paripassu.analysis.report.figures import Framework
 from paripassu.analysis.report.gather import Runs, read_pictures, read_runs
 from paripassu.analysis.schema import Comparison, Disagreement, Pair, Proof
+from paripassu.analysis.wording import DISPLAY_NAMES, display_name
 
 FOLDER = Path(__file__).parent
 GLYPHS = {"equivalent": "≈", "different": "≠", "undecided": "?"}

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from statistics import median
 
-from paripassu.analysis.comparison import display_name
 from paripassu.analysis.report import words
 from paripassu.analysis.report.figures import Framework, paired
 from paripassu.analysis.schema import Estimate, Pair
 from paripassu.analysis.statistics import FEWEST_SEEDS, bootstrap_estimate
+from paripassu.analysis.wording import display_name
 
 
 def ratio(pair: Pair, shown: Sequence[Framework]) -> Estimate | None:

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from paripassu.analysis.comparison import points
 from paripassu.analysis.report import speed, words
 from paripassu.analysis.report.figures import Framework
 from paripassu.analysis.report.gather import Counts, Run
 from paripassu.analysis.schema import Comparison, Pair, Spread
 from paripassu.analysis.statistics import EXACT_FLIPS
+from paripassu.analysis.wording import points
 
 MOST_CONFUSIONS = 8
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from paripassu.analysis.comparison import points
 from paripassu.analysis.schema import Estimate, Spread
+from paripassu.analysis.wording import points
 
 METHODS = {
     "wilson": "Wilson 95% interval for one run: over other test images, not seeds",

@@ -22,6 +22,7 @@ from paripassu.core.recipe import load
 # %%
 def placement(recipe):
     keras.config.set_floatx(recipe.precision)
+    keras.config.set_dtype_policy(recipe.precision)
 
 
 # %% [markdown]

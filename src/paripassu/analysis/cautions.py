@@ -1,0 +1,152 @@
+"""Warnings: whatever makes the figures less than fair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from paripassu.analysis.plan import Plan, planned_runs
+from paripassu.analysis.reading import Runs
+from paripassu.analysis.wording import counted, fate
+from paripassu.core.record import RunRecord
+
+BUSY = 0.10  # share of the machine that other programs may use during an epoch
+LOADED = 0.5  # load average per core that is noticeably high at the start
+
+
+def collect_warnings(
+    plan: Plan, records: Mapping[str, RunRecord], runs: Runs
+) -> list[str]:
+    """Whatever makes the figures less than fair, in plain words, each once."""
+    candidates: list[str | None] = [
+        *plan.warnings,
+        *(text for run in runs.values() for text in run.record.dataset.warnings),
+        _unfinished_warning(plan, records, runs),
+        _resumed_warning(runs),
+        _other_load_warning(runs),
+        _load_average_warning(records),
+        *_differing_machines(runs),
+        *_differing_versions(runs),
+    ]
+    return list(dict.fromkeys(text for text in candidates if text))
+
+
+def _unfinished_warning(
+    plan: Plan, records: Mapping[str, RunRecord], runs: Runs
+) -> str | None:
+    left_out = [
+        f"{name} ({fate(plan, name, records).splitlines()[0].rstrip(':')})"
+        for framework, _, name in planned_runs(plan)
+        if framework not in plan.unavailable and name not in runs
+    ]
+    if not left_out:
+        return None
+    return f"Left out, because they did not finish: {', '.join(left_out)}."
+
+
+def _resumed_warning(runs: Runs) -> str | None:
+    resumed = [
+        f"{run.name} ({len(run.record.sessions)} sessions)"
+        for run in runs.values()
+        if len(run.record.sessions) > 1
+    ]
+    if not resumed:
+        return None
+    return (
+        f"Interrupted and resumed: {', '.join(resumed)}. Every session started up, "
+        "loaded data and warmed up anew; the times of all sessions are counted."
+    )
+
+
+def _other_load_warning(runs: Runs) -> str | None:
+    busy = []
+    for run in runs.values():
+        loads = [epoch.other_load for epoch in run.record.epochs]
+        if loads and max(loads) > BUSY:
+            middle, worst = np.median(loads), max(loads)
+            busy.append(f"{run.name} (median epoch {middle:.0%}, worst {worst:.0%})")
+    if not busy:
+        return None
+    return (
+        f"Other programs used more than {BUSY:.0%} of the machine during epochs of "
+        f"{', '.join(busy)}: figures of time are not to be trusted. Close them and "
+        "compare again into a new folder with --out."
+    )
+
+
+def _load_average_warning(records: Mapping[str, RunRecord]) -> str | None:
+    """Of the first session alone: later ones follow on the load of our own runs."""
+    starts = [
+        (record.sessions[0].started, name)
+        for name, record in records.items()
+        if record.sessions
+    ]
+    if not starts:
+        return None
+    name = min(starts)[1]
+    load = records[name].sessions[0].load_average
+    cores = records[name].environment.cores
+    if load <= LOADED * cores:
+        return None
+    return (
+        f"The machine was already busy when the first run, {name}, started: its load "
+        f"average was {load:.1f} on {counted(cores, 'core')}. Figures of time may "
+        "suffer."
+    )
+
+
+def _differing_machines(runs: Runs) -> list[str | None]:
+    aspects: dict[str, Callable[[RunRecord], str]] = {
+        "numbers of threads": lambda record: str(record.environment.threads),
+        "devices": lambda record: record.environment.device,
+        "processors": lambda record: record.environment.processor,
+        "numbers of cores": lambda record: str(record.environment.cores),
+        "versions of Python": lambda record: record.environment.python,
+        "platforms": lambda record: record.environment.platform,
+    }
+    return [
+        _differing(what, {run.name: value(run.record) for run in runs.values()})
+        for what, value in aspects.items()
+    ]
+
+
+def _differing_versions(runs: Runs) -> list[str | None]:
+    """Of each library among the runs that use it; of settings within a framework."""
+    warnings = []
+    libraries = sorted(
+        {name for run in runs.values() for name in run.record.environment.versions}
+    )
+    for library in libraries:
+        values = {
+            run.name: run.record.environment.versions[library]
+            for run in runs.values()
+            if library in run.record.environment.versions
+        }
+        warnings.append(_differing(f"versions of {library}", values))
+    for framework in dict.fromkeys(run.record.framework for run in runs.values()):
+        values = {
+            run.name: _settings(run.record)
+            for run in runs.values()
+            if run.record.framework == framework
+        }
+        warnings.append(_differing("settings", values))
+    return warnings
+
+
+def _settings(record: RunRecord) -> str:
+    settings = record.environment.settings
+    return ", ".join(f"{key}={settings[key]}" for key in sorted(settings)) or "none"
+
+
+def _differing(what: str, values: Mapping[str, str]) -> str | None:
+    """A warning if runs differ in something that ought to be the same for all."""
+    groups: dict[str, list[str]] = {}
+    for name, value in values.items():
+        groups.setdefault(value, []).append(name)
+    if len(groups) < 2:
+        return None
+    listed = "; ".join(
+        f"{value}: {', '.join(names)}" for value, names in groups.items()
+    )
+    return f"The runs had different {what} ({listed}): they are not quite comparable."

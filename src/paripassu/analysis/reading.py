@@ -1,0 +1,164 @@
+"""Reads the runs of a comparison, and checks that they belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from paripassu.analysis.plan import RUNS_FOLDER, Plan, planned_runs
+from paripassu.core.errors import UserError
+from paripassu.core.files import read_json, read_tensors
+from paripassu.core.record import (
+    PREDICTIONS_FILE,
+    RUN_FILE,
+    Dataset,
+    Model,
+    Result,
+    RunRecord,
+    load_record,
+)
+
+Checked = TypeVar("Checked", bound=Model)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its record, and its answers to the test images."""
+
+    name: str
+    record: RunRecord
+    result: Result
+    labels: npt.NDArray[np.int64]  # (N,)
+    answers: npt.NDArray[np.int64]  # (N,)
+    correct: npt.NDArray[np.bool_]  # (N,)
+    probabilities: npt.NDArray[np.float64]  # (N,), of the own answer, 0..1
+
+
+Runs = Mapping[str, Run]  # finished runs by name, in the order of the plan
+
+
+def checked(model: type[Checked], path: Path) -> Checked:
+    """Read a JSON file of that shape; a UserError if it is damaged."""
+    content = read_json(path)
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise UserError(
+            f"{path} is damaged: {where}: {first['msg']}. Delete it and run the "
+            "comparison again: finished runs are kept."
+        ) from error
+
+
+def load_records(folder: Path, plan: Plan) -> dict[str, RunRecord]:
+    """The records of all planned runs that were at least begun."""
+    records = {}
+    for framework, seed, name in planned_runs(plan):
+        path = folder / RUNS_FOLDER / name
+        if framework in plan.unavailable or not (path / RUN_FILE).exists():
+            continue
+        record = load_record(path)
+        if (record.framework, record.seed) != (framework, seed):
+            raise UserError(
+                f"{path / RUN_FILE}: expected {framework} with seed {seed}, came "
+                f"{record.framework} with seed {record.seed}. Delete {path} and run "
+                "the comparison again."
+            )
+        records[name] = record
+    return records
+
+
+def load_run(folder: Path, name: str, record: RunRecord) -> Run:
+    """A finished run with its predictions; a UserError if they do not fit it."""
+    path = folder / RUNS_FOLDER / name / PREDICTIONS_FILE
+    if record.result is None:
+        raise UserError(
+            f"{path.with_name(RUN_FILE)} says that the run is finished, but has no "
+            f"result. Delete {path.parent} and run the comparison again."
+        )
+    tensors, _ = read_tensors(path)
+    problem = _problem_of(tensors, record.result)
+    if problem:
+        raise UserError(
+            f"{path} is damaged: {problem}. Delete {path.parent} and run the "
+            "comparison again."
+        )
+    logits = tensors["logits"].astype(np.float64)
+    logits -= logits.max(axis=1, keepdims=True)
+    labels = tensors["labels"].astype(np.int64)
+    answers = logits.argmax(axis=1)
+    return Run(
+        name=name,
+        record=record,
+        result=record.result,
+        labels=labels,
+        answers=answers,
+        correct=answers == labels,
+        probabilities=1 / np.exp(logits).sum(axis=1),
+    )
+
+
+def _problem_of(tensors: Mapping[str, npt.NDArray[Any]], result: Result) -> str | None:
+    """What is wrong with the tensors of a predictions file, if anything."""
+    missing = {"logits", "labels"} - tensors.keys()
+    if missing:
+        return f"expected logits and labels, {' and '.join(sorted(missing))} missing"
+    logits, labels = tensors["logits"], tensors["labels"]
+    count = result.test_count
+    fits = logits.ndim == 2 and len(logits) == count and labels.shape == (count,)
+    if count < 1 or not fits:
+        return (
+            f"expected logits ({count}, classes) and labels ({count},), came "
+            f"{logits.shape} and {labels.shape}"
+        )
+    if not np.isfinite(logits).all():
+        return "some logits are not finite"
+    if not (labels.min() >= 0 and labels.max() < logits.shape[1]):
+        return f"expected labels 0..{logits.shape[1] - 1}, came others"
+    own = logits[np.arange(count), labels.astype(np.int64)]
+    among_best = own == logits.max(axis=1)
+    alone = (logits == own[:, np.newaxis]).sum(axis=1) == 1
+    if not (among_best & alone).sum() <= result.test_correct <= among_best.sum():
+        return (
+            f"{among_best.sum()} of its answers are right, but {RUN_FILE} says "
+            f"{result.test_correct}"
+        )
+    return None
+
+
+def check_same_experiment(runs: Runs) -> None:
+    """Raise a UserError unless all saw the same images, by the same recipe per seed."""
+    first = next(iter(runs.values()), None)
+    if first is None:
+        return
+    by_seed: dict[int, Run] = {}
+    for run in runs.values():
+        if _images(run.record.dataset) != _images(first.record.dataset) or (
+            not np.array_equal(run.labels, first.labels)
+        ):
+            raise UserError(
+                f"{run.name} was trained or tested on other images than {first.name}: "
+                "they cannot be compared. Compare into a new folder with --out."
+            )
+        same_seed = by_seed.setdefault(run.record.seed, run)
+        if run.record.recipe_hash != same_seed.record.recipe_hash:
+            raise UserError(
+                f"{run.name} followed another recipe than {same_seed.name}: they "
+                "cannot be compared. Compare into a new folder with --out."
+            )
+
+
+def _images(dataset: Dataset) -> tuple[object, ...]:
+    return (
+        dataset.sha256,
+        dataset.train_size,
+        dataset.validation_size,
+        dataset.test_size,
+    )

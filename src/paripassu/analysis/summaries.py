@@ -1,0 +1,134 @@
+"""One framework's runs together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from paripassu.analysis.plan import RUNS_FOLDER, Plan, planned_runs
+from paripassu.analysis.reading import Run, Runs
+from paripassu.analysis.schema import (
+    Estimate,
+    FrameworkSummary,
+    InferenceTime,
+    Spread,
+)
+from paripassu.analysis.statistics import as_share, mean_estimate, spread, wilson
+from paripassu.analysis.wording import fate
+from paripassu.core.record import Inference, RunRecord
+
+
+def summarise_framework(
+    plan: Plan, framework: str, records: Mapping[str, RunRecord], runs: Runs
+) -> FrameworkSummary:
+    """What the page and the table tell of a framework, missing or failed too."""
+    finished = [run for run in runs.values() if run.record.framework == framework]
+    epochs = [epoch for run in finished for epoch in run.record.epochs]
+    return FrameworkSummary(
+        status=_status(plan, framework, finished),
+        message=_message(plan, framework, records, finished),
+        runs=[f"{RUNS_FOLDER}/{run.name}" for run in finished],
+        seeds=[run.record.seed for run in finished],
+        version=_version(framework, finished),
+        test_accuracy=_accuracy(finished),
+        test_loss=mean_estimate([run.result.test_loss for run in finished])
+        if finished
+        else None,
+        epoch_seconds=_spread(epoch.seconds for epoch in epochs),
+        evaluation_seconds=_spread(epoch.evaluation_seconds for epoch in epochs),
+        start_up_seconds=_session_seconds(finished, "start_up"),
+        data_seconds=_session_seconds(finished, "data"),
+        build_seconds=_session_seconds(finished, "build"),
+        warm_up_seconds=_session_seconds(finished, "warm_up"),
+        peak_memory_bytes=_median_bytes(
+            run.record.peak_memory_bytes for run in finished
+        ),
+        peak_accelerator_bytes=_median_bytes(
+            run.record.peak_accelerator_bytes for run in finished
+        ),
+        inference=_inference(finished),
+    )
+
+
+def _status(
+    plan: Plan, framework: str, finished: Sequence[Run]
+) -> Literal["ok", "missing", "failed"]:
+    if framework in plan.unavailable:
+        return "missing"
+    return "ok" if finished else "failed"
+
+
+def _message(
+    plan: Plan,
+    framework: str,
+    records: Mapping[str, RunRecord],
+    finished: Sequence[Run],
+) -> str | None:
+    if framework in plan.unavailable:
+        return plan.unavailable[framework]
+    done = {run.name for run in finished}
+    planned = [name for kind, _, name in planned_runs(plan) if kind == framework]
+    if done.issuperset(planned):
+        return None
+    reasons = [
+        f"{name}: {fate(plan, name, records)}" for name in planned if name not in done
+    ]
+    again = f"To go on, type again: {plan.command}"
+    return "\n".join([f"{len(done)} of {len(planned)} runs finished.", *reasons, again])
+
+
+def _version(framework: str, finished: Sequence[Run]) -> str | None:
+    library = {"pytorch": "torch"}.get(framework, framework)
+    for run in finished:
+        if library in run.record.environment.versions:
+            return run.record.environment.versions[library]
+    return None
+
+
+def _accuracy(finished: Sequence[Run]) -> Estimate | None:
+    if not finished:
+        return None
+    if len(finished) == 1:
+        result = finished[0].result
+        return wilson(result.test_correct, result.test_count)
+    return as_share(
+        mean_estimate(
+            [run.result.test_correct / run.result.test_count for run in finished]
+        )
+    )
+
+
+def _spread(values: Iterable[float]) -> Spread | None:
+    known = list(values)
+    return spread(known) if known else None
+
+
+def _session_seconds(finished: Sequence[Run], stage: str) -> Spread | None:
+    return _spread(
+        session.seconds[stage]
+        for run in finished
+        for session in run.record.sessions
+        if stage in session.seconds
+    )
+
+
+def _median_bytes(values: Iterable[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return round(float(np.median(known))) if known else None
+
+
+def _inference(finished: Sequence[Run]) -> InferenceTime | None:
+    measured: list[Inference] = [
+        run.record.inference for run in finished if run.record.inference is not None
+    ]
+    if not measured:
+        return None
+    size = measured[0].batch_size
+    alike = [one.batch_seconds for one in measured if one.batch_size == size]
+    return InferenceTime(
+        single_seconds=spread([one.single_seconds for one in measured]),
+        batch_seconds=spread(alike),
+        batch_size=size,
+    )

@@ -1,0 +1,138 @@
+"""The judges' sentences, and the names and numbers in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from paripassu.analysis.plan import Plan
+from paripassu.analysis.schema import Estimate
+from paripassu.analysis.statistics import FEWEST_SEEDS, MOST_SEEDS, Decision
+from paripassu.core.record import RunRecord
+
+DISPLAY_NAMES = {"pytorch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX"}
+_WORDS = {2: "Two", 3: "Three", 4: "Four"}
+
+
+def display_name(framework: str) -> str:
+    """A framework's name as its makers write it: "pytorch" -> "PyTorch"."""
+    return DISPLAY_NAMES.get(framework, framework.title())
+
+
+def points(fraction: float, decimals: int = 2) -> str:
+    """A signed fraction as percentage points: 0.0012 -> "+0.12", and never "-0.00"."""
+    value = round(100 * fraction, decimals)
+    if value == 0:
+        return f"{0:.{decimals}f}"
+    return f"{value:+.{decimals}f}".replace("-", "−")
+
+
+def counted(count: int, noun: str) -> str:
+    """1 -> "1 run", 2 -> "2 runs"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def fate(plan: Plan, name: str, records: Mapping[str, RunRecord]) -> str:
+    """Why a run is not finished."""
+    if name in plan.failures:
+        return f"failed: {plan.failures[name]}"
+    if name in records:
+        return f"stopped after {counted(len(records[name].epochs), 'epoch')}"
+    return "not started"
+
+
+def sentence(left: str, right: str, decision: Decision) -> str:
+    """A verdict in two or three plain sentences, with n and in percentage points."""
+    one, other = display_name(left), display_name(right)
+    if decision.difference is None:
+        return (
+            f"No seed was finished in both {one} and {other}: there is nothing to "
+            f"compare. At least {FEWEST_SEEDS} paired seeds are needed for a verdict."
+        )
+    write = {"equivalent": _equivalent, "different": _different}.get(
+        decision.verdict, _undecided
+    )
+    return write(one, other, decision, decision.difference)
+
+
+def _equivalent(one: str, other: str, decision: Decision, estimate: Estimate) -> str:
+    test = decision.equivalence
+    assert test is not None
+    decimals = _decimals(decision.margin)
+    text = (
+        f"Over {estimate.n} paired seeds, {one} and {other} are equivalent: the mean "
+        f"difference in test accuracy ({one} − {other}) is "
+        f"{points(estimate.mean, decimals)} points (90% interval "
+        f"{points(test.low, decimals)} to {points(test.high, decimals)}), inside the "
+        f"margin of {_margin(decision)} points (two one-sided t tests, {_p(test.p)})."
+    )
+    if decision.small_but_there:
+        text += (
+            " A difference of such a size is there (sign-flip test, "
+            f"{_p(decision.sign_flip_p)}), but it is smaller than the margin."
+        )
+    return text
+
+
+def _different(one: str, other: str, decision: Decision, estimate: Estimate) -> str:
+    better = one if estimate.mean > 0 else other
+    return (
+        f"Over {estimate.n} paired seeds, {one} and {other} differ: the mean "
+        f"difference in test accuracy ({one} − {other}) is "
+        f"{_with_interval(decision, estimate)}, so that {better} is the more accurate "
+        f"(sign-flip test, {_p(decision.sign_flip_p)}). Equivalence within "
+        f"{_margin(decision)} points is not shown."
+    )
+
+
+def _undecided(one: str, other: str, decision: Decision, estimate: Estimate) -> str:
+    seen = f"in test accuracy ({one} − {other}) is {_with_interval(decision, estimate)}"
+    more = _more(decision.more_seeds)
+    if estimate.n == 1:
+        return (
+            f"One seed is not enough for a verdict (at least {FEWEST_SEEDS} are "
+            f"needed): the difference {seen}. {more}, if the two are equally good and "
+            f"their difference varies by {100 * decision.assumed_sd:.2f} points "
+            "(standard deviation) from seed to seed, which is an assumption."
+        )
+    if estimate.n < FEWEST_SEEDS:
+        return (
+            f"{_WORDS[estimate.n]} paired seeds are not enough for a verdict (at least "
+            f"{FEWEST_SEEDS} are needed): the mean difference {seen}. {more}, if mean "
+            "and spread stay as they are."
+        )
+    return (
+        f"Over {estimate.n} paired seeds, nothing is decided between {one} and "
+        f"{other}: the mean difference {seen}. That shows neither equivalence within "
+        f"{_margin(decision)} points nor a difference. {more}, if mean and spread stay "
+        "as they are."
+    )
+
+
+def _more(seeds: int | None) -> str:
+    if seeds is None:
+        return f"Even {MOST_SEEDS} seeds would hardly decide"
+    return f"About {seeds} more {'seed' if seeds == 1 else 'seeds'} would decide"
+
+
+def _with_interval(decision: Decision, estimate: Estimate) -> str:
+    decimals = _decimals(decision.margin)
+    text = f"{points(estimate.mean, decimals)} points"
+    if estimate.low is None or estimate.high is None:
+        return text
+    return (
+        f"{text} (95% interval {points(estimate.low, decimals)} to "
+        f"{points(estimate.high, decimals)})"
+    )
+
+
+def _decimals(margin: float) -> int:
+    return 2 if margin >= 0.0005 else 3
+
+
+def _margin(decision: Decision) -> str:
+    return f"±{100 * decision.margin:.{_decimals(decision.margin)}f}"
+
+
+def _p(value: float | None) -> str:
+    assert value is not None
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3g}"

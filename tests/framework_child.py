@@ -1,0 +1,126 @@
+"""A framework behind its contract, in a process of its own, for the tests.
+
+One request a line on standard input, one answer a line on what was standard output;
+arrays travel in safetensors files, as those of a checkpoint do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from paripassu import frameworks
+from paripassu.core import files
+from paripassu.core.datasets import Split
+from paripassu.core.recipe import validate
+
+HOW = {"threads": 2, "device": "cpu"}
+
+
+class Child:
+    def __init__(self, framework: frameworks.Framework) -> None:
+        self._framework = framework
+
+    def make(self, request, arrays):
+        self.trainer = self._framework.make_trainer(
+            validate(request["recipe"]), weights=arrays, **HOW
+        )
+        answer = {
+            "device": self.trainer.device,
+            "versions": self.trainer.versions,
+            "settings": self.trainer.settings,
+            "model_file": self.trainer.MODEL_FILE,
+            "peak": self.trainer.peak_accelerator_bytes(),
+        }
+        return answer, {}
+
+    def train(self, request, arrays):
+        epochs: list[dict[str, Any]] = []
+        steps: list[tuple[int, float, float]] = []
+        self.trainer.train(
+            Split(arrays["images"], arrays["labels"]),
+            Split(arrays["monitored.images"], arrays["monitored.labels"]),
+            first_epoch=request["first_epoch"],
+            on_step=lambda *values: steps.append(values),
+            on_epoch=lambda report: epochs.append(asdict(report)),
+        )
+        return {"epochs": epochs, "steps": steps}, {}
+
+    def warm_up(self, _request, arrays):
+        self.trainer.warm_up(Split(arrays["images"], arrays["labels"]))
+        return {}, {}
+
+    def evaluate(self, _request, arrays):
+        split = Split(arrays["images"], arrays["labels"])
+        loss, accuracy = self.trainer.evaluate(split)
+        return {"loss": loss, "accuracy": accuracy}, {}
+
+    def logits(self, _request, arrays):
+        return {}, {"logits": self.trainer.logits(arrays["images"])}
+
+    def weights(self, _request, _arrays):
+        return {}, self.trainer.weights()
+
+    def state(self, _request, _arrays):
+        return {}, self.trainer.state()
+
+    def load_state(self, _request, arrays):
+        self.trainer.load_state(arrays)
+        return {}, {}
+
+    def save(self, request, _arrays):
+        self.trainer.save(Path(request["path"]))
+        return {}, {}
+
+    def load(self, request, _arrays):
+        self.trainer.load(Path(request["path"]))
+        return {}, {}
+
+    def trace(self, request, arrays):
+        def under(prefix):
+            return {
+                name.removeprefix(prefix): array
+                for name, array in arrays.items()
+                if name.startswith(prefix)
+            }
+
+        steps = [
+            frameworks.TwinStep(
+                images=arrays[f"{number}.images"],
+                labels=arrays[f"{number}.labels"],
+                masks=under(f"{number}.mask."),
+            )
+            for number in range(request["steps"])
+        ]
+        recipe = validate(request["recipe"])
+        options = {"weights": under("weights."), "steps": steps, **HOW}
+        return {}, self._framework.trace(recipe, **options)
+
+    def modules(self, _request, _arrays):
+        return {"modules": sorted({name.partition(".")[0] for name in sys.modules})}, {}
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever a framework prints
+    child = Child(frameworks.find(sys.argv[1]))
+    for line in sys.stdin:
+        request = json.loads(line)
+        given, out = Path(request["in"]), Path(request["out"])
+        try:
+            arrays = files.read_tensors(given)[0] if given.exists() else {}
+            answer, found = getattr(child, request["verb"])(request, arrays)
+            if found:
+                files.write_tensors(out, found)
+        except Exception:
+            answer = {"error": traceback.format_exc()}
+        answers.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    main()

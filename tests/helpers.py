@@ -1,0 +1,260 @@
+"""What several tests share: the frameworks that are here, commands, processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+import pytest
+
+from paripassu.core import draws, files, networks
+from paripassu.core.recipe import Recipe
+from paripassu.frameworks import FRAMEWORKS
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+PATIENCE = 300  # seconds for whatever takes a few on an idle machine
+BOTH = ("pytorch", "tensorflow")
+MODULES = {name: framework.module for name, framework in FRAMEWORKS.items()}
+OTHER = {"pytorch": "tensorflow", "tensorflow": "pytorch"}
+TESTS = Path(__file__).parent
+COMMAND = [sys.executable, "-c", "from paripassu.cli import main; main()"]
+
+
+def skip_without(*names: str) -> pytest.MarkDecorator:
+    """Skip where one of the frameworks is not installed, with the line to type."""
+    problems = [text for name in names if (text := FRAMEWORKS[name].problem)]
+    return pytest.mark.skipif(bool(problems), reason=" ".join(problems))
+
+
+EACH = [pytest.param(name, marks=skip_without(name)) for name in FRAMEWORKS]
+needs_both = skip_without(*BOTH)
+
+
+def run_paripassu(
+    *arguments: object, cwd: Path | None = None, path: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Type a command and wait; `path` stands first on the PYTHONPATH."""
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        cwd=cwd,
+        env=environment(path),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def environment(path: Path | None = None) -> dict[str, str]:
+    env = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+    if path:
+        env["PYTHONPATH"] = os.pathsep.join(
+            [str(path), *filter(None, [env.get("PYTHONPATH")])]
+        )
+    return env
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
+    """Wait until `condition` gives something true, and give it back."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.002)
+    raise AssertionError(f"waited {seconds} s in vain: {what}")
+
+
+class Running:
+    """A command that runs; its standard error is read from a file."""
+
+    def __init__(self, *arguments: object, log: Path) -> None:
+        self._log = log
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(
+                [*COMMAND, *map(str, arguments)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=file,
+                env=environment(),
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in [*self.workers(), self.process]:
+            if process.poll() is None if process is self.process else True:
+                process.kill()
+        self.process.wait()
+
+    def workers(self) -> list[psutil.Process]:
+        try:
+            return psutil.Process(self.process.pid).children()
+        except psutil.NoSuchProcess:
+            return []
+
+    def worker(self) -> psutil.Process:
+        """The worker, as soon as there is one."""
+        found: list[psutil.Process] = wait_for(self.workers, "a worker")
+        return found[0]
+
+    @property
+    def errors(self) -> str:
+        return self._log.read_text()
+
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def wait(self) -> int:
+        return self.process.wait(timeout=PATIENCE)
+
+
+def start_weights(recipe: Recipe) -> Arrays:
+    return dict(draws.initial_weights(networks.find(recipe.network), recipe))
+
+
+class Child:
+    """A framework in a process of its own, asked over the contract's verbs."""
+
+    def __init__(self, framework: str, folder: Path) -> None:
+        self.framework = framework
+        self._folder = folder
+        self._asked = 0
+        self._log = (folder / "stderr.log").open("w+")
+        self._process = subprocess.Popen(
+            [sys.executable, str(TESTS / "framework_child.py"), framework],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+        )
+
+    def close(self) -> None:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.close()
+        self._process.wait(timeout=30)
+        self._process.stdout.close()
+        self._log.close()
+
+    def ask(
+        self, verb: str, arrays: Mapping[str, npt.NDArray[Any]] | None = None, **more: Any
+    ) -> tuple[dict[str, Any], Arrays]:
+        """Values and arrays that `verb` of framework_child.py answers with."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._asked += 1
+        there = self._folder / f"{self._asked}.in.safetensors"
+        back = self._folder / f"{self._asked}.out.safetensors"
+        if arrays:
+            files.write_tensors(there, arrays)
+        request = {"verb": verb, "in": str(there), "out": str(back), **more}
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            self._log.seek(0)
+            raise AssertionError(f"{self.framework} fell silent:\n{self._log.read()}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise AssertionError(answer["error"])
+        found = files.read_tensors(back)[0] if back.exists() else {}
+        there.unlink(missing_ok=True)
+        back.unlink(missing_ok=True)
+        return answer, found
+
+    def make(self, recipe: Recipe, weights: Arrays | None = None) -> dict[str, Any]:
+        """A new trainer; by default from the recipe's own initial weights."""
+        weights = start_weights(recipe) if weights is None else weights
+        return self.ask("make", weights, recipe=recipe.model_dump())[0]
+
+    def train(
+        self,
+        training: tuple[npt.NDArray[Any], npt.NDArray[Any]],
+        monitored: tuple[npt.NDArray[Any], npt.NDArray[Any]],
+        first_epoch: int = 0,
+    ) -> tuple[list[dict[str, Any]], list[list[float]]]:
+        """Reports of the epochs, and what `on_step` got."""
+        answer, _ = self.ask(
+            "train",
+            {
+                "images": training[0],
+                "labels": training[1],
+                "monitored.images": monitored[0],
+                "monitored.labels": monitored[1],
+            },
+            first_epoch=first_epoch,
+        )
+        return answer["epochs"], answer["steps"]
+
+    def evaluate(
+        self, split: tuple[npt.NDArray[Any], npt.NDArray[Any]]
+    ) -> tuple[float, float]:
+        answer, _ = self.ask("evaluate", {"images": split[0], "labels": split[1]})
+        return answer["loss"], answer["accuracy"]
+
+    def warm_up(self, split: tuple[npt.NDArray[Any], npt.NDArray[Any]]) -> None:
+        self.ask("warm_up", {"images": split[0], "labels": split[1]})
+
+    def logits(self, images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return self.ask("logits", {"images": images})[1]["logits"]
+
+    def weights(self) -> Arrays:
+        return self.ask("weights")[1]
+
+    def state(self) -> Arrays:
+        return self.ask("state")[1]
+
+    def load_state(self, state: Arrays) -> None:
+        self.ask("load_state", state)
+
+    def save(self, path: Path) -> None:
+        self.ask("save", path=str(path))
+
+    def load(self, path: Path) -> None:
+        self.ask("load", path=str(path))
+
+    def trace(
+        self,
+        recipe: Recipe,
+        steps: list[dict[str, Any]],
+        weights: Arrays | None = None,
+    ) -> Arrays:
+        """What the twin computes; a step has images, labels and masks by name."""
+        weights = start_weights(recipe) if weights is None else weights
+        arrays = {f"weights.{name}": array for name, array in weights.items()}
+        for number, step in enumerate(steps):
+            arrays[f"{number}.images"] = step["images"]
+            arrays[f"{number}.labels"] = step["labels"]
+            for name, mask in step["masks"].items():
+                arrays[f"{number}.mask.{name}"] = mask
+        options = {"recipe": recipe.model_dump(), "steps": len(steps)}
+        return self.ask("trace", arrays, **options)[1]
+
+
+def same_bits(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
+    """Whether names, types, shapes and every bit are equal."""
+    return left.keys() == right.keys() and all(
+        left[name].dtype == right[name].dtype
+        and left[name].shape == right[name].shape
+        and left[name].tobytes() == right[name].tobytes()
+        for name in left
+    )
+
+
+def all_kept(recipe: Recipe, size: int) -> dict[str, npt.NDArray[np.bool_]]:
+    """Masks that drop nothing."""
+    layers = networks.find(recipe.network).layers_of("dropout")
+    return {x.name: np.ones((size, *x.output_shape), np.bool_) for x in layers}

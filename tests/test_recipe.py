@@ -1,0 +1,612 @@
+"""The recipe: what it takes, what it refuses and how, and what its hash stands for."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+import tomllib
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+import paripassu
+from paripassu.core.errors import UserError
+from paripassu.core.recipe import (
+    SGD,
+    Adadelta,
+    Decay,
+    Initializer,
+    Normalization,
+    Recipe,
+    built_in,
+    load,
+    parse,
+    validate,
+)
+
+# The article's constants, written by hand: Adadelta 1.0 / 0.9 / 1e-6, Glorot, zeros,
+# the rate times 0.7 after each epoch, MNIST's customary mean and deviation.
+DECISIVE = {
+    "network": "article",
+    "seed": 42,
+    "epochs": 10,
+    "batch_size": 64,
+    "shuffle": True,
+    "validation_size": 0,
+    "precision": "float32",
+    "loss": "cross_entropy_on_logits",
+    "dropout": {"dropout1": 0.25, "dropout2": 0.5},
+    "normalization": {"mean": 0.1307, "std": 0.3081},
+    "initializer": {"kernel": "glorot_uniform", "bias": "zeros"},
+    "optimizer": {
+        "kind": "adadelta",
+        "learning_rate": 1.0,
+        "rho": 0.9,
+        "epsilon": 1e-6,
+    },
+    "decay": {"factor": 0.7, "interval": 1.0, "unit": "epoch"},
+}
+NOT_DECISIVE = {"name", "description", "source"}
+
+# Another legal value of every decisive leaf; the loss and the network have one each.
+OTHER_VALUES: dict[str, Any] = {
+    "seed": 43,
+    "epochs": 11,
+    "batch_size": 65,
+    "shuffle": False,
+    "validation_size": 1,
+    "precision": "float64",
+    "dropout.dropout1": 0.26,
+    "dropout.dropout2": math.nextafter(0.5, 1),
+    "normalization.mean": "computed",
+    "normalization.std": math.nextafter(0.3081, 1),
+    "initializer.kernel": "he_uniform",
+    "initializer.bias": "fan_in_uniform",
+    "optimizer.kind": "sgd",
+    "optimizer.learning_rate": math.nextafter(1.0, 0),
+    "optimizer.rho": 0.95,
+    "optimizer.epsilon": 1e-7,
+    "decay.factor": 0.71,
+    "decay.interval": 2.0,
+    "decay.unit": "step",
+}
+
+
+def expected_hash(table: dict[str, Any], *more: str) -> str:
+    text = json.dumps([table, *more], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def leaves(table: dict[str, Any], prefix: str = "") -> set[str]:
+    """The dotted key of every value that is no table."""
+    found = set()
+    for key, value in table.items():
+        path = f"{prefix}{key}"
+        found |= leaves(value, f"{path}.") if isinstance(value, dict) else {path}
+    return found
+
+
+def refusal(table: str) -> str:
+    """What the user reads who wrote this TOML."""
+    with pytest.raises(UserError) as caught:
+        parse(table)
+    return str(caught.value)
+
+
+# Valid recipes
+
+positive = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
+shares = st.floats(0, 1, exclude_max=True)
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+optimizers = st.one_of(
+    st.fixed_dictionaries(
+        {"kind": st.just("adadelta")},
+        optional={"learning_rate": positive, "rho": shares, "epsilon": positive},
+    ),
+    st.fixed_dictionaries(
+        {"kind": st.just("sgd")}, optional={"learning_rate": positive}
+    ),
+)
+valid_tables = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": st.from_regex(r"[a-z0-9][a-z0-9-]{0,59}", fullmatch=True),
+        "description": texts,
+        "source": texts,
+        "network": st.just("article"),
+        "seed": st.integers(0, 2**31 - 1),
+        "epochs": st.integers(1, 100_000),
+        "batch_size": st.integers(1, 1_000_000),
+        "shuffle": st.booleans(),
+        "validation_size": st.integers(min_value=0, max_value=2**63 - 1),
+        "precision": st.sampled_from(["float32", "float64"]),
+        "dropout": st.fixed_dictionaries({"dropout1": shares, "dropout2": shares}),
+        "normalization": st.fixed_dictionaries(
+            {},
+            optional={
+                "mean": st.floats(0, 1) | st.just("computed"),
+                "std": st.floats(0, 1, exclude_min=True) | st.just("computed"),
+            },
+        ),
+        "initializer": st.fixed_dictionaries(
+            {},
+            optional={
+                "kernel": st.sampled_from(
+                    ["glorot_uniform", "he_uniform", "fan_in_uniform", "zeros"]
+                ),
+                "bias": st.sampled_from(["zeros", "fan_in_uniform"]),
+            },
+        ),
+        "optimizer": optimizers,
+        "decay": st.fixed_dictionaries(
+            {},
+            optional={
+                "factor": st.floats(0, 1, exclude_min=True),
+                "interval": positive,
+                "unit": st.sampled_from(["epoch", "step"]),
+            },
+        ),
+    },
+)
+
+
+@given(valid_tables)
+def test_toml_gives_back_the_same_recipe(table):
+    recipe = validate(table)
+    again = parse(recipe.to_toml())
+    assert again == recipe
+    assert again.hash() == recipe.hash()
+    assert again.to_toml() == recipe.to_toml()
+
+
+@given(valid_tables)
+def test_a_table_is_kept_as_it_was_given(table):
+    came = validate(table).model_dump()
+    for key, value in table.items():
+        if isinstance(value, dict):
+            assert value.items() <= came[key].items()
+        else:
+            assert came[key] == value
+
+
+def test_whole_numbers_may_be_written_without_a_point():
+    recipe = parse('optimizer = { kind = "sgd", learning_rate = 1 }')
+    assert recipe == parse('optimizer = { kind = "sgd", learning_rate = 1.0 }')
+    assert recipe.hash() == expected_hash(
+        {**DECISIVE, "optimizer": {"kind": "sgd", "learning_rate": 1.0}}
+    )
+
+
+# The article's recipe
+
+
+def test_the_article_has_the_constants_of_the_article():
+    assert load("article").model_dump(exclude=NOT_DECISIVE) == DECISIVE
+    assert Recipe().model_dump(exclude=NOT_DECISIVE) == DECISIVE
+    assert load("article").name == "article"
+    assert "article" in built_in()
+
+
+def test_the_articles_file_leaves_nothing_to_defaults():
+    path = Path(paripassu.__file__).parent / "recipes" / "article.toml"
+    written = tomllib.loads(path.read_text(encoding="utf-8"))
+    assert leaves(written) == leaves(Recipe().model_dump())
+
+
+# The hash
+
+
+def test_hash_is_the_sha256_of_all_that_decides():
+    assert load("article").hash() == expected_hash(DECISIVE)
+    assert load("article").hash("data", "sums") == expected_hash(
+        DECISIVE, "data", "sums"
+    )
+    # The name of every run that exists: it may not change unnoticed.
+    assert load("article").hash() == "ae0828b19b560793"
+
+
+def test_hash_ignores_what_does_not_decide():
+    recipe = load("article").changed(name="other", description="another", source="me")
+    assert recipe.hash() == expected_hash(DECISIVE)
+
+
+def test_another_value_is_known_for_every_decisive_key():
+    known = OTHER_VALUES.keys() | {"network", "loss"}
+    assert known == leaves(Recipe().model_dump(exclude=NOT_DECISIVE))
+
+
+@pytest.mark.parametrize("key", OTHER_VALUES)
+def test_hash_changes_with_every_decisive_value(key):
+    table = Recipe().model_dump()
+    *path, last = key.split(".")
+    here = table
+    for part in path:
+        here = here[part]
+    here[last] = OTHER_VALUES[key]
+    if key == "optimizer.kind":
+        table["optimizer"] = {"kind": "sgd", "learning_rate": 1.0}
+    assert validate(table).hash() != Recipe().hash()
+
+
+@pytest.mark.parametrize("key", ["network", "loss"])
+def test_hash_changes_with_what_has_one_value_as_yet(key):
+    other = Recipe().model_copy(update={key: "another"})
+    with warnings.catch_warnings(action="ignore"):  # not a value that it may have
+        assert other.hash() == expected_hash({**DECISIVE, key: "another"})
+
+
+def test_hash_separates_the_recipe_from_what_is_added():
+    hashes = {Recipe().hash(*more) for more in [(), ("",), ("a", "b"), ("ab",)]}
+    assert len(hashes) == 4
+
+
+@given(valid_tables, st.randoms())
+def test_hash_does_not_depend_on_the_order_of_keys(table, random):
+    shuffled = list(table.items())
+    random.shuffle(shuffled)
+    if "dropout" in table:
+        shuffled.append(("dropout", dict(reversed(table["dropout"].items()))))
+    assert validate(dict(shuffled)).hash() == validate(table).hash()
+
+
+# Frozen
+
+
+@pytest.mark.parametrize(
+    "part",
+    [Recipe(), Normalization(), Initializer(), Decay(), SGD(kind="sgd")],
+    ids=lambda part: type(part).__name__,
+)
+def test_a_recipe_cannot_be_changed(part: BaseModel):
+    for key in type(part).model_fields:
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(part, key, getattr(part, key))
+    with pytest.raises(ValidationError):
+        part.surprise = 1  # type: ignore[attr-defined]
+
+
+def test_changed_makes_a_new_recipe_and_validates_it():
+    recipe = Recipe()
+    assert recipe.changed(seed=7).seed == 7
+    assert recipe.seed == 42
+    with pytest.raises(UserError, match=r"seed: expected .* came -1"):
+        recipe.changed(seed=-1)
+
+
+def test_recipes_do_not_share_their_dropout():
+    one = Recipe()
+    one.dropout["dropout1"] = 0.75
+    assert Recipe().dropout["dropout1"] == 0.25
+
+
+# Refusals: the key, what was expected, what came
+
+REFUSED = [
+    # unknown keys
+    ("sedd = 3", ["'sedd'", "did you mean 'seed'", "epochs"]),
+    ("zzz = 3", ["'zzz'", "Known here", "seed"]),
+    ('decay = { unlt = "step" }', ["'decay.unlt'", "did you mean 'unit'", "factor"]),
+    ("normalization = { men = 0.1 }", ["'normalization.men'", "did you mean 'mean'"]),
+    ('initializer = { kernal = "zeros" }', ["'initializer.kernal'", "'kernel'"]),
+    (
+        'optimizer = { kind = "adadelta", roh = 0.9 }',
+        ["'optimizer.roh'", "did you mean 'rho'", "epsilon"],
+    ),
+    (
+        'optimizer = { kind = "sgd", rho = 0.9 }',
+        ["'optimizer.rho'", "kind, learning_rate"],
+    ),
+    # wrong types
+    ("seed = true", ["seed", "integer", "True (bool)"]),
+    ("seed = 1.0", ["seed", "integer", "1.0 (float)"]),
+    ('seed = "1"', ["seed", "integer", "'1' (str)"]),
+    ("seed = 1979-05-27", ["seed", "integer", "(date)"]),
+    ("seed = [1]", ["seed", "integer", "[1] (list)"]),
+    ("shuffle = 1", ["shuffle", "boolean", "1 (int)"]),
+    ('shuffle = "true"', ["shuffle", "boolean", "'true' (str)"]),
+    ("network = 3", ["network", "string", "3 (int)"]),
+    ("precision = 32", ["precision", "'float32' or 'float64'", "32 (int)"]),
+    ("decay = 0.7", ["decay", "table", "0.7 (float)"]),
+    ("decay = { factor = true }", ["decay.factor", "number", "True (bool)"]),
+    ('decay = { factor = "0.7" }', ["decay.factor", "number", "'0.7' (str)"]),
+    ('optimizer = "sgd"', ["optimizer", "table", "'sgd' (str)"]),
+    ("dropout = 0.5", ["dropout", "table", "0.5 (float)"]),
+    (
+        "dropout = { dropout1 = false, dropout2 = 0.5 }",
+        ["dropout.dropout1", "number", "False (bool)"],
+    ),
+    ("normalization = { mean = true }", ["normalization.mean", "number", "'computed'"]),
+    ('normalization = { mean = "calc" }', ["normalization.mean", "'computed'", "calc"]),
+    ("normalization = { mean = { x = 1 } }", ["normalization.mean:", "{'x': 1}"]),
+    # impossible values
+    ("seed = -1", ["seed", "greater than or equal to 0", "-1 (int)"]),
+    ("seed = 2147483648", ["seed", "less than 2147483648", "2147483648 (int)"]),
+    ("epochs = 0", ["epochs", "greater than or equal to 1", "0 (int)"]),
+    ("batch_size = 0", ["batch_size", "greater than or equal to 1", "0 (int)"]),
+    ("validation_size = -1", ["validation_size", "greater than or equal to 0", "-1"]),
+    ('precision = "float16"', ["precision", "'float32' or 'float64'", "'float16'"]),
+    ('loss = "mse"', ["loss", "'cross_entropy_on_logits'", "'mse'"]),
+    ('name = "My recipe"', ["name", "small letters", "'My recipe'"]),
+    ('name = "../up"', ["name", "small letters", "'../up'"]),
+    (f'name = "{"a" * 61}"', ["name", "60 characters", "aaa"]),
+    ("decay = { factor = 1.1 }", ["decay.factor", "less than or equal to 1", "1.1"]),
+    ("decay = { interval = 0.0 }", ["decay.interval", "greater than 0", "0.0"]),
+    ('decay = { unit = "week" }', ["decay.unit", "'epoch' or 'step'", "'week'"]),
+    (
+        'optimizer = { kind = "adadelta", rho = 1.0 }',
+        ["optimizer.rho", "less than 1", "1.0 (float)"],
+    ),
+    (
+        'optimizer = { kind = "sgd", learning_rate = 0 }',
+        ["optimizer.learning_rate", "greater than 0", "0 (int)"],
+    ),
+    ("normalization = { std = 0.0 }", ["normalization.std", "greater than 0", "0.0"]),
+    # what is no number
+    ("decay = { factor = nan }", ["decay.factor", "finite", "nan (float)"]),
+    ("decay = { interval = inf }", ["decay.interval", "finite", "inf (float)"]),
+    ("normalization = { std = nan }", ["normalization.std", "finite", "nan (float)"]),
+    (
+        'optimizer = { kind = "sgd", learning_rate = inf }',
+        ["optimizer.learning_rate", "finite", "inf (float)"],
+    ),
+    (
+        "dropout = { dropout1 = nan, dropout2 = 0.5 }",
+        ["dropout.dropout1", "finite", "nan (float)"],
+    ),
+    # the optimizer's kind
+    ("optimizer = { learning_rate = 1.0 }", ["optimizer.kind is missing", "adadelta"]),
+    ('optimizer = { kind = "adam" }', ["optimizer.kind", "'adadelta', 'sgd'", "adam"]),
+    ("optimizer = { kind = 1 }", ["optimizer.kind", "'adadelta', 'sgd'", "1"]),
+    # the layers of dropout
+    (
+        "dropout = { dropout1 = 0.25 }",
+        ["dropout", "each of dropout1, dropout2", "came dropout1"],
+    ),
+    (
+        "dropout = { dropout1 = 0.2, dropout2 = 0.5, dropout3 = 0.5 }",
+        ["dropout", "each of dropout1, dropout2", "came dropout1, dropout2, dropout3"],
+    ),
+    ("dropout = { }", ["dropout", "each of dropout1, dropout2", "came none"]),
+    (
+        "dropout = { dropout1 = 1, dropout2 = 0.5 }",
+        ["dropout.dropout1", "less than 1", "1 (int)"],
+    ),
+    # the network
+    ('network = "vgg"', ["network", "expected one of article", "'vgg'"]),
+    # not TOML
+    ("seed 3", ["not TOML", "line 1"]),
+    ("seed = 3\nseed = 4", ["not TOML", "overwrite"]),
+    pytest.param(f"seed = {'9' * 5000}", ["not TOML", "4300"], id="long number"),
+    pytest.param(f"seed = {'[' * 20_000}", ["not TOML", "nested"], id="deep"),
+    pytest.param(f"seed = 0x{'f' * 5000}", ["seed", "expected"], id="huge number"),
+]
+
+
+@pytest.mark.parametrize(("table", "parts"), REFUSED)
+def test_a_bad_recipe_is_refused_with_key_expected_and_came(table, parts):
+    message = refusal(table)
+    for part in parts:
+        assert part in message, message
+    assert "constrained" not in message  # pydantic's own words
+
+
+def test_every_bad_key_is_named_at_once():
+    message = refusal("seed = -1\nepochs = 0\nsedd = 2")
+    assert all(key in message for key in ("seed:", "epochs:", "'sedd'"))
+
+
+def test_the_origin_of_a_bad_recipe_is_named(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("seed = -1")
+    with pytest.raises(UserError, match=r"recipe file .*mine\.toml: seed: expected"):
+        load(str(path))
+    path.write_text("seed -1")
+    with pytest.raises(UserError, match=r"recipe file .*mine\.toml is not TOML"):
+        load(str(path))
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(UserError, match=r"no recipe 'nope'.*article.*path of a TOML"):
+        load("nope")
+    with pytest.raises(UserError, match=r"cannot read recipe file .*directory"):
+        load(str(tmp_path))
+    with pytest.raises(UserError, match=r"cannot read recipe file .*too long"):
+        load("a" * 5000)
+    latin = tmp_path / "latin.toml"
+    latin.write_bytes('description = "für"'.encode("latin-1"))
+    with pytest.raises(UserError, match=r"cannot read recipe file .*latin\.toml.*0xfc"):
+        load(str(latin))
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b"], ids=["NUL", "surrogate"])
+def test_a_name_that_no_file_can_have(name):
+    with pytest.raises(UserError, match="cannot read recipe file"):
+        load(name)
+
+
+def test_a_recipe_is_utf_8_wherever_it_is_read(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_bytes('description = "für alle"'.encode())
+    script = (
+        "import sys, locale; assert locale.getencoding() != 'UTF-8'\n"
+        "from paripassu.core.recipe import load\n"
+        "print(ascii(load(sys.argv[1]).description), load('article').name)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path)],
+        env={
+            **os.environ,
+            "LC_ALL": "C",
+            "PYTHONUTF8": "0",
+            "PYTHONCOERCECLOCALE": "0",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "'f\\xfcr alle' article\n", done.stderr
+
+
+# --set
+
+
+def changes(*given_settings: str) -> dict[str, Any]:
+    """What --set changed of the article, by dotted key."""
+    table = load("article", list(given_settings)).model_dump()
+
+    def value(of: dict[str, Any], key: str) -> Any:
+        for part in key.split("."):
+            of = of[part]
+        return of
+
+    before = Recipe(name="article").model_dump()
+    known = leaves(before)
+    return {
+        key: value(table, key)
+        for key in sorted(leaves(table) - {"description", "source"})
+        if key not in known or value(table, key) != value(before, key)
+    }
+
+
+def test_settings_replace_values():
+    assert changes() == {}
+    assert changes("seed=7") == {"seed": 7}
+    assert changes(" seed = 7 ") == {"seed": 7}
+    assert changes("optimizer.rho=0.95") == {"optimizer.rho": 0.95}
+    assert changes("dropout.dropout1=0") == {"dropout.dropout1": 0.0}
+    assert changes("dropout={dropout1 = 0.1, dropout2 = 0.5}") == {
+        "dropout.dropout1": 0.1
+    }
+    assert changes("shuffle=false", "decay.factor=1") == {
+        "shuffle": False,
+        "decay.factor": 1.0,
+    }
+
+
+def test_words_need_no_quotes():
+    for word in ("computed", '"computed"', "'computed'", " computed "):
+        assert changes(f"normalization.mean={word}") == {
+            "normalization.mean": "computed"
+        }
+    assert load("article", ["description=two words = 2"]).description == "two words = 2"
+    assert load("article", ["source="]).source == ""
+
+
+def test_the_last_of_equal_settings_counts():
+    assert changes("seed=1", "seed=2") == {"seed": 2}
+
+
+def test_another_kind_starts_from_its_own_defaults_in_any_order():
+    sgd = SGD(kind="sgd", learning_rate=0.5)
+    one = load("article", ["optimizer.kind=sgd", "optimizer.learning_rate=0.5"])
+    other = load("article", ["optimizer.learning_rate=0.5", "optimizer.kind=sgd"])
+    assert one.optimizer == other.optimizer == sgd
+    assert load("article", ["optimizer.kind=sgd"]).optimizer.learning_rate == 0.01
+
+
+def test_the_same_kind_keeps_its_values(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('[optimizer]\nkind = "adadelta"\nrho = 0.5\n')
+    recipe = load(str(path), ["optimizer.kind=adadelta", "optimizer.epsilon=1e-8"])
+    assert recipe.optimizer == Adadelta(kind="adadelta", rho=0.5, epsilon=1e-8)
+
+
+BAD_SETTINGS = [
+    (["seed"], ["'seed'", "KEY=VALUE", "for example"]),
+    (["=3"], ["'=3'", "KEY=VALUE"]),
+    (["a..b=3"], ["'a..b=3'", "KEY=VALUE"]),
+    (["seed.low=3"], ["seed.low", "'seed' is no table"]),
+    (["optimizer.rho.x=3"], ["optimizer.rho.x", "'rho' is no table"]),
+    (["optimiser.rho=0.5"], ["'optimiser'", "did you mean 'optimizer'"]),
+    (["optimizer.roh=0.5"], ["'optimizer.roh'", "did you mean 'rho'"]),
+    (["optimizer.kind=adam"], ["optimizer.kind", "'adadelta', 'sgd'", "'adam'"]),
+    (
+        ["optimizer.kind=sgd", "optimizer.rho=0.5"],
+        ["'optimizer.rho'", "learning_rate"],
+    ),
+    (["optimizer=sgd"], ["optimizer", "expected a table", "'sgd'"]),
+    (["seed=word"], ["seed", "integer", "'word' (str)"]),
+    (["seed="], ["seed", "integer", "'' (str)"]),
+    (["dropout.dropout3=0.5"], ["dropout", "each of dropout1, dropout2", "dropout3"]),
+    pytest.param([f"seed={'9' * 5000}"], ["seed", "integer", "999"], id="long number"),
+    pytest.param([f"seed={'[' * 20_000}"], ["seed", "integer", "[[["], id="deep"),
+]
+
+
+@pytest.mark.parametrize(("given_settings", "parts"), BAD_SETTINGS)
+def test_a_bad_setting_is_refused(given_settings, parts):
+    with pytest.raises(UserError, match="--set") as caught:
+        load("article", given_settings)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+# Whatever is written, only a `UserError` comes
+
+
+def check_only_user_errors(function, *arguments):
+    with contextlib.suppress(UserError):
+        assert isinstance(function(*arguments), Recipe)
+
+
+KEYS = sorted(leaves(Recipe().model_dump()) | Recipe.model_fields.keys())
+keys = st.sampled_from(KEYS) | st.text(max_size=8)
+values = st.one_of(
+    st.integers().map(str),
+    st.floats().map(str),
+    st.sampled_from(
+        [
+            *("true", '"x"', "[]", "[[1]]", "{}", "{kind = 'sgd'}", "{kind = {}}"),
+            *("computed", "sgd", "07:32:00", "0xff", "{a.b = 1}", "nan", "'", '"""'),
+        ]
+    ),
+    st.text(max_size=12),
+)
+lines = st.builds("{} = {}".format, keys, values) | keys.map("[{}]".format)
+
+
+@settings(max_examples=200)
+@given(st.text() | st.lists(lines, max_size=4).map("\n".join))
+@example("optimizer = {kind = 'sgd', sgd = {sgd = 1}}")
+@example("[[optimizer]]")
+@example("[dropout.dropout1]")
+def test_any_text_is_a_recipe_or_a_user_error(text):
+    check_only_user_errors(parse, text)
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.text(max_size=12) | st.builds("{}={}".format, keys, values), max_size=4)
+)
+@example(["optimizer.kind={}", "optimizer.kind=[1]"])
+@example(["optimizer={}", "optimizer.kind=sgd"])
+def test_any_settings_make_a_recipe_or_a_user_error(given_settings):
+    check_only_user_errors(load, "article", given_settings)
+
+
+@given(st.text())
+def test_any_name_is_a_recipe_or_a_user_error(name):
+    check_only_user_errors(load, name)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3)
+        ),
+        max_leaves=6,
+    ).flatmap(lambda value: st.dictionaries(keys, st.just(value), max_size=4))
+)
+def test_any_table_is_a_recipe_or_a_user_error(table):
+    check_only_user_errors(validate, table)

@@ -1,0 +1,711 @@
+"""The referee against definitions, finite differences and the frameworks' twins.
+
+Run as a script, `test_referee.py FRAMEWORK FILE`, it traces all cases in that one
+framework: PyTorch and TensorFlow may not share a process.
+"""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from paripassu.analysis.parity import compare_traces
+from paripassu.core import datasets, draws, networks
+from paripassu.core.errors import UserError
+from paripassu.core.layout import relayout
+from paripassu.core.recipe import SGD, Adadelta, Decay, Recipe, validate
+from paripassu.frameworks import FRAMEWORKS, Arrays, Framework, TwinStep
+from paripassu.frameworks.numpy import layers, twin
+from paripassu.frameworks.numpy.loss import LOSSES, cross_entropy
+from paripassu.frameworks.numpy.optimizers import (
+    OPTIMIZERS,
+    adadelta,
+    learning_rate,
+    sgd,
+)
+from paripassu.process import worker_environment
+
+Floats = npt.NDArray[np.float64]
+
+REFEREE = Framework("numpy", "NumPy", "numpy", ("numpy",))
+NETWORK = networks.ARTICLE
+OTHERS = [name for name in ("pytorch", "tensorflow") if name in FRAMEWORKS]
+
+
+def random(*shape: int, seed: int = 0) -> Floats:
+    """Numbers between -1 and 1."""
+    return 2 * draws.uniform(shape, seed, "test of the referee") - 1
+
+
+# Cases: what every framework is asked
+
+SMALL_RATES = {"dropout1": 0.1, "dropout2": 0.4}  # no power of two in 1 - rate
+RECIPES = {
+    "article": Recipe(precision="float64", batch_size=16),
+    "sgd": validate(
+        {
+            "precision": "float64",
+            "batch_size": 7,
+            "seed": 7,
+            "dropout": SMALL_RATES,
+            "initializer": {"kernel": "he_uniform", "bias": "fan_in_uniform"},
+            "optimizer": {"kind": "sgd", "learning_rate": 0.1},
+        }
+    ),
+    # Powers of two: Keras 3.15.1 works its ExponentialDecay out in float32, whatever
+    # floatx says, so that another rate is 1e-8 off (0.1 is 0.10000000149).
+    "step decay": validate(
+        {
+            "precision": "float64",
+            "batch_size": 2,
+            "optimizer": {"kind": "sgd", "learning_rate": 0.125},
+            "decay": {"factor": 0.5, "interval": 1.0, "unit": "step"},
+        }
+    ),
+}
+
+
+@cache
+def training_images() -> datasets.Split:
+    return datasets.prepare(datasets.load(), mean=0.1307, std=0.3081).training
+
+
+def given(case: str, count: int = 3) -> dict[str, Any]:
+    """Weights, and steps with real digits, the recipe's own batches and masks."""
+    recipe, data = RECIPES[case], training_images()
+    order = draws.batches(recipe, len(data.labels), 0)[:count]
+    steps = [
+        TwinStep(
+            images=data.images[rows],
+            labels=data.labels[rows],
+            masks=draws.dropout_masks(NETWORK, recipe, len(rows), 0, number),
+        )
+        for number, rows in enumerate(order)
+    ]
+    weights = draws.initial_weights(NETWORK, recipe)
+    return {"weights": weights, "steps": steps, "threads": 1, "device": "cpu"}
+
+
+@cache
+def referee(case: str) -> Arrays:
+    return REFEREE.trace(RECIPES[case], **given(case))
+
+
+@pytest.fixture(scope="session")
+def traces(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Arrays]:
+    """A function of framework and case; each framework runs once, in its process."""
+
+    @cache
+    def run(name: str) -> Arrays:
+        if problem := FRAMEWORKS[name].problem:
+            pytest.skip(problem)
+        out = tmp_path_factory.mktemp("referee") / f"{name}.npz"
+        done = subprocess.run(
+            [sys.executable, __file__, name, str(out)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=worker_environment(1),
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        with np.load(out) as file:
+            arrays = dict(file)
+        out.unlink()  # 240 MB, and pytest keeps the folders of three sessions
+        return arrays
+
+    def read(name: str, case: str) -> Arrays:
+        if name == "numpy":
+            return referee(case)
+        start = f"{case}/"
+        return {
+            key.removeprefix(start): array
+            for key, array in run(name).items()
+            if key.startswith(start)
+        }
+
+    return read
+
+
+def trace_all(name: str, out: str) -> None:
+    arrays = {
+        f"{case}/{key}": array
+        for case, recipe in RECIPES.items()
+        for key, array in FRAMEWORKS[name].trace(recipe, **given(case)).items()
+    }
+    np.savez(out, **arrays)  # type: ignore[arg-type]
+
+
+# The frameworks against the referee
+
+STEP_DECAY = pytest.param(
+    "pytorch",
+    "step decay",
+    marks=pytest.mark.xfail(
+        strict=True,
+        raises=AssertionError,
+        reason="PyTorch's twin does not step the schedule",
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        STEP_DECAY if (name, case) == ("pytorch", "step decay") else (name, case)
+        for name in OTHERS
+        for case in RECIPES
+    ],
+)
+def test_twins_agree_with_the_referee(traces, name, case):
+    rows = compare_traces("numpy", name, referee(case), traces(name, case))
+    layer_count, weight_count = len(NETWORK.layers), len(NETWORK.weights)
+    assert len(rows) == 2 + layer_count + 2 * weight_count
+    for row in rows:
+        print(f"{name}, {case}: {row.quantity} {row.difference:.1e}")
+    assert not [row for row in rows if not row.holds]
+
+
+# Red: each fault, put into the referee, must show, and where it is
+
+
+def turned_flatten(x: Floats) -> tuple[Floats, tuple[int, ...]]:
+    return relayout(x, "n h w c -> n (c h w)"), x.shape
+
+
+def turned_flatten_backward(
+    gradient: Floats, memory: tuple[int, ...]
+) -> tuple[Floats, tuple[()]]:
+    _, h, w, c = memory
+    return relayout(gradient, "n (c h w) -> n h w c", h=h, w=w, c=c), ()
+
+
+def plain_dropout(x: Floats, mask: Any, _rate: float) -> tuple[Floats, Any]:
+    return layers.dropout(x, mask, 0.0)
+
+
+def misplaced_pool_backward(
+    gradient: Floats, memory: tuple[Any, npt.NDArray[np.intp]]
+) -> tuple[Floats, tuple[()]]:
+    shape, chosen = memory
+    return layers.max_pool_backward(gradient, (shape, (chosen + 1) % 4))
+
+
+# Fault: the kind of layer, its wrong functions, what must show it, what must not.
+FAULTS: dict[str, tuple[Any, tuple[Any, Any], list[str], list[str]]] = {
+    "flatten order": (
+        "flatten",
+        (turned_flatten, turned_flatten_backward),
+        ["logits", "activation flatten", "activation dense1"],
+        ["activation conv2", "activation dropout1"],
+    ),
+    "dropout without 1 / (1 - p)": (
+        "dropout",
+        (plain_dropout, layers.dropout_backward),
+        ["activation dropout1", "activation dropout2", "loss"],
+        ["logits", "activation relu2"],
+    ),
+    "pooling gradient misplaced": (
+        "max_pool",
+        (layers.max_pool, misplaced_pool_backward),
+        ["gradient conv2.kernel", "gradient conv1.kernel", "weight conv2.kernel"],
+        ["logits", "loss", "activation dense2", "gradient dense1.kernel"],
+    ),
+}
+
+
+def judge(ours: Arrays, theirs: Arrays) -> dict[str, bool]:
+    """Which quantities hold at the first step, before an error can spread."""
+    first = {
+        key: theirs[key] for key in theirs if key == "logits" or key.startswith("0.")
+    }
+    return {row.quantity: row.holds for row in compare_traces("a", "b", ours, first)}
+
+
+@pytest.mark.parametrize("name", ["numpy", *OTHERS])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_wrong_layer_turns_red_where_it_is(monkeypatch, traces, name, fault):
+    kind, functions, red, green = FAULTS[fault]
+    theirs = traces(name, "article")
+    monkeypatch.setitem(layers.LAYERS, kind, functions)
+    found = judge(REFEREE.trace(RECIPES["article"], **given("article", 1)), theirs)
+    assert {quantity: found[quantity] for quantity in red + green} == {
+        **dict.fromkeys(red, False),
+        **dict.fromkeys(green, True),
+    }
+
+
+@pytest.mark.parametrize("name", ["numpy", *OTHERS])
+def test_epsilon_of_keras_turns_only_the_weights_red(traces, name):
+    theirs = traces(name, "article")
+    keras_default = {"kind": "adadelta", "epsilon": 1e-7}
+    recipe = RECIPES["article"].changed(optimizer=keras_default)
+    found = judge(REFEREE.trace(recipe, **given("article", 1)), theirs)
+    red = {quantity for quantity, holds in found.items() if not holds}
+    assert red == {f"weight {weight.name}" for weight in NETWORK.weights}
+
+
+# Trace
+
+
+def test_trace_keeps_the_contract():
+    arrays, batch = referee("article"), RECIPES["article"].batch_size
+    shapes: dict[str, tuple[int, ...]] = {"logits": (batch, NETWORK.num_classes)}
+    for step in range(3):
+        shapes[f"{step}.loss"] = ()
+        for layer in NETWORK.layers:
+            shapes[f"{step}.activation.{layer.name}"] = (batch, *layer.output_shape)
+        for weight in NETWORK.weights:
+            shapes[f"{step}.gradient.{weight.name}"] = weight.shape
+            shapes[f"{step}.weight.{weight.name}"] = weight.shape
+    assert {name: array.shape for name, array in arrays.items()} == shapes
+    assert {array.dtype for array in arrays.values()} == {np.dtype(np.float64)}
+
+
+def test_trace_is_float64_whatever_the_recipe_and_leaves_its_input_alone():
+    before, recipe = given("sgd"), RECIPES["sgd"].changed(precision="float32")
+    after = given("sgd")
+    arrays = REFEREE.trace(recipe, **{**after, "threads": 3, "device": "gpu"})
+    for name, array in referee("sgd").items():
+        assert np.array_equal(arrays[name], array), name
+    for name, array in before["weights"].items():
+        assert np.array_equal(after["weights"][name], array), name
+
+
+def test_weights_of_another_network_are_refused():
+    options = given("article", 1)
+    del options["weights"]["conv2.bias"]
+    with pytest.raises(UserError, match=r"lack conv2\.bias"):
+        REFEREE.trace(RECIPES["article"], **options)
+
+
+def test_every_kind_that_a_recipe_may_name_is_known():
+    assert layers.LAYERS.keys() == set(get_args(networks.Kind))
+    assert set(OPTIMIZERS) == {
+        get_args(kind.model_fields["kind"].annotation)[0] for kind in (Adadelta, SGD)
+    }
+    assert get_args(Recipe.model_fields["optimizer"].annotation) == (Adadelta, SGD)
+    assert set(LOSSES) == set(get_args(Recipe.model_fields["loss"].annotation))
+
+
+def test_the_referee_imports_no_framework():
+    code = (
+        "import sys, paripassu.frameworks.numpy.twin;"
+        "print({'torch', 'tensorflow', 'keras', 'jax'} & sys.modules.keys())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"
+
+
+# Layers forward, by definition
+
+
+@pytest.mark.parametrize(
+    ("image", "kernel"),
+    [((4, 5, 2), (3, 3, 2, 3)), ((3, 3, 1), (3, 3, 1, 2)), ((5, 4, 3), (2, 1, 3, 1))],
+)
+def test_convolution_against_loops(image, kernel):
+    x, k = random(2, *image), random(*kernel, seed=1)
+    bias = random(kernel[-1], seed=2)
+    y, _ = layers.convolution(x, k, bias)
+    h, w, inputs, outputs = kernel
+    expected = np.zeros((2, image[0] - h + 1, image[1] - w + 1, outputs))
+    for n, p, q, o in np.ndindex(expected.shape):
+        total = bias[o]
+        for a, b, i in np.ndindex(h, w, inputs):
+            total += x[n, p + a, q + b, i] * k[a, b, i, o]
+        expected[n, p, q, o] = total
+    assert y.shape == expected.shape
+    assert np.abs(y - expected).max() < 1e-14  # at most 27 products below 1
+
+
+@pytest.mark.parametrize("size", [(4, 4), (5, 4), (4, 7), (2, 3)])
+def test_max_pool_against_loops(size):
+    x = random(2, *size, 3)
+    y, _ = layers.max_pool(x)
+    expected = np.zeros((2, size[0] // 2, size[1] // 2, 3))
+    for n, p, q, c in np.ndindex(expected.shape):
+        expected[n, p, q, c] = max(
+            x[n, 2 * p, 2 * q, c],
+            x[n, 2 * p, 2 * q + 1, c],
+            x[n, 2 * p + 1, 2 * q, c],
+            x[n, 2 * p + 1, 2 * q + 1, c],
+        )
+    assert np.array_equal(y, expected)
+
+
+@pytest.mark.parametrize(
+    ("window", "first"),
+    [
+        ([[1, 1], [1, 1]], (0, 0)),
+        ([[0, 1], [1, 1]], (0, 1)),
+        ([[0, 0], [1, 1]], (1, 0)),
+        ([[-2, -1], [-3, -1]], (0, 1)),
+        ([[0, 0], [0, 1]], (1, 1)),
+    ],
+)
+def test_max_pool_gives_the_gradient_to_the_first_of_equal_maxima(window, first):
+    x = np.tile(np.array(window, float), (2, 1))[None, :, :, None]  # two windows
+    _, memory = layers.max_pool(x)
+    gradient = np.array([3.0, 5.0]).reshape(1, 2, 1, 1)
+    to_x, to_weights = layers.max_pool_backward(gradient, memory)
+    expected = np.zeros((4, 2))
+    expected[first] = 3.0
+    expected[first[0] + 2, first[1]] = 5.0
+    assert np.array_equal(to_x[0, :, :, 0], expected)
+    assert to_weights == ()
+
+
+def test_max_pool_gives_no_gradient_to_the_odd_row_and_column():
+    _, memory = layers.max_pool(random(1, 5, 3, 2))
+    to_x, _ = layers.max_pool_backward(np.ones((1, 2, 1, 2)), memory)
+    assert to_x.shape == (1, 5, 3, 2)
+    assert to_x.sum() == 4
+    assert not to_x[:, 4].any()
+    assert not to_x[:, :, 2].any()
+
+
+def test_relu_and_its_slope_at_zero():
+    y, memory = layers.relu(np.array([-2.0, 0.0, 3.0]))
+    assert y.tolist() == [0, 0, 3]
+    assert layers.relu_backward(np.array([5.0, 5, 5]), memory)[0].tolist() == [0, 0, 5]
+
+
+def test_dropout_enlarges_what_it_keeps_forward_and_backward():
+    x, mask = np.array([1.0, 2, 3, 4]), np.array([True, False, True, True])
+    y, memory = layers.dropout(x, mask, 0.75)
+    assert y.tolist() == [4, 0, 12, 16]
+    assert layers.dropout_backward(x, memory)[0].tolist() == [4, 0, 12, 16]
+    all_kept, _ = layers.dropout(x, np.ones(4, np.bool_), 0.0)
+    assert np.array_equal(all_kept, x)
+
+
+def test_dropout_keeps_the_mean():
+    x = np.ones(200_000)
+    mask = draws.keep_mask(x.shape, 0.25, 0, "mean")
+    y, _ = layers.dropout(x, mask, 0.25)
+    assert abs(y.mean() - 1) < 5 * math.sqrt(0.25 / 0.75 / x.size)  # 5 deviations
+
+
+def test_flatten_runs_through_height_width_channels():
+    x = np.arange(24.0).reshape(1, 2, 3, 4)
+    y, memory = layers.flatten(x)
+    assert y[0, (1 * 3 + 2) * 4 + 3] == x[0, 1, 2, 3]
+    assert np.array_equal(layers.flatten_backward(y, memory)[0], x)
+
+
+def test_dense_by_hand():
+    kernel = np.array([[1.0, 2], [3, 4], [5, 6]])
+    y, _ = layers.dense(np.array([[1.0, 0, -1]]), kernel, np.array([10.0, 20]))
+    assert y.tolist() == [[6, 16]]
+
+
+def test_nothing_hides_a_nan():
+    x = random(1, 4, 4, 1)
+    x[0, 1, 1, 0] = np.nan
+    for kind, more in (
+        ("relu", ()),
+        ("max_pool", ()),
+        ("dropout", (np.zeros(x.shape, np.bool_), 0.5)),
+        ("convolution", (np.zeros((3, 3, 1, 1)), np.zeros(1))),
+    ):
+        y, _ = layers.LAYERS[kind][0](x, *more)
+        assert np.isnan(y).any(), kind
+    assert np.isnan(cross_entropy(np.array([[np.nan, 0.0]]), np.array([1]))[0])
+
+
+# Backward, by finite differences
+
+
+def slope(function: Callable[[], float], array: Floats, index: Any, h: float) -> float:
+    """The central difference of `function` as `array[index]` moves by h."""
+    kept = array[index]
+    array[index] = kept + h
+    above = function()
+    array[index] = kept - h
+    below = function()
+    array[index] = kept
+    return (above - below) / (2 * h)
+
+
+def slopes(function: Callable[[], float], array: Floats, h: float = 1e-4) -> Floats:
+    numbers = [slope(function, array, index, h) for index in np.ndindex(array.shape)]
+    return np.array(numbers).reshape(array.shape)
+
+
+def apart(*shape: int) -> Floats:
+    """Numbers in random order, 0.02 from each other and 0.01 from zero or more.
+
+    So a step of 1e-4 changes neither the sign of one nor the largest of some.
+    """
+    count = math.prod(shape)
+    levels = 0.02 * (np.arange(count) - count // 2) + 0.01
+    return levels[draws.permutation(count, 0, "apart")].reshape(shape)
+
+
+# Arrays that are moved, and what is given besides.
+DIFFERENTIATED: dict[str, tuple[Any, list[Floats], tuple[Any, ...]]] = {
+    "convolution": (
+        "convolution",
+        [random(2, 5, 6, 2), random(3, 3, 2, 4, seed=1), random(4, seed=2)],
+        (),
+    ),
+    "convolution, oblong kernel": (
+        "convolution",
+        [random(2, 4, 5, 3), random(1, 2, 3, 2, seed=1), random(2, seed=2)],
+        (),
+    ),
+    "dense": ("dense", [random(3, 5), random(5, 4, seed=1), random(4, seed=2)], ()),
+    "relu": ("relu", [apart(2, 3, 3, 2)], ()),
+    "max_pool": ("max_pool", [apart(2, 4, 6, 3)], ()),
+    "max_pool, odd": ("max_pool", [apart(2, 5, 3, 2)], ()),
+    "dropout": (
+        "dropout",
+        [random(3, 4)],
+        (draws.keep_mask((3, 4), 0.4, 0, "differences"), 0.4),
+    ),
+    "flatten": ("flatten", [random(2, 3, 2, 4)], ()),
+}
+
+
+@pytest.mark.parametrize("case", DIFFERENTIATED)
+def test_backward_of_every_layer_against_differences(case):
+    kind, arrays, given_besides = DIFFERENTIATED[case]
+    forward, backward = layers.LAYERS[kind]
+    y, memory = forward(*arrays, *given_besides)
+    gradient = random(*y.shape, seed=3)
+    to_x, to_weights = backward(gradient, memory)
+
+    def total() -> float:
+        return float((forward(*arrays, *given_besides)[0] * gradient).sum())
+
+    for array, found in zip(arrays, [to_x, *to_weights], strict=True):
+        assert found.shape == array.shape
+        # The total is linear in each entry, so the difference has no error but
+        # rounding: a total below 100, in float64, over 2e-4: about 1e-10.
+        assert np.abs(slopes(total, array) - found).max() < 1e-9
+
+
+def test_every_kind_of_layer_is_differentiated():
+    assert {kind for kind, *_ in DIFFERENTIATED.values()} == set(layers.LAYERS)
+
+
+def test_gradient_of_the_loss_against_differences():
+    logits, labels = 3 * random(4, 5), np.array([0, 4, 2, 2])
+    _, gradient = cross_entropy(logits, labels)
+    found = slopes(lambda: float(cross_entropy(logits, labels)[0]), logits, 1e-5)
+    # h**2 / 6 times a third derivative below 0.1, and eps / h: about 1e-11 each.
+    assert np.abs(found - gradient).max() < 1e-9
+
+
+def branches(memories: dict[str, Any], network: networks.Network) -> list[Any]:
+    """Which side of every ReLU and which pixel of every pool was taken."""
+    relus = [memories[layer.name] for layer in network.layers_of("relu")]
+    pools = [memories[layer.name][1] for layer in network.layers_of("max_pool")]
+    return relus + pools
+
+
+def check_network(network: networks.Network, recipe: Recipe, entries: int) -> None:
+    """Hold gradients of random entries of every weight against differences."""
+    size, h = 2, 1e-5
+    weights = draws.initial_weights(network, recipe)
+    images = random(size, *network.input_shape, seed=4)
+    labels = np.array([3, 1])
+    masks = draws.dropout_masks(network, recipe, size, 0, 0)
+    seen: list[list[Any]] = []
+
+    def loss() -> float:
+        outputs, memories = twin.forward(network, recipe, weights, images, masks)
+        seen.append(branches(memories, network))
+        return float(cross_entropy(outputs[network.layers[-1].name], labels)[0])
+
+    outputs, memories = twin.forward(network, recipe, weights, images, masks)
+    _, gradient = cross_entropy(outputs[network.layers[-1].name], labels)
+    gradients = twin.backward(network, gradient, memories)
+    assert gradients.keys() == weights.keys()
+    for name, array in weights.items():
+        checked, order = 0, draws.permutation(array.size, 1, name)
+        for position in order[: 4 * entries]:
+            index = np.unravel_index(position, array.shape)
+            seen.clear()
+            found = slope(loss, array, index, h)
+            above, below = seen
+            if not all(map(np.array_equal, above, below)):
+                continue  # a kink lies between: there is no slope to compare with
+            checked += 1
+            # Rounding of the loss over 2h, some 1e-10, and h**2 of a third derivative.
+            error = abs(found - gradients[name][index])
+            assert error < 1e-8 * max(1, np.abs(gradients[name]).max()), (name, index)
+            if checked == entries:
+                break
+        assert checked >= min(entries, array.size) // 2, f"{name}: too many kinks"
+
+
+def test_gradients_of_the_article_network_against_differences():
+    recipe = Recipe().changed(
+        initializer={"kernel": "he_uniform", "bias": "fan_in_uniform"}
+    )
+    check_network(NETWORK, recipe, entries=6)
+
+
+def test_a_new_network_needs_no_new_code():
+    new = networks._chain(
+        "new",
+        (11, 9, 2),
+        networks._convolution("conv1", 3, 2),  # (10, 8, 3)
+        networks._max_pool("pool1", 2),  # (5, 4, 3)
+        networks._elementwise("relu1", "relu"),
+        networks._elementwise("dropout1", "dropout"),
+        networks._convolution("conv2", 4, 2),  # (4, 3, 4)
+        networks._max_pool("pool2", 2),  # (2, 1, 4)
+        networks._flatten("flatten"),
+        networks._dense("dense1", 6),
+        networks._elementwise("relu2", "relu"),
+        networks._dense("dense2", 5),
+    )
+    recipe = Recipe().changed(
+        initializer={"kernel": "he_uniform", "bias": "fan_in_uniform"}
+    )
+    check_network(new, recipe, entries=1000)
+
+
+def test_a_layer_that_is_not_as_on_the_score_sheet_is_refused():
+    pool = networks.Layer("pool", "max_pool", (2, 2, 1))  # 4x4 windows: not known
+    wide = networks.Network("wide", (8, 8, 1), 4, (pool,))
+    with pytest.raises(ValueError, match=r"pool: the score sheet says \(2, 2, 1\)"):
+        twin.forward(wide, Recipe(), {}, random(1, 8, 8), None)
+
+
+# Loss, in closed form
+
+
+def test_uniform_logits_cost_log_10():
+    for level in (0.0, -7.5, 1000.0):
+        loss, gradient = cross_entropy(np.full((4, 10), level), np.array([0, 3, 9, 9]))
+        assert loss.shape == ()
+        assert float(loss) == pytest.approx(math.log(10), rel=1e-15)
+        expected = (0.1 - np.eye(10)[[0, 3, 9, 9]]) / 4
+        assert np.abs(gradient - expected).max() < 1e-16
+
+
+def test_loss_of_two_classes_in_closed_form():
+    loss, gradient = cross_entropy(np.array([[2.0, 1.0], [0.0, 3.0]]), np.array([0, 0]))
+    right, wrong = math.log1p(math.exp(-1)), 3 + math.log1p(math.exp(-3))
+    assert float(loss) == pytest.approx((right + wrong) / 2, rel=1e-15)
+    p = 1 / (1 + math.exp(1)), 1 / (1 + math.exp(-3))  # of class 1
+    expected = np.array([[-p[0], p[0]], [-p[1], p[1]]]) / 2
+    assert np.abs(gradient - expected).max() < 1e-16
+
+
+def test_huge_logits_do_not_overflow():
+    logits = np.array([[1000.0, 0.0, -1000.0]] * 3)
+    losses = [float(cross_entropy(logits[:1], np.array([k]))[0]) for k in range(3)]
+    assert losses == [0, 1000, 2000]
+    loss, gradient = cross_entropy(logits, np.array([0, 1, 2]))
+    assert float(loss) == 1000
+    assert (gradient * 3).tolist() == [[0, 0, 0], [1, -1, 0], [1, 0, -1]]
+
+
+# Optimizers and schedule, by hand
+
+
+def descend(step: Callable[..., Any], chosen: Any, start: float, rate: float) -> Any:
+    """A function from gradients to the weights after each of them."""
+
+    def run(*gradients: float) -> list[float]:
+        weight, state, found = np.array([start]), {}, []
+        for gradient in gradients:
+            before = weight.copy()
+            new, state = step(
+                weight,
+                gradient=np.array([gradient]),
+                state=state,
+                learning_rate=rate,
+                chosen=chosen,
+            )
+            assert np.array_equal(weight, before)  # nothing in place
+            weight = new
+            found.append(float(weight[0]))
+        return found
+
+    return run
+
+
+def test_sgd_by_hand():
+    run = descend(sgd, SGD(kind="sgd"), start=1.0, rate=0.25)
+    assert run(0.5, -2.0, 0.0, 4.0) == [0.875, 1.375, 1.375, 0.375]
+
+
+def test_adadelta_by_hand():
+    # rho 3/4 and epsilon 3 keep the mean square of these gradients at 1, and
+    # sqrt(1 + epsilon) at 2. Mean squares of updates, before each step:
+    # 0; 3/4 * 0 + 1/4 * 3 = 0.75; 3/4 * 0.75 + 1/4 * 3.75/4 = 0.796875.
+    chosen = Adadelta(kind="adadelta", rho=0.75, epsilon=3.0)
+    run = descend(adadelta, chosen, start=10.0, rate=0.5)
+    first = 10 - 0.5 * math.sqrt(0 + 3) / 2 * 2
+    second = first - 0.5 * math.sqrt(0.75 + 3) / 2 * 1
+    third = second + 0.5 * math.sqrt(0.796875 + 3) / 2 * 1
+    assert run(2.0, 1.0, -1.0) == pytest.approx([first, second, third], rel=1e-15)
+
+
+def test_adadelta_of_the_article_by_hand():
+    run = descend(adadelta, Adadelta(kind="adadelta"), start=0.0, rate=1.0)
+    first = 1e-3 / math.sqrt(0.1 + 1e-6)
+    square_update = 0.1 * 1e-6 / (0.1 + 1e-6)
+    second = (
+        0.5 * math.sqrt(square_update + 1e-6) / math.sqrt(0.9 * 0.1 + 0.1 * 0.25 + 1e-6)
+    )
+    assert run(1.0, -0.5) == pytest.approx([-first, second - first], rel=1e-14)
+
+
+def test_a_gradient_of_zero_moves_nothing():
+    run = descend(adadelta, Adadelta(kind="adadelta"), start=2.0, rate=1.0)
+    assert run(0.0, 0.0) == [2.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("decay", "epoch", "step", "expected"),
+    [
+        (Decay(), 0, 0, 0.5),
+        (Decay(), 0, 937, 0.5),  # within the epoch nothing changes
+        (Decay(), 1, 938, 0.5 * 0.7),
+        (Decay(), 9, 9379, 0.5 * 0.7**9),
+        (Decay(interval=2.0), 3, 2814, 0.5 * 0.7**1.5),
+        (Decay(factor=0.5, interval=4.0, unit="step"), 1, 0, 0.5),
+        (Decay(factor=0.5, interval=4.0, unit="step"), 0, 4, 0.25),
+        (Decay(factor=0.5, interval=4.0, unit="step"), 0, 2, 0.5 * math.sqrt(0.5)),
+        (Decay(factor=1.0), 7, 6566, 0.5),
+    ],
+)
+def test_learning_rate(decay, epoch, step, expected):
+    optimizer = {"kind": "sgd", "learning_rate": 0.5}
+    recipe = Recipe().changed(optimizer=optimizer, decay=decay.model_dump())
+    found = learning_rate(recipe, epoch=epoch, step=step)
+    assert found == pytest.approx(expected, rel=1e-15)
+
+
+def test_trace_follows_a_decay_by_steps():
+    arrays = referee("step decay")
+    for step, rate in enumerate((0.125, 0.0625, 0.03125)):
+        name = "dense2.bias"
+        before = (
+            given("step decay")["weights"][name]
+            if step == 0
+            else arrays[f"{step - 1}.weight.{name}"]
+        )
+        moved = before - arrays[f"{step}.weight.{name}"]
+        expected = rate * arrays[f"{step}.gradient.{name}"]
+        assert np.abs(moved - expected).max() < 1e-16
+
+
+if __name__ == "__main__":
+    trace_all(*sys.argv[1:])
