@@ -150,7 +150,10 @@ class Child:
         self._log.close()
 
     def ask(
-        self, verb: str, arrays: Mapping[str, npt.NDArray[Any]] | None = None, **more: Any
+        self,
+        verb: str,
+        arrays: Mapping[str, npt.NDArray[Any]] | None = None,
+        **more: Any,
     ) -> tuple[dict[str, Any], Arrays]:
         """Values and arrays that `verb` of framework_child.py answers with."""
         assert self._process.stdin

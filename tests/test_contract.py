@@ -211,7 +211,10 @@ def test_dropout_is_off_in_evaluation_and_on_in_training(child, training, test):
     # A rate too small to change a weight: what differs is only what dropout drops.
     still = {"kind": "sgd", "learning_rate": 1e-30}
     losses = {}
-    for name, rates in [("on", {"dropout1": 0.25, "dropout2": 0.5}), ("off", NO_DROPOUT)]:
+    for name, rates in [
+        ("on", {"dropout1": 0.25, "dropout2": 0.5}),
+        ("off", NO_DROPOUT),
+    ]:
         child.make(recipe(optimizer=still, dropout=rates, epochs=2))
         reports, _ = child.train(training, training)
         losses[name] = [report["training_loss"] for report in reports]

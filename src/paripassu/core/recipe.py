@@ -242,8 +242,8 @@ def load(name_or_path: str, settings: Sequence[str] = ()) -> Recipe:
         UserError: no such recipe, or a bad key or value.
     """
     if name_or_path in built_in():
-        path = files("paripassu") / "recipes" / f"{name_or_path}.toml"
-        text = path.read_text(encoding="utf-8")
+        built = files("paripassu") / "recipes" / f"{name_or_path}.toml"
+        text = built.read_text(encoding="utf-8")
         where = f"recipe {name_or_path!r}"
     else:
         where = f"recipe file {name_or_path}"

@@ -7,9 +7,9 @@
 import math
 
 import keras
+import tensorflow as tf
 from keras import layers
 
-import tensorflow as tf
 from paripassu.core import datasets, draws, files, layout, networks
 from paripassu.core.recipe import load
 

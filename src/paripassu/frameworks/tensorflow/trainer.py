@@ -11,8 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 import numpy.typing as npt
-
 import tensorflow as tf
+
 from paripassu.core.datasets import Split
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
