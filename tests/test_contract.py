@@ -127,7 +127,8 @@ def test_goes_on_from_a_state_bit_for_bit(child, training, trained):
     reports, _ = child.train(training, training)
     straight = child.state()
 
-    child.make(more.changed(seed=7))  # a new process would not know anything either
+    child.make(more, start_weights(more.changed(seed=7)))
+    child.train(training, training, first_epoch=2)  # moves generators and slots
     child.load_state(state)
     assert same_bits(child.state(), state)
     later, _ = child.train(training, training, first_epoch=1)
@@ -558,5 +559,5 @@ def test_the_code_proven_is_the_code_trained(child, few, optimizer):
 
 def test_a_fault_in_a_verb_is_told_with_its_trace(child):
     """Red: a failing child does not pass for an answer."""
-    with pytest.raises(AssertionError, match="No such file|does not|not found|nowhere"):
+    with pytest.raises(AssertionError, match=r"Traceback[^$]*nowhere"):
         child.load(Path("/nowhere/model.keras"))

@@ -145,24 +145,10 @@ def trace_all(name: str, out: str) -> None:
 
 # The frameworks against the referee
 
-STEP_DECAY = pytest.param(
-    "pytorch",
-    "step decay",
-    marks=pytest.mark.xfail(
-        strict=True,
-        raises=AssertionError,
-        reason="PyTorch's twin does not step the schedule",
-    ),
-)
-
 
 @pytest.mark.parametrize(
     ("name", "case"),
-    [
-        STEP_DECAY if (name, case) == ("pytorch", "step decay") else (name, case)
-        for name in OTHERS
-        for case in RECIPES
-    ],
+    [(name, case) for name in OTHERS for case in RECIPES],
 )
 def test_twins_agree_with_the_referee(traces, name, case):
     rows = compare_traces("numpy", name, referee(case), traces(name, case))

@@ -51,7 +51,7 @@ class Trainer:
         self.network = lesson.make_network(recipe, **self.place)
         lesson.from_common(self.network, dict(weights))
         self.optimizer = lesson.make_optimizer(self.network, recipe)
-        self._schedule = lesson.make_schedule(self.optimizer, recipe)
+        self.schedule = lesson.make_schedule(self.optimizer, recipe)
         self._tensors: list[
             tuple[Split, tuple[torch.Tensor, torch.Tensor]]
         ] = []
@@ -87,7 +87,7 @@ class Trainer:
         images, labels = self.to_tensors(training)
         self.to_tensors(monitored)
         for epoch in range(first_epoch, self._recipe.epochs):
-            learning_rate = self._schedule.get_last_lr()[0]
+            learning_rate = self.schedule.get_last_lr()[0]
             start = time.perf_counter()
             batches = draws.batches(self._recipe, len(labels), epoch)
             loss, accuracy = self._train_epoch(images, labels, batches, on_step)
@@ -122,7 +122,7 @@ class Trainer:
         )
         for step, (loss, correct) in enumerate(results, start=1):
             if self._recipe.decay.unit == "step":
-                self._schedule.step()
+                self.schedule.step()
             size = len(batches[step - 1])
             seen += size
             total_loss += loss * size
@@ -132,7 +132,7 @@ class Trainer:
                     step, float(total_loss) / seen, int(total_correct) / seen
                 )
         if self._recipe.decay.unit == "epoch":
-            self._schedule.step()
+            self.schedule.step()
         return float(total_loss) / seen, int(total_correct) / seen
 
     def evaluate(self, split: Split) -> tuple[float, float]:
@@ -156,9 +156,9 @@ class Trainer:
         for index, values in self.optimizer.state_dict()["state"].items():
             for key, value in values.items():
                 state[f"optimizer.{index}.{key}"] = _copy(value)
-        counted = self._schedule.last_epoch
+        counted = self.schedule.last_epoch
         state["schedule.counted"] = np.array(counted, np.int64)
-        state["schedule.rate"] = np.array(self._schedule.get_last_lr())
+        state["schedule.rate"] = np.array(self.schedule.get_last_lr())
         state["generator.cpu"] = _copy(torch.get_rng_state())
         if self.place["device"] == "cuda":
             state["generator.cuda"] = _copy(torch.cuda.get_rng_state())
@@ -178,7 +178,7 @@ class Trainer:
         for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate
         self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
-        self._schedule.load_state_dict(
+        self.schedule.load_state_dict(
             {"last_epoch": int(state["schedule.counted"]), "_last_lr": rates}
         )
         torch.set_rng_state(torch.from_numpy(state["generator.cpu"].copy()))

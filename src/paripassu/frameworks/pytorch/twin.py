@@ -48,6 +48,8 @@ def trace(
         loss.backward()
         gradients = {name: p.grad for name, p in network.named_parameters()}
         optimizer.step()
+        if recipe.decay.unit == "step":
+            trainer.schedule.step()
         arrays[f"{number}.loss"] = loss.numpy(force=True).copy()
         for name, output in outputs.items():
             array = _canonical(recipe, name, output.numpy(force=True))

@@ -110,9 +110,18 @@ class Trainer:
         return lesson.to_common(self.network)
 
     def _variables(self) -> dict[str, Any]:
-        """Weights, dropout generators and optimizer slots, by name."""
-        variables = [*self.network.variables, *self.network.optimizer.variables]
-        return {f"{i}.{x.path}": x for i, x in enumerate(variables)}
+        """Weights, dropout generators and optimizer slots, by place and name.
+
+        Paths would not do: they count how many models a process has made.
+        """
+        network, optimizer = (
+            self.network.variables,
+            self.network.optimizer.variables,
+        )
+        return {
+            **{f"network.{i}.{x.name}": x for i, x in enumerate(network)},
+            **{f"optimizer.{i}": x for i, x in enumerate(optimizer)},
+        }
 
     def state(self) -> Arrays:
         return {
