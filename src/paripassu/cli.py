@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from paripassu.core.recipe import Recipe
     from paripassu.train import Conditions
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="paripassu",
     help="Train the same network in PyTorch and TensorFlow, prove the twins equal, "
@@ -98,12 +100,13 @@ def main() -> None:
     except UserError as error:
         _complain(str(error))
         sys.exit(2)
-    except KeyboardInterrupt:
-        _complain(
-            "interrupted. All finished epochs are kept: type the same command again "
-            "to go on."
-        )
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # what typer makes of Ctrl-C, without a word
+            _complain(
+                "interrupted. All finished epochs are kept: type the same command "
+                "again to go on."
+            )
+        raise
     except BrokenPipeError:
         # The reader of our output has gone (`| head`): nothing is left to say.
         sys.stderr.close()
