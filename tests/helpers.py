@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 import pytest
+from safetensors.numpy import load_file, save_file
 
-from paripassu.core import draws, files, networks
+from paripassu.core import draws, networks
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import FRAMEWORKS
 
@@ -145,7 +146,8 @@ class Child:
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.close()
-        self._process.wait(timeout=30)
+        self._process.kill()
+        self._process.wait()
         self._process.stdout.close()
         self._log.close()
 
@@ -162,7 +164,7 @@ class Child:
         there = self._folder / f"{self._asked}.in.safetensors"
         back = self._folder / f"{self._asked}.out.safetensors"
         if arrays:
-            files.write_tensors(there, arrays)
+            save_file(_contiguous(arrays), there)
         request = {"verb": verb, "in": str(there), "out": str(back), **more}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
@@ -173,7 +175,7 @@ class Child:
         answer = json.loads(line)
         if "error" in answer:
             raise AssertionError(answer["error"])
-        found = files.read_tensors(back)[0] if back.exists() else {}
+        found = load_file(back) if back.exists() else {}
         there.unlink(missing_ok=True)
         back.unlink(missing_ok=True)
         return answer, found
@@ -245,6 +247,10 @@ class Child:
                 arrays[f"{number}.mask.{name}"] = mask
         options = {"recipe": recipe.model_dump(), "steps": len(steps)}
         return self.ask("trace", arrays, **options)[1]
+
+
+def _contiguous(arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+    return {name: np.asarray(array, order="C") for name, array in arrays.items()}
 
 
 def same_bits(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:

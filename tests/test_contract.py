@@ -26,17 +26,17 @@ from helpers import (
     start_weights,
 )
 
-from paripassu.core import datasets, draws, networks
+from paripassu.core import datasets, draws, files, networks
 from paripassu.core.recipe import Recipe
 
 NO_DROPOUT = {"dropout1": 0.0, "dropout2": 0.0}
 SGD = {"kind": "sgd", "learning_rate": 0.1}
-COUNT = 150  # two whole batches of 64 and a short one
+COUNT = 72  # four whole batches of 16 and a short one
 Images = tuple[np.ndarray, np.ndarray]
 
 
 def recipe(**changes) -> Recipe:
-    return Recipe(**{"name": "contract", "epochs": 1, **changes})
+    return Recipe(**{"name": "contract", "epochs": 1, "batch_size": 16, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +61,8 @@ def child(request, child_of: Callable[[str], Child]) -> Child:
 
 @pytest.fixture(scope="module")
 def trained(child: Child, training: Images) -> tuple[Arrays, Arrays]:
-    """State and weights after one epoch of the recipe with three."""
-    child.make(recipe(epochs=1))
+    """State and weights after one epoch."""
+    child.make(recipe())
     child.train(training, training)
     return child.state(), child.weights()
 
@@ -120,8 +120,11 @@ def test_initial_weights_come_out_as_they_went_in(child, precision):
         assert not same_bits(spoilt, expected)
 
 
-def test_goes_on_from_a_state_bit_for_bit(child, training, trained):
-    state, _weights = trained
+def test_goes_on_from_a_state_bit_for_bit(child, training, trained, tmp_path):
+    file = tmp_path / "checkpoint.safetensors"
+    files.write_tensors(file, trained[0])
+    state, _metadata = files.read_tensors(file)
+    assert same_bits(state, trained[0])
     more = recipe(epochs=3)
     child.make(more)
     reports, _ = child.train(training, training)
@@ -204,11 +207,11 @@ def test_loss_and_accuracy_are_those_of_the_logits(child, test, trained):
 
 
 def test_dropout_is_off_in_evaluation_and_on_in_training(child, training, test):
+    some = test[0][:50], test[1][:50]
     child.make(recipe())
-    assert same_bits(
-        {"logits": child.logits(test[0])}, {"logits": child.logits(test[0])}
-    )
-    assert child.evaluate(test) == child.evaluate(test)
+    first, second = child.logits(some[0]), child.logits(some[0])
+    assert same_bits({"logits": first}, {"logits": second})
+    assert child.evaluate(some) == child.evaluate(some)
     # A rate too small to change a weight: what differs is only what dropout drops.
     still = {"kind": "sgd", "learning_rate": 1e-30}
     losses = {}
@@ -248,30 +251,31 @@ def test_a_dropout_layer_has_its_own_rate(child, training):
 
 def test_saves_and_loads_in_its_own_format(child, test, trained, tmp_path):
     _state, weights = trained
+    images, labels = test[0][:50], test[1][:50]
     file = tmp_path / child.make(recipe(), weights)["model_file"]
-    expected = child.logits(test[0])
+    expected = child.logits(images)
     child.save(file)
     child.make(recipe(seed=7))
-    assert not np.allclose(child.logits(test[0]), expected)
+    assert not np.allclose(child.logits(images), expected)
     child.load(file)
-    assert same_bits({"logits": child.logits(test[0])}, {"logits": expected})
+    assert same_bits({"logits": child.logits(images)}, {"logits": expected})
     assert same_bits(child.weights(), weights)
-    assert child.evaluate(test)[0] == pytest.approx(
-        mean_loss(expected, test[1]), rel=1e-5
-    )
+    loss, _accuracy = child.evaluate((images, labels))
+    assert loss == pytest.approx(mean_loss(expected, labels), rel=1e-5)
 
 
 @needs_both
 def test_weights_of_one_framework_give_the_same_answers_in_the_other(
     child_of, training, test
 ):
+    images = test[0][:200]
     for framework in BOTH:
         maker, reader = child_of(framework), child_of(OTHER[framework])
         maker.make(recipe())
         maker.train(training, training)
-        weights, expected = maker.weights(), maker.logits(test[0])
+        weights, expected = maker.weights(), maker.logits(images)
         reader.make(recipe(seed=7), weights)
-        came = reader.logits(test[0])
+        came = reader.logits(images)
         assert np.abs(came - expected).max() <= 1e-5 * np.abs(expected).max()
         assert (came.argmax(axis=1) == expected.argmax(axis=1)).all()
 
@@ -279,14 +283,14 @@ def test_weights_of_one_framework_give_the_same_answers_in_the_other(
         kernel = weights["dense1.kernel"].reshape(64, 12, 12, 128)
         wrong = kernel.transpose(1, 2, 0, 3).reshape(9216, 128)
         reader.make(recipe(), {**weights, "dense1.kernel": wrong})
-        assert np.abs(reader.logits(test[0]) - expected).max() > 0.1
+        assert np.abs(reader.logits(images) - expected).max() > 0.1
 
 
 # Training
 
 
 def test_the_rate_falls_by_the_factor_after_every_epoch(child, training):
-    few = training[0][:32], training[1][:32]
+    few = training[0][:16], training[1][:16]
     child.make(recipe(epochs=4))
     child.warm_up(few)
     reports, _ = child.train(few, few)
@@ -302,10 +306,10 @@ def test_the_rate_falls_by_steps_where_the_recipe_says_so(child, training):
     reports, _ = child.train(training, training)
     rates = [report["learning_rate"] for report in reports]
     assert rates == pytest.approx(
-        [0.7 ** (steps / 60000) for steps in (0, 3, 6)], rel=2e-7
+        [0.7 ** (steps / 60000) for steps in (0, 5, 10)], rel=2e-7
     )
     # Red: one step more or less is seen.
-    for other in (2, 4):
+    for other in (4, 6):
         assert rates[1] != pytest.approx(0.7 ** (other / 60000), rel=2e-7)
 
 
@@ -324,16 +328,12 @@ def test_the_order_is_the_recipes(child, training):
     child.make(recipe(shuffle=False))
     child.train((images[order], labels[order]), training)
     assert same_bits(child.weights(), shuffled)
-    back = np.argsort(order)
-    child.make(recipe())
-    child.train((images[back], labels[back]), training)
-    assert same_bits(child.weights(), in_order)
 
 
 def test_trains_on_the_short_last_batch_too(child, training):
     images, labels = training
     ends = {}
-    for count in (128, 129, COUNT):
+    for count in (64, 65, COUNT):
         child.make(recipe(shuffle=False))
         child.train((images[:count], labels[:count]), training)
         ends[count] = child.weights()
@@ -342,15 +342,16 @@ def test_trains_on_the_short_last_batch_too(child, training):
 
 def test_reports_means_over_images(child, training, test):
     """With weights that stay, the epoch's means are those of an evaluation."""
-    many = np.resize(training[0], (900, 28, 28)), np.resize(training[1], 900)
+    some = test[0][:50], test[1][:50]
     still = {"kind": "sgd", "learning_rate": 1e-30}
-    child.make(recipe(optimizer=still, dropout=NO_DROPOUT))
-    (report,), steps = child.train(many, test)
-    loss, accuracy = child.evaluate(many)
+    given = recipe(optimizer=still, dropout=NO_DROPOUT, batch_size=5)
+    child.make(given)
+    (report,), steps = child.train(training, some)
+    loss, accuracy = child.evaluate(training)
     assert report["training_loss"] == pytest.approx(loss, rel=1e-5)
     assert report["training_accuracy"] == pytest.approx(accuracy, abs=1e-6)
     assert (report["monitor_loss"], report["monitor_accuracy"]) == pytest.approx(
-        child.evaluate(test), rel=1e-6
+        child.evaluate(some), rel=1e-6
     )
     assert report["seconds"] > 0
     assert report["evaluation_seconds"] > 0
@@ -358,11 +359,10 @@ def test_reports_means_over_images(child, training, test):
     numbers = [step for step, _loss, _accuracy in steps]
     assert numbers == sorted(set(numbers))
     assert numbers[-1] >= 10
-    assert numbers[-1] <= math.ceil(900 / 64) == 15
+    assert numbers[-1] <= math.ceil(COUNT / 5) == 15
     # The means so far, of the first ten batches.
-    ten = draws.batches(recipe(), 900, 0)[:10]
-    rows = np.concatenate(ten)
-    expected = child.evaluate((many[0][rows], many[1][rows]))
+    rows = np.concatenate(draws.batches(given, COUNT, 0)[:10])
+    expected = child.evaluate((training[0][rows], training[1][rows]))
     (at_ten,) = [values[1:] for values in steps if values[0] == 10]
     assert at_ten == pytest.approx(list(expected), rel=1e-5)
 
@@ -529,27 +529,23 @@ def test_sgd_is_weights_minus_rate_times_gradient(child, few):
     assert close(child.weights(), after(0.1), 1e-12)
 
 
-@pytest.mark.parametrize("optimizer", ["adadelta", "sgd"])
-def test_the_code_proven_is_the_code_trained(child, few, optimizer):
+def test_the_code_proven_is_the_code_trained(child, few):
     """The lesson's own loop ends where the twin's steps end, over two epochs."""
-    given = exact(
-        dropout=NO_DROPOUT,
-        epochs=2,
-        decay={"factor": 1.0},  # twins know no schedule
-        optimizer=SGD if optimizer == "sgd" else {"kind": "adadelta"},
-    )
+    # A constant rate, because twins know no schedule.
+    given = exact(dropout=NO_DROPOUT, epochs=2, decay={"factor": 1.0})
     steps = [
         step for epoch in range(2) for step in steps_of(given, few, epoch, kept=True)
     ]
     assert len(steps) == 6
-    proven = weights_of(child.trace(given, steps), 5)
+    found = child.trace(given, steps)
+    proven = weights_of(found, 5)
     child.make(given)
     child.warm_up(few)
     child.train(few, few)
     assert close(child.weights(), proven, 1e-12)
 
     # Red: a step left out, two steps exchanged, dropout on.
-    assert not close(weights_of(child.trace(given, steps[:5]), 4), proven, 1e-12)
+    assert not close(weights_of(found, 4), proven, 1e-12)
     exchanged = [steps[1], steps[0], *steps[2:]]
     assert not close(weights_of(child.trace(given, exchanged), 5), proven, 1e-12)
     child.make(given.changed(dropout={**NO_DROPOUT, "dropout2": 0.5}))
