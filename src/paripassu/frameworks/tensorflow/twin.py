@@ -11,8 +11,8 @@ from typing import Any
 
 import keras
 import numpy.typing as npt
-
 import tensorflow as tf
+
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import Arrays, TwinStep
 from paripassu.frameworks.tensorflow import lesson
