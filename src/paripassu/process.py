@@ -70,7 +70,7 @@ def work(
         log.seek(0, os.SEEK_END)
         begin = log.tell()
         child = subprocess.Popen(
-            [sys.executable, "-m", "paripassu.worker"],
+            [sys.executable, "-P", "-m", "paripassu.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

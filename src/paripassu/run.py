@@ -79,6 +79,7 @@ class Run:
                 self._folder, earlier, self._framework.name, self._recipe, identity
             )
             if earlier.status == "finished":
+                self._remove_checkpoint()
                 self._emit("reused")
                 return
         trainer = self._make_trainer()
@@ -278,8 +279,11 @@ class Run:
             }
         )
         record.save_record(self._folder, current)
-        (self._folder / record.CHECKPOINT_FILE).unlink(missing_ok=True)
+        self._remove_checkpoint()
         self._emit("finished", accuracy=correct / len(test.labels), loss=loss)
+
+    def _remove_checkpoint(self) -> None:
+        (self._folder / record.CHECKPOINT_FILE).unlink(missing_ok=True)
 
 
 def _time_inference(trainer: Trainer, images: Any) -> record.Inference:

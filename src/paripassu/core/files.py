@@ -69,7 +69,11 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         with explained(path):
-            yield temporary
+            try:
+                yield temporary
+            except Exception:
+                _probe(temporary)
+                raise
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
             temporary.chmod(0o666 & ~_umask())
@@ -77,6 +81,13 @@ def replacing(path: Path) -> Iterator[Path]:
             _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _probe(path: Path) -> None:
+    """Ask the disk itself why a write has failed: libraries hide the system's error."""
+    with path.open("ab") as file:
+        file.write(bytes(2**20))
+        os.fsync(file.fileno())
 
 
 def _umask() -> int:
