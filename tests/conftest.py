@@ -30,13 +30,13 @@ def _write(path: Path, data: datasets.ImageData, training: int, test: int) -> Pa
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory, mnist: datasets.ImageData) -> Path:
-    """A data set of 1,000 training images, the last batch of 64 short, and 500."""
-    return _write(tmp_path_factory.mktemp("data") / "small.npz", mnist, 1000, 500)
+    """600 training images, so that the last batch of 64 is short, and 300 others."""
+    return _write(tmp_path_factory.mktemp("data") / "small.npz", mnist, 600, 300)
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory, mnist: datasets.ImageData) -> Path:
-    """A data set of 100 training images and 100 test images."""
+    """100 training images and 100 test images."""
     return _write(tmp_path_factory.mktemp("data") / "tiny.npz", mnist, 100, 100)
 
 

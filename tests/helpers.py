@@ -28,7 +28,7 @@ BOTH = ("pytorch", "tensorflow")
 MODULES = {name: framework.module for name, framework in FRAMEWORKS.items()}
 OTHER = {"pytorch": "tensorflow", "tensorflow": "pytorch"}
 TESTS = Path(__file__).parent
-COMMAND = [sys.executable, "-c", "from paripassu.cli import main; main()"]
+COMMAND = [sys.executable, "-P", "-c", "from paripassu.cli import main; main()"]
 
 
 def skip_without(*names: str) -> pytest.MarkDecorator:
@@ -76,6 +76,34 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = PATIENCE)
     raise AssertionError(f"waited {seconds} s in vain: {what}")
 
 
+def break_module(folder: Path, module: str) -> Path:
+    """A folder for the PYTHONPATH in which `module` is there but cannot start."""
+    package = folder / module
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text('raise ImportError("broken on purpose")\n')
+    return folder
+
+
+def hide_module(folder: Path, module: str) -> Path:
+    """A folder for the PYTHONPATH by which `module` is as if not installed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "sitecustomize.py").write_text(
+        "import sys\n"
+        "def without(finder):\n"
+        "    class Finder:\n"
+        "        @staticmethod\n"
+        "        def find_spec(name, path=None, target=None):\n"
+        f"            if name.partition('.')[0] == {module!r}:\n"
+        "                return None\n"
+        "            return finder.find_spec(name, path, target)\n"
+        "        def __getattr__(self, name):\n"
+        "            return getattr(finder, name)\n"
+        "    return Finder()\n"
+        "sys.meta_path[:] = [without(finder) for finder in sys.meta_path]\n"
+    )
+    return folder
+
+
 class Running:
     """A command that runs; its standard error is read from a file."""
 
@@ -95,9 +123,9 @@ class Running:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in [*self.workers(), self.process]:
-            if process.poll() is None if process is self.process else True:
-                process.kill()
+        for worker in self.workers():
+            worker.kill()
+        self.process.kill()
         self.process.wait()
 
     def workers(self) -> list[psutil.Process]:
@@ -110,6 +138,10 @@ class Running:
         """The worker, as soon as there is one."""
         found: list[psutil.Process] = wait_for(self.workers, "a worker")
         return found[0]
+
+    def wait_for(self, condition: Callable[[], Any], what: str) -> Any:
+        """Wait for `condition`, or for the end of the command."""
+        return wait_for(lambda: condition() or self.ended(), what)
 
     @property
     def errors(self) -> str:
