@@ -24,10 +24,12 @@ from paripassu.core.errors import UserError
 from paripassu.core.recipe import (
     SGD,
     Adadelta,
+    Adam,
     Decay,
     Initializer,
     Normalization,
     Recipe,
+    RMSprop,
     built_in,
     load,
     parse,
@@ -58,6 +60,36 @@ DECISIVE = {
 }
 NOT_DECISIVE = {"name", "description", "source"}
 
+# What every other optimizer has where a recipe says nothing, written by hand: rates of
+# both frameworks, epsilons and forms of PyTorch but for RMSprop's numbers, Keras's.
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "sgd": {
+        "kind": "sgd",
+        "learning_rate": 0.01,
+        "momentum": 0.0,
+        "momentum_form": "rate_outside",
+        "weight_decay": 0.0,
+        "weight_decay_form": "l2",
+    },
+    "adam": {
+        "kind": "adam",
+        "learning_rate": 0.001,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "epsilon": 1e-8,
+        "epsilon_form": "outside",
+        "weight_decay": 0.0,
+        "weight_decay_form": "l2",
+    },
+    "rmsprop": {
+        "kind": "rmsprop",
+        "learning_rate": 0.001,
+        "rho": 0.9,
+        "epsilon": 1e-7,
+        "epsilon_form": "outside",
+    },
+}
+
 # Another legal value of every decisive leaf; the loss and the network have one each.
 OTHER_VALUES: dict[str, Any] = {
     "seed": 43,
@@ -80,6 +112,21 @@ OTHER_VALUES: dict[str, Any] = {
     "decay.interval": 2.0,
     "decay.unit": "step",
 }
+
+
+# Another legal value of every constant and form of the other optimizers.
+OTHER_CONSTANTS: dict[str, Any] = {
+    "learning_rate": 0.5,
+    "momentum": 0.9,
+    "momentum_form": "rate_inside",
+    "weight_decay": 1e-4,
+    "weight_decay_form": "decoupled",
+    "beta1": 0.8,
+    "beta2": 0.99,
+    "rho": 0.99,
+    "epsilon": 1e-6,
+}
+OTHER_FORMS = {"adam": "hat", "rmsprop": "inside"}  # of epsilon
 
 
 def expected_hash(table: dict[str, Any], *more: str) -> str:
@@ -108,13 +155,43 @@ def refusal(table: str) -> str:
 positive = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
 shares = st.floats(0, 1, exclude_max=True)
 texts = st.text(st.characters(exclude_categories=["Cs"]))
+weight_decays = {
+    "weight_decay": st.floats(min_value=0, allow_infinity=False),
+    "weight_decay_form": st.sampled_from(["l2", "decoupled"]),
+}
 optimizers = st.one_of(
     st.fixed_dictionaries(
         {"kind": st.just("adadelta")},
         optional={"learning_rate": positive, "rho": shares, "epsilon": positive},
     ),
     st.fixed_dictionaries(
-        {"kind": st.just("sgd")}, optional={"learning_rate": positive}
+        {"kind": st.just("sgd")},
+        optional={
+            "learning_rate": positive,
+            "momentum": shares,
+            "momentum_form": st.sampled_from(["rate_outside", "rate_inside"]),
+            **weight_decays,
+        },
+    ),
+    st.fixed_dictionaries(
+        {"kind": st.just("adam")},
+        optional={
+            "learning_rate": positive,
+            "beta1": shares,
+            "beta2": shares,
+            "epsilon": positive,
+            "epsilon_form": st.sampled_from(["outside", "hat"]),
+            **weight_decays,
+        },
+    ),
+    st.fixed_dictionaries(
+        {"kind": st.just("rmsprop")},
+        optional={
+            "learning_rate": positive,
+            "rho": shares,
+            "epsilon": positive,
+            "epsilon_form": st.sampled_from(["outside", "inside"]),
+        },
     ),
 )
 valid_tables = st.fixed_dictionaries(
@@ -183,7 +260,7 @@ def test_whole_numbers_may_be_written_without_a_point():
     recipe = parse('optimizer = { kind = "sgd", learning_rate = 1 }')
     assert recipe == parse('optimizer = { kind = "sgd", learning_rate = 1.0 }')
     assert recipe.hash() == expected_hash(
-        {**DECISIVE, "optimizer": {"kind": "sgd", "learning_rate": 1.0}}
+        {**DECISIVE, "optimizer": {**OPTIMIZERS["sgd"], "learning_rate": 1.0}}
     )
 
 
@@ -238,6 +315,25 @@ def test_hash_changes_with_every_decisive_value(key):
     assert validate(table).hash() != Recipe().hash()
 
 
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_another_optimizer_has_its_own_constants_and_forms(kind):
+    recipe = validate({"optimizer": {"kind": kind}})
+    assert recipe.optimizer.model_dump() == OPTIMIZERS[kind]
+    assert recipe.hash() == expected_hash({**DECISIVE, "optimizer": OPTIMIZERS[kind]})
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [(kind, key) for kind, table in OPTIMIZERS.items() for key in table],
+)
+def test_hash_changes_with_every_constant_and_form(kind, key):
+    others = {**OTHER_CONSTANTS, "kind": "adadelta"}
+    others["epsilon_form"] = OTHER_FORMS.get(kind)
+    table = {"kind": others[key]} if key == "kind" else {"kind": kind, key: others[key]}
+    other = validate({"optimizer": table})
+    assert other.hash() != validate({"optimizer": {"kind": kind}}).hash()
+
+
 @pytest.mark.parametrize("key", ["network", "loss"])
 def test_hash_changes_with_what_has_one_value_as_yet(key):
     other = Recipe().model_copy(update={key: "another"})
@@ -264,7 +360,15 @@ def test_hash_does_not_depend_on_the_order_of_keys(table, random):
 
 @pytest.mark.parametrize(
     "part",
-    [Recipe(), Normalization(), Initializer(), Decay(), SGD(kind="sgd")],
+    [
+        Recipe(),
+        Normalization(),
+        Initializer(),
+        Decay(),
+        SGD(kind="sgd"),
+        Adam(kind="adam"),
+        RMSprop(kind="rmsprop"),
+    ],
     ids=lambda part: type(part).__name__,
 )
 def test_a_recipe_cannot_be_changed(part: BaseModel):
@@ -304,7 +408,19 @@ REFUSED = [
     ),
     (
         'optimizer = { kind = "sgd", rho = 0.9 }',
-        ["'optimizer.rho'", "kind, learning_rate"],
+        ["'optimizer.rho'", "kind, learning_rate, momentum"],
+    ),
+    (
+        'optimizer = { kind = "sgd", sgd = { sgd = 1 } }',
+        ["unknown key 'optimizer.sgd'", "Known here: kind"],
+    ),
+    (
+        'optimizer = { kind = "adam", beta = 0.9 }',
+        ["'optimizer.beta'", "did you mean 'beta", "epsilon_form"],
+    ),
+    (
+        'optimizer = { kind = "rmsprop", momentum = 0.9 }',
+        ["'optimizer.momentum'", "epsilon_form, kind, learning_rate, rho"],
     ),
     # wrong types
     ("seed = true", ["seed", "integer", "True (bool)"]),
@@ -350,6 +466,22 @@ REFUSED = [
         'optimizer = { kind = "sgd", learning_rate = 0 }',
         ["optimizer.learning_rate", "greater than 0", "0 (int)"],
     ),
+    (
+        'optimizer = { kind = "sgd", momentum = 1.0 }',
+        ["optimizer.momentum", "less than 1", "1.0 (float)"],
+    ),
+    (
+        'optimizer = { kind = "sgd", momentum_form = "nesterov" }',
+        ["optimizer.momentum_form", "'rate_outside' or 'rate_inside'", "'nesterov'"],
+    ),
+    (
+        'optimizer = { kind = "adam", weight_decay = -0.1 }',
+        ["optimizer.weight_decay", "greater than or equal to 0", "-0.1"],
+    ),
+    (
+        'optimizer = { kind = "rmsprop", epsilon = 0.0 }',
+        ["optimizer.epsilon", "greater than 0", "0.0"],
+    ),
     ("normalization = { std = 0.0 }", ["normalization.std", "greater than 0", "0.0"]),
     # what is no number
     ("decay = { factor = nan }", ["decay.factor", "finite", "nan (float)"]),
@@ -365,7 +497,7 @@ REFUSED = [
     ),
     # the optimizer's kind
     ("optimizer = { learning_rate = 1.0 }", ["optimizer.kind is missing", "adadelta"]),
-    ('optimizer = { kind = "adam" }', ["optimizer.kind", "'adadelta', 'sgd'", "adam"]),
+    ('optimizer = { kind = "lion" }', ["optimizer.kind", "'adam', 'rmsprop'", "lion"]),
     ("optimizer = { kind = 1 }", ["optimizer.kind", "'adadelta', 'sgd'", "1"]),
     # the layers of dropout
     (
@@ -529,7 +661,11 @@ BAD_SETTINGS = [
     (["optimizer.rho.x=3"], ["optimizer.rho.x", "'rho' is no table"]),
     (["optimiser.rho=0.5"], ["'optimiser'", "did you mean 'optimizer'"]),
     (["optimizer.roh=0.5"], ["'optimizer.roh'", "did you mean 'rho'"]),
-    (["optimizer.kind=adam"], ["optimizer.kind", "'adadelta', 'sgd'", "'adam'"]),
+    (["optimizer.kind=lion"], ["optimizer.kind", "'adadelta', 'sgd'", "'lion'"]),
+    (
+        ["optimizer.kind=adam", "optimizer.epsilon_form=inside"],
+        ["optimizer.epsilon_form", "'outside' or 'hat'", "'inside'"],
+    ),
     (
         ["optimizer.kind=sgd", "optimizer.rho=0.5"],
         ["'optimizer.rho'", "learning_rate"],
@@ -567,7 +703,17 @@ values = st.one_of(
     st.sampled_from(
         [
             *("true", '"x"', "[]", "[[1]]", "{}", "{kind = 'sgd'}", "{kind = {}}"),
-            *("computed", "sgd", "07:32:00", "0xff", "{a.b = 1}", "nan", "'", '"""'),
+            *(
+                "computed",
+                "sgd",
+                "adam",
+                "07:32:00",
+                "0xff",
+                "{a.b = 1}",
+                "nan",
+                "'",
+                '"""',
+            ),
         ]
     ),
     st.text(max_size=12),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,10 @@ class Conditions:
             "command": self.command,
             **values,
         }
+
+    def with_threads(self, threads: int) -> Conditions:
+        """The same conditions with another number of threads."""
+        return replace(self, threads=threads)
 
     @property
     def thread_count(self) -> int:

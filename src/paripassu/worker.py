@@ -19,7 +19,9 @@ from paripassu import frameworks
 from paripassu.core import draws, files, networks, record
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe, validate
+from paripassu.evidence import prove
 from paripassu.run import Emit, Run, read_data
+from paripassu.trajectory import follow
 
 
 def main() -> int:
@@ -38,8 +40,10 @@ def main() -> int:
                 Run(request, emit).go()
             case "evaluate":
                 evaluate(request, emit)
-            case "trace":
-                trace(request)
+            case "prove":
+                prove(request, emit)
+            case "follow":
+                follow(request, emit)
             case "describe":
                 describe(request, emit)
     except UserError as error:
@@ -79,30 +83,6 @@ def evaluate(request: dict[str, Any], emit: Emit) -> None:
         test_count=len(prepared.test.labels),
         device=trainer.device,
     )
-
-
-def trace(request: dict[str, Any]) -> None:
-    """Write what a framework's twin computes in its first steps, for the proof."""
-    recipe = validate(request["recipe"])
-    network = networks.find(recipe.network)
-    _data, prepared = read_data(recipe, request["data"])
-    order = draws.batches(recipe, len(prepared.training.labels), 0)
-    steps = [
-        frameworks.TwinStep(
-            images=prepared.training.images[rows],
-            labels=prepared.training.labels[rows],
-            masks=draws.dropout_masks(network, recipe, len(rows), 0, step),
-        )
-        for step, rows in enumerate(order[: request["steps"]])
-    ]
-    arrays = frameworks.find(request["framework"]).trace(
-        recipe,
-        weights=draws.initial_weights(network, recipe),
-        steps=steps,
-        threads=int(request["threads"]),
-        device=str(request["device"]),
-    )
-    files.write_tensors(Path(request["out"]), arrays)
 
 
 def describe(request: dict[str, Any], emit: Emit) -> None:

@@ -13,7 +13,7 @@ Three patterns take the canonical layout, which is Keras's, to PyTorch's:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import einops
@@ -99,6 +99,15 @@ def hash_weights(weights: Mapping[str, npt.NDArray[Any]]) -> str:
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def hash_arrays(arrays: Iterable[npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
+    """SHA-256, uint8 `(32,)`, of dtypes, shapes and bytes of arrays in their order."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str} {array.shape}".encode())
+        digest.update(np.asarray(array, order="C").tobytes())
+    return np.frombuffer(digest.digest(), np.uint8)
 
 
 def check_weights(network: Network, weights: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -42,10 +42,54 @@ class Adadelta(Part):
 
 
 class SGD(Part):
-    """Stochastic gradient descent without momentum."""
+    """Stochastic gradient descent, with or without momentum and weight decay.
+
+    Forms of momentum m, of velocity v, gradient g, weight w and rate r:
+    "rate_outside", PyTorch's, is v = m v + g, w = w - r v; "rate_inside", Keras's, is
+    v = m v - r g, w = w + v. They part when the rate changes.
+
+    Forms of weight decay d, before that: "l2" is g = g + d w, "decoupled" is
+    w = w - r d w. They part when there is momentum.
+    """
 
     kind: Literal["sgd"]
     learning_rate: float = Field(0.01, gt=0, description="factor of the gradient")
+    momentum: float = Field(0.0, ge=0, lt=1, description="decay of the velocity")
+    momentum_form: Literal["rate_outside", "rate_inside"] = "rate_outside"
+    weight_decay: float = Field(0.0, ge=0, description="share of the weight")
+    weight_decay_form: Literal["l2", "decoupled"] = "l2"
+
+
+class Adam(Part):
+    """Adam (Kingma and Ba 2015), or AdamW (Loshchilov and Hutter 2019).
+
+    Forms of epsilon e: "outside", PyTorch's, divides by sqrt(mean square, corrected)
+    + e; "hat", Keras's, by sqrt(mean square) + e, and corrects the quotient. Forms of
+    weight decay are those of `SGD`.
+    """
+
+    kind: Literal["adam"]
+    learning_rate: float = Field(0.001, gt=0, description="factor of every update")
+    beta1: float = Field(0.9, ge=0, lt=1, description="decay of the mean gradient")
+    beta2: float = Field(0.999, ge=0, lt=1, description="decay of the mean square")
+    epsilon: float = Field(1e-8, gt=0, description="added to the square root")
+    epsilon_form: Literal["outside", "hat"] = "outside"
+    weight_decay: float = Field(0.0, ge=0, description="share of the weight")
+    weight_decay_form: Literal["l2", "decoupled"] = "l2"
+
+
+class RMSprop(Part):
+    """RMSprop (Tieleman and Hinton 2012), neither centred nor with momentum.
+
+    Forms of epsilon e: "outside", PyTorch's, divides by sqrt(mean square) + e;
+    "inside", Keras's, by sqrt(mean square + e).
+    """
+
+    kind: Literal["rmsprop"]
+    learning_rate: float = Field(0.001, gt=0, description="factor of every update")
+    rho: float = Field(0.9, ge=0, lt=1, description="decay of the mean square")
+    epsilon: float = Field(1e-7, gt=0, description="see the forms")
+    epsilon_form: Literal["outside", "inside"] = "outside"
 
 
 class Decay(Part):
@@ -91,9 +135,9 @@ class Recipe(Part):
     )
     normalization: Normalization = Normalization()
     initializer: Initializer = Initializer()
-    optimizer: Annotated[Adadelta | SGD, Field(discriminator="kind")] = Adadelta(
-        kind="adadelta"
-    )
+    optimizer: Annotated[
+        Adadelta | SGD | Adam | RMSprop, Field(discriminator="kind")
+    ] = Adadelta(kind="adadelta")
     decay: Decay = Decay()
 
     @model_validator(mode="after")
@@ -178,25 +222,49 @@ def _real_path(loc: Sequence[Any], table: Mapping[str, Any]) -> list[str]:
     """Drop the parts of pydantic's path that are no keys: names of union members."""
     path: list[str] = []
     here: Any = table
+    tagged = False
     for part in loc:
-        if isinstance(here, Mapping) and part in here:
+        if tagged:
+            tagged = False  # the kind: it has chosen among tables
+        elif isinstance(here, Mapping) and part in here:
             path.append(str(part))
             here = here[part]
+            tagged = len(_parts_at(path, table)) > 1
     return path or [str(part) for part in loc[:1]]
 
 
 def _known_keys(path: Sequence[str], table: Mapping[str, Any]) -> set[str]:
-    parts: dict[str, type[Part]] = {
-        "normalization": Normalization,
-        "initializer": Initializer,
-        "decay": Decay,
-    }
+    """The keys of the table at `path`; among several, of the kind that it names."""
+    return set(_chosen(_parts_at(path, table), path, table).model_fields)
+
+
+def _parts_at(path: Sequence[str], table: Mapping[str, Any]) -> list[type[Part]]:
+    """What the table at `path` may be; nothing if a value is there."""
     if not path:
-        return set(Recipe.model_fields)
-    if path[0] == "optimizer":
-        kind = table["optimizer"].get("kind")
-        return set((SGD if kind == "sgd" else Adadelta).model_fields)
-    return set(parts[path[0]].model_fields)
+        return [Recipe]
+    *outer, key = path
+    part = _chosen(_parts_at(outer, table), outer, table)
+    field = part.model_fields.get(key)
+    return _parts_of(field.annotation) if field else []
+
+
+def _parts_of(annotation: Any) -> list[type[Part]]:
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        return [annotation]
+    return [part for inner in get_args(annotation) for part in _parts_of(inner)]
+
+
+def _chosen(
+    parts: Sequence[type[Part]], path: Sequence[str], table: Mapping[str, Any]
+) -> type[Part]:
+    here: Any = table
+    for key in path:
+        here = here[key]
+    for part in parts:
+        field = part.model_fields.get("kind")
+        if field and here.get("kind") in get_args(field.annotation):
+            return part
+    return parts[0] if parts else Part
 
 
 def parse(text: str, where: str = "recipe") -> Recipe:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -105,6 +105,52 @@ class Trainer(Protocol):
         """The most accelerator memory held at once, where there is one."""
 
 
+class Twin(Protocol):
+    """A lesson taken step by step, under given weights, batches and masks.
+
+    Made by `twin.Twin(recipe, weights=..., threads=..., device=...)`, in the
+    recipe's precision. Arrays have canonical names and layouts, channels last.
+    All that a twin goes on from is in `state()`: it draws nothing itself.
+    """
+
+    def evaluate(self, images: npt.NDArray[np.float32]) -> Arrays:
+        """Layer -> what leaves it, dropout off, and the images as `input`."""
+
+    def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        """`(N, 28, 28)` in, `(N, classes)` out, as the lesson does it."""
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Take the learning rate of an epoch, counted from 0 upward."""
+
+    def learning_rates(self, length: int) -> npt.NDArray[np.float64]:
+        """The learning rate of every step of the recipe, `(epochs * length,)`.
+
+        As the lesson's schedule gives it, without training; the twin stays as
+        it is.
+        """
+
+    def step(self, step: TwinStep) -> Arrays:
+        """Train one step: `activation.<layer>`, `loss`, `gradient.<weight>`."""
+
+    def advance(self, step: TwinStep) -> float:
+        """Train one step, quickly: its loss."""
+
+    def state(self) -> Arrays:
+        """`weight.<weight>` and the optimizer's `slot.<weight>.<name>`."""
+
+    def load_state(
+        self,
+        state: Mapping[str, npt.NDArray[Any]],
+        *,
+        epoch: int,
+        step: int,
+    ) -> None:
+        """Go to the state before a step, counted from 0 over all epochs.
+
+        The state may come from another framework, in another precision.
+        """
+
+
 @dataclass(frozen=True)
 class Framework:
     """What can be said of a framework without importing it."""
@@ -149,24 +195,41 @@ class Framework:
         trainer: Trainer = module.Trainer(recipe, **options)
         return trainer
 
-    def trace(self, recipe: Recipe, **options: Any) -> Arrays:
-        """What the twin computes, step by step: named arrays, canonical layout.
+    def make_twin(self, recipe: Recipe, **options: Any) -> Twin:
+        """Build the recipe's network step by step: see `Twin`."""
+        module = importlib.import_module(f"{__name__}.{self.name}.twin")
+        twin: Twin = module.Twin(recipe, **options)
+        return twin
+
+    def trace(
+        self, recipe: Recipe, *, steps: Sequence[TwinStep], **options: Any
+    ) -> Arrays:
+        """What the twin computes in the first steps: named arrays.
 
         For step s, counted from 0: `s.activation.<layer>` as the layer leaves
         it, `s.loss`, `s.gradient.<weight>`, and `s.weight.<weight>` after the
         optimizer's step; and `logits` of the first images before all steps,
-        dropout off.
+        dropout off. All steps belong to the first epoch.
 
         Args:
             recipe: its precision is the one to compute in.
-            options: `weights` to start from, canonical; `steps`, a list of
-                `TwinStep`; `threads`; `device`.
+            steps: images, labels and masks of each.
+            options: `weights` to start from, canonical; `threads`; `device`.
         """
-        module = importlib.import_module(f"{__name__}.{self.name}.twin")
-        arrays: Arrays = module.trace(recipe, **options)
+        twin = self.make_twin(recipe, **options)
+        arrays: Arrays = {"logits": twin.logits(steps[0].images)}
+        for number, step in enumerate(steps):
+            found = twin.step(step)
+            found |= {
+                name: array
+                for name, array in twin.state().items()
+                if name.startswith("weight.")
+            }
+            arrays |= {f"{number}.{name}": x for name, x in found.items()}
         return arrays
 
 
+REFEREE = Framework("numpy", "NumPy", "numpy", ("numpy",))
 FRAMEWORKS = {
     framework.name: framework
     for framework in (
@@ -187,6 +250,8 @@ def find(name: str) -> Framework:
     Raises:
         UserError: there is none; the message lists those there are.
     """
+    if name == REFEREE.name:
+        return REFEREE
     if name not in FRAMEWORKS:
         raise UserError(
             f"no framework {name!r}; known: {', '.join(FRAMEWORKS)}."

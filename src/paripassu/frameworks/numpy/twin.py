@@ -6,7 +6,7 @@ backward, so a new network needs code here only if it has a new kind of layer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -29,57 +29,117 @@ Weights = Mapping[str, Floats]
 Masks = Mapping[str, Mask]
 
 
-def trace(
-    recipe: Recipe,
-    *,
-    weights: Mapping[str, npt.NDArray[Any]],
-    steps: Sequence[TwinStep],
-    threads: int,  # noqa: ARG001
-    device: str,  # noqa: ARG001
-) -> Arrays:
-    """What the network computes: see `paripassu.frameworks.Framework.trace`.
+class Twin:
+    """The referee, step by step: see `paripassu.frameworks.Twin`.
 
     Always in float64 and on the CPU, whatever the recipe's precision and the
     device: this is the yardstick. NumPy takes its threads from the environment.
-    All steps belong to the first epoch.
 
     Raises:
         UserError: `weights` are not those of the network, or not finite.
     """
-    network = networks.find(recipe.network)
-    check_weights(network, weights)
-    current: dict[str, Floats] = {
-        weight.name: np.asarray(weights[weight.name], np.float64)
-        for weight in network.weights
-    }
-    states: dict[str, State] = {name: {} for name in current}
-    outputs, _ = forward(network, recipe, current, steps[0].images, None)
-    arrays: Arrays = {"logits": outputs[network.layers[-1].name]}
-    for number, step in enumerate(steps):
-        outputs, memories = forward(
-            network, recipe, current, step.images, step.masks
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        weights: Mapping[str, npt.NDArray[Any]],
+        threads: int,  # noqa: ARG002
+        device: str,  # noqa: ARG002
+    ) -> None:
+        self.recipe = recipe
+        self.network = networks.find(recipe.network)
+        check_weights(self.network, weights)
+        self._weights: dict[str, Floats] = {
+            weight.name: np.asarray(weights[weight.name], np.float64)
+            for weight in self.network.weights
+        }
+        self._slots: dict[str, State] = {name: {} for name in self._weights}
+        self._epoch = self._finished = 0  # epochs, steps
+
+    def evaluate(self, images: npt.NDArray[Any]) -> Arrays:
+        """Layer -> what leaves it, dropout off."""
+        outputs, _ = forward(
+            self.network, self.recipe, self._weights, images, None
         )
-        logits = outputs[network.layers[-1].name]
-        loss, gradient = LOSSES[recipe.loss](logits, step.labels)
-        gradients = backward(network, gradient, memories)
-        rate = learning_rate(recipe, epoch=0, step=number)
-        for name, weight in current.items():
-            current[name], states[name] = update(
+        x = images.astype(np.float64).reshape(
+            len(images), *self.network.input_shape
+        )
+        return {"input": x, **outputs}
+
+    def logits(self, images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """`(N, h, w)` in, `(N, classes)` out; a thousand images at a time."""
+        parts = [
+            forward(self.network, self.recipe, self._weights, part, None)[0]
+            for part in np.split(images, range(1000, len(images), 1000))
+        ]
+        return np.concatenate([x[self.network.layers[-1].name] for x in parts])
+
+    def begin_epoch(self, epoch: int) -> None:
+        """The schedule counts from here."""
+        self._epoch = epoch
+
+    def learning_rates(self, length: int) -> Floats:
+        """The learning rate of every step of the recipe."""
+        return np.array(
+            [
+                learning_rate(self.recipe, epoch=number // length, step=number)
+                for number in range(self.recipe.epochs * length)
+            ]
+        )
+
+    def step(self, step: TwinStep) -> Arrays:
+        """Forward, backward and update: everything on the way."""
+        outputs, memories = forward(
+            self.network, self.recipe, self._weights, step.images, step.masks
+        )
+        logits = outputs[self.network.layers[-1].name]
+        loss, gradient = LOSSES[self.recipe.loss](logits, step.labels)
+        gradients = backward(self.network, gradient, memories)
+        rate = learning_rate(
+            self.recipe, epoch=self._epoch, step=self._finished
+        )
+        self._finished += 1
+        for name, weight in self._weights.items():
+            self._weights[name], self._slots[name] = update(
                 weight,
                 gradient=gradients[name],
-                state=states[name],
+                state=self._slots[name],
                 learning_rate=rate,
-                recipe=recipe,
+                step=self._finished,
+                recipe=self.recipe,
             )
-        arrays[f"{number}.loss"] = loss
-        for kind, named in (
-            ("activation", outputs),
-            ("gradient", gradients),
-            ("weight", current),
-        ):
-            for name, array in named.items():
-                arrays[f"{number}.{kind}.{name}"] = array
-    return arrays
+        return {
+            "loss": loss,
+            **{f"activation.{name}": x for name, x in outputs.items()},
+            **{f"gradient.{name}": x for name, x in gradients.items()},
+        }
+
+    def advance(self, step: TwinStep) -> float:
+        """A step, of which only the loss is told."""
+        return float(self.step(step)["loss"])
+
+    def state(self) -> Arrays:
+        """Weights and the optimizer's slots."""
+        state = {f"weight.{name}": x for name, x in self._weights.items()}
+        for name, slots in self._slots.items():
+            state |= {f"slot.{name}.{slot}": x for slot, x in slots.items()}
+        return state
+
+    def load_state(
+        self, state: Mapping[str, npt.NDArray[Any]], *, epoch: int, step: int
+    ) -> None:
+        """Go on from a state of any framework's."""
+        self._slots = {name: {} for name in self._weights}
+        for name, array in state.items():
+            kind, _, rest = name.partition(".")
+            exact = np.asarray(array, np.float64)
+            if kind == "weight":
+                self._weights[rest] = exact
+            elif kind == "slot":
+                weight, _, slot = rest.rpartition(".")
+                self._slots[weight][slot] = exact
+        self._epoch, self._finished = epoch, step
 
 
 def forward(

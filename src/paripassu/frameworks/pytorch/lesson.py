@@ -9,6 +9,7 @@ from torch import nn
 
 from paripassu.core import datasets, draws, files, layout, networks
 from paripassu.core.recipe import load
+from paripassu.frameworks.pytorch import optimizers
 
 # %% [markdown]
 # ## Recipe
@@ -87,13 +88,11 @@ cross_entropy = nn.CrossEntropyLoss()
 
 # %%
 def make_optimizer(network, recipe):
-    chosen = recipe.optimizer
-    parameters, rate = network.parameters(), chosen.learning_rate
-    if chosen.kind == "sgd":
-        return torch.optim.SGD(parameters, lr=rate)
-    return torch.optim.Adadelta(
-        parameters, rate, rho=chosen.rho, eps=chosen.epsilon
-    )
+    chosen, parameters = recipe.optimizer, network.parameters()
+    if chosen.kind != "adadelta":
+        return optimizers.make(parameters, chosen)
+    rate, rho, epsilon = chosen.learning_rate, chosen.rho, chosen.epsilon
+    return torch.optim.Adadelta(parameters, lr=rate, rho=rho, eps=epsilon)
 
 
 def make_schedule(optimizer, recipe):
@@ -160,10 +159,10 @@ def to_common(state):
     return layout.to_canonical(networks.ARTICLE, arrays, LAYOUTS)
 
 
-def from_common(network, weights):
+def from_common(weights):
     state = layout.from_canonical(networks.ARTICLE, weights, LAYOUTS)
     state = {k.replace("kernel", "weight"): v for k, v in state.items()}
-    network.load_state_dict({k: torch.from_numpy(v) for k, v in state.items()})
+    return {name: torch.from_numpy(array) for name, array in state.items()}
 
 
 # %% [markdown]
@@ -192,7 +191,8 @@ if __name__ == "__main__":
     test = to_tensors(data.test, **place)
     torch.manual_seed(recipe.seed)
     network = make_network(recipe, **place)
-    from_common(network, draws.initial_weights(networks.ARTICLE, recipe))
+    weights = draws.initial_weights(networks.ARTICLE, recipe)
+    network.load_state_dict(from_common(weights))
     optimizer = make_optimizer(network, recipe)
     schedule = make_schedule(optimizer, recipe)
     for epoch in range(recipe.epochs):

@@ -49,7 +49,7 @@ class Trainer:
         if device == "cpu":
             self.place["device"] = "cpu"
         self.network = lesson.make_network(recipe, **self.place)
-        lesson.from_common(self.network, dict(weights))
+        self.network.load_state_dict(lesson.from_common(dict(weights)))
         self.optimizer = lesson.make_optimizer(self.network, recipe)
         self.schedule = lesson.make_schedule(self.optimizer, recipe)
         self._tensors: list[
@@ -165,8 +165,8 @@ class Trainer:
         return state
 
     def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        weights = _under("weights.", state)
-        lesson.from_common(self.network, weights)
+        weights = lesson.from_common(_under("weights.", state))
+        self.network.load_state_dict(weights)
         slots: dict[int, dict[str, torch.Tensor]] = {}
         for name, array in _under("optimizer.", state).items():
             index, key = name.split(".")

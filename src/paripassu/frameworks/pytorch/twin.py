@@ -1,4 +1,4 @@
-"""The PyTorch lesson taken step by step, under given weights, images and masks.
+"""The PyTorch lesson taken step by step: see `paripassu.frameworks.Twin`.
 
 It uses the lesson's network, loss and optimizer and defines no layer itself:
 hooks read what each layer computes, and put the given masks in dropout's place.
@@ -6,9 +6,11 @@ hooks read what each layer computes, and put the given masks in dropout's place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
@@ -20,74 +22,219 @@ from paripassu.frameworks import Arrays, TwinStep
 from paripassu.frameworks.pytorch import lesson
 from paripassu.frameworks.pytorch.trainer import Trainer
 
+# The optimizers' own names of what they keep, and the referee's.
+SLOTS = {
+    "square_avg": "square_gradient",
+    "acc_delta": "square_update",
+    "momentum_buffer": "velocity",
+    "exp_avg": "mean_gradient",
+    "exp_avg_sq": "square_gradient",
+}
+Override = Callable[[nn.Module, Tensor], Tensor]
 
-def trace(
-    recipe: Recipe,
-    *,
-    weights: Mapping[str, npt.NDArray[Any]],
-    steps: Sequence[TwinStep],
-    threads: int,
-    device: str,
-) -> Arrays:
-    """What the network computes: see `paripassu.frameworks.Framework.trace`."""
-    trainer = Trainer(recipe, weights=weights, threads=threads, device=device)
-    network, optimizer = trainer.network, trainer.optimizer
-    arrays: Arrays = {"logits": trainer.logits(steps[0].images)}
-    network.train()
-    for number, step in enumerate(steps):
-        images, labels = lesson.to_tensors(step, **trainer.place)
-        outputs: dict[str, Tensor] = {}
-        hooks = [
-            module.register_forward_hook(_read(name, outputs, step.masks))
-            for name, module in network.named_children()
-        ]
-        loss = lesson.cross_entropy(network(images), labels)
-        for hook in hooks:
-            hook.remove()
+
+class Twin:
+    """The lesson's network; `overrides` and `loss` are for seeded faults."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        weights: Mapping[str, npt.NDArray[Any]],
+        threads: int,
+        device: str,
+    ) -> None:
+        self.recipe = recipe
+        self.trainer = Trainer(
+            recipe, weights=weights, threads=threads, device=device
+        )
+        self.network = self.trainer.network
+        self.loss: Callable[[Tensor, Tensor], Tensor] = lesson.cross_entropy
+        self.overrides: dict[str, Override] = {}
+        self.rates: dict[str, float] = {}
+        self.masks: Mapping[str, npt.NDArray[np.bool_]] = {}
+        self._outputs: dict[str, Tensor] | None = None
+        self._epoch = 0
+        for name, module in self.network.named_children():
+            if isinstance(module, nn.Dropout):
+                self.overrides[name] = self._given_mask(name)
+                # Its own draw would cost time and be thrown away.
+                self.rates[name], module.p = module.p, 0.0
+            module.register_forward_hook(self._hook(name))
+
+    def evaluate(self, images: npt.NDArray[np.float32]) -> Arrays:
+        self._outputs = {}
+        self.network.eval()
+        with torch.inference_mode():
+            x = torch.from_numpy(images).unsqueeze(1).to(**self.trainer.place)
+            self.network(x)
+        return {"input": _channels_last(x), **self._take_outputs()}
+
+    def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        return self.trainer.logits(images)
+
+    def begin_epoch(self, epoch: int) -> None:
+        while self._epoch < epoch:
+            self._epoch += 1
+            if self.recipe.decay.unit == "epoch":
+                self.trainer.schedule.step()
+
+    def learning_rates(self, length: int) -> npt.NDArray[np.float64]:
+        optimizer = lesson.make_optimizer(self.network, self.recipe)
+        schedule = lesson.make_schedule(optimizer, self.recipe)
+        per_step = self.recipe.decay.unit == "step"
+        rates = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # no step of the optimizer is made
+            for _ in range(self.recipe.epochs):
+                for _ in range(length):
+                    rates.append(optimizer.param_groups[0]["lr"])
+                    if per_step:
+                        schedule.step()
+                if not per_step:
+                    schedule.step()
+        return np.array(rates)
+
+    def step(self, step: TwinStep) -> Arrays:
+        self._outputs = {}
+        loss = self._step(step)
+        gradients = {n: p.grad for n, p in self.network.named_parameters()}
+        return {
+            "loss": loss.numpy(force=True).copy(),
+            **_prefixed("activation.", self._take_outputs()),
+            **_prefixed("gradient.", lesson.to_common(gradients)),
+        }
+
+    def advance(self, step: TwinStep) -> float:
+        return float(self._step(step))
+
+    def _step(self, step: TwinStep) -> Tensor:
+        self.masks = step.masks
+        images, labels = lesson.to_tensors(step, **self.trainer.place)
+        optimizer = self.trainer.optimizer
+        self.network.train()
+        loss = self.loss(self.network(images), labels)
         optimizer.zero_grad()
         loss.backward()
-        gradients = {name: p.grad for name, p in network.named_parameters()}
         optimizer.step()
-        if recipe.decay.unit == "step":
-            trainer.schedule.step()
-        arrays[f"{number}.loss"] = loss.numpy(force=True).copy()
-        for name, output in outputs.items():
-            array = _canonical(recipe, name, output.numpy(force=True))
-            arrays[f"{number}.activation.{name}"] = array
-        for name, array in lesson.to_common(gradients).items():
-            arrays[f"{number}.gradient.{name}"] = array
-        for name, array in lesson.to_common(network.state_dict()).items():
-            arrays[f"{number}.weight.{name}"] = array
-    return arrays
+        if self.recipe.decay.unit == "step":
+            self.trainer.schedule.step()
+        return loss.detach()
 
+    def state(self) -> Arrays:
+        slots: dict[str, dict[str, Tensor]] = {}
+        for name, parameter in self.network.named_parameters():
+            kept = self.trainer.optimizer.state.get(parameter, {})
+            for own, value in kept.items():
+                if own in SLOTS:
+                    slots.setdefault(SLOTS[own], {})[name] = value
+        state = _prefixed("weight.", self.trainer.weights())
+        for slot, tensors in slots.items():
+            for name, array in lesson.to_common(tensors).items():
+                state[f"slot.{name}.{slot}"] = array
+        return state
 
-def _read(
-    name: str, outputs: dict[str, Tensor], masks: Mapping[str, npt.NDArray[Any]]
-) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-    def hook(
-        module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
-    ) -> Tensor:
-        if isinstance(module, nn.Dropout):
-            (x,) = inputs
-            mask = torch.from_numpy(masks[name]).to(x.device)
+    def load_state(
+        self,
+        state: Mapping[str, npt.NDArray[Any]],
+        *,
+        epoch: int,
+        step: int,
+    ) -> None:
+        weights = lesson.from_common(_under("weight.", state))
+        self.network.load_state_dict(weights)
+        optimizer = lesson.make_optimizer(self.network, self.recipe)
+        self.trainer.optimizer = optimizer
+        self.trainer.schedule = lesson.make_schedule(optimizer, self.recipe)
+        slots: dict[str, dict[str, Any]] = {}
+        for name, array in _under("slot.", state).items():
+            weight, _, slot = name.rpartition(".")
+            slots.setdefault(slot, {})[weight] = array
+        parameters = dict(self.network.named_parameters())
+        for own, slot in SLOTS.items():
+            if slot not in slots or own not in _slots_of(optimizer):
+                continue
+            moved = lesson.from_common(slots[slot])
+            for name, parameter in parameters.items():
+                kept = optimizer.state[parameter]
+                kept[own] = moved[name].to(parameter)
+                kept["step"] = torch.tensor(float(step))
+        finished = epoch if self.recipe.decay.unit == "epoch" else step
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # no step was made before
+            for _ in range(finished):
+                self.trainer.schedule.step()
+        self._epoch = epoch
+
+    def _hook(
+        self, name: str
+    ) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+        def hook(
+            module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
+        ) -> Tensor:
+            if name in self.overrides:
+                output = self.overrides[name](module, *inputs)
+            if self._outputs is not None:
+                self._outputs[name] = output
+            return output
+
+        return hook
+
+    def _given_mask(self, name: str) -> Override:
+        def masked(module: nn.Module, x: Tensor) -> Tensor:
+            if not module.training:
+                return x
+            mask = torch.from_numpy(self.masks[name]).to(x.device)
             if mask.ndim == 4:
                 mask = mask.permute(0, 3, 1, 2)  # (N, h, w, c) -> (N, c, h, w)
-            output = x * mask / (1 - module.p)
-        outputs[name] = output
-        return output
+            return x * mask / (1 - self.rates[name])
 
-    return hook
+        return masked
+
+    def _take_outputs(self) -> Arrays:
+        """The activations with their axes as on the score sheet."""
+        outputs, self._outputs = self._outputs or {}, None
+        layers = networks.find(self.recipe.network).layers
+        found = {}
+        for before, layer in zip((None, *layers), layers, strict=False):
+            if layer.kind == "flatten" and before:
+                h, w, c = before.output_shape
+                found[layer.name] = relayout(
+                    outputs[layer.name].numpy(force=True),
+                    "n (c h w) -> n (h w c)",
+                    **{"h": h, "w": w, "c": c},
+                )
+            else:
+                found[layer.name] = _channels_last(outputs[layer.name])
+        return found
 
 
-def _canonical(
-    recipe: Recipe, name: str, activation: npt.NDArray[Any]
-) -> npt.NDArray[Any]:
-    """An activation of PyTorch's with its axes as on the score sheet."""
-    layers = networks.find(recipe.network).layers
-    position = [layer.name for layer in layers].index(name)
-    if activation.ndim == 4:
-        return relayout(activation, "n c h w -> n h w c")
-    if layers[position].kind == "flatten":
-        h, w, c = layers[position - 1].output_shape
-        return relayout(activation, "n (c h w) -> n (h w c)", h=h, w=w, c=c)
-    return activation.copy()
+def _slots_of(optimizer: torch.optim.Optimizer) -> tuple[str, ...]:
+    if isinstance(optimizer, torch.optim.Adadelta):
+        return ("square_avg", "acc_delta")
+    if isinstance(optimizer, torch.optim.RMSprop):
+        return ("square_avg",)
+    if isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
+        return ("exp_avg", "exp_avg_sq")
+    return ("momentum_buffer",)
+
+
+def _channels_last(tensor: Tensor) -> npt.NDArray[Any]:
+    array = tensor.numpy(force=True)
+    if array.ndim == 4:
+        return relayout(array, "n c h w -> n h w c")
+    return array.copy()
+
+
+def _prefixed(prefix: str, arrays: Arrays) -> Arrays:
+    return {prefix + name: array for name, array in arrays.items()}
+
+
+def _under(
+    prefix: str, arrays: Mapping[str, npt.NDArray[Any]]
+) -> dict[str, npt.NDArray[Any]]:
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }

@@ -12,6 +12,7 @@ from keras import layers
 
 from paripassu.core import datasets, draws, files, layout, networks
 from paripassu.core.recipe import load
+from paripassu.frameworks.tensorflow import optimizers
 
 # %% [markdown]
 # ## Recipe
@@ -94,11 +95,9 @@ def make_optimizer(recipe):
     chosen, decay = recipe.optimizer, recipe.decay
     rate = chosen.learning_rate
     if decay.unit == "step":
-        rate = keras.optimizers.schedules.ExponentialDecay(
-            rate, decay.interval, decay.factor
-        )
-    if chosen.kind == "sgd":
-        return keras.optimizers.SGD(rate)
+        rate = optimizers.ExponentialDecay(rate, decay.interval, decay.factor)
+    if chosen.kind != "adadelta":
+        return optimizers.make(chosen, rate)
     return keras.optimizers.Adadelta(rate, chosen.rho, chosen.epsilon)
 
 

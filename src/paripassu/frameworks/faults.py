@@ -1,0 +1,346 @@
+"""Seeded faults: each must turn the proof red, at its rung and its place.
+
+A fault is put into one framework while the others stay as they are. Some change
+what the framework is given, and are written here; the others change what it
+computes, and are written in its own words, in `frameworks/<name>/faults.py`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from paripassu.core import draws, networks
+from paripassu.core.errors import UserError
+from paripassu.core.recipe import Recipe
+from paripassu.frameworks import Arrays, Twin, TwinStep
+
+Batches = list[Any]
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One mistake that people make, and where the proof must find it.
+
+    `quantity` is what the first divergence must name: a quantity, or its first
+    word where the fault has no one place.
+    """
+
+    name: str
+    summary: str
+    rung: int
+    quantity: str
+    step: Callable[[TwinStep], TwinStep] = _same
+    recipe: Callable[[Recipe], Recipe] = _same
+    weights: Callable[[Arrays], Arrays] = _same
+    batches: Callable[[Batches], Batches] = _same
+    native: bool = False
+
+    def put_into(self, framework: str, twin: Twin) -> None:
+        """Do the part that a framework does in its own words."""
+        if self.native:
+            module = importlib.import_module(
+                f"paripassu.frameworks.{framework}.faults"
+            )
+            known: Mapping[str, Callable[[Twin], None]] = module.NATIVE
+            known[self.name](twin)
+
+
+HEALTHY = Fault("healthy", "nothing is wrong", 0, "")
+
+
+def _optimizer(**constants: float) -> Callable[[Recipe], Recipe]:
+    def change(recipe: Recipe) -> Recipe:
+        known = {
+            key: value
+            for key, value in constants.items()
+            if key in type(recipe.optimizer).model_fields
+        }
+        return recipe.changed(
+            optimizer={**recipe.optimizer.model_dump(), **known}
+        )
+
+    return change
+
+
+def _own_initializer(recipe: Recipe) -> Callable[[Arrays], Arrays]:
+    def change(_weights: Arrays) -> Arrays:
+        return dict(
+            draws.initial_weights(networks.find(recipe.network), recipe)
+        )
+
+    return change
+
+
+def _unshuffled(batches: Batches) -> Batches:
+    rows = np.sort(np.concatenate(batches))
+    ends = np.cumsum([len(batch) for batch in batches])[:-1]
+    return np.split(rows, ends)
+
+
+def _without_short_batch(batches: Batches) -> Batches:
+    return [x for x in batches if len(x) == len(batches[0])]
+
+
+def _shifted_labels(step: TwinStep) -> TwinStep:
+    return replace(step, labels=np.roll(step.labels, 1))
+
+
+def _normalised_twice(step: TwinStep) -> TwinStep:
+    images = (step.images - np.float32(0.1307)) / np.float32(0.3081)
+    return replace(step, images=images)
+
+
+def _transposed_images(step: TwinStep) -> TwinStep:
+    images = np.ascontiguousarray(step.images.transpose(0, 2, 1))
+    return replace(step, images=images)
+
+
+def _inverted_masks(step: TwinStep) -> TwinStep:
+    return replace(step, masks={k: ~v for k, v in step.masks.items()})
+
+
+def _decay_per_step(recipe: Recipe) -> Recipe:
+    unit = "epoch" if recipe.decay.unit == "step" else "step"
+    return recipe.changed(decay={**recipe.decay.model_dump(), "unit": unit})
+
+
+def _other_dropout(recipe: Recipe) -> Recipe:
+    rates = {name: 0.5 - rate / 2 for name, rate in recipe.dropout.items()}
+    return recipe.changed(dropout=rates)
+
+
+FAULTS = {
+    fault.name: fault
+    for fault in (
+        Fault(
+            "own-initializer",
+            "initial weights are PyTorch's default, fan-in uniform",
+            0,
+            "draws weight",
+            weights=_own_initializer(
+                Recipe(
+                    initializer={  # type: ignore[arg-type]
+                        "kernel": "fan_in_uniform",
+                        "bias": "fan_in_uniform",
+                    }
+                )
+            ),
+        ),
+        Fault(
+            "no-shuffling",
+            "images come in the order of the file in every epoch",
+            0,
+            "draws order",
+            batches=_unshuffled,
+        ),
+        Fault(
+            "short-batch-dropped",
+            "the last, short batch of an epoch is left out",
+            0,
+            "draws order",
+            batches=_without_short_batch,
+        ),
+        Fault(
+            "masks-inverted",
+            "dropout masks say what to drop, not what to keep",
+            0,
+            "draws masks",
+            step=_inverted_masks,
+        ),
+        Fault(
+            "labels-shifted",
+            "each image has the label of the one before it",
+            0,
+            "draws labels",
+            step=_shifted_labels,
+        ),
+        Fault(
+            "normalised-twice",
+            "inputs are normalised, and normalised again",
+            0,
+            "draws images",
+            step=_normalised_twice,
+        ),
+        Fault(
+            "images-transposed",
+            "height and width of the images are exchanged",
+            0,
+            "draws images",
+            step=_transposed_images,
+        ),
+        Fault(
+            "dropout-in-evaluation",
+            "dropout stays on when the network is evaluated",
+            1,
+            "evaluation dropout1",
+            native=True,
+        ),
+        Fault(
+            "dropout-unscaled",
+            "what dropout keeps is not divided by 1 - rate",
+            1,
+            "activation dropout1",
+            native=True,
+        ),
+        Fault(
+            "dropout-rate",
+            "dropout has another rate",
+            1,
+            "activation dropout1",
+            recipe=_other_dropout,
+        ),
+        Fault(
+            "flatten-order",
+            "images are flattened channels first, or last, unlike the kernel",
+            1,
+            "evaluation flatten",
+            native=True,
+        ),
+        Fault(
+            "padding",
+            "a convolution pads its input and cuts its output to the same size",
+            1,
+            "evaluation conv2",
+            native=True,
+        ),
+        Fault(
+            "kernel-transposed",
+            "height and width of a convolution's kernel are exchanged",
+            1,
+            "evaluation conv2",
+            native=True,
+        ),
+        Fault(
+            "kernel-flipped",
+            "a convolution turns its kernel around, as in mathematics",
+            1,
+            "evaluation conv1",
+            native=True,
+        ),
+        Fault(
+            "average-pool",
+            "pooling takes the mean, not the maximum",
+            1,
+            "evaluation pool",
+            native=True,
+        ),
+        Fault(
+            "leaky-relu",
+            "a ReLU lets a hundredth of what is negative through",
+            1,
+            "evaluation relu1",
+            native=True,
+        ),
+        Fault(
+            "missing-relu",
+            "the activation of a dense layer is forgotten",
+            1,
+            "evaluation relu3",
+            native=True,
+        ),
+        Fault(
+            "reduced-precision",
+            "one layer computes with fewer digits than the others",
+            1,
+            "evaluation conv2",
+            native=True,
+        ),
+        Fault(
+            "softmax-twice",
+            "the loss takes probabilities for logits",
+            2,
+            "loss",
+            native=True,
+        ),
+        Fault(
+            "summed-loss",
+            "the loss is the sum over the batch, not its mean",
+            2,
+            "loss",
+            native=True,
+        ),
+        Fault(
+            "swapped-bias",
+            "a layer adds its biases to the wrong channels",
+            2,
+            "gradient conv2.bias",
+            native=True,
+        ),
+        Fault(
+            "frozen-kernel",
+            "no gradient reaches the kernel of a layer",
+            2,
+            "gradient conv1.kernel",
+            native=True,
+        ),
+        Fault(
+            "epsilon",
+            "epsilon is 1e-7, Keras's default, instead of the recipe's",
+            3,
+            "slot",
+            recipe=_optimizer(epsilon=1e-7),
+        ),
+        Fault(
+            "rho",
+            "rho is 0.95, Keras's default, instead of the recipe's",
+            3,
+            "slot",
+            recipe=_optimizer(rho=0.95),
+        ),
+        Fault(
+            "learning-rate",
+            "the learning rate is 0.001, Keras's default, not the recipe's",
+            3,
+            "weight",
+            recipe=_optimizer(learning_rate=0.001),
+        ),
+        Fault(
+            "weight-decay",
+            "the optimizer shrinks the weights, which the recipe does not say",
+            3,
+            "",
+            native=True,
+        ),
+        Fault(
+            "decay-per-step",
+            "the learning rate decays per batch instead of per epoch",
+            4,
+            "rate",
+            recipe=_decay_per_step,
+        ),
+        Fault(
+            "gradients-accumulate",
+            "gradients are not cleared between steps",
+            5,
+            "",
+            native=True,
+        ),
+        Fault(
+            "optimizer-reset",
+            "the optimizer forgets its state after every step",
+            5,
+            "slot",
+            native=True,
+        ),
+    )
+}
+
+
+def find_fault(name: str) -> Fault:
+    """The fault of that name.
+
+    Raises:
+        UserError: there is none; the message lists those there are.
+    """
+    if name not in FAULTS:
+        raise UserError(f"no fault {name!r}; known: {', '.join(FAULTS)}.")
+    return FAULTS[name]

@@ -1,0 +1,118 @@
+"""Seeded faults in PyTorch's own words: see `paripassu.frameworks.faults`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from paripassu.frameworks.pytorch import lesson
+from paripassu.frameworks.pytorch.twin import Twin
+
+
+def _dropout_in_evaluation(twin: Twin) -> None:
+    given = twin.overrides["dropout1"]
+
+    def dropout(module: nn.Module, x: Tensor) -> Tensor:
+        if module.training:
+            return given(module, x)
+        return F.dropout(x, twin.rates["dropout1"], training=True)
+
+    twin.overrides["dropout1"] = dropout
+
+
+def _dropout_unscaled(twin: Twin) -> None:
+    given = twin.overrides["dropout1"]
+
+    def dropout(module: nn.Module, x: Tensor) -> Tensor:
+        scale = 1 - twin.rates["dropout1"] if module.training else 1
+        return given(module, x) * scale
+
+    twin.overrides["dropout1"] = dropout
+
+
+def _padding(conv: Any, x: Tensor) -> Tensor:
+    padded = F.conv2d(F.pad(x, (1, 1, 1, 1)), conv.weight, conv.bias)
+    return padded[..., :-2, :-2]
+
+
+def _kernel_transposed(conv: Any, x: Tensor) -> Tensor:
+    return F.conv2d(x, conv.weight.transpose(2, 3), conv.bias)
+
+
+def _kernel_flipped(conv: Any, x: Tensor) -> Tensor:
+    return F.conv2d(x, conv.weight.flip(2, 3), conv.bias)
+
+
+def _swapped_bias(conv: Any, x: Tensor) -> Tensor:
+    return F.conv2d(x, conv.weight, conv.bias.flip(0))
+
+
+def _frozen_kernel(conv: Any, x: Tensor) -> Tensor:
+    frozen = conv.weight.detach() + 0 * conv.weight
+    return F.conv2d(x, frozen, conv.bias)
+
+
+def _reduced_precision(conv: Any, x: Tensor) -> Tensor:
+    less = torch.float32 if x.dtype == torch.float64 else torch.bfloat16
+    weight, bias = conv.weight.to(less), conv.bias.to(less)
+    return F.conv2d(x.to(less), weight, bias).to(x.dtype)
+
+
+def _override(
+    layer: str, function: Callable[[Any, Tensor], Tensor]
+) -> Callable[[Twin], None]:
+    def put(twin: Twin) -> None:
+        twin.overrides[layer] = function
+
+    return put
+
+
+def _softmax_twice(twin: Twin) -> None:
+    twin.loss = lambda logits, labels: lesson.cross_entropy(
+        logits.softmax(1), labels
+    )
+
+
+def _summed_loss(twin: Twin) -> None:
+    twin.loss = nn.CrossEntropyLoss(reduction="sum")
+
+
+def _weight_decay(twin: Twin) -> None:
+    for group in twin.trainer.optimizer.param_groups:
+        group["weight_decay"] = 1e-4
+
+
+def _gradients_accumulate(twin: Twin) -> None:
+    twin.trainer.optimizer.zero_grad = lambda *_, **__: None
+
+
+def _optimizer_reset(twin: Twin) -> None:
+    optimizer = twin.trainer.optimizer
+    optimizer.register_step_pre_hook(lambda *_: optimizer.state.clear())
+
+
+NATIVE: dict[str, Callable[[Twin], None]] = {
+    "dropout-in-evaluation": _dropout_in_evaluation,
+    "dropout-unscaled": _dropout_unscaled,
+    "flatten-order": _override(
+        "flatten", lambda _, x: x.permute(0, 2, 3, 1).flatten(1)
+    ),
+    "padding": _override("conv2", _padding),
+    "kernel-transposed": _override("conv2", _kernel_transposed),
+    "kernel-flipped": _override("conv1", _kernel_flipped),
+    "average-pool": _override("pool", lambda _, x: F.avg_pool2d(x, 2)),
+    "leaky-relu": _override("relu1", lambda _, x: F.leaky_relu(x, 0.01)),
+    "missing-relu": _override("relu3", lambda _, x: x),
+    "reduced-precision": _override("conv2", _reduced_precision),
+    "softmax-twice": _softmax_twice,
+    "summed-loss": _summed_loss,
+    "swapped-bias": _override("conv2", _swapped_bias),
+    "frozen-kernel": _override("conv1", _frozen_kernel),
+    "weight-decay": _weight_decay,
+    "gradients-accumulate": _gradients_accumulate,
+    "optimizer-reset": _optimizer_reset,
+}

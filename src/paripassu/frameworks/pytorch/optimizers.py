@@ -1,0 +1,177 @@
+"""The optimizers of a recipe: PyTorch's own where they have the wanted form.
+
+PyTorch's `SGD` multiplies the velocity by the rate; its `Adam` adds epsilon
+after the mean square is corrected, its `RMSprop` outside the square root; all
+but `AdamW` have weight decay in the gradient. The other forms, Keras's, are
+subclasses here: they keep the same state under the same names, and take another
+step with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paripassu.core import recipe
+
+Parameters = Iterable[nn.Parameter]
+
+
+def make(
+    parameters: Parameters,
+    chosen: recipe.Adadelta | recipe.SGD | recipe.Adam | recipe.RMSprop,
+) -> torch.optim.Optimizer:
+    """The optimizer that a recipe has chosen, in its form."""
+    rate = chosen.learning_rate
+    if isinstance(chosen, recipe.Adadelta):
+        return torch.optim.Adadelta(
+            parameters, rate, rho=chosen.rho, eps=chosen.epsilon
+        )
+    if isinstance(chosen, recipe.RMSprop):
+        inside = chosen.epsilon_form == "inside"
+        rmsprop = RMSpropInside if inside else torch.optim.RMSprop
+        return rmsprop(parameters, rate, alpha=chosen.rho, eps=chosen.epsilon)
+    decay = chosen.weight_decay
+    decoupled = decay > 0 and chosen.weight_decay_form == "decoupled"
+    if isinstance(chosen, recipe.Adam):
+        betas, epsilon = (chosen.beta1, chosen.beta2), chosen.epsilon
+        if chosen.epsilon_form == "hat":
+            return AdamHat(
+                parameters, rate, betas, epsilon, decay, decoupled=decoupled
+            )
+        adam = torch.optim.AdamW if decoupled else torch.optim.Adam
+        return adam(parameters, rate, betas, epsilon, decay)
+    inside = chosen.momentum > 0 and chosen.momentum_form == "rate_inside"
+    if inside or decoupled:
+        return SGD(
+            parameters,
+            rate,
+            chosen.momentum,
+            decay,
+            rate_inside=inside,
+            decoupled=decoupled,
+        )
+    return torch.optim.SGD(
+        parameters, rate, chosen.momentum, weight_decay=decay
+    )
+
+
+class SGD(torch.optim.SGD):
+    """`torch.optim.SGD` with Keras's forms of momentum and of weight decay."""
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        *,
+        rate_inside: bool,
+        decoupled: bool,
+    ) -> None:
+        super().__init__(parameters, lr, momentum, weight_decay=weight_decay)
+        self.rate_inside, self.decoupled = rate_inside, decoupled
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Update every parameter that has a gradient."""
+        loss = _loss(closure)
+        for group, parameter, gradient in _gradients(self, self.decoupled):
+            rate, momentum = group["lr"], group["momentum"]
+            if momentum == 0:
+                parameter.sub_(gradient, alpha=rate)
+                continue
+            state = self.state[parameter]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+            velocity = state["momentum_buffer"].mul_(momentum)
+            if self.rate_inside:
+                parameter.add_(velocity.sub_(gradient, alpha=rate))
+            else:
+                parameter.sub_(velocity.add_(gradient), alpha=rate)
+        return loss
+
+
+class AdamHat(torch.optim.Adam):
+    """`torch.optim.Adam` with Keras's epsilon, before the correction."""
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float,
+        *,
+        decoupled: bool,
+    ) -> None:
+        super().__init__(parameters, lr, betas, eps, weight_decay)
+        self.decoupled = decoupled
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Update every parameter that has a gradient."""
+        loss = _loss(closure)
+        for group, parameter, gradient in _gradients(self, self.decoupled):
+            beta1, beta2 = group["betas"]
+            state = self.state[parameter]
+            if not state:
+                state["step"] = torch.tensor(0.0)
+                state["exp_avg"] = torch.zeros_like(parameter)
+                state["exp_avg_sq"] = torch.zeros_like(parameter)
+            state["step"] += 1
+            mean, square = state["exp_avg"], state["exp_avg_sq"]
+            mean.lerp_(gradient, 1 - beta1)
+            square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+            step = state["step"].item()
+            rate = group["lr"] * math.sqrt(1 - beta2**step) / (1 - beta1**step)
+            root = square.sqrt().add_(group["eps"])
+            parameter.addcdiv_(mean, root, value=-rate)
+        return loss
+
+
+class RMSpropInside(torch.optim.RMSprop):
+    """`torch.optim.RMSprop` with Keras's epsilon, inside the square root."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Update every parameter that has a gradient."""
+        loss = _loss(closure)
+        for group, parameter, gradient in _gradients(self):
+            rho = group["alpha"]
+            state = self.state[parameter]
+            if not state:
+                state["step"] = torch.tensor(0.0)  # the base class wants it
+                state["square_avg"] = torch.zeros_like(parameter)
+            state["step"] += 1
+            square = state["square_avg"].mul_(rho)
+            square.addcmul_(gradient, gradient, value=1 - rho)
+            root = square.add(group["eps"]).sqrt_()
+            parameter.addcdiv_(gradient, root, value=-group["lr"])
+        return loss
+
+
+def _loss(closure: Any) -> Any:
+    with torch.enable_grad():
+        return closure() if closure else None
+
+
+def _gradients(
+    optimizer: torch.optim.Optimizer, decoupled: bool = False
+) -> Iterator[tuple[dict[str, Any], Tensor, Tensor]]:
+    """Groups, parameters and gradients, weight decay done."""
+    for group in optimizer.param_groups:
+        decay = group["weight_decay"]
+        for parameter in group["params"]:
+            gradient = parameter.grad
+            if gradient is None:
+                continue
+            if decoupled:
+                parameter.mul_(1 - group["lr"] * decay)
+            elif decay:
+                gradient = gradient.add(parameter, alpha=decay)
+            yield group, parameter, gradient

@@ -1,0 +1,163 @@
+"""The optimizers of a recipe: Keras's own where they have the wanted form.
+
+Keras's `SGD` multiplies each gradient by the rate before the velocity takes it
+up; its `Adam` adds epsilon before the mean square is corrected, its `RMSprop`
+inside the square root; every `weight_decay` goes past the gradient. The other
+forms, PyTorch's, are subclasses here: they keep the same state under the same
+names, and take another step with it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from paripassu.core import recipe
+
+
+def make(
+    chosen: recipe.Adadelta | recipe.SGD | recipe.Adam | recipe.RMSprop,
+    rate: Any,
+) -> Any:
+    """The optimizer that a recipe has chosen, in its form.
+
+    Args:
+        chosen: the kind, its constants and forms.
+        rate: the learning rate, or a schedule of it.
+    """
+    # Keras rounds the constants that are Python floats to float32 on the way.
+    exact = np.float64 if keras.config.floatx() == "float64" else float
+    if isinstance(chosen, recipe.Adadelta):
+        return keras.optimizers.Adadelta(rate, chosen.rho, chosen.epsilon)
+    if isinstance(chosen, recipe.RMSprop):
+        outside = chosen.epsilon_form == "outside"
+        rmsprop = RMSpropOutside if outside else keras.optimizers.RMSprop
+        return rmsprop(rate, chosen.rho, epsilon=chosen.epsilon)
+    l2, decay = 0.0, exact(chosen.weight_decay)
+    if chosen.weight_decay_form == "l2":
+        l2, decay = decay, 0.0
+    decoupled = {"weight_decay": decay or None}
+    if isinstance(chosen, recipe.Adam):
+        betas = exact(chosen.beta1), exact(chosen.beta2)
+        outside = chosen.epsilon_form == "outside"
+        if outside or l2:
+            return Adam(
+                rate,
+                *betas,
+                chosen.epsilon,
+                **decoupled,
+                epsilon_outside=outside,
+                l2=l2,
+            )
+        return keras.optimizers.Adam(rate, *betas, chosen.epsilon, **decoupled)
+    momentum = exact(chosen.momentum)
+    outside = momentum > 0 and chosen.momentum_form == "rate_outside"
+    if outside or l2:
+        return SGD(rate, momentum, **decoupled, rate_outside=outside, l2=l2)
+    return keras.optimizers.SGD(rate, momentum, **decoupled)
+
+
+@keras.saving.register_keras_serializable("paripassu")
+class SGD(keras.optimizers.SGD):  # type: ignore[misc]
+    """`keras.optimizers.SGD` with PyTorch's momentum and weight decay."""
+
+    def __init__(
+        self,
+        *arguments: Any,
+        rate_outside: bool = False,
+        l2: float = 0.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self.rate_outside, self.l2 = rate_outside, l2
+
+    def update_step(
+        self, gradient: Any, variable: Any, learning_rate: Any
+    ) -> None:
+        """Update one variable and its velocity."""
+        if self.l2:
+            gradient = gradient + variable * self.l2
+        if not self.rate_outside:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        rate = ops.cast(learning_rate, variable.dtype)
+        velocity = self.momentums[self._get_variable_index(variable)]
+        self.assign(velocity, velocity * self.momentum + gradient)
+        self.assign_sub(variable, rate * velocity)
+
+    def get_config(self) -> dict[str, Any]:
+        """What Keras saves of it."""
+        own = {"rate_outside": self.rate_outside, "l2": self.l2}
+        return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable("paripassu")
+class Adam(keras.optimizers.Adam):  # type: ignore[misc]
+    """`keras.optimizers.Adam` with PyTorch's epsilon and weight decay."""
+
+    def __init__(
+        self,
+        *arguments: Any,
+        epsilon_outside: bool = False,
+        l2: float = 0.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self.epsilon_outside, self.l2 = epsilon_outside, l2
+
+    def update_step(
+        self, gradient: Any, variable: Any, learning_rate: Any
+    ) -> None:
+        """Update one variable and its running means."""
+        if self.l2:
+            gradient = gradient + variable * self.l2
+        if not self.epsilon_outside:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        rate = ops.cast(learning_rate, variable.dtype)
+        step = ops.cast(self.iterations + 1, variable.dtype)
+        index = self._get_variable_index(variable)
+        mean, square = self._momentums[index], self._velocities[index]
+        self.assign_add(mean, (gradient - mean) * (1 - self.beta_1))
+        self.assign_add(square, (gradient**2 - square) * (1 - self.beta_2))
+        root = ops.sqrt(square / (1 - self.beta_2**step)) + self.epsilon
+        self.assign_sub(variable, rate / (1 - self.beta_1**step) * mean / root)
+
+    def get_config(self) -> dict[str, Any]:
+        """What Keras saves of it."""
+        own = {"epsilon_outside": self.epsilon_outside, "l2": self.l2}
+        return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable("paripassu")
+class RMSpropOutside(keras.optimizers.RMSprop):  # type: ignore[misc]
+    """`keras.optimizers.RMSprop` with PyTorch's epsilon, outside the root."""
+
+    def update_step(
+        self, gradient: Any, variable: Any, learning_rate: Any
+    ) -> None:
+        """Update one variable and its running mean."""
+        rate = ops.cast(learning_rate, variable.dtype)
+        square = self._velocities[self._get_variable_index(variable)]
+        self.assign_add(square, (gradient**2 - square) * (1 - self.rho))
+        root = ops.sqrt(square) + self.epsilon
+        self.assign_sub(variable, rate * gradient / root)
+
+
+@keras.saving.register_keras_serializable("paripassu")
+class ExponentialDecay(
+    keras.optimizers.schedules.ExponentialDecay  # type: ignore[misc]
+):
+    """Keras's schedule in the number type that is set.
+
+    Keras's own, in version 3.15.1, is in float32 whatever `floatx` says: in
+    float64 its rates are some 1e-8 off.
+    """
+
+    def __call__(self, step: Any) -> Any:
+        """The rate of a step, counted from 0."""
+        finished = ops.cast(step, keras.config.floatx()) / self.decay_steps
+        return self.initial_learning_rate * self.decay_rate**finished

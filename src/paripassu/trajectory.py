@@ -1,0 +1,183 @@
+"""The worker's side of a lockstep training: a twin, step after step, on shared draws.
+
+In its folder it leaves `trajectory.safetensors`: `losses` float64 `(steps,)`, the loss
+of every batch; `weight.<weight>`, the final weights in the precision of the recipe;
+and where it was asked for, `logits` `(N, classes)` of the test set. Until then,
+`checkpoint.safetensors` holds the state to go on from.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from paripassu import frameworks
+from paripassu.core import datasets, draws, files, machine, networks
+from paripassu.core.errors import UserError
+from paripassu.core.recipe import Recipe, validate
+from paripassu.frameworks import Arrays, Twin, TwinStep
+from paripassu.run import Emit, read_data
+
+TRAJECTORY_FILE = "trajectory.safetensors"
+CHECKPOINT_FILE = "checkpoint.safetensors"
+CHECKPOINT_SECONDS = 60.0  # beside one at the end of every epoch
+REPORT_SECONDS = 0.2
+
+
+def steps_per_epoch(recipe: Recipe, count: int) -> int:
+    """How many batches `count` images make; the last may be short."""
+    return -(-count // recipe.batch_size)
+
+
+def shared_step(
+    recipe: Recipe, training: datasets.Split, rows: Any, epoch: int, step: int
+) -> TwinStep:
+    """Images, labels and dropout masks of one step of an epoch."""
+    return TwinStep(
+        images=training.images[rows],
+        labels=training.labels[rows],
+        masks=draws.dropout_masks(
+            networks.find(recipe.network), recipe, len(rows), epoch, step
+        ),
+    )
+
+
+def nudged(weights: Arrays, name: str, recipe: Recipe) -> Arrays:
+    """The weights with one array moved up by one unit in the last place."""
+    rounded = weights[name].astype(recipe.precision)
+    return {**weights, name: np.nextafter(rounded, np.inf, dtype=rounded.dtype)}
+
+
+def follow(request: dict[str, Any], emit: Emit) -> None:
+    """Train `steps` steps in lockstep, going on where an earlier process stopped.
+
+    Args:
+        request: `folder`; `recipe`; `steps`; `nudge`, the weight to move by an ulp, or
+            None; `predict`, whether to answer the test set at the end.
+        emit: gets `step` events with the number of steps done.
+
+    Raises:
+        UserError: the folder holds another trajectory, or is in use.
+    """
+    folder = Path(request["folder"])
+    files.make_folder(folder)
+    with files.owned(folder):
+        files.remove_leftovers(folder)
+        _follow(folder, request, emit)
+
+
+def _follow(folder: Path, request: dict[str, Any], emit: Emit) -> None:
+    recipe = validate(request["recipe"])
+    data, prepared = read_data(recipe, request["data"])
+    framework = frameworks.find(request["framework"])
+    identity = recipe.hash(
+        *sorted(datasets.describe(data, prepared).sha256.values()),
+        framework.name,
+        str(framework.version),
+        str(request["threads"]),
+        str(request["steps"]),
+        str(request["nudge"]),
+        str(request["predict"]),
+    )
+    path = folder / TRAJECTORY_FILE
+    if path.exists():
+        _arrays, metadata = files.read_tensors(path)
+        _check_identity(path, metadata, identity)
+        emit("reused")
+        return
+    weights = draws.initial_weights(networks.find(recipe.network), recipe)
+    if request["nudge"]:
+        weights = nudged(weights, request["nudge"], recipe)
+    twin = framework.make_twin(
+        recipe,
+        weights=weights,
+        threads=int(request["threads"]),
+        device=str(request["device"]),
+    )
+    losses, seconds = np.zeros(0), 0.0
+    checkpoint = folder / CHECKPOINT_FILE
+    length = steps_per_epoch(recipe, len(prepared.training.labels))
+    if checkpoint.exists():
+        arrays, metadata = files.read_tensors(checkpoint)
+        _check_identity(checkpoint, metadata, identity)
+        losses, seconds = arrays.pop("losses"), float(metadata["seconds"])
+        twin.load_state(arrays, epoch=len(losses) // length, step=len(losses))
+
+    def metadata_now(seconds: float) -> dict[str, str]:
+        return {
+            "identity": identity,
+            "seconds": str(seconds),
+            "framework": framework.name,
+            "version": str(framework.version),
+            "processor": machine.processor(),
+        }
+
+    losses, seconds = _train(
+        twin,
+        recipe,
+        prepared.training,
+        losses,
+        int(request["steps"]),
+        emit,
+        save=lambda losses, more: files.write_tensors(
+            checkpoint,
+            {"losses": losses, **twin.state()},
+            metadata_now(seconds + more),
+        ),
+        before=seconds,
+    )
+    result = {n: x for n, x in twin.state().items() if n.startswith("weight.")}
+    if request["predict"]:
+        result["logits"] = twin.logits(prepared.test.images)
+    files.write_tensors(path, {"losses": losses, **result}, metadata_now(seconds))
+    checkpoint.unlink(missing_ok=True)
+
+
+def _train(
+    twin: Twin,
+    recipe: Recipe,
+    training: datasets.Split,
+    losses: npt.NDArray[np.float64],
+    steps: int,
+    emit: Emit,
+    *,
+    save: Any,
+    before: float,
+) -> tuple[npt.NDArray[np.float64], float]:
+    """Go on from `len(losses)` to `steps`; all losses, and seconds of computing."""
+    length = steps_per_epoch(recipe, len(training.labels))
+    found = losses.tolist()
+    start = saved = reported = time.monotonic()
+    batches: list[Any] = []
+    epoch = -1
+    for number in range(len(found), steps):
+        if number // length != epoch:
+            epoch = number // length
+            batches = draws.batches(recipe, len(training.labels), epoch)
+            twin.begin_epoch(epoch)
+        step = number % length
+        found.append(
+            twin.advance(shared_step(recipe, training, batches[step], epoch, step))
+        )
+        if not np.isfinite(found[-1]):
+            raise UserError(f"the loss is {found[-1]} at step {number + 1}.")
+        now = time.monotonic()
+        if now - reported >= REPORT_SECONDS:
+            reported = now
+            emit("step", done=number + 1, steps=steps, loss=found[-1])
+        if step == length - 1 or now - saved >= CHECKPOINT_SECONDS:
+            saved = now
+            save(np.array(found), now - start)
+    return np.array(found), before + time.monotonic() - start
+
+
+def _check_identity(path: Path, metadata: dict[str, str], identity: str) -> None:
+    if metadata.get("identity") != identity:
+        raise UserError(
+            f"{path} belongs to another proof: its recipe, data, versions, threads or "
+            "steps differ. Choose another folder with --out, or delete that one."
+        )
