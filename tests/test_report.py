@@ -28,7 +28,7 @@ from PIL import Image
 
 from paripassu.analysis.comparison import summarise
 from paripassu.analysis.lessons import lesson_text, sections
-from paripassu.analysis.report import svg, words, write_report
+from paripassu.analysis.report import divergence, svg, words, write_report
 from paripassu.analysis.report.gather import png_uri
 from paripassu.analysis.schema import Comparison, Spread
 from paripassu.core import datasets
@@ -348,6 +348,94 @@ def test_a_proof_that_holds_is_quiet(tmp_path: Path) -> None:
     assert "The proof holds." in page.text
     assert "8.0 × 10⁻¹⁶" in page.section("proof")
     assert "1 × 10⁻¹²" in page.section("proof")
+
+
+def climbed(**parts: Any) -> dict[str, Any]:
+    """A proof with its ladder, its first divergence and its curves."""
+    names = ("draws", "forward", "loss and gradients")
+    rungs = [
+        {
+            "rung": number,
+            "name": name,
+            "claim": f"what <{name}> is",
+            "precision": "float64",
+            "status": ("holds", "fails", "not run")[number],
+            "count": (12, 34, 0)[number],
+            "quantity": "evaluation conv2" if number == 1 else None,
+            "difference": (0.0, 1e300, None)[number],
+            "bound": (0.0, 1e-12, None)[number],
+            "note": None,
+        }
+        for number, name in enumerate(names)
+    ]
+    divergence = {
+        "framework": "tensorflow",
+        "rung": 1,
+        "precision": "float64",
+        "step": 0,
+        "layer": "conv2",
+        "quantity": "evaluation conv2",
+        "difference": 1.05,
+        "bound": 1e-12,
+        "cause": "the input is padded",
+    }
+    curves = [
+        {
+            "label": f"PyTorch and {other}",
+            "precision": precision,
+            "kind": kind,
+            "steps": [1, 10, 100],
+            "gaps": gaps,
+        }
+        for other, precision, kind, gaps in (
+            ("TensorFlow", "float64", "frameworks", [0.0, 1e-16, 2e-15]),
+            ("itself", "float32", "control", [1e-7, 1e-3, 1e300]),
+        )
+    ]
+    ladder = {"rungs": rungs, "divergence": divergence, "curves": curves}
+    return {**make_proof(holds=False), **ladder, **parts}
+
+
+def test_the_ladder_shows_rungs_first_divergence_and_curves(tmp_path: Path) -> None:
+    page = page_of(tmp_path, proof=climbed())
+    assert page.problems == []
+    section = page.section("proof")
+    for said in (
+        "1 forward",
+        "same bytes",
+        "– not run",
+        "Where they part first",
+        "TensorFlow, rung 1, float64, step 1; 1.1 × 10⁰ where 1 × 10⁻¹² is allowed",
+        "the input is padded",
+        "How the trainings part",
+        "float64: PyTorch and TensorFlow",
+        "infinite",
+    ):
+        assert said in section, said
+    assert "what &lt;draws&gt; is" in page.html
+    assert page.html.count('class="parting hue0"') == 2  # the curve, and its key
+    assert page.html.count('class="control hue1"') == 2
+
+
+def test_a_ladder_without_curves_and_divergence_is_whole(tmp_path: Path) -> None:
+    page = page_of(tmp_path, proof=climbed(divergence=None, curves=[]))
+    assert page.problems == []
+    assert "Where they part first" not in page.text
+    assert "How the trainings part" not in page.text
+
+
+def test_the_picture_of_the_proof_is_svg_by_itself(tmp_path: Path) -> None:
+    comparison = comparison_of(tmp_path, proof=climbed())
+    assert comparison.proof
+    tree = ElementTree.fromstring(divergence.picture(comparison.proof.curves))
+    assert tree.tag == "{http://www.w3.org/2000/svg}svg"
+    paths = [x.get("d", "") for x in tree.iter("{http://www.w3.org/2000/svg}path")]
+    assert len(paths) == 4
+    _left, top, _right, bottom = 0, 10, 360, 220
+    for path in paths[::2]:
+        heights = [float(point.split()[1]) for point in path[1:].split("L")]
+        assert all(top <= y <= bottom for y in heights)
+        assert heights == sorted(heights, reverse=True)  # gaps only grow: upwards
 
 
 def test_a_run_that_cannot_be_read_is_told(tmp_path: Path) -> None:

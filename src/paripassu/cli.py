@@ -20,6 +20,7 @@ from paripassu.core.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from paripassu.analysis.schema import Proof
     from paripassu.core.recipe import Recipe
     from paripassu.train import Conditions
 
@@ -36,6 +37,13 @@ app = typer.Typer(
 )
 
 
+class Precision(StrEnum):
+    """Of a proof."""
+
+    float64 = "float64"
+    float32 = "float32"
+
+
 class Device(StrEnum):
     """Where to compute."""
 
@@ -48,12 +56,22 @@ def _framework_names(incomplete: str) -> list[str]:
     return [x for x in ("pytorch", "tensorflow") if x.startswith(incomplete)]
 
 
+def _fault_names(incomplete: str) -> list[str]:
+    from paripassu.frameworks.faults import FAULTS
+
+    return [x for x in ("all", *FAULTS) if x.startswith(incomplete)]
+
+
 def _recipe_names(incomplete: str) -> list[str]:
     from paripassu.core.recipe import built_in
 
     return [x for x in built_in() if x.startswith(incomplete)]
 
 
+NamesOption = Annotated[
+    str,
+    typer.Option("--frameworks", help="Names with commas between.", metavar="NAMES"),
+]
 RecipeOption = Annotated[
     str,
     typer.Option(
@@ -136,6 +154,15 @@ def _load_recipe(
 
     more = [f"{key}={value}" for key, value in overrides.items() if value is not None]
     return load(name, [*(settings or []), *more])
+
+
+def _frameworks(names: str) -> list[str]:
+    listed = list(dict.fromkeys(filter(None, map(str.strip, names.split(",")))))
+    if not listed:
+        raise UserError("--frameworks is empty. Type: --frameworks pytorch,tensorflow")
+    from paripassu.frameworks import find
+
+    return [find(name).name for name in listed]
 
 
 def _conditions(data: Path | None, threads: int, device: Device) -> Conditions:
@@ -267,12 +294,7 @@ def evaluate(
     "- `paripassu compare --frameworks pytorch,tensorflow --out runs/mine`"
 )
 def compare(
-    names: Annotated[
-        str,
-        typer.Option(
-            "--frameworks", help="Names with commas between.", metavar="NAMES"
-        ),
-    ] = "pytorch,tensorflow",
+    names: NamesOption = "pytorch,tensorflow",
     recipe: RecipeOption = "article",
     seeds: Annotated[
         int | None,
@@ -318,7 +340,7 @@ def compare(
     # More seeds later shall find the runs of these: the seed is not in the name.
     folder = out or _default_folder("compare", chosen.changed(seed=0), data)
     result = run(
-        [part.strip() for part in names.split(",") if part.strip()],
+        _frameworks(names),
         chosen,
         seeds=range(chosen.seed, chosen.seed + count),
         out=folder,
@@ -333,6 +355,189 @@ def compare(
     failed = [x for x in result.frameworks.values() if x.status == "failed"]
     if failed or (result.proof and not result.proof.holds):
         raise typer.Exit(1)
+
+
+@app.command(
+    epilog="**Examples**\n\n"
+    "- `paripassu verify`\n\n"
+    "- `paripassu verify --fault rho --fault-in tensorflow`\n\n"
+    "- `paripassu verify --fault all`\n\n"
+    "- `paripassu verify --full --out runs/proof --json proof.json`"
+)
+def verify(
+    names: NamesOption = "pytorch,tensorflow",
+    recipe: RecipeOption = "article",
+    settings: SetOption = None,
+    epochs: EpochsOption = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Of the trajectories; at most the recipe's. Default: 60",
+            show_default=False,
+        ),
+    ] = None,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(
+            help="float64 proves the mathematics, float32 the arithmetic. "
+            "Default: both",
+            show_default=False,
+        ),
+    ] = None,
+    rungs: Annotated[
+        str, typer.Option(metavar="0-7", help="Rungs to climb, for example 0-3,6.")
+    ] = "0-7",
+    fault: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Put a known mistake into one framework: the proof must fail. "
+            "all tries every one in every framework.",
+            autocompletion=_fault_names,
+        ),
+    ] = None,
+    fault_in: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FRAMEWORK",
+            help="Where to put it. Default: the last of the frameworks",
+            autocompletion=_framework_names,
+        ),
+    ] = None,
+    list_faults: Annotated[
+        bool, typer.Option("--list-faults", help="List the faults, and do nothing.")
+    ] = False,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full",
+            help="Also train the whole recipe in lockstep: for article about 100 "
+            "minutes on 2 cores, resumable.",
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The folder of the trainings of --full. Default: "
+            "runs/proof-RECIPE-HASH",
+            show_default=False,
+        ),
+    ] = None,
+    runs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="A comparison's folder, for rung 7: accuracy over paired seeds.",
+        ),
+    ] = None,
+    data: DataOption = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Write the proof there, as JSON."),
+    ] = None,
+) -> None:
+    """Prove that the twins are one computation, or say where they part.
+
+    Rung by rung: the same draws, every activation, every gradient, one step of the
+    optimizer, the schedule, a trajectory; in float64, then in float32 against a
+    control. Exit code 0: all rungs hold; 1: they do not.
+    """
+    from paripassu.core.files import make_folder
+    from paripassu.frameworks.faults import FAULTS, find_fault
+    from paripassu.ladder_view import fault_line, proof_view, watching
+    from paripassu.verify import STEPS, check_rungs
+    from paripassu.verify import verify as prove
+
+    if list_faults:
+        for known in FAULTS.values():
+            typer.echo(f"{known.name:22} rung {known.rung}  {known.summary}")
+        return
+    chosen = _load_recipe(recipe, settings, epochs=epochs)
+    listed = _frameworks(names)
+    conditions = _conditions(data, 1, Device.cpu)
+    if json_file:
+        make_folder(json_file.resolve().parent)  # before the work, not after it
+    console = _console(stderr=True)
+    if fault == "all":
+        from paripassu.fault_check import check_faults
+
+        results = check_faults(
+            listed,
+            chosen,
+            conditions=conditions,
+            on_result=lambda result: console.print(fault_line(result)),
+        )
+        if json_file:
+            _write_json(json_file, [result.model_dump() for result in results])
+        located = sum(result.located for result in results)
+        typer.echo(f"{located} of {len(results)} faults found, each at its place")
+        raise typer.Exit(0 if located == len(results) else 1)
+    seeded = None
+    if fault:
+        where = fault_in or listed[-1]
+        if where not in listed:
+            raise UserError(
+                f"--fault-in {where}: it is not among --frameworks {names}."
+            )
+        seeded = find_fault(fault).name, where
+    with watching(console) as on_progress:
+        proof = prove(
+            listed,
+            chosen,
+            conditions=conditions,
+            steps=STEPS if steps is None else steps,
+            precisions=[precision.value] if precision else ["float64", "float32"],
+            rungs=check_rungs(rungs),
+            fault=seeded,
+            pairs_of=runs,
+            on_progress=on_progress,
+        )
+    if full and proof.holds:
+        proof = _whole(proof, listed, chosen, precision, out, conditions)
+    if json_file:
+        _write_json(json_file, proof.model_dump())
+    _console().print(proof_view(proof))
+    if not proof.holds:
+        raise typer.Exit(1)
+
+
+def _whole(
+    proof: Proof,
+    names: list[str],
+    recipe: Recipe,
+    precision: Precision | None,
+    out: Path | None,
+    conditions: Conditions,
+) -> Proof:
+    from paripassu.ladder_view import watching_trainings
+    from paripassu.lockstep import lockstep
+    from paripassu.process import WorkerFailed
+    from paripassu.verify import with_whole_runs
+
+    folder = out or _default_folder("proof", recipe, conditions.data)
+    console = _console(stderr=True)
+    console.print(f"whole trainings in {folder}", markup=False, highlight=False)
+    try:
+        with watching_trainings(console) as on_progress:
+            found, curves = lockstep(
+                names,
+                recipe,
+                out=folder,
+                conditions=conditions,
+                precisions=[precision.value] if precision else ["float64", "float32"],
+                on_progress=on_progress,
+            )
+    except WorkerFailed as failure:
+        _complain(f"{failure}\nType the same command again to go on.")
+        raise typer.Exit(1) from None
+    return with_whole_runs(proof, found, curves)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    from paripassu.core.files import write_json
+
+    write_json(path, value)
 
 
 @app.command(epilog="**Example**\n\n- `paripassu report runs/mine`")

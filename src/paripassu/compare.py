@@ -16,6 +16,8 @@ from paripassu.analysis.schema import Comparison, Proof
 from paripassu.core import datasets, files, record
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import NOT_DECISIVE, Recipe
+from paripassu.frameworks import FRAMEWORKS
+from paripassu.ladder_view import divergence_text, watching
 from paripassu.process import WorkerFailed
 from paripassu.progress import Display
 from paripassu.run import identify, read_data
@@ -99,8 +101,7 @@ def compare(
         )
         _check_plan(out, plan)
         _save_plan(out, plan)
-        if len(usable) > 1:
-            _prove(usable, recipe, out, conditions, console)
+        _prove(usable, recipe, out, conditions, console)
         failures = _run_all(
             turns(usable, seeds), recipe, dataset, out, conditions, console
         )
@@ -152,28 +153,33 @@ def _prove(
     conditions: Conditions,
     console: Console,
 ) -> None:
-    """The short proof, once for these frameworks at these versions."""
+    """The proof on few steps, once for these frameworks at these versions."""
     path = out / judge.PROOF_FILE
+    versions = {name: str(frameworks.find(name).version) for name in names}
     if path.exists():
-        earlier = Proof.model_validate(files.read_json(path))
-        proven = {row.left for row in earlier.rows} | {
-            row.right for row in earlier.rows
-        }
-        if earlier.holds and proven == set(names):
+        earlier = judge.load_proof(path)
+        proven = {n: v for n, v in earlier.versions.items() if n in FRAMEWORKS}
+        if earlier.holds and proven == versions:
             console.print("proof: holds already")
             return
-    with console.status("proof: the twins, step by step in float64 …"):
-        proof = short_proof(names, recipe, conditions=conditions)
+    with watching(console) as on_progress:
+        proof = short_proof(
+            names, recipe, conditions=conditions, on_progress=on_progress
+        )
     files.write_text(path, proof.model_dump_json(indent=1) + "\n")
-    worst = max((row.difference for row in proof.rows), default=float("nan"))
-    console.print(
-        f"proof: holds, largest relative difference {worst:.1e}"
-        if proof.holds
-        else f"proof: does not hold {proof.message or ''}".strip(),
-        style=None if proof.holds else "red",
-        markup=False,
-        highlight=False,
-    )
+    _say_proof(proof, console)
+
+
+def _say_proof(proof: Proof, console: Console) -> None:
+    if proof.holds:
+        rungs = len({rung.rung for rung in proof.rungs if rung.status == "holds"})
+        console.print(f"proof: holds on {rungs} rungs", highlight=False)
+        return
+    console.print("proof: does not hold", style="red")
+    if proof.message:
+        console.print(proof.message, style="red", markup=False, highlight=False)
+    if proof.divergence:
+        console.print(divergence_text(proof.divergence))
 
 
 def _run_all(

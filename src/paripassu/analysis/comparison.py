@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from paripassu.analysis.cautions import collect_warnings
+from paripassu.analysis.ladder import with_accuracy
 from paripassu.analysis.pairs import judge_pair
 from paripassu.analysis.plan import Plan, run_name
 from paripassu.analysis.reading import (
@@ -37,8 +38,8 @@ def summarise(folder: Path, created: str | None = None) -> Comparison:
         UserError: a file is missing or damaged, or runs do not belong together.
     """
     plan = load_plan(folder)
-    proof_path = folder / PROOF_FILE
-    proof = checked(Proof, proof_path) if proof_path.exists() else None
+    path = folder / PROOF_FILE
+    proof = load_proof(path) if path.exists() else None
     records = load_records(folder, plan)
     runs = {
         name: load_run(folder, name, record)
@@ -47,6 +48,10 @@ def summarise(folder: Path, created: str | None = None) -> Comparison:
     }
     check_same_experiment(runs)
     first = next(iter(runs.values()), None)
+    pairs = [
+        judge_pair(plan, left, right, runs)
+        for left, right in itertools.combinations(plan.frameworks, 2)
+    ]
     return Comparison(
         created=created or datetime.now(UTC).isoformat(timespec="seconds"),
         command=plan.command,
@@ -59,11 +64,8 @@ def summarise(folder: Path, created: str | None = None) -> Comparison:
             framework: summarise_framework(plan, framework, records, runs)
             for framework in plan.frameworks
         },
-        pairs=[
-            judge_pair(plan, left, right, runs)
-            for left, right in itertools.combinations(plan.frameworks, 2)
-        ],
-        proof=proof,
+        pairs=pairs,
+        proof=proof and with_accuracy(proof, pairs),
         warnings=collect_warnings(plan, records, runs),
     )
 
@@ -80,6 +82,15 @@ def load(folder: Path) -> Comparison:
         UserError: there is none, or it is damaged.
     """
     return checked(Comparison, folder / COMPARISON_FILE)
+
+
+def load_proof(path: Path) -> Proof:
+    """Read a proof, as `verify --json` and `compare` write it.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    return checked(Proof, path)
 
 
 def load_plan(folder: Path) -> Plan:

@@ -1,70 +1,217 @@
-"""Walks two traces of twins and holds their differences against the bounds."""
+"""Walks the evidence of twins, rung by rung, to the first place where they part.
+
+Evidence is named arrays, as `paripassu.evidence` makes them:
+
+- `draws.<what>`: SHA-256 of what a framework was given, uint8 `(32,)`;
+- `evaluation.<layer>` and `logits`: the first batch, dropout off;
+- `<step>.activation.<layer>`, `<step>.loss`, `<step>.gradient.<weight>`,
+  `<step>.slot.<weight>.<slot>`, `<step>.weight.<weight>`: a training step;
+- `given.labels`: of the first batch, to find causes by, not compared;
+- `rate`: the learning rate of every step; `losses`: those of the trajectory;
+  `final.weight.<weight>`: what it ends at.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from paripassu.analysis.schema import ProofRow
-from paripassu.analysis.tolerance import FLOAT64
+from paripassu.analysis.schema import Divergence, ProofRow
+from paripassu.analysis.tolerance import EPS, RUNG_OF, bound_of
+from paripassu.core.networks import ARTICLE, Network
 
 Trace = Mapping[str, npt.NDArray[Any]]
+LARGEST = 1e300  # stands for infinity, which JSON has not
 
 
-def difference(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> float:
-    """`max|left - right| / max|left|`; 0 for equal arrays, infinite for NaN or shapes.
+@dataclass(frozen=True)
+class Name:
+    """A name of evidence, taken apart."""
 
-    Shapes are never made to agree: a transposed array is a different array.
+    step: int | None
+    kind: str  # what its bound hangs on
+    quantity: str  # as a person reads it
+
+
+def read_name(name: str) -> Name:
+    """`"0.gradient.conv1.kernel"` -> step 0, "gradient", "gradient conv1.kernel"."""
+    first, _, rest = name.partition(".")
+    if first.isdigit():
+        word, _, place = rest.partition(".")
+        kind = word if first == "0" else "later"
+        return Name(int(first), kind, f"{word} {place}".strip())
+    if first in ("losses", "final"):
+        return Name(None, "later", f"{first} {rest.removeprefix('weight.')}".strip())
+    return Name(None, first, f"{first} {rest}".strip())
+
+
+def difference(
+    left: npt.NDArray[Any], right: npt.NDArray[Any], *, norm: bool = False
+) -> float:
+    """`max|left - right| / max|left|`, or the same of norms.
+
+    0 for equal arrays, infinite where shapes differ or anything is not finite. Shapes
+    are never made to agree: a transposed array is a different array.
     """
-    if left.shape != right.shape:
+    if left.shape != right.shape or not _finite(left, right):
         return float("inf")
-    gap = float(np.max(np.abs(left - right), initial=0.0))
-    if gap == 0:
+    if np.array_equal(left, right):
         return 0.0
-    size = float(np.max(np.abs(left)))
+    a, b = left.astype(np.float64), right.astype(np.float64)
+    if norm:
+        gap, size = float(np.linalg.norm(a - b)), float(np.linalg.norm(a))
+    else:
+        gap, size = float(np.max(np.abs(a - b))), float(np.max(np.abs(a)))
     return gap / size if np.isfinite(gap) and size > 0 else float("inf")
 
 
-def compare_traces(left: str, right: str, a: Trace, b: Trace) -> list[ProofRow]:
-    """One row for each quantity: its largest difference over all steps.
+def compare_traces(
+    left: str,
+    right: str,
+    a: Trace,
+    b: Trace,
+    *,
+    precision: str = "float64",
+    network: Network = ARTICLE,
+) -> list[ProofRow]:
+    """One row for each array, in the order in which an error would spread.
 
     Args:
-        left: the name of the framework that made `a`.
+        left: the name of the framework that made `a`, the yardstick.
         right: the name of the framework that made `b`.
-        a: arrays as `paripassu.frameworks.Framework.trace` names them.
-        b: the same of the other framework.
+        a: the evidence of one.
+        b: the evidence of the other; arrays that only one has do not hold.
+        precision: "float64" or "float32": which bounds.
+        network: the order of the layers.
     """
-    largest: dict[str, float] = {}
-    for name in a.keys() | b.keys():
-        quantity = _quantity(name)
-        gap = difference(a[name], b[name]) if name in a and name in b else float("inf")
-        largest[quantity] = max(gap, largest.get(quantity, 0.0))
     rows = []
-    for quantity in sorted(largest, key=_order):
-        bound = FLOAT64[quantity.split()[0]].size
+    for text in sorted(a.keys() | b.keys()):
+        if text.startswith("given."):
+            continue
+        name = read_name(text)
+        # A float32 step starts from a state that is given: it is always the first.
+        kind = name.kind
+        if precision == "float32" and kind == "later":
+            kind = name.quantity.split()[0]
+        bound = bound_of(kind, precision)
+        gap, step = float("inf"), name.step
+        if text in a and text in b:
+            if name.kind == "draws":
+                gap = 0.0 if np.array_equal(a[text], b[text]) else float("inf")
+            elif text in ("losses", "rate"):
+                gap, step = _first_gap(a[text], b[text], bound.size)
+            else:
+                gap = difference(a[text], b[text], norm=bound.norm)
         rows.append(
             ProofRow(
                 left=left,
                 right=right,
-                quantity=quantity,
-                difference=min(largest[quantity], 1e300),
-                bound=bound,
-                holds=largest[quantity] <= bound,
+                quantity=name.quantity,
+                difference=min(gap, LARGEST),
+                bound=bound.size,
+                holds=gap <= bound.size,
+                rung=RUNG_OF[kind],
+                step=step,
+                precision=precision,
             )
         )
-    return rows
+    order = _order(network)
+    return sorted(rows, key=order)
 
 
-def _quantity(name: str) -> str:
-    """`"3.gradient.conv1.kernel"` -> `"gradient conv1.kernel"`."""
-    if name == "logits":
-        return name
-    _step, kind, *rest = name.split(".")
-    return " ".join([kind, ".".join(rest)]).strip()
+def _finite(*arrays: npt.NDArray[Any]) -> bool:
+    return all(bool(np.isfinite(array).all()) for array in arrays)
 
 
-def _order(quantity: str) -> tuple[int, str]:
-    return list(FLOAT64).index(quantity.split(maxsplit=1)[0]), quantity
+def _first_gap(
+    left: npt.NDArray[Any], right: npt.NDArray[Any], bound: float
+) -> tuple[float, int | None]:
+    """The largest relative gap of two series, and the first step over the bound."""
+    if left.shape != right.shape:
+        return float("inf"), min(left.size, right.size)
+    with np.errstate(invalid="ignore"):
+        gaps = np.abs(left - right) / np.maximum(
+            np.abs(left), np.finfo(np.float64).tiny
+        )
+    gaps = np.where(np.isfinite(left) & np.isfinite(right), gaps, np.inf)
+    over = np.flatnonzero(~(gaps <= bound))
+    return float(gaps.max(initial=0.0)), int(over[0]) if over.size else None
+
+
+def _order(network: Network) -> Any:
+    layers = ["input", *(layer.name for layer in network.layers)]
+    drawn = ["order", "weight", "images", "labels", "masks"]
+    last = 10**9
+
+    def key(row: ProofRow) -> tuple[Any, ...]:
+        kind, _, place = row.quantity.partition(" ")
+        layer = place.split(".")[0]
+        position = layers.index(layer) if layer in layers else -1
+        if kind == "gradient":
+            position = -position  # backward
+        kinds = (
+            *("draws", "evaluation", "logits", "activation", "loss"),
+            *("gradient", "slot", "weight", "rate", "losses", "final"),
+        )
+        if kind == "draws":
+            position = drawn.index(layer)
+        slot = place.rpartition(".")[2] if kind == "slot" else ""
+        step = -1 if row.step is None else row.step
+        if row.step is None and kind in ("losses", "final"):
+            step = last
+        return row.rung, step, kinds.index(kind), slot, position, place
+
+    return key
+
+
+def first_divergence(rows: Sequence[ProofRow]) -> Divergence | None:
+    """Where the twins part first: the lowest rung, its first step, its culprit.
+
+    `rows` are in the order of `compare_traces`.
+
+    Within one walk (the layers forward, or the gradients backward) the culprit is the
+    row at which the error jumps most over the largest before it, so that a small error
+    that later layers enlarge over the bound is found where it was made. The measure is
+    that of Muffin (Gu et al., ICSE 2022), with the largest error for the last one.
+    """
+    failing = [row for row in rows if not row.holds]
+    if not failing:
+        return None
+    first = min(failing, key=lambda row: row.precision != "float64")
+    kind = first.quantity.split()[0]
+    walk = [
+        row
+        for row in rows
+        if row.quantity.split()[0] == kind
+        and (row.right, row.step, row.precision)
+        == (first.right, first.step, first.precision)
+    ]
+    culprit = _largest_jump(walk) if kind in WALKS else first
+    place = culprit.quantity.partition(" ")[2]
+    return Divergence(
+        framework=culprit.right,
+        rung=first.rung or 0,
+        precision=culprit.precision,
+        step=culprit.step,
+        layer=place.split(".")[0] or None,
+        quantity=culprit.quantity,
+        difference=culprit.difference,
+        bound=culprit.bound,
+        cause=None,
+    )
+
+
+WALKS = ("evaluation", "activation", "gradient")
+
+
+def _largest_jump(walk: Sequence[ProofRow]) -> ProofRow:
+    highest = EPS[walk[0].precision]
+    jumps = []
+    for row in walk:
+        jumps.append(row.difference / highest)
+        highest = max(highest, row.difference)
+    return walk[int(np.argmax(jumps))]

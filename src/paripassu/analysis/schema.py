@@ -12,6 +12,8 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
+from pydantic import Field
+
 from paripassu.core.record import Dataset, Environment, Model
 
 
@@ -103,14 +105,90 @@ class Pair(Model):
 
 
 class ProofRow(Model):
-    """One quantity of the short proof: the largest difference between two twins."""
+    """One quantity of the proof: how far two twins are apart in it."""
 
-    left: str
+    left: str  # the yardstick: the referee, "numpy"
     right: str
     quantity: str  # "logits", "loss", "gradient conv1.kernel", ...
-    difference: float  # largest relative difference: |a-b| / max|a|
+    difference: float  # relative to the size of the left's; 1e300 for infinite
     bound: float
     holds: bool
+    rung: int | None = None  # of the ladder in `analysis/tolerance.py`
+    step: int | None = None  # counted from 0
+    precision: str = "float64"
+
+
+class RungResult(Model):
+    """One rung of the ladder in one precision."""
+
+    rung: int
+    name: str
+    claim: str
+    precision: str
+    status: Literal["holds", "fails", "not run"]
+    count: int  # comparisons made
+    quantity: str | None  # the one nearest its bound, or farthest over it
+    difference: float | None
+    bound: float | None
+    note: str | None  # in words, where a difference and a bound do not say it
+
+
+class Divergence(Model):
+    """Where the twins part first."""
+
+    framework: str
+    rung: int
+    precision: str
+    step: int | None  # counted from 0; None: of no step
+    layer: str | None
+    quantity: str
+    difference: float
+    bound: float
+    cause: str | None  # a known fault that gives just these numbers
+
+
+class Curve(Model):
+    """How far two trainings have parted: the largest gap of batch losses so far."""
+
+    label: str
+    precision: str
+    kind: Literal["frameworks", "control"]
+    steps: list[int]  # counted from 1
+    gaps: list[float]  # in nats; the running maximum
+
+
+class WholeRun(Model):
+    """Two whole trainings in lockstep, from the same draws."""
+
+    left: str
+    right: str  # the left itself, where it is the control
+    precision: str
+    control: bool  # the same framework, one kernel moved by an ulp
+    steps: int
+    largest_loss_gap: float  # nats, over all batches
+    largest_loss_step: int  # where, counted from 1
+    weight_count: int
+    largest_weight_gap: float  # absolute
+    fewest_digits: float  # leading decimal digits in which every weight agrees
+    median_digits: float
+    equal_digits: dict[str, float]  # share of weights that agree to so many and more
+    test_count: int
+    equal_predictions: int
+    left_accuracy: float
+    right_accuracy: float
+    seconds: float  # of both, computing
+
+
+class FaultResult(Model):
+    """A seeded fault, and what the proof made of it."""
+
+    fault: str
+    summary: str
+    framework: str
+    rung: int  # where it must be found
+    quantity: str  # what must be named, or how its name begins
+    located: bool  # found, and there
+    divergence: Divergence | None  # what was found; None: the proof held
 
 
 class Proof(Model):
@@ -118,8 +196,16 @@ class Proof(Model):
 
     precision: str
     holds: bool
-    rows: list[ProofRow]
+    rows: list[ProofRow]  # of each quantity; only the worst step of those that hold
     message: str | None  # a framework that could not take part, and why
+    command: str | None = None
+    recipe: dict[str, Any] | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+    environment: dict[str, str] = Field(default_factory=dict)
+    rungs: list[RungResult] = Field(default_factory=list)
+    divergence: Divergence | None = None
+    curves: list[Curve] = Field(default_factory=list)
+    whole_runs: list[WholeRun] = Field(default_factory=list)
 
 
 class Comparison(Model):

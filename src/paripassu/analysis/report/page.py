@@ -12,10 +12,21 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from paripassu.analysis.report import costs, figures, panes, speed, svg, tables, words
+from paripassu.analysis.ladder import CONTROL_RUNG, DRAWS_RUNG
+from paripassu.analysis.parity import LARGEST
+from paripassu.analysis.report import (
+    costs,
+    divergence,
+    figures,
+    panes,
+    speed,
+    svg,
+    tables,
+    words,
+)
 from paripassu.analysis.report.figures import Framework
 from paripassu.analysis.report.gather import Runs, read_pictures, read_runs
-from paripassu.analysis.schema import Comparison, Disagreement, Pair, Proof
+from paripassu.analysis.schema import Comparison, Disagreement, Pair, Proof, RungResult
 from paripassu.analysis.wording import DISPLAY_NAMES, display_name
 
 FOLDER = Path(__file__).parent
@@ -85,6 +96,9 @@ def render(folder: Path, comparison: Comparison) -> str:
         matrices=matrices,
         top=tables.top_confusions(matrices),
         proof_lead=_proof_lead(comparison.proof),
+        proof_figure=divergence.figure(comparison.proof.curves)
+        if comparison.proof
+        else None,
         lesson_rows=rows,
         without_lesson=[display_name(name) for name in without_lesson],
         lessons=[item for item in shown if item.name not in without_lesson],
@@ -112,7 +126,7 @@ def _template() -> Template:
     environment.filters.update(
         percent=words.percent, scientific=words.scientific, display_name=display_name
     )
-    environment.globals["mark"] = _mark
+    environment.globals.update(mark=_mark, rung_difference=_rung_difference)
     return environment.get_template("report.html")
 
 
@@ -201,6 +215,18 @@ def _galleries(comparison: Comparison, shown: Sequence[Framework]) -> list[Galle
     return galleries
 
 
+def _rung_difference(rung: RungResult) -> str:
+    if rung.difference is None:
+        return "–"
+    if rung.rung == DRAWS_RUNG:
+        return "other bytes" if rung.difference else "same bytes"
+    if rung.difference >= LARGEST:
+        return "infinite"
+    if rung.rung == CONTROL_RUNG:
+        return f"{rung.difference:.2g} of the allowed"
+    return words.scientific(rung.difference)
+
+
 def _proof_lead(proof: Proof | None) -> str:
     if proof is None:
         return "No proof was made in this comparison."
@@ -214,12 +240,18 @@ def _proof_lead(proof: Proof | None) -> str:
     )
     if proof.holds:
         return (
-            f"The proof holds. Given the same weights, images and dropout masks in "
+            f"The proof holds. Given the same weights, images and dropout masks, in "
             f"{proof.precision}, the twins give the same numbers in {count}; the one "
             f"nearest its bound, {worst.quantity}, differs by "
             f"{words.scientific(worst.difference)} of its size."
         )
     off = sum(not row.holds for row in proof.rows)
+    if not off:
+        fallen = [rung.name for rung in proof.rungs if rung.status == "fails"]
+        return (
+            "The proof does not hold: "
+            f"{', '.join(fallen) or 'a framework could not take part'}."
+        )
     return (
         f"The proof does not hold: {off} of {count} differ by more than rounding can. "
         f"The worst is {worst.quantity} ({display_name(worst.left)} and "
