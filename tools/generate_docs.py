@@ -10,6 +10,10 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from paripassu.analysis.schema import Proof
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -35,9 +39,74 @@ def schema() -> str:
     return document()
 
 
+def _proof() -> Proof:
+    """The record that the documents quote."""
+    from paripassu.analysis.comparison import load_proof
+
+    return load_proof(DOCS.parent / "results" / "proof" / "proof.json")
+
+
+def divergence() -> str:
+    """How whole trainings part, from the record."""
+    from paripassu.analysis.report.divergence import picture
+
+    return picture(_proof().curves)
+
+
+def proof() -> str:
+    """The page on the proof, with the record's figures between two lines."""
+    from paripassu.analysis.wording import display_name
+
+    page = (DOCS / "proof.md").read_text()
+    head, start, rest = page.partition("<!-- measured")
+    line, arrow, rest = rest.partition("-->")
+    _old, end, tail = rest.partition("<!-- end -->")
+    found = _proof()
+    versions = ", ".join(
+        f"{display_name(name)} {version}"
+        for name, version in found.versions.items()
+        if name != "numpy"
+    )
+    rows = [
+        "| | batch losses differ by at most | weights agree in digits, fewest and "
+        "median | same answers | right |",
+        "|---|---|---|---|---|",
+    ]
+    for run in found.whole_runs:
+        right = (
+            "itself, one kernel moved by an ulp"
+            if run.control
+            else display_name(run.right)
+        )
+        rows.append(
+            f"| {run.precision}: {display_name(run.left)} and {right} | "
+            f"{run.largest_loss_gap:.1e} | {run.fewest_digits:.1f}, "
+            f"{run.median_digits:.1f} | {run.equal_predictions:,} of "
+            f"{run.test_count:,} | {run.left_accuracy:.2%}, {run.right_accuracy:.2%} |"
+        )
+    exact = next(run for run in found.whole_runs if run.precision == "float64")
+    seed = (found.recipe or {}).get("seed")
+    text = f"""
+Measured: `article`, seed {seed}, {exact.steps:,} steps, {exact.weight_count:,} weights,
+dropout on; one run of each. {versions};
+{found.environment.get("processor")}, one thread each. Record:
+[results/proof](../results/proof/proof.json), made by
+`{found.command}`.
+
+{chr(10).join(rows)}
+
+In float64 the two are one training run: the largest gap of any batch loss is
+{exact.largest_loss_gap:.1e}, at step {exact.largest_loss_step:,}, and it does not grow.
+No weight of one is farther than {exact.largest_weight_gap:.1e} from the other's.
+"""
+    return f"{head}{start}{line}{arrow}\n{text}\n{end}{tail}"
+
+
 GENERATED: dict[str, Callable[[], str]] = {
     "cli.md": cli,
     "comparison.schema.json": schema,
+    "divergence.svg": divergence,
+    "proof.md": proof,
 }
 
 
