@@ -405,12 +405,21 @@ def test_other_load_is_told_with_its_median(tmp_path):
     assert "pytorch-seed42 (median epoch 4%, worst 50%)" in warning
 
 
-def test_load_at_the_start_counts_for_the_first_run_alone(tmp_path):
-    late = {"pytorch-seed41": {"load_average": 1.9}}
-    assert summary(tmp_path / "late", BOTH, (40, 41), runs=late).warnings == []
-    early = {"pytorch-seed40": {"load_average": 1.9}}
-    (warning,) = summary(tmp_path / "early", BOTH, (40, 41), runs=early).warnings
-    assert "load average was 1.9 on 2 cores" in warning
+def test_other_load_of_a_few_epochs_leaves_the_median(tmp_path):
+    make_comparison(tmp_path)
+    path = tmp_path / "runs/pytorch-seed42/run.json"
+    record = read_json(path)
+    epochs = record["epochs"]
+    for load, trust in ((0.02, "though a run's median epoch is"), (0.5, "no verdict")):
+        epochs[0]["other_load"], epochs[1]["other_load"] = 0.5, load
+        write_json(path, record)
+        (warning,) = compared.summarise(tmp_path).warnings
+        assert trust in warning
+
+
+def test_our_own_work_before_the_first_run_is_no_load_of_others(tmp_path):
+    found = summary(tmp_path, BOTH, (40, 41), load_average=1.9)
+    assert found.warnings == []
 
 
 def test_warnings_of_the_plan_are_passed_on(tmp_path):
@@ -504,26 +513,87 @@ def test_damaged_predictions_are_named(tmp_path, damage):
     tensors = read_tensors(path)[0]
     damage(tensors)
     write_tensors(path, tensors)
-    assert f"{path} is damaged" in refused(tmp_path)
+    assert f"{path} is damaged" in without_run(tmp_path, "tensorflow-seed42")
 
 
-def test_truncated_predictions_are_named(tmp_path):
+def without_run(folder, name):
+    """The warning about the one damaged run; the others are judged without it."""
+    found = compared.summarise(folder)
+    framework, other = sorted(found.frameworks, key=lambda x: not name.startswith(x))
+    assert found.frameworks[framework].runs == []
+    assert found.frameworks[framework].status == "failed"
+    assert len(found.frameworks[other].runs) == 1
+    assert only_pair(found).seeds == []
+    (warning,) = found.warnings
+    assert f"{name}: {warning}" in found.frameworks[framework].message
+    assert "0 of 1 runs finished and can be read" in found.frameworks[framework].message
+    again = f"Delete {folder / 'runs' / name} and type the command again"
+    assert warning.count(again) == warning.count("Delete") == 1
+    compared.save(folder, found)
+    return warning
+
+
+@pytest.mark.parametrize("left", [0, 100, -40])
+def test_truncated_predictions_are_named(tmp_path, left):
     make_comparison(tmp_path)
     path = tmp_path / "runs/tensorflow-seed42/predictions.safetensors"
-    path.write_bytes(path.read_bytes()[:-40])
-    assert str(path) in refused(tmp_path)
+    path.write_bytes(path.read_bytes()[:left])
+    assert f"{path} cannot be read: " in without_run(tmp_path, "tensorflow-seed42")
+
+
+def test_missing_predictions_are_named(tmp_path):
+    make_comparison(tmp_path)
+    path = tmp_path / "runs/tensorflow-seed42/predictions.safetensors"
     path.unlink()
-    assert str(path) in refused(tmp_path)
+    warning = without_run(tmp_path, "tensorflow-seed42")
+    assert f"{path} cannot be read: there is no such file" in warning
 
 
-@pytest.mark.parametrize(
-    "name", ["plan.json", "proof.json", "runs/pytorch-seed42/run.json"]
-)
-@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"kind": 3}', "\udc80"])
-def test_damaged_json_is_named(tmp_path, name, content):
-    make_comparison(tmp_path, proof=make_proof())
-    (tmp_path / name).write_bytes(content.encode(errors="surrogateescape"))
-    assert str(tmp_path / name) in refused(tmp_path)
+DAMAGED_JSON = ["", "{}", "[1]", '{"kind": 3}', "\udc80"]
+
+
+def damaged(path, content):
+    path.write_bytes(content.encode(errors="surrogateescape"))
+    return path
+
+
+@pytest.mark.parametrize("content", DAMAGED_JSON)
+def test_a_damaged_plan_is_refused(tmp_path, content):
+    path = damaged(make_comparison(tmp_path) / "plan.json", content)
+    message = refused(tmp_path)
+    assert str(path) in message
+    assert "Delete it and run the comparison again" in message
+
+
+@pytest.mark.parametrize("content", DAMAGED_JSON)
+def test_a_damaged_proof_is_left_out(tmp_path, content):
+    path = damaged(
+        make_comparison(tmp_path, proof=make_proof()) / "proof.json", content
+    )
+    found = compared.summarise(tmp_path)
+    assert found.proof is None
+    assert only_pair(found).seeds == [42]
+    (warning,) = found.warnings
+    assert warning.startswith(f"The proof is left out. {path} ")
+    assert warning.count("Delete it and run the comparison again") == 1
+
+
+@pytest.mark.parametrize("content", DAMAGED_JSON)
+def test_a_damaged_record_is_left_out(tmp_path, content):
+    path = make_comparison(tmp_path) / "runs/pytorch-seed42/run.json"
+    damaged(path, content)
+    assert str(path) in without_run(tmp_path, "pytorch-seed42")
+
+
+def test_one_damaged_run_leaves_the_other_seeds(tmp_path):
+    make_comparison(tmp_path, BOTH, (40, 41, 42), unfinished=["pytorch-seed40"])
+    damaged(tmp_path / "runs/pytorch-seed41/run.json", "{")
+    found = compared.summarise(tmp_path)
+    assert only_pair(found).seeds == [42]
+    damage, unfinished = found.warnings
+    assert "pytorch-seed41" in damage
+    assert "pytorch-seed41" not in unfinished
+    assert "pytorch-seed40" in unfinished
 
 
 @pytest.mark.parametrize(
@@ -533,13 +603,13 @@ def test_damaged_json_is_named(tmp_path, name, content):
         ({"framework": "tensorflow"}, "expected pytorch with seed 42, came tensorflow"),
     ],
 )
-def test_a_record_that_contradicts_itself_is_named(tmp_path, change, words):
+def test_a_record_that_contradicts_itself_is_left_out(tmp_path, change, words):
     make_comparison(tmp_path)
     path = tmp_path / "runs/pytorch-seed42/run.json"
     write_json(path, read_json(path) | change)
-    message = refused(tmp_path)
-    assert words in message
-    assert str(path) in message
+    warning = without_run(tmp_path, "pytorch-seed42")
+    assert words in warning
+    assert str(path) in warning
 
 
 def test_an_order_of_unknown_runs_is_refused(tmp_path):

@@ -284,6 +284,55 @@ def test_speed_stays_open_where_the_interval_holds_one(tmp_path: Path) -> None:
     assert "<strong>" not in page.row("Time per epoch")
 
 
+@pytest.mark.parametrize("busy", ["pytorch", "tensorflow"])
+@pytest.mark.parametrize(("load", "called"), [(0.10, True), (0.11, False)])
+def test_speed_is_not_called_on_a_busy_machine(
+    busy: str, load: float, called: bool, tmp_path: Path
+) -> None:
+    runs = {f"{busy}-seed3": {"other_load": load}}
+    comparison = comparison_of(tmp_path, seeds=range(6), runs=runs)
+    page = written(tmp_path, comparison)
+    assert ("TensorFlow trains faster here" in page.text) == called
+    assert ("<strong>" in page.row("Time per epoch")) == called
+    assert ("the machine was busy" in page.text) == (not called)
+    assert ("no verdict on speed" in "".join(comparison.warnings)) == (not called)
+    assert ("An epoch of training took" in page.text) == (not called)
+    assert ("up to 11% of it in a run's median epoch" in page.text) == (not called)
+
+
+def test_a_busy_framework_leaves_the_verdict_on_the_others(tmp_path: Path) -> None:
+    runs = {f"jax-seed{seed}": {"other_load": 0.6} for seed in range(6)}
+    page = page_of(tmp_path, frameworks=(*BOTH, "jax"), seeds=range(6), runs=runs)
+    assert page.text.count("TensorFlow trains faster here") == 1
+    assert page.text.count("No verdict on speed.") == 2
+    assert "<strong>" not in page.row("Time per epoch")
+
+
+def test_few_seeds_on_a_busy_machine(tmp_path: Path) -> None:
+    page = page_of(tmp_path, **STATES["busy"])
+    assert "1 paired seed), but the machine was busy" in page.text
+    assert "too few" not in page.text
+
+
+def test_constants_of_normalisation_are_called_that(tmp_path: Path) -> None:
+    dataset = real_dataset(mean=0.5, std=0.25)
+    page = page_of(tmp_path, dataset=dataset)
+    assert "0.5000, 0.2500" in page.row("Normalised with mean, deviation")
+
+
+def test_a_damaged_run_is_told_and_the_others_shown(tmp_path: Path) -> None:
+    make_comparison(tmp_path, seeds=(1, 2), test_count=COUNT, proof=make_proof())
+    path = tmp_path / "runs/pytorch-seed2/predictions.safetensors"
+    path.write_bytes(path.read_bytes()[:-40])
+    (tmp_path / "proof.json").write_text("{")
+    page = written(tmp_path, summarise(tmp_path))
+    assert f"{path} cannot be read" in page.section("warnings")
+    assert "The proof is left out" in page.section("warnings")
+    assert "There is no proof in this comparison" in page.text
+    assert "PyTorch is incomplete" in page.text
+    assert page.row("Test accuracy").count("n\N{NO-BREAK SPACE}=") == 2
+
+
 def test_every_figure_has_its_n_and_its_method(tmp_path: Path) -> None:
     many = page_of(tmp_path / "many", **STATES["undecided"])
     for heading in ("Test accuracy", "Time per epoch", "Start-up", "Peak memory"):

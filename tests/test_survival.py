@@ -475,6 +475,7 @@ def test_a_comparison_goes_on_without_a_framework_that_crashes(tiny, tmp_path):
     folder = tmp_path / "out"
     done = run_paripassu(
         *["compare", "--epochs", 1, "--seeds", 1, "--data", tiny, "--out", folder],
+        *["--set", "batch_size=16"],
         path=broken,
     )
     assert done.returncode == 1

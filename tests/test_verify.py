@@ -230,7 +230,11 @@ def test_faults_are_listed():
         (["--frameworks", ","], "--frameworks is empty"),
         (["--recipe", "nothing"], "expected one of article"),
         (["--fault", "rho", "--fault-in", "jax"], "not among --frameworks"),
-        (["--steps", "0"], "x>=1"),
+        (["--steps", "0"], "--steps"),
+        (
+            ["--fault", "rho", "--set", "optimizer.kind=sgd"],
+            "--fault rho changes nothing",
+        ),
         (["--data", "/nowhere"], "/nowhere"),
         (["--runs", "/nowhere"], "plan.json"),
     ],

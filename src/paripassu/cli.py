@@ -333,8 +333,8 @@ def compare(
     from paripassu.compare import compare as run
     from paripassu.summary import summary_table
 
-    if quick and epochs is None:
-        epochs = 2
+    if quick:
+        settings = ["epochs=2", *(settings or [])]
     chosen = _load_recipe(recipe, settings, epochs=epochs)
     count = seeds or (1 if quick else 10)
     # More seeds later shall find the runs of these: the seed is not in the name.
@@ -352,7 +352,11 @@ def compare(
     else:
         _console().print(summary_table(result))
         typer.echo(f"report: {folder / 'report.html'}")
-    failed = [x for x in result.frameworks.values() if x.status == "failed"]
+    failed = [
+        name
+        for name, x in result.frameworks.items()
+        if x.status != "missing" and len(x.runs) < count
+    ]
     if failed or (result.proof and not result.proof.holds):
         raise typer.Exit(1)
 
@@ -480,7 +484,12 @@ def verify(
             raise UserError(
                 f"--fault-in {where}: it is not among --frameworks {names}."
             )
-        seeded = find_fault(fault).name, where
+        if not find_fault(fault).applies_to(chosen):
+            raise UserError(
+                f"--fault {fault} changes nothing of recipe {chosen.name!r}. Type: "
+                "paripassu verify --list-faults"
+            )
+        seeded = fault, where
     with watching(console) as on_progress:
         proof = prove(
             listed,

@@ -87,6 +87,8 @@ def compare(
     dataset = datasets.describe(data, prepared)
     for warning in dataset.warnings:
         _warn(console, warning)
+    for seed in seeds:
+        recipe.changed(seed=seed)  # whatever is wrong with one is said before all
     files.make_folder(out)
     with files.owned(out):
         files.remove_leftovers(out)
@@ -97,6 +99,11 @@ def compare(
             seeds=list(seeds),
             order=[turn.name for turn in turns(names, seeds)],
             margin=MARGIN,
+            data=dataset.sha256,
+            conditions={
+                "threads": conditions.thread_count,
+                "device": conditions.device,
+            },
             unavailable=unavailable,
         )
         _check_plan(out, plan)
@@ -117,7 +124,8 @@ def report(folder: Path) -> Comparison:
     """Judge the records in a comparison's folder anew and rewrite page and JSON.
 
     Raises:
-        UserError: it is no such folder, or a record in it is damaged.
+        UserError: it is no such folder, or its plan is damaged. Other damaged records
+            are left out, with a warning.
     """
     result = judge.summarise(folder)
     judge.save(folder, result)
@@ -130,7 +138,7 @@ def _save_plan(out: Path, plan: Plan) -> None:
 
 
 def _check_plan(out: Path, plan: Plan) -> None:
-    """Refuse a folder that holds the comparison of another recipe."""
+    """Refuse a folder whose finished runs are not those that are asked for."""
     if not (out / judge.PLAN_FILE).exists():
         return
     earlier = judge.load_plan(out)
@@ -144,6 +152,18 @@ def _check_plan(out: Path, plan: Plan) -> None:
             f"{out} holds a comparison of another recipe: {', '.join(differing)} "
             "differ. Choose another folder with --out, or delete that one."
         )
+    if earlier.data and earlier.data != plan.data:
+        raise UserError(
+            f"{out} holds a comparison on other data. Choose another folder with "
+            "--out, or delete that one."
+        )
+    for name, value in earlier.conditions.items():
+        if plan.conditions.get(name) != value:
+            raise UserError(
+                f"{out} holds a comparison with --{name} {value}, and now there is "
+                f"{plan.conditions.get(name)}: figures of both would be mixed. Type "
+                f"--{name} {value}, or choose another folder with --out."
+            )
 
 
 def _prove(
@@ -156,12 +176,9 @@ def _prove(
     """The proof on few steps, once for these frameworks at these versions."""
     path = out / judge.PROOF_FILE
     versions = {name: str(frameworks.find(name).version) for name in names}
-    if path.exists():
-        earlier = judge.load_proof(path)
-        proven = {n: v for n, v in earlier.versions.items() if n in FRAMEWORKS}
-        if earlier.holds and proven == versions:
-            console.print("proof: holds already")
-            return
+    if _holds_already(path, versions, recipe):
+        console.print("proof: holds already")
+        return
     with watching(console) as on_progress:
         proof = short_proof(
             names, recipe, conditions=conditions, on_progress=on_progress
@@ -170,12 +187,26 @@ def _prove(
     _say_proof(proof, console)
 
 
+def _holds_already(path: Path, versions: dict[str, str], recipe: Recipe) -> bool:
+    try:
+        earlier = judge.load_proof(path) if path.exists() else None
+    except UserError:
+        return False  # damaged: it is made anew
+    if earlier is None:
+        return False
+    proven = {n: v for n, v in earlier.versions.items() if n in FRAMEWORKS}
+    same = proven == versions and earlier.recipe == recipe.model_dump()
+    return earlier.holds and same
+
+
 def _say_proof(proof: Proof, console: Console) -> None:
     if proof.holds:
         rungs = len({rung.rung for rung in proof.rungs if rung.status == "holds"})
         console.print(f"proof: holds on {rungs} rungs", highlight=False)
         return
-    console.print("proof: does not hold", style="red")
+    made = any(rung.status != "not run" for rung in proof.rungs)
+    words = "does not hold" if made else "could not be made"
+    console.print(f"proof: {words}", style="red")
     if proof.message:
         console.print(proof.message, style="red", markup=False, highlight=False)
     if proof.divergence:
@@ -197,10 +228,10 @@ def _run_all(
         own = recipe.changed(seed=turn.seed)
         folder = out / RUNS_FOLDER / turn.name
         with display.run(f"{turn.name} ({number}/{len(order)})") as on_event:
-            if _is_finished(folder, own, dataset):
-                on_event({"event": "reused"})
-                continue
             try:
+                if _is_finished(folder, own, dataset):
+                    on_event({"event": "reused"})
+                    continue
                 train(
                     turn.framework,
                     own,
@@ -222,7 +253,14 @@ def _run_all(
 def _is_finished(folder: Path, recipe: Recipe, dataset: record.Dataset) -> bool:
     if not (folder / record.RUN_FILE).exists():
         return False
-    earlier = record.load_record(folder)
-    return earlier.status == "finished" and earlier.recipe_hash == identify(
-        recipe, dataset
-    )
+    try:
+        earlier = record.load_record(folder)
+        if earlier.status != "finished":
+            return False
+        files.read_tensors(folder / record.PREDICTIONS_FILE)
+    except UserError as error:
+        raise UserError(
+            f"{error} Delete {folder} and type the same command again: that run is "
+            "made anew."
+        ) from None
+    return earlier.recipe_hash == identify(recipe, dataset)

@@ -229,6 +229,11 @@ class Run:
         """Take the final figures and write the files that others read."""
         test = prepared.test
         loss, accuracy = self._timed("test", lambda: trainer.evaluate(test))
+        last = self._recipe.epochs - 1
+        _finite(loss, last)
+        weights = trainer.weights()
+        for array in weights.values():
+            _finite(float(array.sum(dtype=np.float64)), last)
         logits = trainer.logits(test.images)
         correct = int((logits.argmax(1) == test.labels).sum())
         if abs(correct / len(test.labels) - accuracy) > 0.5 / len(test.labels):
@@ -240,7 +245,6 @@ class Run:
             "inference", lambda: _time_inference(trainer, test.images)
         )
         start = time.perf_counter()
-        weights = trainer.weights()
         network = networks.find(self._recipe.network)
         layout.check_weights(network, weights)
         path = self._folder / record.WEIGHTS_FILE
@@ -262,7 +266,7 @@ class Run:
                 "status": "finished",
                 "sessions": [*current.sessions[:-1], session],
                 "result": record.Result(
-                    test_loss=_finite(loss, self._recipe.epochs - 1),
+                    test_loss=loss,
                     test_accuracy=correct / len(test.labels),
                     test_correct=correct,
                     test_count=len(test.labels),
@@ -307,7 +311,7 @@ def _time_inference(trainer: Trainer, images: Any) -> record.Inference:
 def _finite(loss: float, epoch: int) -> float:
     if not np.isfinite(loss):
         raise UserError(
-            f"the loss is {loss} after epoch {epoch + 1}: the training has diverged. "
+            f"after epoch {epoch + 1} there is {loss}: the training has diverged. "
             "A smaller rate may help: --set optimizer.learning_rate=0.1."
         )
     return loss
@@ -342,7 +346,10 @@ def read_checkpoint(
             return earlier, None
     if not path.exists():
         return earlier and earlier.model_copy(update={"epochs": []}), None
-    state, metadata = files.read_tensors(path)
+    try:
+        state, metadata = files.read_tensors(path)
+    except UserError as error:
+        raise UserError(f"{error} Delete it: the run then starts over.") from None
     if "record" not in metadata:
         raise UserError(f"{path} is not a checkpoint of ours: choose another --out.")
     return record.parse_record(metadata["record"], path), state

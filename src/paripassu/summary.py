@@ -32,6 +32,9 @@ def summary_table(result: Comparison) -> RenderableType:
 def _proof_line(result: Comparison) -> Text:
     proof = result.proof
     assert proof is not None
+    if proof.message:
+        text = "The proof could not be made: a framework did not take part."
+        return Text(text, style="red")
     if not proof.holds:
         return Text("The proof does not hold: see the report.", style="red")
     rungs = len({rung.rung for rung in proof.rungs if rung.status == "holds"})

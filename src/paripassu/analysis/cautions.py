@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
-import numpy as np
+from collections.abc import Callable, Container, Mapping
+from statistics import median
 
 from paripassu.analysis.plan import Plan, planned_runs
 from paripassu.analysis.reading import Runs
-from paripassu.analysis.wording import counted, fate
+from paripassu.analysis.wording import fate
 from paripassu.core.record import RunRecord
 
 BUSY = 0.10  # share of the machine that other programs may use during an epoch
-LOADED = 0.5  # load average per core that is noticeably high at the start
+
+
+def is_busy(load: float) -> bool:
+    """Whether other programs used so much of the machine that times mean little."""
+    return load > BUSY
+
+
+def median_load(record: RunRecord) -> float:
+    """What other programs used of the machine during a run's median epoch, 0..1."""
+    return median([epoch.other_load for epoch in record.epochs] or [0.0])
 
 
 def collect_warnings(
-    plan: Plan, records: Mapping[str, RunRecord], runs: Runs
+    plan: Plan,
+    records: Mapping[str, RunRecord],
+    runs: Runs,
+    damage: Mapping[str, str],
 ) -> list[str]:
     """Whatever makes the figures less than fair, in plain words, each once."""
     candidates: list[str | None] = [
         *plan.warnings,
         *(text for run in runs.values() for text in run.record.dataset.warnings),
-        _unfinished_warning(plan, records, runs),
+        *damage.values(),
+        _unfinished_warning(plan, records, {**runs, **damage}),
         _resumed_warning(runs),
         _other_load_warning(runs),
-        _load_average_warning(records),
         *_differing_machines(runs),
         *_differing_versions(runs),
     ]
@@ -33,12 +44,13 @@ def collect_warnings(
 
 
 def _unfinished_warning(
-    plan: Plan, records: Mapping[str, RunRecord], runs: Runs
+    plan: Plan, records: Mapping[str, RunRecord], told: Container[str]
 ) -> str | None:
+    """Of all planned runs but those that are told of elsewhere."""
     left_out = [
         f"{name} ({fate(plan, name, records).splitlines()[0].rstrip(':')})"
         for framework, _, name in planned_runs(plan)
-        if framework not in plan.unavailable and name not in runs
+        if framework not in plan.unavailable and name not in told
     ]
     if not left_out:
         return None
@@ -60,39 +72,26 @@ def _resumed_warning(runs: Runs) -> str | None:
 
 
 def _other_load_warning(runs: Runs) -> str | None:
-    busy = []
+    disturbed = []
     for run in runs.values():
-        loads = [epoch.other_load for epoch in run.record.epochs]
-        if loads and max(loads) > BUSY:
-            middle, worst = np.median(loads), max(loads)
-            busy.append(f"{run.name} (median epoch {middle:.0%}, worst {worst:.0%})")
-    if not busy:
+        worst = max((epoch.other_load for epoch in run.record.epochs), default=0.0)
+        if is_busy(worst):
+            middle = median_load(run.record)
+            disturbed.append(
+                (middle, f"{run.name} (median epoch {middle:.0%}, worst {worst:.0%})")
+            )
+    if not disturbed:
         return None
+    consequence = "their times are not to be trusted, though a run's median epoch is"
+    if any(is_busy(middle) for middle, _ in disturbed):
+        consequence = (
+            "figures of time are not to be trusted, and no verdict on speed rests on "
+            "them"
+        )
     return (
         f"Other programs used more than {BUSY:.0%} of the machine during epochs of "
-        f"{', '.join(busy)}: figures of time are not to be trusted. Close them and "
+        f"{', '.join(text for _, text in disturbed)}: {consequence}. Close them and "
         "compare again into a new folder with --out."
-    )
-
-
-def _load_average_warning(records: Mapping[str, RunRecord]) -> str | None:
-    """Of the first session alone: later ones follow on the load of our own runs."""
-    starts = [
-        (record.sessions[0].started, name)
-        for name, record in records.items()
-        if record.sessions
-    ]
-    if not starts:
-        return None
-    name = min(starts)[1]
-    load = records[name].sessions[0].load_average
-    cores = records[name].environment.cores
-    if load <= LOADED * cores:
-        return None
-    return (
-        f"The machine was already busy when the first run, {name}, started: its load "
-        f"average was {load:.1f} on {counted(cores, 'core')}. Figures of time may "
-        "suffer."
     )
 
 

@@ -13,8 +13,7 @@ from paripassu.analysis.plan import Plan, run_name
 from paripassu.analysis.reading import (
     check_same_experiment,
     checked,
-    load_records,
-    load_run,
+    load_runs,
 )
 from paripassu.analysis.schema import Comparison, Proof
 from paripassu.analysis.summaries import summarise_framework
@@ -31,21 +30,21 @@ def summarise(folder: Path, created: str | None = None) -> Comparison:
 
     Args:
         folder: holds `plan.json`, `runs/<framework>-seed<seed>/` and perhaps
-            `proof.json`. Runs that are unfinished or absent are left out, and named.
+            `proof.json`. Runs that are unfinished, absent or damaged are left out,
+            and so is a damaged proof; warnings name them.
         created: ISO 8601 time to write into the comparison; now, if not given.
 
     Raises:
-        UserError: a file is missing or damaged, or runs do not belong together.
+        UserError: `plan.json` is missing or damaged, or runs do not belong together.
     """
     plan = load_plan(folder)
     path = folder / PROOF_FILE
-    proof = load_proof(path) if path.exists() else None
-    records = load_records(folder, plan)
-    runs = {
-        name: load_run(folder, name, record)
-        for name, record in records.items()
-        if record.status == "finished"
-    }
+    proof, without_proof = None, []
+    try:
+        proof = load_proof(path) if path.exists() else None
+    except UserError as error:
+        without_proof = [f"The proof is left out. {error}"]
+    records, runs, damage = load_runs(folder, plan)
     check_same_experiment(runs)
     first = next(iter(runs.values()), None)
     pairs = [
@@ -61,12 +60,12 @@ def summarise(folder: Path, created: str | None = None) -> Comparison:
         seeds=plan.seeds,
         order=plan.order,
         frameworks={
-            framework: summarise_framework(plan, framework, records, runs)
+            framework: summarise_framework(plan, framework, records, runs, damage)
             for framework in plan.frameworks
         },
         pairs=pairs,
         proof=proof and with_accuracy(proof, pairs),
-        warnings=collect_warnings(plan, records, runs),
+        warnings=without_proof + collect_warnings(plan, records, runs, damage),
     )
 
 

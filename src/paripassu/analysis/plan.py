@@ -22,6 +22,10 @@ class Plan(Model):
     seeds: list[int]
     order: list[str]  # run names, A B B A
     margin: float  # of equivalence in test accuracy, fraction 0..1
+    data: dict[str, str] = Field(default_factory=dict)  # file -> SHA-256
+    conditions: dict[str, str | int] = Field(
+        default_factory=dict
+    )  # threads and device, the same for all runs
     unavailable: dict[str, str] = Field(
         default_factory=dict
     )  # framework -> why, and what to type

@@ -44,58 +44,83 @@ Runs = Mapping[str, Run]  # finished runs by name, in the order of the plan
 
 
 def checked(model: type[Checked], path: Path) -> Checked:
-    """Read a JSON file of that shape; a UserError if it is damaged."""
-    content = read_json(path)
+    """Read a JSON file of that shape; a UserError if it is missing or damaged."""
+    advice = "Delete it and run the comparison again: finished runs are kept."
     try:
-        return model.model_validate(content)
+        return model.model_validate(read_json(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole"
         raise UserError(
-            f"{path} is damaged: {where}: {first['msg']}. Delete it and run the "
-            "comparison again: finished runs are kept."
+            f"{path} is damaged: {where}: {first['msg']}. {advice}"
         ) from error
+    except UserError as error:
+        if not path.exists():
+            raise
+        raise UserError(f"{error} {advice}") from error
 
 
-def load_records(folder: Path, plan: Plan) -> dict[str, RunRecord]:
-    """The records of all planned runs that were at least begun."""
-    records = {}
+def load_runs(
+    folder: Path, plan: Plan
+) -> tuple[dict[str, RunRecord], dict[str, Run], dict[str, str]]:
+    """All that can be read of the planned runs, by name and in their order.
+
+    Returns:
+        The records of the runs that were at least begun; those that are finished, with
+        their predictions; and of the damaged, which are in neither, what is wrong and
+        what to do.
+    """
+    records: dict[str, RunRecord] = {}
+    runs: dict[str, Run] = {}
+    damage: dict[str, str] = {}
     for framework, seed, name in planned_runs(plan):
         path = folder / RUNS_FOLDER / name
         if framework in plan.unavailable or not (path / RUN_FILE).exists():
             continue
-        record = load_record(path)
-        if (record.framework, record.seed) != (framework, seed):
-            raise UserError(
-                f"{path / RUN_FILE}: expected {framework} with seed {seed}, came "
-                f"{record.framework} with seed {record.seed}. Delete {path} and run "
-                "the comparison again."
+        try:
+            record = _load_record(path, framework, seed)
+            if record.status == "finished":
+                runs[name] = _load_run(path, record)
+            records[name] = record
+        except UserError as error:
+            damage[name] = (
+                f"{error} The run is left out. Delete {path} and type the command "
+                "again: that run is made anew."
             )
-        records[name] = record
-    return records
+    return records, runs, damage
 
 
-def load_run(folder: Path, name: str, record: RunRecord) -> Run:
+def _load_record(folder: Path, framework: str, seed: int) -> RunRecord:
+    record = load_record(folder)
+    if (record.framework, record.seed) != (framework, seed):
+        raise UserError(
+            f"{folder / RUN_FILE}: expected {framework} with seed {seed}, came "
+            f"{record.framework} with seed {record.seed}."
+        )
+    return record
+
+
+def _load_run(folder: Path, record: RunRecord) -> Run:
     """A finished run with its predictions; a UserError if they do not fit it."""
-    path = folder / RUNS_FOLDER / name / PREDICTIONS_FILE
+    path = folder / PREDICTIONS_FILE
     if record.result is None:
         raise UserError(
-            f"{path.with_name(RUN_FILE)} says that the run is finished, but has no "
-            f"result. Delete {path.parent} and run the comparison again."
+            f"{folder / RUN_FILE} says that the run is finished, but has no result."
         )
-    tensors, _ = read_tensors(path)
+    try:
+        tensors, _ = read_tensors(path)
+    except UserError as error:
+        what = error.__cause__ or "there is no such file"
+        raise UserError(f"{path} cannot be read: {what}.") from error
     problem = _problem_of(tensors, record.result)
     if problem:
-        raise UserError(
-            f"{path} is damaged: {problem}. Delete {path.parent} and run the "
-            "comparison again."
-        )
+        raise UserError(f"{path} is damaged: {problem}.")
     logits = tensors["logits"].astype(np.float64)
     logits -= logits.max(axis=1, keepdims=True)
     labels = tensors["labels"].astype(np.int64)
     answers = logits.argmax(axis=1)
     return Run(
-        name=name,
+        name=folder.name,
         record=record,
         result=record.result,
         labels=labels,

@@ -21,14 +21,18 @@ from paripassu.core.record import Inference, RunRecord
 
 
 def summarise_framework(
-    plan: Plan, framework: str, records: Mapping[str, RunRecord], runs: Runs
+    plan: Plan,
+    framework: str,
+    records: Mapping[str, RunRecord],
+    runs: Runs,
+    damage: Mapping[str, str],
 ) -> FrameworkSummary:
     """What the page and the table tell of a framework, missing or failed too."""
     finished = [run for run in runs.values() if run.record.framework == framework]
     epochs = [epoch for run in finished for epoch in run.record.epochs]
     return FrameworkSummary(
         status=_status(plan, framework, finished),
-        message=_message(plan, framework, records, finished),
+        message=_message(plan, framework, records, finished, damage),
         runs=[f"{RUNS_FOLDER}/{run.name}" for run in finished],
         seeds=[run.record.seed for run in finished],
         version=_version(framework, finished),
@@ -65,6 +69,7 @@ def _message(
     framework: str,
     records: Mapping[str, RunRecord],
     finished: Sequence[Run],
+    damage: Mapping[str, str],
 ) -> str | None:
     if framework in plan.unavailable:
         return plan.unavailable[framework]
@@ -73,10 +78,14 @@ def _message(
     if done.issuperset(planned):
         return None
     reasons = [
-        f"{name}: {fate(plan, name, records)}" for name in planned if name not in done
+        f"{name}: {fate(plan, name, records, damage)}"
+        for name in planned
+        if name not in done
     ]
     again = f"To go on, type again: {plan.command}"
-    return "\n".join([f"{len(done)} of {len(planned)} runs finished.", *reasons, again])
+    readable = " and can be read" if damage.keys() & set(planned) else ""
+    count = f"{len(done)} of {len(planned)} runs finished{readable}."
+    return "\n".join([count, *reasons, again])
 
 
 def _version(framework: str, finished: Sequence[Run]) -> str | None:

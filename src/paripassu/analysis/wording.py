@@ -32,8 +32,15 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def fate(plan: Plan, name: str, records: Mapping[str, RunRecord]) -> str:
-    """Why a run is not finished."""
+def fate(
+    plan: Plan,
+    name: str,
+    records: Mapping[str, RunRecord],
+    damage: Mapping[str, str] | None = None,
+) -> str:
+    """Why a run is not among the finished ones; `damage` tells it by name of run."""
+    if damage and name in damage:
+        return damage[name]
     if name in plan.failures:
         return f"failed: {plan.failures[name]}"
     if name in records:

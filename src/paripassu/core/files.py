@@ -22,6 +22,8 @@ from paripassu.core.errors import UserError
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 
+MARK = ".tmp-paripassu"  # in the names of files that are being written
+
 _WHAT_TO_DO = {
     errno.ENOSPC: "the disk is full: free some space",
     errno.EDQUOT: "the disk quota is used up: free some space",
@@ -51,7 +53,7 @@ def make_folder(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes its name only on success.
 
     The temporary file keeps the suffix of `path` (some libraries choose a format by
@@ -61,9 +63,10 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the disk is full or read-only, or the folder is not writable.
     """
+    path = Path(path)
     with explained(path):
         handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}"
+            dir=path.parent, prefix=f".{path.stem}.", suffix=f"{MARK}{path.suffix}"
         )
         os.close(handle)
     temporary = Path(name)
@@ -109,11 +112,11 @@ def remove_leftovers(folder: Path) -> None:
 
     Call it only by the owner of the folder (see `owned`).
     """
-    for path in folder.glob(".*.tmp*"):
+    for path in folder.glob(f".*{MARK}*"):
         path.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path | str, content: bytes) -> None:
     """Write `content` whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
@@ -144,7 +147,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_tensors(
-    path: Path, tensors: Tensors, metadata: Mapping[str, str] | None = None
+    path: Path | str, tensors: Tensors, metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write a safetensors file with string metadata, whole or not at all."""
     # Not `ascontiguousarray`, which makes one axis of none.
@@ -165,10 +168,7 @@ def read_tensors(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str
     except FileNotFoundError:
         raise UserError(f"{path} does not exist.") from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(
-            f"{path} is not a whole safetensors file ({error}). Delete it to start "
-            "again from what comes before it."
-        ) from error
+        raise UserError(f"{path} is not a whole safetensors file ({error}).") from error
 
 
 @contextlib.contextmanager

@@ -39,8 +39,8 @@ class Dataset(Model):
     train_size: int
     validation_size: int
     test_size: int
-    mean: float  # of the training images, in units of 0..1
-    std: float
+    mean: float  # subtracted from pixels in 0..1, by the recipe or computed
+    std: float  # what the difference is divided by
     warnings: list[str] = []
 
 

@@ -44,6 +44,10 @@ class Fault:
     batches: Callable[[Batches], Batches] = _same
     native: bool = False
 
+    def applies_to(self, recipe: Recipe) -> bool:
+        """Whether it changes anything: not every optimizer has a `rho`."""
+        return self.recipe is _same or self.recipe(recipe) != recipe
+
     def put_into(self, framework: str, twin: Twin) -> None:
         """Do the part that a framework does in its own words."""
         if self.native:
@@ -286,7 +290,7 @@ FAULTS = {
             "epsilon",
             "epsilon is 1e-7, Keras's default, instead of the recipe's",
             3,
-            "slot",
+            "",  # Adadelta's slots depend on it, Adam's do not
             recipe=_optimizer(epsilon=1e-7),
         ),
         Fault(

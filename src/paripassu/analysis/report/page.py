@@ -229,7 +229,12 @@ def _rung_difference(rung: RungResult) -> str:
 
 def _proof_lead(proof: Proof | None) -> str:
     if proof is None:
-        return "No proof was made in this comparison."
+        return "There is no proof in this comparison."
+    if proof.message:
+        return (
+            "The proof could not be made: a framework did not take part. So it is not "
+            "known whether the figures below compare like with like."
+        )
     if not proof.rows:
         return f"The proof {'holds' if proof.holds else 'does not hold'}."
     worst = max(

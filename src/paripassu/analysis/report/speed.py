@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from statistics import median
 
+from paripassu.analysis.cautions import is_busy, median_load
 from paripassu.analysis.report import words
 from paripassu.analysis.report.figures import Framework, paired
 from paripassu.analysis.schema import Estimate, Pair
@@ -32,9 +33,12 @@ def ratio(pair: Pair, shown: Sequence[Framework]) -> Estimate | None:
     )
 
 
-def quicker(found: Estimate) -> str | None:
-    """Either "left" or "right", if seeds and interval give it; None if they do not."""
-    if found.n < FEWEST_SEEDS or found.low is None or found.high is None:
+def quicker(pair: Pair, shown: Sequence[Framework]) -> str | None:
+    """Either "left" or "right", if seeds, interval and a calm machine give it."""
+    found = ratio(pair, shown)
+    if found is None or found.n < FEWEST_SEEDS or is_busy(_highest_load(pair, shown)):
+        return None
+    if found.low is None or found.high is None:
         return None
     if found.high < 1:
         return "left"
@@ -48,21 +52,26 @@ def sentence(pair: Pair, shown: Sequence[Framework]) -> str | None:
         return None
     left, right = display_name(pair.left), display_name(pair.right)
     n = words.counted(found.n, "paired seed")
-    if found.n < FEWEST_SEEDS:
-        times = paired(pair, shown, lambda run: run.epoch_seconds)
-        one = words.seconds(median(value for _, value, _ in times))
-        other = words.seconds(median(value for _, _, value in times))
+    times = paired(pair, shown, lambda run: run.epoch_seconds)
+    one = words.seconds(median(value for _, value, _ in times))
+    other = words.seconds(median(value for _, _, value in times))
+    took = f"An epoch of training took {one} in {left} and {other} in {right}"
+    load = _highest_load(pair, shown)
+    if is_busy(load):
         return (
-            f"An epoch of training took {one} in {left} and {other} in {right} "
-            f"(medians, {n}: too few for a verdict on speed)."
+            f"{took} (medians, {n}), but the machine was busy: other programs used up "
+            f"to {load:.0%} of it in a run's median epoch. No verdict on speed."
         )
+    if found.n < FEWEST_SEEDS:
+        return f"{took} (medians, {n}: too few for a verdict on speed)."
     interval = f"95% interval {found.low:.2f} to {found.high:.2f}, {n}"
-    if quicker(found) is None:
+    ahead = quicker(pair, shown)
+    if ahead is None:
         return (
             f"Neither trains faster beyond doubt: an epoch in {left} takes "
             f"{found.mean:.2f} times as long as in {right} ({interval})."
         )
-    if quicker(found) == "right":
+    if ahead == "right":
         return (
             f"{right} trains faster here: an epoch in {left} takes {found.mean:.2f} "
             f"times as long ({interval})."
@@ -70,4 +79,17 @@ def sentence(pair: Pair, shown: Sequence[Framework]) -> str | None:
     return (
         f"{left} trains faster here: an epoch takes {found.mean:.2f} times as long as "
         f"in {right} ({interval})."
+    )
+
+
+def _highest_load(pair: Pair, shown: Sequence[Framework]) -> float:
+    """What other programs used in the median epoch of the pair's most disturbed run."""
+    return max(
+        (
+            median_load(run.record)
+            for item in shown
+            if item.name in (pair.left, pair.right)
+            for run in item.runs
+        ),
+        default=0.0,
     )

@@ -143,15 +143,11 @@ def _spread(spread: Spread | None, noun: str = "run", ahead: bool = False) -> Ce
 def _epoch_time(
     item: Framework, pairs: Sequence[Pair], shown: Sequence[Framework]
 ) -> Cell:
-    ahead = []
-    for pair in pairs:
-        if item.name not in (pair.left, pair.right):
-            continue
-        ratio = speed.ratio(pair, shown)
-        ahead.append(
-            ratio is not None
-            and speed.quicker(ratio) == ("left" if pair.left == item.name else "right")
-        )
+    ahead = [
+        speed.quicker(pair, shown) == ("left" if pair.left == item.name else "right")
+        for pair in pairs
+        if item.name in (pair.left, pair.right)
+    ]
     return _spread(item.summary.epoch_seconds, "epoch", bool(ahead) and all(ahead))
 
 

@@ -100,7 +100,7 @@ def prepare(
 
 
 def describe(data: ImageData, prepared: Prepared) -> record.Dataset:
-    """What a run's record says about its data."""
+    """What a run's record says about its data, and how they were normalised."""
     return record.Dataset(
         name=data.name,
         source=data.source,

@@ -17,13 +17,14 @@ from paripassu.frameworks.tensorflow import optimizers
 # %% [markdown]
 # ## Recipe
 # One recipe holds every number of the experiment. TensorFlow finds the device
-# by itself, and Keras makes everything in one number type, set once.
+# by itself; number type and place of the channels are set once, for all Keras.
 
 
 # %%
 def placement(recipe):
     keras.config.set_floatx(recipe.precision)
     keras.config.set_dtype_policy(recipe.precision)
+    keras.config.set_image_data_format("channels_last")
 
 
 # %% [markdown]

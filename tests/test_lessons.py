@@ -1,0 +1,58 @@
+"""The lessons run as they stand, from the first cell to the last."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import EACH, environment
+
+from paripassu.core import files, layout, networks
+
+SHORT = """
+import runpy
+from pathlib import Path
+from paripassu.core import datasets
+load = datasets.load
+datasets.load = lambda: load(Path({data!r}))
+runpy.run_module("paripassu.frameworks.{framework}.lesson", run_name="__main__")
+"""
+
+
+def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("framework", EACH)
+def test_a_lesson_runs_from_top_to_bottom(framework, tiny, tmp_path):
+    """On few images; red before: the common format took no path that is a string."""
+    done = run(SHORT.format(data=str(tiny), framework=framework), tmp_path)
+    assert done.returncode == 0, done.stderr
+    weights, _metadata = files.read_tensors(tmp_path / "weights.safetensors")
+    layout.check_weights(networks.ARTICLE, weights)
+    loss, accuracy = map(float, done.stdout.split()[:2])
+    assert 0 < loss < 10
+    assert 0 <= accuracy <= 1
+
+
+def test_keras_settings_of_the_user_do_not_change_the_lesson(tmp_path, tiny):
+    """A `keras.json` may put channels first, and another float type."""
+    home = tmp_path / "keras"
+    home.mkdir()
+    (home / "keras.json").write_text(
+        '{"image_data_format": "channels_first", "floatx": "float16", '
+        '"epsilon": 1e-7, "backend": "tensorflow"}'
+    )
+    code = f"import os; os.environ['KERAS_HOME'] = {str(home)!r}\n"
+    code += SHORT.format(data=str(tiny), framework="tensorflow")
+    done = run(code, tmp_path)
+    assert done.returncode == 0, done.stderr
