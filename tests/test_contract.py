@@ -531,7 +531,7 @@ def test_sgd_is_weights_minus_rate_times_gradient(child, few):
 
 def test_the_code_proven_is_the_code_trained(child, few):
     """The lesson's own loop ends where the twin's steps end, over two epochs."""
-    # A constant rate, because twins know no schedule.
+    # A constant rate: the steps of a trace all belong to one epoch.
     given = exact(dropout=NO_DROPOUT, epochs=2, decay={"factor": 1.0})
     steps = [
         step for epoch in range(2) for step in steps_of(given, few, epoch, kept=True)

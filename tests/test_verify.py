@@ -24,13 +24,13 @@ from paripassu.analysis.parity import compare_traces, difference, first_divergen
 from paripassu.analysis.schema import FaultResult, Proof
 from paripassu.analysis.tolerance import LADDER
 from paripassu.analysis.whole import compare_whole, leading_digits
-from paripassu.core import files, networks
+from paripassu.core import files, networks, record
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe, load
 from paripassu.fault_check import check_faults
 from paripassu.frameworks.faults import FAULTS
 from paripassu.lockstep import lockstep, trainings
-from paripassu.train import Conditions
+from paripassu.train import Conditions, train
 from paripassu.trajectory import CHECKPOINT_FILE, TRAJECTORY_FILE
 from paripassu.verify import check_rungs, verify, with_whole_runs
 
@@ -496,6 +496,44 @@ def test_whole_trainings_agree_in_float64(tiny, tmp_path, whole_recipe):
             out=tmp_path / "whole",
             conditions=Conditions(data=tiny),
         )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unit", ["epoch", "step"])
+@pytest.mark.parametrize("framework", BOTH)
+@needs_both
+def test_a_training_ends_where_the_lockstep_ends(framework, unit, tiny, tmp_path):
+    """`paripassu train`, with the lesson's own loop and schedule, over three epochs."""
+    recipe = RECIPE.changed(
+        precision="float64",
+        epochs=3,
+        dropout={"dropout1": 0.0, "dropout2": 0.0},
+        decay={
+            "factor": 0.7,
+            "interval": 1.0 if unit == "epoch" else 10.0,
+            "unit": unit,
+        },
+    )
+    conditions = Conditions(data=tiny, threads=1)
+    train(framework, recipe, out=tmp_path / "run", conditions=conditions)
+    trained, _ = files.read_tensors(tmp_path / "run" / record.WEIGHTS_FILE)
+    stepped = {}
+    for name, chosen in {
+        "same": recipe,
+        "other": recipe.changed(decay={"factor": 0.71}),
+    }.items():
+        out = tmp_path / name
+        lockstep(
+            [framework], chosen, out=out, conditions=conditions, precisions=["float64"]
+        )
+        path = out / f"{framework}-float64" / TRAJECTORY_FILE
+        stepped[name], _ = files.read_tensors(path)
+
+    def gap(arrays: dict[str, np.ndarray]) -> float:
+        return max(difference(arrays[f"weight.{n}"], trained[n]) for n in trained)
+
+    assert gap(stepped["same"]) < 1e-12
+    assert gap(stepped["other"]) > 1e-6  # red: another decay
 
 
 @pytest.mark.slow
