@@ -44,6 +44,7 @@ def test_a_lesson_runs_from_top_to_bottom(framework, tiny, tmp_path):
     assert 0 <= accuracy <= 1
 
 
+@pytest.mark.slow
 def test_keras_settings_of_the_user_do_not_change_the_lesson(tmp_path, tiny):
     """A `keras.json` may put channels first, and another float type."""
     home = tmp_path / "keras"

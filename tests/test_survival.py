@@ -234,7 +234,7 @@ FAST = [
         "tensorflow",
         kill_parent,
         [during_training],
-        marks=skip_without("tensorflow"),
+        marks=[skip_without("tensorflow"), pytest.mark.slow],
         id="tensorflow-command",
     ),
 ]
@@ -471,6 +471,7 @@ def test_a_crash_is_told_with_its_last_words(framework, tiny, tmp_path):
     assert not (folder / record.RUN_FILE).exists()
 
 
+@pytest.mark.slow
 @needs_both
 def test_a_comparison_goes_on_without_a_framework_that_crashes(tiny, tmp_path):
     broken = break_module(tmp_path / "broken", "torch")

@@ -112,6 +112,7 @@ def test_curves_stay_together_in_float64_and_part_in_float32(proof):
         assert curve.gaps == sorted(curve.gaps)
 
 
+@pytest.mark.slow
 @needs_both
 def test_the_command_writes_the_proof_and_exits_with_0(tiny, tmp_path):
     path = tmp_path / "new" / "proof.json"
@@ -462,6 +463,7 @@ def whole_recipe() -> Recipe:
     return RECIPE.changed(batch_size=16, epochs=3)
 
 
+@pytest.mark.slow
 @needs_both
 def test_whole_trainings_agree_in_float64(tiny, tmp_path, whole_recipe):
     said = []
