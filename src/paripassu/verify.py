@@ -68,6 +68,7 @@ class _Found:
     losses: dict[tuple[str, str, str], Any] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     divergence: Divergence | None = None
+    rungs: list[RungResult] = field(default_factory=lambda: rungs_of([]))
 
 
 def verify(
@@ -120,9 +121,7 @@ def verify(
     doing: dict[str, str] = {}
 
     def tell() -> None:
-        on_progress(
-            Progress(rungs_of(found.rows, all_curves(found.losses)), dict(doing))
-        )
+        on_progress(Progress(found.rungs, dict(doing)))
 
     with tempfile.TemporaryDirectory(prefix="paripassu-") as folder:
         alone = conditions.with_threads(1)
@@ -147,6 +146,7 @@ def verify(
                     )
                 elif event["event"] == "evidence":
                     _take(event, name, own, found, subject)
+                    found.rungs = rungs_of(found.rows, all_curves(found.losses))
                 tell()
 
         tell()

@@ -15,7 +15,6 @@ from paripassu.analysis.tolerance import (
     CONTROL_TIME,
     EPS,
     LADDER,
-    Precision,
 )
 from paripassu.analysis.wording import display_name
 
@@ -199,10 +198,3 @@ def shortened(rows: Sequence[ProofRow]) -> list[ProofRow]:
             kept[key] = row
     chosen = set(map(id, kept.values()))
     return [row for row in rows if not row.holds or id(row) in chosen]
-
-
-def precisions_of(wanted: str | None) -> tuple[Precision, ...]:
-    """What `--precision` names; both without it."""
-    if wanted == "float64":
-        return ("float64",)
-    return ("float64", "float32") if wanted is None else ("float32",)

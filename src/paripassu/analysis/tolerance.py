@@ -10,9 +10,7 @@ mean. In float32, gradients, optimizer slots and weights are compared by their n
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-Precision = Literal["float64", "float32"]
 EPS: dict[str, float] = {"float64": 2.0**-52, "float32": 2.0**-23}
 
 FLIPS = (

@@ -165,10 +165,10 @@ class Trainer:
         return state
 
     def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        weights = lesson.from_common(_under("weights.", state))
+        weights = lesson.from_common(under("weights.", state))
         self.network.load_state_dict(weights)
         slots: dict[int, dict[str, torch.Tensor]] = {}
-        for name, array in _under("optimizer.", state).items():
+        for name, array in under("optimizer.", state).items():
             index, key = name.split(".")
             slots.setdefault(int(index), {})[key] = torch.from_numpy(
                 array.copy()
@@ -212,7 +212,7 @@ def _copy(tensor: torch.Tensor) -> npt.NDArray[Any]:
     return array
 
 
-def _under(
+def under(
     prefix: str, state: Mapping[str, npt.NDArray[Any]]
 ) -> dict[str, npt.NDArray[Any]]:
     """The entries of `state` whose names begin with `prefix`, without it."""

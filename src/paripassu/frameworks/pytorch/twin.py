@@ -20,7 +20,7 @@ from paripassu.core.layout import relayout
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import Arrays, TwinStep
 from paripassu.frameworks.pytorch import lesson
-from paripassu.frameworks.pytorch.trainer import Trainer
+from paripassu.frameworks.pytorch.trainer import Trainer, under
 
 # The optimizers' own names of what they keep, and the referee's.
 SLOTS = {
@@ -141,13 +141,13 @@ class Twin:
         epoch: int,
         step: int,
     ) -> None:
-        weights = lesson.from_common(_under("weight.", state))
+        weights = lesson.from_common(under("weight.", state))
         self.network.load_state_dict(weights)
         optimizer = lesson.make_optimizer(self.network, self.recipe)
         self.trainer.optimizer = optimizer
         self.trainer.schedule = lesson.make_schedule(optimizer, self.recipe)
         slots: dict[str, dict[str, Any]] = {}
-        for name, array in _under("slot.", state).items():
+        for name, array in under("slot.", state).items():
             weight, _, slot = name.rpartition(".")
             slots.setdefault(slot, {})[weight] = array
         parameters = dict(self.network.named_parameters())
@@ -228,13 +228,3 @@ def _channels_last(tensor: Tensor) -> npt.NDArray[Any]:
 
 def _prefixed(prefix: str, arrays: Arrays) -> Arrays:
     return {prefix + name: array for name, array in arrays.items()}
-
-
-def _under(
-    prefix: str, arrays: Mapping[str, npt.NDArray[Any]]
-) -> dict[str, npt.NDArray[Any]]:
-    return {
-        name.removeprefix(prefix): array
-        for name, array in arrays.items()
-        if name.startswith(prefix)
-    }
