@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import traceback
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,16 @@ class Child:
         options = {"weights": under("weights."), "steps": steps, **HOW}
         return {}, self._framework.trace(recipe, **options)
 
+    def warn(self, request, _arrays):
+        warnings.warn(request["text"], stacklevel=1)
+        return {}, {}
+
+    def run(self, request, _arrays):
+        """Python in this process; it leaves an `answer`."""
+        scope = {"answer": {}}
+        exec(request["code"], scope)
+        return scope["answer"], {}
+
     def modules(self, _request, _arrays):
         return {"modules": sorted({name.partition(".")[0] for name in sys.modules})}, {}
 
@@ -110,7 +121,11 @@ class Child:
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a framework prints
-    child = Child(frameworks.find(sys.argv[1]))
+    framework = frameworks.find(sys.argv[1])
+    framework.load()  # what its import warns of is its own affair
+    warnings.simplefilter("error")  # as in the tests themselves
+    warnings.simplefilter("ignore", DeprecationWarning)  # of libraries, by libraries
+    child = Child(framework)
     for line in sys.stdin:
         request = json.loads(line)
         given, out = Path(request["in"]), Path(request["out"])

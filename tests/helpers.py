@@ -17,7 +17,7 @@ import psutil
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from paripassu.core import draws, networks
+from paripassu.core import draws
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import FRAMEWORKS
 
@@ -155,7 +155,7 @@ class Running:
 
 
 def start_weights(recipe: Recipe) -> Arrays:
-    return dict(draws.initial_weights(networks.find(recipe.network), recipe))
+    return dict(draws.initial_weights(recipe.score_sheet, recipe))
 
 
 class Child:
@@ -297,5 +297,5 @@ def same_bits(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
 
 def all_kept(recipe: Recipe, size: int) -> dict[str, npt.NDArray[np.bool_]]:
     """Masks that drop nothing."""
-    layers = networks.find(recipe.network).layers_of("dropout")
+    layers = recipe.score_sheet.layers_of("dropout")
     return {x.name: np.ones((size, *x.output_shape), np.bool_) for x in layers}

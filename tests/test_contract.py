@@ -23,11 +23,12 @@ from helpers import (
     all_kept,
     needs_both,
     same_bits,
+    skip_without,
     start_weights,
 )
 
 from paripassu.core import datasets, draws, files, networks
-from paripassu.core.recipe import Recipe
+from paripassu.core.recipe import Recipe, load
 
 NO_DROPOUT = {"dropout1": 0.0, "dropout2": 0.0}
 SGD = {"kind": "sgd", "learning_rate": 0.1}
@@ -73,6 +74,13 @@ def mean_loss(logits: np.ndarray, labels: np.ndarray) -> float:
     top = logits.max(axis=1)
     log_sum = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
     return float(np.mean(log_sum - logits[np.arange(len(labels)), labels]))
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities, in float64."""
+    logits = logits.astype(np.float64)
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return shares / shares.sum(axis=1, keepdims=True)
 
 
 def close(left: Arrays, right: Arrays, size: float) -> bool:
@@ -372,7 +380,7 @@ def test_reports_means_over_images(child, training, test):
 
 def steps_of(given: Recipe, split: Images, epoch: int = 0, kept: bool = False):
     """An epoch as the twins are given it; `kept`: nothing is dropped."""
-    network = networks.find(given.network)
+    network = given.score_sheet
     images, labels = split
     return [
         {
@@ -551,6 +559,181 @@ def test_the_code_proven_is_the_code_trained(child, few):
     child.make(given.changed(dropout={**NO_DROPOUT, "dropout2": 0.5}))
     child.train(few, few)
     assert not close(child.weights(), proven, 1e-12)
+
+
+# The recipe book: other networks, a softmax at the end, other losses
+
+BOOK = [
+    "lenet5",
+    "keras-example",
+    "article-pytorch-notebook",
+    pytest.param("article-tensorflow-notebook", marks=pytest.mark.slow),
+]
+
+
+def of_book(name: str, **changes) -> Recipe:
+    return load(name).changed(**{"epochs": 2, "batch_size": 16, **changes})
+
+
+def own_loss(given: Recipe, logits: np.ndarray, labels: np.ndarray) -> float:
+    """What the recipe's loss is of a trainer's logits."""
+    if (given.output, given.loss) == ("probabilities", "cross_entropy_on_logits"):
+        logits = np.exp(logits.astype(np.float64))  # taken for logits once more
+    return mean_loss(logits, labels)
+
+
+@pytest.mark.parametrize("name", BOOK)
+def test_a_recipe_of_the_book_trains_is_saved_and_loaded(
+    child, training, test, tmp_path, name
+):
+    given, (images, labels) = of_book(name), (test[0][:50], test[1][:50])
+    file = tmp_path / child.make(given)["model_file"]
+    start, before = child.weights(), child.evaluate(training)[0]
+    reports, _steps = child.train(training, training)
+    assert len(reports) == 2
+    assert child.evaluate(training)[0] < before
+    ended, logits = child.weights(), child.logits(images)
+    assert ended.keys() == {weight.name for weight in given.score_sheet.weights}
+    assert not any(np.array_equal(ended[name], start[name]) for name in ended)
+    for weight in given.score_sheet.weights:
+        if weight.table:  # what it leaves out stays zero
+            assert not ended[weight.name][:, :, ~weight.connected].any()
+    loss, accuracy = child.evaluate((images, labels))
+    assert loss == pytest.approx(own_loss(given, logits, labels), rel=1e-5)
+    assert accuracy == pytest.approx((logits.argmax(axis=1) == labels).mean(), abs=1e-6)
+
+    child.save(file)
+    child.make(given.changed(seed=7))
+    assert not np.allclose(child.logits(images), logits)
+    child.load(file)
+    assert same_bits({"logits": child.logits(images)}, {"logits": logits})
+    assert same_bits(child.weights(), ended)
+    assert child.evaluate((images, labels)) == (loss, accuracy)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BOOK[:3])
+def test_a_recipe_of_the_book_goes_on_bit_for_bit(child, training, name):
+    given = of_book(name)
+    child.make(given)
+    child.train(training, training)
+    straight = child.state()
+    child.make(given.changed(epochs=1))
+    child.train(training, training)
+    state = child.state()
+    assert not same_bits(state, straight)
+    child.make(given, start_weights(given.changed(seed=7)))
+    child.load_state(state)
+    child.train(training, training, first_epoch=1)
+    assert same_bits(child.state(), straight)
+
+
+@pytest.mark.parametrize("name", ["keras-example", "lenet5"])
+def test_logits_of_a_softmax_are_logarithms_of_its_probabilities(child, test, name):
+    images = test[0][:50]
+    ends = of_book(name, output="probabilities")
+    child.make(ends)
+    probabilities = np.exp(child.logits(images))
+    assert np.abs(probabilities.sum(axis=1) - 1).max() < 1e-5
+    plain = ends.changed(output="logits", loss="cross_entropy_on_logits")
+    child.make(plain)
+    logits = child.logits(images)
+    assert np.abs(probabilities - softmax(logits)).max() < 1e-6
+    # Red: the logits themselves are no such logarithms, and a second softmax is seen.
+    assert np.abs(np.exp(logits).sum(axis=1) - 1).max() > 0.01
+    assert np.abs(softmax(probabilities) - softmax(logits)).max() > 1e-3
+
+
+def test_logits_of_a_softmax_are_of_what_leaves_the_network(child, few):
+    """Without dropout, a training step's probabilities are those of an evaluation."""
+    given = of_book("lenet5", output="probabilities", precision="float64")
+    found = child.trace(given, steps_of(given, few)[:1])
+    np.testing.assert_allclose(
+        np.exp(found["logits"]), found["0.activation.softmax"], rtol=1e-13
+    )
+
+
+@pytest.mark.parametrize("name", ["pytorch", "tensorflow"])
+def test_losses_of_the_notebooks_in_closed_form(child, few, name):
+    """A softmax in the network, and PyTorch's notebook has another in the loss."""
+    given = of_book(
+        f"article-{name}-notebook",
+        precision="float64",
+        epochs=1,
+        batch_size=20,
+        dropout=NO_DROPOUT,
+        optimizer=SGD,
+        decay={"factor": 1.0},
+    )
+    steps = steps_of(given, few, kept=True)
+    assert len(steps) == 1
+    labels, found = steps[0]["labels"], child.trace(given, steps)
+    logits, hidden = found["0.activation.dense2"], found["0.activation.dropout2"]
+    p, right = softmax(logits), np.eye(10)[labels]
+    np.testing.assert_allclose(found["0.activation.softmax"], p, rtol=1e-13)
+    to_p = (softmax(p) - right) / len(labels)
+    once = mean_loss(logits, labels), (p - right) / len(labels)
+    twice = mean_loss(p, labels), p * (to_p - (to_p * p).sum(axis=1, keepdims=True))
+    loss, gradient = twice if name == "pytorch" else once
+    other = once if name == "pytorch" else twice
+
+    def holds(loss: float, gradient: np.ndarray) -> bool:
+        return found["0.loss"] == pytest.approx(loss, rel=1e-13) and close(
+            {x: found[f"0.gradient.dense2.{x}"] for x in ("kernel", "bias")},
+            {"kernel": hidden.T @ gradient, "bias": gradient.sum(axis=0)},
+            1e-12,
+        )
+
+    assert holds(loss, gradient)
+    assert not holds(*other)
+    # And so the lesson's own loop, which compiles network and loss together.
+    child.make(given)
+    assert child.evaluate(few)[0] == pytest.approx(loss, rel=1e-6)
+    (report,), _steps = child.train(few, few)
+    assert report["training_loss"] == pytest.approx(loss, rel=1e-6)
+    start, bias = start_weights(given)["dense2.bias"], child.weights()["dense2.bias"]
+    moved = start - bias
+    np.testing.assert_allclose(moved, 0.1 * gradient.sum(axis=0), rtol=1e-9)
+    assert not np.allclose(moved, 0.1 * other[1].sum(axis=0), rtol=1e-3)
+
+
+UNDONE = """
+import warnings
+import keras
+import numpy as np
+from paripassu.frameworks.tensorflow.book import SoftmaxTwice
+
+network = keras.Sequential([keras.Input((2,)), keras.layers.Softmax()])
+logits, labels = np.array([[2.0, 0.0]], "float32"), np.array([0])
+for name, kind in (
+    ("keras", keras.losses.SparseCategoricalCrossentropy),
+    ("ours", SoftmaxTwice),
+):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        loss = float(kind(from_logits=True)(labels, network(logits)))
+    texts = [str(x.message) for x in said if x.category is UserWarning]
+    answer[name] = {"loss": loss, "said": texts}
+"""
+
+
+@skip_without("tensorflow")
+def test_keras_does_not_undo_the_second_softmax(child_of):
+    found, _ = child_of("tensorflow").ask("run", code=UNDONE)
+    p = 1 / (1 + math.exp(-2))
+    twice = math.log1p(math.exp(1 - 2 * p))
+    assert found["ours"]["loss"] == pytest.approx(twice, rel=1e-6)
+    assert found["ours"]["said"] == []
+    # Red: Keras's own loss does, and says so.
+    once = math.log1p(math.exp(-2))
+    assert found["keras"]["loss"] == pytest.approx(once, rel=1e-6)
+    assert len(found["keras"]["said"]) == 1
+    assert "from_logits=True" in found["keras"]["said"][0]
+
+
+def test_a_warning_of_a_framework_is_an_error_here(child):
+    with pytest.raises(AssertionError, match="UserWarning: on purpose"):
+        child.ask("warn", text="on purpose")
 
 
 def test_a_fault_in_a_verb_is_told_with_its_trace(child):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from paripassu.core import draws
-from paripassu.core.networks import ARTICLE
+from paripassu.core.networks import ARTICLE, LENET5
 from paripassu.core.recipe import Initializer, Recipe
 
 WORD = 2**64 - 1
@@ -225,6 +225,7 @@ LIMITS = {
     "glorot_uniform": lambda fan_in, fan_out: math.sqrt(6 / (fan_in + fan_out)),
     "he_uniform": lambda fan_in, _fan_out: math.sqrt(6 / fan_in),
     "fan_in_uniform": lambda fan_in, _fan_out: 1 / math.sqrt(fan_in),
+    "lecun_1998_uniform": lambda fan_in, _fan_out: 2.4 / fan_in,
 }
 
 
@@ -255,6 +256,63 @@ def test_biases_may_be_uniform_by_the_fan_in_of_their_layer():
         bias = weights[f"{layer}.bias"]
         assert 0 < np.abs(bias).max() <= 1 / math.sqrt(fan_in)
     check_uniform_within(weights["dense1.bias"], 1 / 96)  # sqrt(9216) = 96
+
+
+# LeCun et al. 1998, appendix A: within 2.4 over the fan in, by hand for its network.
+# The third convolution of 25 pixels sees 3, 4 or all 6 maps: table I of the paper.
+LENET5_LIMITS = {
+    "conv1": 2.4 / 25,
+    "subsample1": 2.4 / 4,
+    "subsample2": 2.4 / 4,
+    "conv3": 2.4 / 400,
+    "dense1": 2.4 / 120,
+    "dense2": 2.4 / 84,
+}
+TABLE_LIMITS = [2.4 / 75] * 6 + [2.4 / 100] * 9 + [2.4 / 150]
+SEEN = [  # of each map of C3, which maps of S2 it sees
+    *("012", "123", "234", "345", "045", "015"),
+    *("0123", "1234", "2345", "0345", "0145", "0125", "0134", "1245", "0235"),
+    "012345",
+]
+
+
+def test_weights_of_lenet5_are_within_those_of_the_paper():
+    chosen = Initializer(kernel="lecun_1998_uniform", bias="lecun_1998_uniform")
+    weights = draws.initial_weights(LENET5, Recipe(initializer=chosen))
+    for layer, limit in LENET5_LIMITS.items():
+        for part in ("kernel", "coefficient", "bias"):
+            array = weights.get(f"{layer}.{part}")
+            if array is not None:
+                check_uniform_within(array, limit)
+    # A bias has the fan in that its layer would have without the table.
+    check_uniform_within(weights["conv2.bias"], 2.4 / 150)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "limits"),
+    [
+        ("lecun_1998_uniform", TABLE_LIMITS),
+        ("fan_in_uniform", [(limit / 2.4) ** 0.5 for limit in TABLE_LIMITS]),
+        ("he_uniform", [(limit / 0.4) ** 0.5 for limit in TABLE_LIMITS]),
+    ],
+)
+def test_a_table_gives_each_channel_its_own_limit_and_zeros(scheme, limits):
+    recipe = Recipe(initializer=Initializer(kernel=scheme))
+    kernel = draws.initial_weights(LENET5, recipe)["conv2.kernel"]
+    assert kernel.shape == (5, 5, 6, 16)
+    numbers = draws.uniform(kernel.shape, 42, "initial conv2.kernel")
+    for channel, limit in enumerate(limits):
+        seen = [int(digit) for digit in SEEN[channel]]
+        others = [i for i in range(6) if i not in seen]
+        assert not kernel[:, :, others, channel].any()
+        check_uniform_within(kernel[:, :, seen, channel], limit)
+        expected = limit * (2 * numbers[:, :, seen, channel] - 1)
+        np.testing.assert_allclose(kernel[:, :, seen, channel], expected, rtol=1e-14)
+    # Red: the limit of a channel that sees all is not that of one that sees three.
+    with pytest.raises(AssertionError):
+        check_uniform_within(kernel[:, :, [0, 1, 2], 0], limits[-1])
+    with pytest.raises(AssertionError):
+        check_uniform_within(kernel[:, :, :, 15], limits[0])
 
 
 def test_zeros_are_zeros():

@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import tomllib
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +45,7 @@ DECISIVE = {
     "shuffle": True,
     "validation_size": 0,
     "precision": "float32",
+    "output": "logits",
     "loss": "cross_entropy_on_logits",
     "dropout": {"dropout1": 0.25, "dropout2": 0.5},
     "normalization": {"mean": 0.1307, "std": 0.3081},
@@ -58,7 +58,7 @@ DECISIVE = {
     },
     "decay": {"factor": 0.7, "interval": 1.0, "unit": "epoch"},
 }
-NOT_DECISIVE = {"name", "description", "source"}
+NOT_DECISIVE = {"name", "description", "source", "published_accuracy", "published_note"}
 
 # What every other optimizer has where a recipe says nothing, written by hand: rates of
 # both frameworks, epsilons and forms of PyTorch but for RMSprop's numbers, Keras's.
@@ -90,7 +90,8 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     },
 }
 
-# Another legal value of every decisive leaf; the loss and the network have one each.
+# Another legal value of every decisive leaf that can change alone: another network
+# has other dropout layers, and the other loss wants another output.
 OTHER_VALUES: dict[str, Any] = {
     "seed": 43,
     "epochs": 11,
@@ -98,6 +99,7 @@ OTHER_VALUES: dict[str, Any] = {
     "shuffle": False,
     "validation_size": 1,
     "precision": "float64",
+    "output": "probabilities",
     "dropout.dropout1": 0.26,
     "dropout.dropout2": math.nextafter(0.5, 1),
     "normalization.mean": "computed",
@@ -130,7 +132,9 @@ OTHER_FORMS = {"adam": "hat", "rmsprop": "inside"}  # of epsilon
 
 
 def expected_hash(table: dict[str, Any], *more: str) -> str:
-    text = json.dumps([table, *more], sort_keys=True)
+    # `output` came later: a recipe with logits has the hash that it had before.
+    hashed = {k: v for k, v in table.items() if (k, v) != ("output", "logits")}
+    text = json.dumps([hashed, *more], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -194,20 +198,43 @@ optimizers = st.one_of(
         },
     ),
 )
-valid_tables = st.fixed_dictionaries(
+# What only fits together: a network with its dropout layers, an output with its loss.
+networks = st.one_of(
+    st.just({"network": "article"}),
+    st.fixed_dictionaries(
+        {"dropout": st.fixed_dictionaries({"dropout1": shares, "dropout2": shares})}
+    ),
+    st.fixed_dictionaries(
+        {
+            "network": st.just("keras-example"),
+            "dropout": st.fixed_dictionaries({"dropout1": shares}),
+        }
+    ),
+    st.just({"network": "lenet5", "dropout": {}}),
+)
+losses = st.sampled_from(
+    [
+        {"output": "logits"},
+        {"loss": "cross_entropy_on_logits"},
+        {"output": "probabilities"},
+        {"output": "probabilities", "loss": "cross_entropy_on_logits"},
+        {"output": "probabilities", "loss": "cross_entropy_on_probabilities"},
+    ]
+)
+values_apart = st.fixed_dictionaries(
     {},
     optional={
         "name": st.from_regex(r"[a-z0-9][a-z0-9-]{0,59}", fullmatch=True),
         "description": texts,
         "source": texts,
-        "network": st.just("article"),
+        "published_accuracy": st.floats(0, 1),
+        "published_note": texts,
         "seed": st.integers(0, 2**31 - 1),
         "epochs": st.integers(1, 100_000),
         "batch_size": st.integers(1, 1_000_000),
         "shuffle": st.booleans(),
         "validation_size": st.integers(min_value=0, max_value=2**63 - 1),
         "precision": st.sampled_from(["float32", "float64"]),
-        "dropout": st.fixed_dictionaries({"dropout1": shares, "dropout2": shares}),
         "normalization": st.fixed_dictionaries(
             {},
             optional={
@@ -219,9 +246,17 @@ valid_tables = st.fixed_dictionaries(
             {},
             optional={
                 "kernel": st.sampled_from(
-                    ["glorot_uniform", "he_uniform", "fan_in_uniform", "zeros"]
+                    [
+                        "glorot_uniform",
+                        "he_uniform",
+                        "fan_in_uniform",
+                        "lecun_1998_uniform",
+                        "zeros",
+                    ]
                 ),
-                "bias": st.sampled_from(["zeros", "fan_in_uniform"]),
+                "bias": st.sampled_from(
+                    ["zeros", "fan_in_uniform", "lecun_1998_uniform"]
+                ),
             },
         ),
         "optimizer": optimizers,
@@ -234,6 +269,12 @@ valid_tables = st.fixed_dictionaries(
             },
         ),
     },
+)
+valid_tables = st.builds(
+    lambda apart, network, loss: {**apart, **network, **loss},
+    values_apart,
+    networks | st.just({}),
+    losses | st.just({}),
 )
 
 
@@ -274,10 +315,151 @@ def test_the_article_has_the_constants_of_the_article():
     assert "article" in built_in()
 
 
-def test_the_articles_file_leaves_nothing_to_defaults():
-    path = Path(paripassu.__file__).parent / "recipes" / "article.toml"
+# The built-in recipes
+
+BUILT_IN = [
+    "article",
+    "article-pytorch-notebook",
+    "article-tensorflow-notebook",
+    "keras-example",
+    "lenet5",
+    "pytorch-example",
+]
+# What the two notebooks do otherwise, seven things: read off their code by hand. The
+# first of them, one softmax or two, is the loss; the network ends in one in both.
+NOTEBOOKS: dict[str, tuple[Any, Any]] = {
+    "loss": ("cross_entropy_on_logits", "cross_entropy_on_probabilities"),
+    "shuffle": (False, True),  # `shuffle=torch.cuda.is_available()`, and on a CPU
+    "decay": (
+        {"factor": 0.7, "interval": 1.0, "unit": "epoch"},
+        {"factor": 0.7, "interval": 60000.0, "unit": "step"},
+    ),
+    "optimizer.rho": (0.9, 0.95),
+    "optimizer.epsilon": (1e-6, 1e-7),
+    "initializer.kernel": ("fan_in_uniform", "glorot_uniform"),
+    "initializer.bias": ("fan_in_uniform", "zeros"),
+}
+
+
+def value_of(table: dict[str, Any], key: str) -> Any:
+    """The value under a dotted key."""
+    here: Any = table
+    for part in key.split("."):
+        here = here[part]
+    return here
+
+
+def differing(one: Recipe, other: Recipe) -> set[str]:
+    """The dotted keys of decisive values that differ; decay counts as one."""
+    left, right = (x.model_dump(exclude=NOT_DECISIVE) for x in (one, other))
+    keys = {"decay" if key.startswith("decay.") else key for key in leaves(left)}
+    return {key for key in keys if value_of(left, key) != value_of(right, key)}
+
+
+def test_the_built_in_recipes():
+    assert built_in() == BUILT_IN
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_built_in_recipe_says_what_it_is_and_is_read_back(name):
+    recipe = load(name)
+    assert recipe.name == name
+    assert recipe.description.endswith(".")
+    assert "\n" not in recipe.description
+    assert len(recipe.source) > 30
+    assert parse(recipe.to_toml()) == recipe
+    # A published figure is a share, and comes with what was published.
+    if recipe.published_accuracy is not None:
+        assert 0.9 < recipe.published_accuracy < 1
+        assert recipe.published_note
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_the_file_of_a_built_in_recipe_leaves_nothing_to_defaults(name):
+    path = Path(paripassu.__file__).parent / "recipes" / f"{name}.toml"
     written = tomllib.loads(path.read_text(encoding="utf-8"))
-    assert leaves(written) == leaves(Recipe().model_dump())
+    needed = leaves(load(name).model_dump(exclude=NOT_DECISIVE))
+    needed |= {"name", "description", "source"}
+    optional = {"published_accuracy", "published_note"}
+    assert needed <= leaves(written) <= needed | optional
+
+
+def test_no_two_built_in_recipes_are_the_same_experiment():
+    assert len({load(name).hash() for name in BUILT_IN}) == len(BUILT_IN)
+
+
+def test_the_notebooks_differ_in_the_seven_things_and_no_other():
+    pytorch, tensorflow = (
+        load(f"article-{name}-notebook") for name in ("pytorch", "tensorflow")
+    )
+    assert len(NOTEBOOKS) == 7
+    assert differing(pytorch, tensorflow) == set(NOTEBOOKS)
+    for key, expected in NOTEBOOKS.items():
+        tables = pytorch.model_dump(), tensorflow.model_dump()
+        assert tuple(value_of(table, key) for table in tables) == expected, key
+    for recipe in (pytorch, tensorflow):
+        assert recipe.output == "probabilities"
+        # As in both notebooks, and in the article itself.
+        for key in ("network", "dropout", "normalization", "epochs", "batch_size"):
+            assert value_of(recipe.model_dump(), key) == DECISIVE[key]
+    # Red: one more value, or one less, is seen.
+    assert differing(pytorch.changed(epochs=9), tensorflow) == {*NOTEBOOKS, "epochs"}
+    less = pytorch.changed(shuffle=True)
+    assert differing(less, tensorflow) == NOTEBOOKS.keys() - {"shuffle"}
+
+
+# What the sources state, by hand, beside what they have from the article.
+STATED: dict[str, dict[str, Any]] = {
+    # pytorch/examples, mnist/main.py: the arguments' defaults, PyTorch's own weights.
+    "pytorch-example": {
+        **DECISIVE,
+        "seed": 1,
+        "epochs": 14,
+        "initializer": {"kernel": "fan_in_uniform", "bias": "fan_in_uniform"},
+    },
+    # keras.io: batch 128, 15 epochs, validation_split 0.1 of 60,000, "adam", pixels
+    # over 255, softmax and categorical_crossentropy; the rest are Keras's defaults.
+    "keras-example": {
+        "network": "keras-example",
+        "batch_size": 128,
+        "epochs": 15,
+        "validation_size": 6000,
+        "dropout": {"dropout1": 0.5},
+        "normalization": {"mean": 0.0, "std": 1.0},
+        "output": "probabilities",
+        "loss": "cross_entropy_on_probabilities",
+        "initializer": {"kernel": "glorot_uniform", "bias": "zeros"},
+        "optimizer": {**OPTIMIZERS["adam"], "epsilon": 1e-7, "epsilon_form": "hat"}
+        | {"weight_decay_form": "decoupled"},
+        "decay": {"factor": 1.0, "interval": 1.0, "unit": "epoch"},
+    },
+    # LeCun et al. 1998, section III.B: 20 passes; appendix A for the weights.
+    "lenet5": {
+        "network": "lenet5",
+        "epochs": 20,
+        "dropout": {},
+        "initializer": {"kernel": "lecun_1998_uniform", "bias": "lecun_1998_uniform"},
+    },
+}
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_a_built_in_recipe_has_the_constants_of_its_source(name):
+    table = load(name).model_dump()
+    assert {key: table[key] for key in STATED[name]} == STATED[name]
+
+
+def test_pixels_of_lenet5_have_the_papers_range():
+    # From -0.1 for background to 1.175: 1.275 wide, and shifted to begin at zero.
+    chosen = load("lenet5").normalization
+    assert (0 - chosen.mean) / chosen.std == 0
+    assert (1 - chosen.mean) / chosen.std == pytest.approx(1.175 + 0.1, abs=1e-4)
+
+
+def test_the_article_is_its_pytorch_notebook_put_right():
+    """Without the second softmax, shuffled, and begun as Keras begins."""
+    changed = {"output", "shuffle", "initializer.kernel", "initializer.bias"}
+    assert differing(load("article"), load("article-pytorch-notebook")) == changed
 
 
 # The hash
@@ -293,8 +475,27 @@ def test_hash_is_the_sha256_of_all_that_decides():
 
 
 def test_hash_ignores_what_does_not_decide():
-    recipe = load("article").changed(name="other", description="another", source="me")
-    assert recipe.hash() == expected_hash(DECISIVE)
+    other: dict[str, Any] = {
+        "name": "other",
+        "description": "another",
+        "source": "me",
+        "published_accuracy": 0.5,
+        "published_note": "it was so",
+    }
+    assert other.keys() == NOT_DECISIVE
+    for key, value in other.items():
+        assert load("article").changed(**{key: value}).hash() == expected_hash(DECISIVE)
+    assert load("article").changed(**other).hash() == expected_hash(DECISIVE)
+
+
+def test_hash_is_what_it_was_before_a_network_could_end_in_a_softmax():
+    """A recipe of then says nothing of its output, and its runs keep their names."""
+    before = {key: value for key, value in DECISIVE.items() if key != "output"}
+    assert parse("").hash() == validate(before).hash() == "ae0828b19b560793"
+    text = json.dumps([before], sort_keys=True)
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "ae0828b19b560793"
+    # Red: an output that is another counts.
+    assert parse("output = 'probabilities'").hash() != "ae0828b19b560793"
 
 
 def test_another_value_is_known_for_every_decisive_key():
@@ -334,11 +535,22 @@ def test_hash_changes_with_every_constant_and_form(kind, key):
     assert other.hash() != validate({"optimizer": {"kind": kind}}).hash()
 
 
-@pytest.mark.parametrize("key", ["network", "loss"])
-def test_hash_changes_with_what_has_one_value_as_yet(key):
-    other = Recipe().model_copy(update={key: "another"})
-    with warnings.catch_warnings(action="ignore"):  # not a value that it may have
-        assert other.hash() == expected_hash({**DECISIVE, key: "another"})
+def test_hash_changes_with_what_only_changes_with_something_else():
+    other_networks: list[dict[str, Any]] = [
+        {"network": "keras-example", "dropout": {"dropout1": 0.5}},
+        {"network": "lenet5", "dropout": {}},
+    ]
+    other_losses: list[dict[str, Any]] = [
+        {"output": "probabilities", "loss": "cross_entropy_on_logits"},
+        {"output": "probabilities", "loss": "cross_entropy_on_probabilities"},
+    ]
+    tables = [{}, *other_networks, *other_losses]
+    for table in tables:
+        assert validate(table).hash() == expected_hash({**DECISIVE, **table})
+    assert len({validate(table).hash() for table in tables}) == len(tables)
+    # By the network's name too, not by its dropout alone.
+    other = Recipe().model_copy(update={"network": "lenet5"})
+    assert other.hash() == expected_hash({**DECISIVE, "network": "lenet5"})
 
 
 def test_hash_separates_the_recipe_from_what_is_added():
@@ -452,6 +664,27 @@ REFUSED = [
     ("validation_size = -1", ["validation_size", "greater than or equal to 0", "-1"]),
     ('precision = "float16"', ["precision", "'float32' or 'float64'", "'float16'"]),
     ('loss = "mse"', ["loss", "'cross_entropy_on_logits'", "'mse'"]),
+    ('output = "softmax"', ["output", "'logits' or 'probabilities'", "'softmax'"]),
+    ("published_accuracy = 99.1", ["published_accuracy", "less than or equal to 1"]),
+    ('published_accuracy = "99%"', ["published_accuracy", "number", "'99%' (str)"]),
+    ("published_note = 3", ["published_note", "string", "3 (int)"]),
+    (
+        'initializer = { bias = "glorot_uniform" }',
+        ["initializer.bias", "'lecun_1998_uniform'", "'glorot_uniform'"],
+    ),
+    # output and loss that contradict each other
+    (
+        'loss = "cross_entropy_on_probabilities"',
+        [
+            "output and loss contradict each other",
+            "Expected output = 'probabilities' with this loss",
+            "or loss = 'cross_entropy_on_logits'",
+        ],
+    ),
+    (
+        'output = "logits"\nloss = "cross_entropy_on_probabilities"',
+        ["the network gives logits, and the loss wants probabilities"],
+    ),
     ('name = "My recipe"', ["name", "small letters", "'My recipe'"]),
     ('name = "../up"', ["name", "small letters", "'../up'"]),
     (f'name = "{"a" * 61}"', ["name", "60 characters", "aaa"]),
@@ -513,8 +746,27 @@ REFUSED = [
         "dropout = { dropout1 = 1, dropout2 = 0.5 }",
         ["dropout.dropout1", "less than 1", "1 (int)"],
     ),
+    (
+        'network = "lenet5"\ndropout = { dropout1 = 0.5 }',
+        ["dropout: expected none", "of network 'lenet5'", "came dropout1"],
+    ),
+    (
+        'network = "lenet5"',  # what a recipe has that says nothing of dropout
+        ["dropout: expected none", "of network 'lenet5'", "came dropout1, dropout2"],
+    ),
+    (
+        'network = "keras-example"',
+        ["dropout", "each of dropout1 (", "came dropout1, dropout2"],
+    ),
+    (
+        'network = "keras-example"\ndropout = { dropout2 = 0.5 }',
+        ["dropout", "each of dropout1 (", "'keras-example'", "came dropout2"],
+    ),
     # the network
-    ('network = "vgg"', ["network", "expected one of article", "'vgg'"]),
+    (
+        'network = "vgg"',
+        ["network", "expected one of article, keras-example, lenet5", "'vgg'"],
+    ),
     # not TOML
     ("seed 3", ["not TOML", "line 1"]),
     ("seed = 3\nseed = 4", ["not TOML", "overwrite"]),
@@ -595,18 +847,12 @@ def test_a_recipe_is_utf_8_wherever_it_is_read(tmp_path):
 def changes(*given_settings: str) -> dict[str, Any]:
     """What --set changed of the article, by dotted key."""
     table = load("article", list(given_settings)).model_dump()
-
-    def value(of: dict[str, Any], key: str) -> Any:
-        for part in key.split("."):
-            of = of[part]
-        return of
-
     before = Recipe(name="article").model_dump()
     known = leaves(before)
     return {
-        key: value(table, key)
+        key: value_of(table, key)
         for key in sorted(leaves(table) - {"description", "source"})
-        if key not in known or value(table, key) != value(before, key)
+        if key not in known or value_of(table, key) != value_of(before, key)
     }
 
 
@@ -623,6 +869,17 @@ def test_settings_replace_values():
         "shuffle": False,
         "decay.factor": 1.0,
     }
+
+
+def test_what_fits_together_is_set_together_in_any_order():
+    output, loss = "output=probabilities", "loss=cross_entropy_on_probabilities"
+    expected = {
+        "loss": "cross_entropy_on_probabilities",
+        "output": "probabilities",
+    }
+    assert changes(output, loss) == changes(loss, output) == expected
+    lenet5 = load("article", ["network=lenet5", "dropout={}"])
+    assert (lenet5.network, lenet5.dropout) == ("lenet5", {})
 
 
 def test_words_need_no_quotes():
@@ -674,9 +931,27 @@ BAD_SETTINGS = [
     (["seed=word"], ["seed", "integer", "'word' (str)"]),
     (["seed="], ["seed", "integer", "'' (str)"]),
     (["dropout.dropout3=0.5"], ["dropout", "each of dropout1, dropout2", "dropout3"]),
+    (
+        ["loss=cross_entropy_on_probabilities"],
+        ["output and loss contradict each other", "Expected output = 'probabilities'"],
+    ),
+    (["output=softmax"], ["output", "'logits' or 'probabilities'", "'softmax'"]),
+    (["network=lenet5"], ["dropout: expected none", "came dropout1, dropout2"]),
     pytest.param([f"seed={'9' * 5000}"], ["seed", "integer", "999"], id="long number"),
     pytest.param([f"seed={'[' * 20_000}"], ["seed", "integer", "[[["], id="deep"),
 ]
+
+
+def test_a_contradiction_is_seen_from_either_side():
+    tensorflow = "article-tensorflow-notebook"
+    assert load(tensorflow).loss == "cross_entropy_on_probabilities"
+    with pytest.raises(UserError, match="--set: output and loss contradict"):
+        load(tensorflow, ["output=logits"])
+    with pytest.raises(UserError, match="output and loss contradict"):
+        load("article").changed(loss="cross_entropy_on_probabilities")
+    # Probabilities taken for logits are no contradiction: a notebook does that.
+    both = ["output=probabilities", "loss=cross_entropy_on_logits"]
+    assert load(tensorflow, both).output == "probabilities"
 
 
 @pytest.mark.parametrize(("given_settings", "parts"), BAD_SETTINGS)

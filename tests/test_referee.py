@@ -28,11 +28,12 @@ from paripassu.core.recipe import (
     Decay,
     Recipe,
     RMSprop,
+    load,
     validate,
 )
 from paripassu.frameworks import FRAMEWORKS, Arrays, Framework, TwinStep
 from paripassu.frameworks.numpy import layers, twin
-from paripassu.frameworks.numpy.loss import LOSSES, cross_entropy
+from paripassu.frameworks.numpy.loss import LOSSES, cross_entropy, of_probabilities
 from paripassu.frameworks.numpy.optimizers import (
     OPTIMIZERS,
     adadelta,
@@ -76,7 +77,24 @@ RECIPES = {
             "decay": {"factor": 0.7, "interval": 1.0, "unit": "step"},
         }
     ),
+    **{
+        name: load(name, ["precision=float64", "batch_size=3"])
+        for name in ("lenet5", "keras-example")
+    },
+    **{
+        f"article-{name}-notebook": load(
+            f"article-{name}-notebook", ["precision=float64", "batch_size=3"]
+        )
+        for name in ("pytorch", "tensorflow")
+    },
+    # A chain that PyTorch writes as `Sequential`, with a softmax put at its end.
+    "lenet5, probabilities": load(
+        "lenet5", ["precision=float64", "batch_size=3", "output=probabilities"]
+    ),
 }
+STEPS = {case: 3 if case in ("article", "sgd", "step decay") else 1 for case in RECIPES}
+STEPS["lenet5"] = 2
+SMALL = ["keras-example", "lenet5, probabilities"]  # with a softmax, one of each loss
 
 
 @cache
@@ -84,19 +102,20 @@ def training_images() -> datasets.Split:
     return datasets.prepare(datasets.load(), mean=0.1307, std=0.3081).training
 
 
-def given(case: str, count: int = 3) -> dict[str, Any]:
+def given(case: str, count: int | None = None) -> dict[str, Any]:
     """Weights, and steps with real digits, the recipe's own batches and masks."""
     recipe, data = RECIPES[case], training_images()
-    order = draws.batches(recipe, len(data.labels), 0)[:count]
+    network = recipe.score_sheet
+    order = draws.batches(recipe, len(data.labels), 0)[: count or STEPS[case]]
     steps = [
         TwinStep(
             images=data.images[rows],
             labels=data.labels[rows],
-            masks=draws.dropout_masks(NETWORK, recipe, len(rows), 0, number),
+            masks=draws.dropout_masks(network, recipe, len(rows), 0, number),
         )
         for number, rows in enumerate(order)
     ]
-    weights = draws.initial_weights(NETWORK, recipe)
+    weights = draws.initial_weights(network, recipe)
     return {"weights": weights, "steps": steps, "threads": 1, "device": "cpu"}
 
 
@@ -157,10 +176,12 @@ def trace_all(name: str, out: str) -> None:
     [(name, case) for name in OTHERS for case in RECIPES],
 )
 def test_twins_agree_with_the_referee(traces, name, case):
-    rows = compare_traces("numpy", name, referee(case), traces(name, case))
-    layer_count, weight_count = len(NETWORK.layers), len(NETWORK.weights)
-    steps = 3
-    assert len(rows) == 1 + steps * (1 + layer_count + 2 * weight_count)
+    network = RECIPES[case].score_sheet
+    rows = compare_traces(
+        "numpy", name, referee(case), traces(name, case), network=network
+    )
+    layer_count, weight_count = len(network.layers), len(network.weights)
+    assert len(rows) == 1 + STEPS[case] * (1 + layer_count + 2 * weight_count)
     for row in rows:
         print(f"{name}, {case}: {row.quantity} {row.difference:.1e}")
     assert not [row for row in rows if not row.holds]
@@ -191,25 +212,98 @@ def misplaced_pool_backward(
     return layers.max_pool_backward(gradient, (shape, (chosen + 1) % 4))
 
 
-# Fault: the kind of layer, its wrong functions, what must show it, what must not.
-FAULTS: dict[str, tuple[Any, tuple[Any, Any], list[str], list[str]]] = {
+def plain_tanh(x: Floats) -> tuple[Floats, Floats]:
+    return np.tanh(x), layers.tanh(x)[1]
+
+
+def mean_of_subsample(x: Floats, coefficient: Floats, bias: Floats) -> Any:
+    return layers.subsample(x, coefficient / 4, bias)
+
+
+def spread_subsample_backward(gradient: Floats, memory: Any) -> Any:
+    to_x, to_weights = layers.subsample_backward(gradient, memory)
+    return to_x / 4, to_weights
+
+
+def edge_padding(x: Floats, size: int) -> tuple[Floats, int]:
+    frame = (size, size)
+    return np.pad(x, ((0, 0), frame, frame, (0, 0)), mode="edge"), size
+
+
+def softmax_of_the_batch(x: Floats) -> tuple[Floats, Floats]:
+    return layers.softmax(x.T)[0].T, layers.softmax(x)[1]
+
+
+def softmax_backward_alone(
+    gradient: Floats, memory: Floats
+) -> tuple[Floats, tuple[()]]:
+    return memory * gradient, ()
+
+
+# Fault: the case, the kind of layer, its wrong functions, what must show it, what not.
+FAULTS: dict[str, tuple[str, Any, tuple[Any, Any], list[str], list[str]]] = {
     "flatten order": (
+        "article",
         "flatten",
         (turned_flatten, turned_flatten_backward),
         ["logits", "activation flatten", "activation dense1"],
         ["activation conv2", "activation dropout1"],
     ),
     "dropout without 1 / (1 - p)": (
+        "article",
         "dropout",
         (plain_dropout, layers.dropout_backward),
         ["activation dropout1", "activation dropout2", "loss"],
         ["logits", "activation relu2"],
     ),
     "pooling gradient misplaced": (
+        "article",
         "max_pool",
         (layers.max_pool, misplaced_pool_backward),
         ["gradient conv2.kernel", "gradient conv1.kernel", "weight conv2.kernel"],
         ["logits", "loss", "activation dense2", "gradient dense1.kernel"],
+    ),
+    "tanh not scaled": (
+        "lenet5",
+        "tanh",
+        (plain_tanh, layers.tanh_backward),
+        ["logits", "activation tanh1", "activation conv2"],
+        ["activation conv1"],
+    ),
+    "subsampling takes the mean": (
+        "lenet5",
+        "subsample",
+        (mean_of_subsample, layers.subsample_backward),
+        ["logits", "activation subsample1"],
+        ["activation tanh1"],
+    ),
+    "subsampling gradient shared out": (
+        "lenet5",
+        "subsample",
+        (layers.subsample, spread_subsample_backward),
+        ["gradient conv2.kernel", "gradient subsample1.bias", "weight conv1.kernel"],
+        ["logits", "loss", "gradient subsample2.coefficient", "gradient conv3.kernel"],
+    ),
+    "padding repeats the edge": (
+        "lenet5",
+        "zero_padding",
+        (edge_padding, layers.zero_padding_backward),
+        ["activation pad", "activation conv1"],
+        [],
+    ),
+    "softmax over the batch": (
+        "keras-example",
+        "softmax",
+        (softmax_of_the_batch, layers.softmax_backward),
+        ["logits", "activation softmax", "loss"],
+        ["activation dense1"],
+    ),
+    "softmax gradient of each class alone": (
+        "keras-example",
+        "softmax",
+        (layers.softmax, softmax_backward_alone),
+        ["gradient dense1.kernel", "gradient conv1.bias", "weight dense1.kernel"],
+        ["logits", "activation softmax", "loss"],
     ),
 }
 
@@ -225,14 +319,37 @@ def judge(ours: Arrays, theirs: Arrays) -> dict[str, bool]:
 @pytest.mark.parametrize("name", ["numpy", *OTHERS])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_wrong_layer_turns_red_where_it_is(monkeypatch, traces, name, fault):
-    kind, functions, red, green = FAULTS[fault]
-    theirs = traces(name, "article")
+    case, kind, functions, red, green = FAULTS[fault]
+    theirs = traces(name, case)
     monkeypatch.setitem(layers.LAYERS, kind, functions)
-    found = judge(REFEREE.trace(RECIPES["article"], **given("article", 1)), theirs)
+    found = judge(REFEREE.trace(RECIPES[case], **given(case, 1)), theirs)
     assert {quantity: found[quantity] for quantity in red + green} == {
         **dict.fromkeys(red, False),
         **dict.fromkeys(green, True),
     }
+
+
+@pytest.mark.parametrize("name", ["numpy", *OTHERS])
+def test_a_table_that_is_ignored_turns_its_gradient_red(monkeypatch, traces, name):
+    """Forward it does not show: what is not connected begins at zero."""
+    theirs = traces(name, "lenet5")
+    monkeypatch.setattr(twin, "_connected", lambda _weight, array: array)
+    found = judge(REFEREE.trace(RECIPES["lenet5"], **given("lenet5", 1)), theirs)
+    red = {quantity for quantity, holds in found.items() if not holds}
+    assert red == {"gradient conv2.kernel", "weight conv2.kernel"}
+
+
+@pytest.mark.parametrize("name", ["numpy", *OTHERS])
+@pytest.mark.parametrize("case", SMALL)
+def test_the_other_loss_turns_the_loss_and_what_follows_red(traces, name, case):
+    theirs, recipe = traces(name, case), RECIPES[case]
+    (other,) = set(LOSSES) - {recipe.loss}
+    wrong = REFEREE.trace(recipe.changed(loss=other), **given(case, 1))
+    red = {quantity for quantity, holds in judge(wrong, theirs).items() if not holds}
+    names = [weight.name for weight in recipe.score_sheet.weights]
+    gradients = {f"gradient {name}" for name in names}
+    assert {"loss", *gradients} <= red
+    assert red <= {"loss", *gradients, *(f"weight {name}" for name in names)}
 
 
 @pytest.mark.parametrize("name", ["numpy", *OTHERS])
@@ -248,14 +365,16 @@ def test_epsilon_of_keras_turns_only_the_weights_red(traces, name):
 # Trace
 
 
-def test_trace_keeps_the_contract():
-    arrays, batch = referee("article"), RECIPES["article"].batch_size
-    shapes: dict[str, tuple[int, ...]] = {"logits": (batch, NETWORK.num_classes)}
-    for step in range(3):
+@pytest.mark.parametrize("case", ["article", "lenet5", "keras-example"])
+def test_trace_keeps_the_contract(case):
+    arrays, batch = referee(case), RECIPES[case].batch_size
+    network = RECIPES[case].score_sheet
+    shapes: dict[str, tuple[int, ...]] = {"logits": (batch, network.num_classes)}
+    for step in range(STEPS[case]):
         shapes[f"{step}.loss"] = ()
-        for layer in NETWORK.layers:
+        for layer in network.layers:
             shapes[f"{step}.activation.{layer.name}"] = (batch, *layer.output_shape)
-        for weight in NETWORK.weights:
+        for weight in network.weights:
             shapes[f"{step}.gradient.{weight.name}"] = weight.shape
             shapes[f"{step}.weight.{weight.name}"] = weight.shape
     assert {name: array.shape for name, array in arrays.items()} == shapes
@@ -270,6 +389,28 @@ def test_trace_is_float64_whatever_the_recipe_and_leaves_its_input_alone():
         assert np.array_equal(arrays[name], array), name
     for name, array in before["weights"].items():
         assert np.array_equal(after["weights"][name], array), name
+
+
+@pytest.mark.parametrize("case", SMALL)
+def test_logits_of_a_softmax_are_logarithms_of_its_probabilities(case):
+    probabilities = np.exp(referee(case)["logits"])
+    assert np.abs(probabilities.sum(axis=1) - 1).max() < 1e-14
+    # Without a softmax at its end, the same network gives these as its softmax.
+    plain = RECIPES[case].changed(output="logits", loss="cross_entropy_on_logits")
+    logits = REFEREE.trace(plain, **given(case, 1))["logits"]
+    assert np.abs(layers.softmax(logits)[0] - probabilities).max() < 1e-14
+    assert np.abs(logits - np.log(probabilities)).max() > 1e-3  # they are no logits
+
+
+def test_a_probability_of_zero_has_a_finite_logarithm():
+    recipe = RECIPES["lenet5, probabilities"]
+    options = given("lenet5, probabilities", 1)
+    options["weights"] = {n: np.zeros_like(x) for n, x in options["weights"].items()}
+    options["weights"]["dense2.bias"] = np.array([0.0] + [-1e4] * 9)
+    logits = REFEREE.trace(recipe, **options)["logits"]
+    assert logits[:, 0].tolist() == [0.0] * 3
+    # The smallest normal float64, 2**-1022.
+    np.testing.assert_allclose(logits[:, 1:], -1022 * math.log(2), rtol=1e-15)
 
 
 def test_weights_of_another_network_are_refused():
@@ -403,10 +544,106 @@ def test_dense_by_hand():
     assert y.tolist() == [[6, 16]]
 
 
+def test_zero_padding_by_hand():
+    x = np.array([[1.0, 2, 3], [4, 5, 6]]).reshape(1, 2, 3, 1)
+    y, memory = layers.zero_padding(x, 1)
+    assert y[0, :, :, 0].tolist() == [
+        [0, 0, 0, 0, 0],
+        [0, 1, 2, 3, 0],
+        [0, 4, 5, 6, 0],
+        [0, 0, 0, 0, 0],
+    ]
+    gradient = np.arange(20.0).reshape(1, 4, 5, 1)
+    to_x, to_weights = layers.zero_padding_backward(gradient, memory)
+    assert to_x[0, :, :, 0].tolist() == [[6, 7, 8], [11, 12, 13]]
+    assert to_weights == ()
+    assert layers.zero_padding(random(2, 5, 4, 3), 2)[0].shape == (2, 9, 8, 3)
+
+
+def test_tanh_is_the_papers_squashing_function():
+    """LeCun et al. 1998, appendix A: f(1) = 1, f(-1) = -1, and at most 1.7159."""
+    x = np.array([-1e3, -1.0, 0.0, 1.0, 1e3])
+    y, memory = layers.tanh(x)
+    assert y == pytest.approx([-1.7159, -1, 0, 1, 1.7159], abs=1e-4)
+    # tanh z = (exp(2 z) - 1) / (exp(2 z) + 1) at z = 2/3.
+    e = math.exp(4 / 3)
+    assert y[3] == pytest.approx(1.7159 * (e - 1) / (e + 1), rel=1e-15)
+    slope, to_weights = layers.tanh_backward(np.ones(5), memory)
+    assert slope[2] == pytest.approx(1.7159 * 2 / 3, rel=1e-15)
+    assert slope[[0, 4]].tolist() == [0, 0]
+    assert to_weights == ()
+    # "The absolute value of the second derivative of f is a maximum at +1 and -1."
+    points = np.linspace(0, 3, 601)
+    slopes_there = layers.tanh_backward(np.ones(601), layers.tanh(points)[1])[0]
+    bends = np.abs(np.diff(slopes_there))
+    assert points[bends.argmax()] == pytest.approx(1, abs=0.02)
+
+
+def test_subsample_against_loops():
+    x, coefficient, bias = random(2, 4, 6, 3), random(3, seed=1), random(3, seed=2)
+    y, _ = layers.subsample(x, coefficient, bias)
+    expected = np.zeros((2, 2, 3, 3))
+    for n, p, q, c in np.ndindex(expected.shape):
+        total = sum(x[n, 2 * p + a, 2 * q + b, c] for a in (0, 1) for b in (0, 1))
+        expected[n, p, q, c] = bias[c] + coefficient[c] * total
+    assert y.shape == expected.shape
+    assert np.abs(y - expected).max() < 1e-15
+
+
+def test_softmax_in_closed_form():
+    y, _ = layers.softmax(np.array([[math.log(1), math.log(2), math.log(5)]]))
+    assert y[0] == pytest.approx([1 / 8, 2 / 8, 5 / 8], rel=1e-15)
+    x = 3 * random(4, 5)
+    expected = np.zeros((4, 5))
+    for n in range(4):
+        whole = sum(math.exp(x[n, j]) for j in range(5))
+        for k in range(5):
+            expected[n, k] = math.exp(x[n, k]) / whole
+    assert np.abs(layers.softmax(x)[0] - expected).max() < 1e-15
+    # A constant for each image changes nothing, and nothing overflows.
+    moved = layers.softmax(x + 1000 * random(4, 1, seed=1))[0]
+    assert np.abs(moved - expected).max() < 1e-12
+    huge, _ = layers.softmax(np.array([[1000.0, 0.0], [-1000.0, -1000.0]]))
+    assert huge.tolist() == [[1, 0], [0.5, 0.5]]
+
+
+def test_softmax_gives_no_gradient_to_a_constant_of_all_classes():
+    _, memory = layers.softmax(random(3, 4))
+    to_x, _ = layers.softmax_backward(np.ones((3, 4)), memory)
+    assert np.abs(to_x).max() < 1e-15  # the probabilities always add up to 1
+    to_x, _ = layers.softmax_backward(random(3, 4, seed=1), memory)
+    assert np.abs(to_x.sum(axis=1)).max() < 1e-15
+    assert np.abs(to_x).max() > 0.01
+
+
+def test_a_table_leaves_connections_out_forward_and_backward():
+    """A convolution of 1x1: each output sees the inputs that the table names."""
+    table = ((0,), (1, 2), (0, 1, 2))
+    layer = networks._convolution("conv1", 3, 1, table)((), (2, 3, 3))
+    network = networks.Network("tabled", (2, 3, 3), 3, (layer,))
+    kernel, bias = random(1, 1, 3, 3), random(3, seed=1)
+    weights, x = {"conv1.kernel": kernel, "conv1.bias": bias}, random(2, 2, 3, 3)
+    outputs, memories = twin.forward(network, Recipe(), weights, x, None)
+    for output, seen in enumerate(table):
+        expected = bias[output] + sum(x[..., i] * kernel[0, 0, i, output] for i in seen)
+        assert np.abs(outputs["conv1"][..., output] - expected).max() < 1e-15
+    gradient = random(2, 2, 3, 3, seed=2)
+    found = twin.backward(network, gradient, memories)["conv1.kernel"]
+    for i, output in np.ndindex(3, 3):
+        expected = (
+            (x[..., i] * gradient[..., output]).sum() if i in table[output] else 0
+        )
+        assert found[0, 0, i, output] == pytest.approx(expected, abs=1e-14)
+
+
 def test_nothing_hides_a_nan():
     x = random(1, 4, 4, 1)
     x[0, 1, 1, 0] = np.nan
     for kind, more in (
+        ("zero_padding", (2,)),
+        ("tanh", ()),
+        ("subsample", (np.zeros(1), np.zeros(1))),
+        ("softmax", ()),
         ("relu", ()),
         ("max_pool", ()),
         ("dropout", (np.zeros(x.shape, np.bool_), 0.5)),
@@ -414,6 +651,8 @@ def test_nothing_hides_a_nan():
     ):
         y, _ = layers.LAYERS[kind][0](x, *more)
         assert np.isnan(y).any(), kind
+    for loss in LOSSES.values():
+        assert np.isnan(loss(np.array([[np.nan, np.nan]]), np.array([1]))[0])
     assert np.isnan(cross_entropy(np.array([[np.nan, 0.0]]), np.array([1]))[0])
 
 
@@ -468,7 +707,16 @@ DIFFERENTIATED: dict[str, tuple[Any, list[Floats], tuple[Any, ...]]] = {
         (draws.keep_mask((3, 4), 0.4, 0, "differences"), 0.4),
     ),
     "flatten": ("flatten", [random(2, 3, 2, 4)], ()),
+    "zero_padding": ("zero_padding", [random(2, 3, 2, 4)], (2,)),
+    "tanh": ("tanh", [2 * random(2, 3, 2, 2)], ()),
+    "subsample": (
+        "subsample",
+        [random(2, 4, 6, 3), random(3, seed=1), random(3, seed=2)],
+        (),
+    ),
+    "softmax": ("softmax", [3 * random(4, 5)], ()),
 }
+CURVED = ("tanh", "softmax")
 
 
 @pytest.mark.parametrize("case", DIFFERENTIATED)
@@ -482,23 +730,30 @@ def test_backward_of_every_layer_against_differences(case):
     def total() -> float:
         return float((forward(*arrays, *given_besides)[0] * gradient).sum())
 
+    # The total is linear in each entry, so the difference has no error but rounding: a
+    # total below 100, in float64, over 2e-4: about 1e-10. Where it is curved, also
+    # h**2 / 6 times a third derivative of at most 2.
+    h = 1e-5 if kind in CURVED else 1e-4
     for array, found in zip(arrays, [to_x, *to_weights], strict=True):
         assert found.shape == array.shape
-        # The total is linear in each entry, so the difference has no error but
-        # rounding: a total below 100, in float64, over 2e-4: about 1e-10.
-        assert np.abs(slopes(total, array) - found).max() < 1e-9
+        assert np.abs(slopes(total, array, h) - found).max() < 1e-9
 
 
 def test_every_kind_of_layer_is_differentiated():
     assert {kind for kind, *_ in DIFFERENTIATED.values()} == set(layers.LAYERS)
 
 
-def test_gradient_of_the_loss_against_differences():
-    logits, labels = 3 * random(4, 5), np.array([0, 4, 2, 2])
-    _, gradient = cross_entropy(logits, labels)
-    found = slopes(lambda: float(cross_entropy(logits, labels)[0]), logits, 1e-5)
-    # h**2 / 6 times a third derivative below 0.1, and eps / h: about 1e-11 each.
-    assert np.abs(found - gradient).max() < 1e-9
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradient_of_the_loss_against_differences(name):
+    loss, labels = LOSSES[name], np.array([0, 4, 2, 2])
+    given_to_it = 3 * random(4, 5)
+    if name == "cross_entropy_on_probabilities":
+        given_to_it = 0.6 + 0.5 * random(4, 5)  # 0.1 to 1.1; none need add up to 1
+    _, gradient = loss(given_to_it, labels)
+    found = slopes(lambda: float(loss(given_to_it, labels)[0]), given_to_it, 1e-5)
+    # h**2 / 6 times a third derivative, below 0.1 of logits and below 2 / 0.2**3 / 4
+    # of probabilities, and eps / h: below 1e-9.
+    assert np.abs(found - gradient).max() < 2e-9
 
 
 def branches(memories: dict[str, Any], network: networks.Network) -> list[Any]:
@@ -520,10 +775,10 @@ def check_network(network: networks.Network, recipe: Recipe, entries: int) -> No
     def loss() -> float:
         outputs, memories = twin.forward(network, recipe, weights, images, masks)
         seen.append(branches(memories, network))
-        return float(cross_entropy(outputs[network.layers[-1].name], labels)[0])
+        return float(LOSSES[recipe.loss](outputs[network.layers[-1].name], labels)[0])
 
     outputs, memories = twin.forward(network, recipe, weights, images, masks)
-    _, gradient = cross_entropy(outputs[network.layers[-1].name], labels)
+    _, gradient = LOSSES[recipe.loss](outputs[network.layers[-1].name], labels)
     gradients = twin.backward(network, gradient, memories)
     assert gradients.keys() == weights.keys()
     for name, array in weights.items():
@@ -549,6 +804,37 @@ def test_gradients_of_the_article_network_against_differences():
         initializer={"kernel": "he_uniform", "bias": "fan_in_uniform"}
     )
     check_network(NETWORK, recipe, entries=6)
+
+
+@pytest.mark.parametrize("name", ["lenet5", "keras-example"])
+def test_gradients_of_a_network_of_the_book_against_differences(name):
+    """Biases begin elsewhere than at zero, and the loss is the recipe's own."""
+    changes = {"initializer": {"kernel": "he_uniform", "bias": "fan_in_uniform"}}
+    recipe = load(name).changed(**({} if name == "lenet5" else changes))
+    check_network(recipe.score_sheet, recipe, entries=6)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_gradients_of_every_new_kind_in_a_chain_against_differences(loss):
+    """Every entry, those that the table leaves out too: their slope is zero."""
+    chain = networks._chain(
+        "tabled",
+        (6, 8, 1),
+        networks._zero_padding("pad", 1),  # (8, 10, 1)
+        networks._convolution("conv1", 3, 3),  # (6, 8, 3)
+        networks._elementwise("tanh1", "tanh"),
+        networks._subsample("subsample1"),  # (3, 4, 3)
+        networks._elementwise("tanh2", "tanh"),
+        networks._convolution("conv2", 4, 2, ((0,), (1, 2), (0, 2), (0, 1, 2))),
+        networks._flatten("flatten"),  # (24,)
+        networks._dense("dense1", 5),
+    )
+    recipe = Recipe().changed(
+        output="probabilities",
+        loss=loss,
+        initializer={"kernel": "he_uniform", "bias": "fan_in_uniform"},
+    )
+    check_network(chain.with_softmax(), recipe, entries=1000)
 
 
 def test_a_new_network_needs_no_new_code():
@@ -607,6 +893,45 @@ def test_huge_logits_do_not_overflow():
     loss, gradient = cross_entropy(logits, np.array([0, 1, 2]))
     assert float(loss) == 1000
     assert (gradient * 3).tolist() == [[0, 0, 0], [1, -1, 0], [1, 0, -1]]
+
+
+def test_uniform_probabilities_cost_log_10():
+    labels = np.array([0, 3, 9, 9])
+    loss, gradient = of_probabilities(np.full((4, 10), 0.1), labels)
+    assert loss.shape == ()
+    assert float(loss) == pytest.approx(math.log(10), rel=1e-15)
+    assert np.array_equal(gradient, -10 * np.eye(10)[labels] / 4)
+
+
+def test_loss_of_probabilities_in_closed_form():
+    p = np.array([[0.5, 0.25, 0.25], [0.125, 0.125, 0.75], [0.0, 0.0, 1.0]])
+    loss, gradient = of_probabilities(p, np.array([1, 0, 2]))
+    assert float(loss) == pytest.approx((2 + 3 + 0) * math.log(2) / 3, rel=1e-15)
+    expected = np.array([[0, -4, 0], [-8, 0, 0], [0, 0, -1]]) / 3
+    assert np.abs(gradient - expected).max() < 1e-15
+
+
+def test_both_losses_are_one_through_the_softmax():
+    logits, labels = 5 * random(6, 10), np.arange(6)
+    y, memory = layers.softmax(logits)
+    loss, gradient = of_probabilities(y, labels)
+    to_logits, _ = layers.softmax_backward(gradient, memory)
+    expected, expected_gradient = cross_entropy(logits, labels)
+    assert float(loss) == pytest.approx(float(expected), rel=1e-14)
+    assert np.abs(to_logits - expected_gradient).max() < 1e-15
+    # Red: with the softmax applied twice they are not.
+    twice, _ = cross_entropy(y, labels)
+    assert abs(float(twice) - float(expected)) > 0.1
+
+
+def test_a_second_softmax_keeps_the_loss_up():
+    """Of probabilities that could not be better, 1 and nine times 0, and of worse."""
+    best, worst = np.eye(10)[:1], np.eye(10)[1:2]
+    floor = math.log(math.e + 9) - 1
+    assert floor == pytest.approx(1.4612, abs=1e-4)
+    labels = np.array([0])
+    assert float(cross_entropy(best, labels)[0]) == pytest.approx(floor, rel=1e-15)
+    assert float(cross_entropy(worst, labels)[0]) == pytest.approx(1 + floor, rel=1e-15)
 
 
 # Optimizers and schedule, by hand

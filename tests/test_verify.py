@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import time
 from pathlib import Path
@@ -24,10 +25,11 @@ from paripassu.analysis.parity import compare_traces, difference, first_divergen
 from paripassu.analysis.schema import FaultResult, Proof
 from paripassu.analysis.tolerance import LADDER
 from paripassu.analysis.whole import compare_whole, leading_digits
-from paripassu.core import files, networks, record
+from paripassu.core import draws, files, networks, record
 from paripassu.core.errors import UserError
-from paripassu.core.recipe import Recipe, load
+from paripassu.core.recipe import Recipe, built_in, load
 from paripassu.fault_check import check_faults
+from paripassu.frameworks import REFEREE, TwinStep, faults
 from paripassu.frameworks.faults import FAULTS
 from paripassu.lockstep import lockstep, trainings
 from paripassu.train import Conditions, train
@@ -40,6 +42,7 @@ RECIPE = Recipe(
     epochs=2,
     initializer={"kernel": "glorot_uniform", "bias": "fan_in_uniform"},
 )
+LOGITS = ("output=logits", "loss=cross_entropy_on_logits")
 STEPS = 15  # over the end of the first epoch: 100 images make 13 batches
 NETWORK = networks.ARTICLE
 
@@ -113,6 +116,28 @@ def test_curves_stay_together_in_float64_and_part_in_float32(proof):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", [x for x in built_in() if x != "article"])
+@needs_both
+def test_the_proof_holds_for_every_built_in_recipe(name, tiny):
+    settings = ["batch_size=8", "epochs=2"]
+    if name == "keras-example":
+        settings.append("validation_size=20")
+    recipe = load(name, settings)
+    found = verify(BOTH, recipe, conditions=Conditions(data=tiny), steps=STEPS)
+    assert found.message is None
+    assert found.divergence is None
+    assert found.holds
+    assert {x.status for x in found.rungs if x.rung < 7} == {"holds"}
+    exact = {row.quantity for row in found.rows if row.precision == "float64"}
+    network = recipe.score_sheet
+    for layer in network.layers:
+        assert {f"evaluation {layer.name}", f"activation {layer.name}"} <= exact
+    for weight in network.weights:
+        assert {f"gradient {weight.name}", f"final {weight.name}"} <= exact
+    assert ("activation softmax" in exact) == (recipe.output == "probabilities")
+
+
+@pytest.mark.slow
 @needs_both
 def test_the_command_writes_the_proof_and_exits_with_0(tiny, tmp_path):
     path = tmp_path / "new" / "proof.json"
@@ -175,11 +200,59 @@ SOME = (  # at least one of each rung
 )
 
 
-def located(faults: tuple[str, ...]) -> list[FaultResult]:
-    return check_faults(BOTH, load("article"), conditions=Conditions(), faults=faults)
+# Of each built-in recipe, the faults that would change nothing of it: by hand.
+NEW = {"plain-tanh", "subsample-mean", "border", "table-ignored"}  # of LeNet-5 alone
+NOT_OF = {
+    "article": {*NEW, "softmax-axis", "softmax-once"},  # it has no softmax
+    "article-pytorch-notebook": {
+        *NEW,
+        "softmax-twice",  # so it is meant
+        "own-initializer",  # it begins as PyTorch does
+        "no-shuffling",
+    },
+    "article-tensorflow-notebook": {
+        *NEW,
+        *("softmax-twice", "softmax-once"),  # its loss wants probabilities
+        *("epsilon", "rho"),  # they are Keras's
+    },
+    "keras-example": {
+        *NEW,
+        *("softmax-twice", "softmax-once"),
+        *("average-pool", "missing-relu"),  # no layers of these names
+        *("epsilon", "learning-rate"),  # they are Keras's
+        "rho",  # Adam has none
+        "decay-per-step",  # nothing decays
+    },
+    "lenet5": {
+        *("masks-inverted", "dropout-in-evaluation"),  # it has no dropout
+        *("dropout-unscaled", "dropout-rate"),
+        "flatten-order",  # of maps of one pixel there is one order
+        *("average-pool", "leaky-relu", "missing-relu"),
+        *("softmax-axis", "softmax-once"),
+        *("epsilon", "rho", "optimizer-reset"),  # plain descent has none of these
+    },
+    "pytorch-example": {*NEW, "softmax-axis", "softmax-once", "own-initializer"},
+}
+# Where more than one mistake would leave such numbers: found, and not explained.
+UNEXPLAINED = {
+    ("lenet5", "gradients-accumulate", "tensorflow"),
+    ("keras-example", "gradients-accumulate", "tensorflow"),
+    ("keras-example", "weight-decay", "pytorch"),
+    ("keras-example", "optimizer-reset", "pytorch"),
+    ("keras-example", "optimizer-reset", "tensorflow"),
+}
 
 
-def check(results: list[FaultResult], faults: tuple[str, ...]) -> None:
+def located(
+    faults: tuple[str, ...], recipe: str = "article", data: Path | None = None
+) -> list[FaultResult]:
+    conditions = Conditions(data=data)
+    return check_faults(BOTH, load(recipe), conditions=conditions, faults=faults)
+
+
+def check(
+    results: list[FaultResult], faults: tuple[str, ...], recipe: str = "article"
+) -> None:
     assert {(x.fault, x.framework) for x in results} == {
         (fault, framework) for fault in faults for framework in BOTH
     }
@@ -187,7 +260,8 @@ def check(results: list[FaultResult], faults: tuple[str, ...]) -> None:
         assert result.located, result
         assert result.divergence
         assert result.divergence.framework == result.framework
-        assert result.divergence.cause, result
+        if (recipe, result.fault, result.framework) not in UNEXPLAINED:
+            assert result.divergence.cause, result
 
 
 @needs_both
@@ -204,10 +278,107 @@ def test_a_fault_of_each_rung_is_found_at_its_place_with_its_cause():
     assert "forgotten its state" in causes["optimizer-reset"]
 
 
+# Where and why, of faults that hang on the recipe, by hand.
+FOUND = {
+    "plain-tanh": ("evaluation tanh1", "the tanh is not scaled"),
+    "subsample-mean": (
+        "evaluation subsample1",
+        "subsampling takes the mean of four pixels, not their sum",
+    ),
+    "border": (
+        "evaluation pad",
+        "the border is padded with its nearest pixels, not with zeros",
+    ),
+    "softmax-axis": (
+        "evaluation softmax",
+        "the softmax runs over the images of the batch, not over the classes",
+    ),
+    "softmax-twice": (
+        "loss",
+        "softmax is applied twice: the loss takes probabilities for logits",
+    ),
+    "softmax-once": (
+        "loss",
+        "softmax is applied once: the recipe's loss applies it to probabilities",
+    ),
+    "table-ignored": (
+        "gradient conv2.kernel",
+        "a gradient reaches connections that the table leaves out",
+    ),
+}
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "recipe", ["article", "article-pytorch-notebook", "keras-example", "lenet5"]
+)
 @needs_both
-def test_every_fault_is_found_in_every_framework():
-    check(located(tuple(FAULTS)), tuple(FAULTS))
+def test_every_fault_is_found_in_every_framework(recipe):
+    faults = tuple(x for x in FAULTS if x not in NOT_OF[recipe])
+    results = located(tuple(FAULTS), recipe)
+    check(results, faults, recipe)
+    for result in results:
+        found = result.divergence
+        assert found
+        if result.fault in FOUND:
+            assert (found.quantity, found.cause) == FOUND[result.fault]
+        if result.fault == "swapped-bias":
+            backward = load(recipe).initializer.bias == "zeros"
+            assert found.rung == (2 if backward else 1)
+            assert found.cause == "the biases are added to the wrong channels"
+
+
+def test_faults_apply_where_they_change_something():
+    assert set(NOT_OF) == set(built_in())
+    for recipe, others in NOT_OF.items():
+        applicable = {x.name for x in FAULTS.values() if x.applies_to(load(recipe))}
+        assert applicable == FAULTS.keys() - others, recipe
+
+
+def test_every_fault_applies_to_a_recipe_that_is_tried_in_both_frameworks():
+    tried = ("article", "article-pytorch-notebook", "keras-example", "lenet5")
+    assert not set.intersection(*(NOT_OF[recipe] for recipe in tried))
+
+
+@pytest.mark.parametrize("framework", BOTH)
+def test_every_native_fault_is_written_in_every_framework(framework):
+    path = Path(faults.__file__).parent / framework / "faults.py"
+    (table,) = (
+        node.value
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "NATIVE"
+    )
+    written = [ast.literal_eval(key) for key in table.keys]
+    assert written == [x.name for x in FAULTS.values() if x.native]
+
+
+def test_where_a_fault_must_be_found_hangs_on_where_biases_begin():
+    for name in built_in():
+        recipe = load(name)
+        zeros = recipe.initializer.bias == "zeros"
+        for fault in FAULTS.values():
+            if fault.name == "swapped-bias":
+                forward = 1, "evaluation conv2"
+                backward = 2, "gradient conv2.bias"
+                assert fault.expected(recipe) == (backward if zeros else forward)
+            else:
+                assert fault.expected(recipe) == (fault.rung, fault.quantity)
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe", "changes"),
+    [
+        ("optimizer-reset", "lenet5", ["optimizer.momentum=0.9"]),
+        ("decay-per-step", "keras-example", ["decay.factor=0.5"]),
+        ("softmax-twice", "keras-example", [*LOGITS]),
+        ("softmax-once", "keras-example", ["loss=cross_entropy_on_logits"]),
+        ("softmax-axis", "lenet5", ["output=probabilities"]),
+        ("no-shuffling", "article-pytorch-notebook", ["shuffle=true"]),
+    ],
+)
+def test_a_fault_applies_as_soon_as_it_changes_something(name, recipe, changes):
+    assert not FAULTS[name].applies_to(load(recipe))
+    assert FAULTS[name].applies_to(load(recipe, changes))
 
 
 def test_faults_are_listed():
@@ -353,6 +524,161 @@ def test_a_divergence_of_no_known_cause_has_none():
     found = first_divergence(compare_traces("a", "b", trace(), wrong))
     assert found.quantity == "loss"
     assert likely_cause(found, trace(), wrong, recipe=RECIPE, count=100) is None
+
+
+# Causes: known mistakes made on the referee's numbers by hand
+
+
+def evidence(recipe: Recipe) -> dict[str, np.ndarray]:
+    """What the referee makes of five images, which are bright up to their borders."""
+    generator = np.random.default_rng(3)
+    images = generator.uniform(0.2, 1, size=(5, 28, 28)).astype(np.float32)
+    labels = np.array([3, 1, 4, 1, 5])
+    masks = draws.dropout_masks(recipe.score_sheet, recipe, 5, 0, 0)
+    weights = draws.initial_weights(recipe.score_sheet, recipe)
+    twin = REFEREE.make_twin(recipe, weights=weights, threads=1, device="cpu")
+    found = {f"evaluation.{n}": x for n, x in twin.evaluate(images).items()}
+    step = twin.step(TwinStep(images, labels, masks))
+    return {**found, "given.labels": labels, **{f"0.{n}": x for n, x in step.items()}}
+
+
+def cause_of(recipe: Recipe, right: dict, name: str, wrong: np.ndarray) -> str | None:
+    """Of one array that is wrong, where it is found."""
+    spoilt = {**right, name: wrong}
+    rows = compare_traces("a", "b", right, spoilt, network=recipe.score_sheet)
+    found = first_divergence(rows)
+    assert found
+    kind, _, place = name.removeprefix("0.").partition(".")
+    assert found.quantity == f"{kind} {place}".strip()
+    return likely_cause(found, right, spoilt, recipe=recipe, count=100)
+
+
+@pytest.fixture(scope="module")
+def lenet5() -> tuple[Recipe, dict[str, np.ndarray]]:
+    recipe = load("lenet5", ["precision=float64"])
+    return recipe, evidence(recipe)
+
+
+@pytest.mark.parametrize("name", ["evaluation.tanh1", "0.activation.tanh6"])
+def test_the_cause_of_a_plain_tanh(lenet5, name):
+    recipe, right = lenet5
+    # 1.7159 tanh(2/3 x), turned back to x.
+    x = 1.5 * np.arctanh(right[name] / 1.7159)
+    assert cause_of(recipe, right, name, np.tanh(x)) == "the tanh is not scaled"
+    # Red: another scale is another mistake, and so is no tanh at all.
+    for wrong in (1.6 * np.tanh(2 / 3 * x), 1.7159 * np.tanh(x), x):
+        assert cause_of(recipe, right, name, wrong) is None
+
+
+def test_the_cause_of_a_mean_where_a_sum_is_meant(lenet5):
+    recipe, right = lenet5
+    name = "evaluation.subsample2"
+    weights = draws.initial_weights(recipe.score_sheet, recipe)
+    coefficient, bias = (weights[f"subsample2.{x}"] for x in ("coefficient", "bias"))
+    windows = right["evaluation.tanh3"].reshape(5, 5, 2, 5, 2, 16)
+    mean = windows.mean(axis=(2, 4)) * coefficient + bias
+    expected = "subsampling takes the mean of four pixels, not their sum"
+    assert cause_of(recipe, right, name, mean) == expected
+    largest = windows.max(axis=(2, 4)) * coefficient + bias
+    for wrong in (right[name] / 4, mean - bias, largest):
+        assert cause_of(recipe, right, name, wrong) is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        ("edge", "its nearest pixels"),
+        ("reflect", "its mirror image"),
+        ("symmetric", "its mirror image"),
+        ("wrap", "its other side"),
+    ],
+)
+def test_the_cause_of_another_border(lenet5, mode, words):
+    recipe, right = lenet5
+    x = right["evaluation.input"]
+    frame = (0, 0), (2, 2), (2, 2), (0, 0)
+    expected = f"the border is padded with {words}, not with zeros"
+    wrong = np.pad(x, frame, mode=mode)
+    assert cause_of(recipe, right, "evaluation.pad", wrong) == expected
+    ones = np.pad(x, frame, constant_values=1.0)
+    assert cause_of(recipe, right, "evaluation.pad", ones) is None
+
+
+def test_the_cause_of_a_gradient_that_the_table_forbids(lenet5):
+    recipe, right = lenet5
+    name = "0.gradient.conv2.kernel"
+    wrong = right[name].copy()
+    assert not wrong[:, :, 5, 0].any()  # the first map sees 0, 1 and 2
+    wrong[2, 3, 5, 0] = 0.01
+    expected = "a gradient reaches connections that the table leaves out"
+    assert cause_of(recipe, right, name, wrong) == expected
+    inside = right[name].copy()
+    inside[2, 3, 2, 0] += 0.01
+    assert cause_of(recipe, right, name, inside) is None
+    twice = cause_of(recipe, right, name, 2 * right[name])
+    assert twice == "the gradient is 2 times the right one"
+
+
+def test_the_cause_of_a_softmax_over_the_batch():
+    recipe = load("keras-example", ["precision=float64"])
+    right = evidence(recipe)
+    for name, before in (
+        ("evaluation.softmax", "evaluation.dense1"),
+        ("0.activation.softmax", "0.activation.dense1"),
+    ):
+        shares = np.exp(right[before])
+        expected = "the softmax runs over the images of the batch, not over the classes"
+        wrong = shares / shares.sum(axis=0)
+        assert cause_of(recipe, right, name, wrong) == expected
+        hot = np.exp(right[before] / 2)
+        for wrong in (hot / hot.sum(axis=1, keepdims=True), right[before], shares):
+            assert cause_of(recipe, right, name, wrong) is None
+
+
+def surprise(p: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Mean of -log p of the right class."""
+    return np.asarray(-np.log(p[np.arange(len(labels)), labels]).mean())
+
+
+def shared_out(x: np.ndarray) -> np.ndarray:
+    return np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)
+
+
+ONCE = "softmax is applied once: the recipe's loss applies it to probabilities"
+TWICE = "softmax is applied twice: the loss takes probabilities for logits"
+SUM = "the loss is the sum over the batch, not its mean"
+SHIFTED = "the labels are shifted by one"
+
+
+@pytest.mark.parametrize(
+    ("output", "loss", "causes"),
+    [
+        ("logits", "cross_entropy_on_logits", [None, None, TWICE, None]),
+        ("probabilities", "cross_entropy_on_logits", [None, ONCE, None, TWICE]),
+        ("probabilities", "cross_entropy_on_probabilities", [None, None, TWICE, None]),
+    ],
+)
+def test_the_causes_of_a_loss_of_another_number_of_softmaxes(output, loss, causes):
+    """None, one, two or three, where the recipe has one or two."""
+    recipe = load(
+        "keras-example", ["precision=float64", f"output={output}", f"loss={loss}"]
+    )
+    right = evidence(recipe)
+    labels, logits = right["given.labels"], right["0.activation.dense1"]
+    p = shared_out(logits)
+    two, three = shared_out(p), shared_out(shared_out(p))
+    meant = 2 if causes[1] else 1
+    values = [None, surprise(p, labels), surprise(two, labels), surprise(three, labels)]
+    assert right["0.loss"] == pytest.approx(values[meant], rel=1e-13)
+    for number, cause in enumerate(causes):
+        if number not in (0, meant):
+            found = cause_of(recipe, right, "0.loss", values[number])
+            assert found == cause, number
+    assert cause_of(recipe, right, "0.loss", 5 * right["0.loss"]) == SUM
+    own = [None, p, two][meant]
+    rolled = surprise(own, np.roll(labels, 1))
+    assert cause_of(recipe, right, "0.loss", rolled) == SHIFTED
+    assert cause_of(recipe, right, "0.loss", 1.01 * right["0.loss"]) is None
 
 
 def parting(rate: float, start: float = 1e-7) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paripassu import frameworks
-from paripassu.core import datasets, draws, files, networks
+from paripassu.core import datasets, draws, files
 from paripassu.core.layout import hash_arrays
 from paripassu.core.recipe import Recipe, validate
 from paripassu.frameworks import Arrays, Twin, TwinStep
@@ -86,7 +86,7 @@ class Witness:
     def exact(self, fault: Fault, steps: int, traced: int, folder: Path) -> Arrays:
         """Draws, one batch forward, the first steps array by array, all losses."""
         recipe = fault.recipe(self._recipe)
-        given = fault.weights(self._initial(recipe))
+        given = fault.weights(self._initial(recipe), recipe)
         twin = self._twin(recipe, given)
         fault.put_into(self.name, twin)
         order = self._order(fault, recipe, steps)
@@ -164,7 +164,7 @@ class Witness:
         return self._framework.make_twin(recipe, weights=weights, **self._how)
 
     def _initial(self, recipe: Recipe) -> Arrays:
-        return dict(draws.initial_weights(networks.find(recipe.network), recipe))
+        return dict(draws.initial_weights(recipe.score_sheet, recipe))
 
     def _order(
         self, fault: Fault, recipe: Recipe, steps: int

@@ -75,21 +75,24 @@ def check_faults(
             wrong, _metadata = read_tensors(path)
             path.unlink()
             fault = expected[event["fault"]]
-            rows = compare_traces(REFEREE.name, name, right, wrong)
+            rows = compare_traces(
+                REFEREE.name, name, right, wrong, network=small.score_sheet
+            )
             found = first_divergence(rows)
             if found:
                 cause = likely_cause(found, right, wrong, recipe=small, count=count)
                 found = found.model_copy(update={"cause": cause})
+            rung, quantity = fault.expected(small)
             results.append(
                 FaultResult(
                     fault=fault.name,
                     summary=fault.summary,
                     framework=name,
-                    rung=fault.rung,
-                    quantity=fault.quantity,
+                    rung=rung,
+                    quantity=quantity,
                     located=found is not None
-                    and found.rung == fault.rung
-                    and found.quantity.startswith(fault.quantity),
+                    and found.rung == rung
+                    and found.quantity.startswith(quantity),
                     divergence=found,
                 )
             )

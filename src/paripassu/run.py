@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from paripassu import frameworks
-from paripassu.core import datasets, draws, files, layout, machine, networks, record
+from paripassu.core import datasets, draws, files, layout, machine, record
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe, validate
 from paripassu.frameworks import EpochReport, Framework, Trainer
@@ -129,7 +130,7 @@ class Run:
         start = time.perf_counter()
         self._framework.load()
         self._seconds["start_up"] = before + time.perf_counter() - start
-        network = networks.find(self._recipe.network)
+        network = self._recipe.score_sheet
         trainer: Trainer = self._timed(
             "build",
             lambda: self._framework.make_trainer(
@@ -245,7 +246,7 @@ class Run:
             "inference", lambda: _time_inference(trainer, test.images)
         )
         start = time.perf_counter()
-        network = networks.find(self._recipe.network)
+        network = self._recipe.score_sheet
         layout.check_weights(network, weights)
         path = self._folder / record.WEIGHTS_FILE
         metadata = {"network": network.name, "recipe": self._recipe.to_toml()}
@@ -270,6 +271,7 @@ class Run:
                     test_accuracy=correct / len(test.labels),
                     test_correct=correct,
                     test_count=len(test.labels),
+                    test_cross_entropy=cross_entropy(logits, test.labels),
                 ),
                 "inference": inference,
                 "peak_memory_bytes": machine.peak_memory_bytes(),
@@ -288,6 +290,19 @@ class Run:
 
     def _remove_checkpoint(self) -> None:
         (self._folder / record.CHECKPOINT_FILE).unlink(missing_ok=True)
+
+
+def cross_entropy(logits: npt.NDArray[Any], labels: npt.NDArray[Any]) -> float:
+    """Mean of -log p of the right class, in nats, computed in float64.
+
+    Args:
+        logits: `(N, classes)`, or logarithms of probabilities.
+        labels: `(N,)`.
+    """
+    exact = logits.astype(np.float64)
+    shifted = exact - exact.max(axis=1, keepdims=True)
+    right = shifted[np.arange(len(labels)), labels]
+    return float((np.log(np.exp(shifted).sum(axis=1)) - right).mean())
 
 
 def _time_inference(trainer: Trainer, images: Any) -> record.Inference:

@@ -9,7 +9,6 @@ from typing import Any
 
 from paripassu import frameworks
 from paripassu.core import files, machine, record
-from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
 from paripassu.process import work
 
@@ -63,12 +62,11 @@ def train(
         on_event: called with every event of the worker, for progress.
 
     Raises:
-        UserError: the framework is missing, the folder holds another run or is in
-            use, the data are damaged, or the training diverges.
+        UserError: the framework is missing or can't run the recipe, the folder holds
+            another run or is in use, the data are damaged, or the training diverges.
         WorkerFailed: the worker crashed; everything up to its last epoch is kept.
     """
-    if problem := frameworks.find(framework).problem:
-        raise UserError(problem)
+    frameworks.find(framework).check(recipe)
     conditions = conditions or Conditions(command=f"train {framework} in {out}")
     files.make_folder(out)
     request = conditions.request(

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paripassu import frameworks
-from paripassu.core import datasets, draws, files, machine, networks
+from paripassu.core import datasets, draws, files, machine
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe, validate
 from paripassu.frameworks import Arrays, Twin, TwinStep
@@ -40,9 +40,7 @@ def shared_step(
     return TwinStep(
         images=training.images[rows],
         labels=training.labels[rows],
-        masks=draws.dropout_masks(
-            networks.find(recipe.network), recipe, len(rows), epoch, step
-        ),
+        masks=draws.dropout_masks(recipe.score_sheet, recipe, len(rows), epoch, step),
     )
 
 
@@ -89,7 +87,7 @@ def _follow(folder: Path, request: dict[str, Any], emit: Emit) -> None:
         _check_identity(path, metadata, identity)
         emit("reused")
         return
-    weights = draws.initial_weights(networks.find(recipe.network), recipe)
+    weights = draws.initial_weights(recipe.score_sheet, recipe)
     if request["nudge"]:
         weights = nudged(weights, request["nudge"], recipe)
     twin = framework.make_twin(

@@ -24,7 +24,7 @@ from paripassu.analysis.schema import (
     WholeRun,
 )
 from paripassu.analysis.tolerance import LADDER, bound_of
-from paripassu.core import machine, networks
+from paripassu.core import machine
 from paripassu.core.errors import UserError
 from paripassu.core.files import read_tensors
 from paripassu.core.recipe import Recipe
@@ -113,8 +113,8 @@ def verify(
     subject = _Subject(recipe, len(prepared.training.labels), tuple(rungs))
     total = recipe.epochs * steps_per_epoch(recipe, subject.count)
     steps = min(steps, total)
-    if problem := " ".join(filter(None, (frameworks.find(x).problem for x in names))):
-        raise UserError(problem)
+    for name in names:
+        frameworks.find(name).check(recipe, trains=False)
     pairs = summarise(pairs_of).pairs if pairs_of and 7 in rungs else []
     exact = recipe.changed(precision="float64")
     found = _Found()
@@ -214,7 +214,7 @@ def _take(
         own[precision] = arrays
         return
     right = own[precision]
-    network = networks.find(proof.recipe.network)
+    network = proof.recipe.score_sheet
     rows = [
         row
         for row in compare_traces(

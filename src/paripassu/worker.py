@@ -15,8 +15,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from paripassu import frameworks
-from paripassu.core import draws, files, networks, record
+from paripassu import frameworks, native
+from paripassu.core import draws, files, record
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe, validate
 from paripassu.evidence import prove
@@ -44,6 +44,12 @@ def main() -> int:
                 prove(request, emit)
             case "follow":
                 follow(request, emit)
+            case "read":
+                native.read(request, emit)
+            case "write":
+                native.write(request, emit)
+            case "logits":
+                native.logits_of(request, emit)
             case "describe":
                 describe(request, emit)
     except UserError as error:
@@ -89,7 +95,7 @@ def describe(request: dict[str, Any], emit: Emit) -> None:
     """Say what the framework is and where it would compute."""
     trainer = frameworks.find(request["framework"]).make_trainer(
         Recipe(),
-        weights=draws.initial_weights(networks.ARTICLE, Recipe()),
+        weights=draws.initial_weights(Recipe().score_sheet, Recipe()),
         threads=int(request["threads"]),
         device="auto",
     )

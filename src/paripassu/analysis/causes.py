@@ -49,7 +49,7 @@ class Case:
     @cached_property
     def network(self) -> networks.Network:
         """The score sheet."""
-        return networks.find(self.recipe.network)
+        return self.recipe.score_sheet
 
     @cached_property
     def weights(self) -> dict[str, Array]:
@@ -172,8 +172,11 @@ def _images(case: Case) -> str | None:
 def _masks(case: Case) -> str | None:
     if case.place != "masks":
         return None
-    right, wrong = case.pair("0.activation.dropout1")
-    alive = case.right["0.activation.relu2"] != 0
+    layers = case.network.layers
+    dropout = case.network.layers_of("dropout")[0]
+    before = layers[layers.index(dropout) - 1]
+    right, wrong = case.pair(f"0.activation.{dropout.name}")
+    alive = case.right[f"0.activation.{before.name}"] != 0
     if np.array_equal((right != 0)[alive], (wrong == 0)[alive]):
         return "the masks are inverted: they say what to drop, not what to keep"
     return None
@@ -304,6 +307,49 @@ def _relu(case: Case) -> str | None:
     return f"the ReLU leaks: its slope below zero is {slope:.3g}" if slope else None
 
 
+def _tanh(case: Case) -> str | None:
+    if case.layer.kind != "tanh":
+        return None
+    x, wrong = case.input(), case.output()[1]
+    return "the tanh is not scaled" if case.same(np.tanh(x), wrong) else None
+
+
+def _subsample(case: Case) -> str | None:
+    if case.layer.kind != "subsample":
+        return None
+    right, wrong = case.output()
+    bias = case.weights[f"{case.layer.name}.bias"]
+    factor = case.factor(right - bias, wrong - bias)
+    if factor and abs(factor - 0.25) < SAME:
+        return "subsampling takes the mean of four pixels, not their sum"
+    return None
+
+
+def _zero_padding(case: Case) -> str | None:
+    if case.layer.kind != "zero_padding":
+        return None
+    x, wrong = case.input(), case.output()[1]
+    size = (wrong.shape[1] - x.shape[1]) // 2
+    frame = ((0, 0), (size, size), (size, size), (0, 0))
+    for mode, words in (
+        ("edge", "its nearest pixels"),
+        ("reflect", "its mirror image"),
+        ("symmetric", "its mirror image"),
+        ("wrap", "its other side"),
+    ):
+        if case.same(np.pad(x, frame, mode=mode), wrong):  # type: ignore[call-overload]
+            return f"the border is padded with {words}, not with zeros"
+    return None
+
+
+def _softmax_layer(case: Case) -> str | None:
+    if case.layer.kind != "softmax":
+        return None
+    if case.same(_softmax(case.input(), axis=0), case.output()[1]):
+        return "the softmax runs over the images of the batch, not over the classes"
+    return None
+
+
 def _fewer_digits(case: Case) -> str | None:
     for low, high, name in (
         (1e-9, 1e-5, "float32"),
@@ -317,6 +363,12 @@ def _fewer_digits(case: Case) -> str | None:
 # Rung 2: loss and gradients
 
 
+def _softmax(logits: Array, axis: int) -> Array:
+    exponentials = np.exp(logits - logits.max(axis=axis, keepdims=True))
+    shares: Array = exponentials / exponentials.sum(axis=axis, keepdims=True)
+    return shares
+
+
 def _cross_entropy(logits: Array, labels: Array) -> float:
     shifted = logits - logits.max(axis=1, keepdims=True)
     logarithms = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
@@ -327,11 +379,15 @@ def _loss(case: Case) -> str | None:
     if case.kind != "loss":
         return None
     right, wrong = (float(x) for x in case.pair("0.loss"))
-    logits = case.right[f"0.activation.{case.network.layers[-1].name}"]
+    output = case.right[f"0.activation.{case.network.layers[-1].name}"]
+    twice = case.recipe.output == "probabilities"
+    if case.recipe.loss == "cross_entropy_on_probabilities":
+        output, twice = np.log(output), False  # the loss takes no softmax of them
     labels = case.right["given.labels"]
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
     near = SAME * abs(wrong)
+    if twice and abs(wrong - _cross_entropy(np.log(output), labels)) <= near:
+        return "softmax is applied once: the recipe's loss applies it to probabilities"
+    logits, probabilities = output, _softmax(output, axis=1)
     if abs(wrong - right * len(labels)) <= near:
         return "the loss is the sum over the batch, not its mean"
     if abs(wrong - _cross_entropy(probabilities, labels)) <= near:
@@ -346,6 +402,9 @@ def _gradient(case: Case) -> str | None:
     if case.kind != "gradient":
         return None
     right, wrong = case.pair(f"0.gradient.{case.place}")
+    weight = next(x for x in case.network.weights if x.name == case.place)
+    if weight.table and wrong[:, :, ~weight.connected].any():
+        return "a gradient reaches connections that the table leaves out"
     if not wrong.any():
         return "no gradient reaches these weights: they are frozen or detached"
     if case.place.endswith("bias") and case.same(right[::-1], wrong):
@@ -459,7 +518,10 @@ GRADIENTS_ADD_UP = "gradients add up from step to step: they are not cleared"
 
 _RULES: tuple[tuple[Callable[[Case], str | None], ...], ...] = (
     (_order, _images, _masks, _labels, _initial),
-    (_dropout, _flatten, _convolution, _pool, _relu, _fewer_digits),
+    (
+        *(_dropout, _flatten, _convolution, _pool, _relu),
+        *(_tanh, _subsample, _zero_padding, _softmax_layer, _fewer_digits),
+    ),
     (_loss, _gradient),
     (_adadelta, _weight_decay, _learning_rate),
     (_schedule,),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -64,21 +65,26 @@ def initial_weights(network: Network, recipe: Recipe) -> dict[str, Floats]:
     Sources: Glorot uniform, Glorot and Bengio 2010, as Keras has it; He uniform, He et
     al. 2015; fan-in uniform U(+-1/sqrt(fan_in)), what `torch.nn.Conv2d` and
     `torch.nn.Linear` draw for kernel and bias (PyTorch 2.13, as Kaiming uniform with
-    a = sqrt(5)).
+    a = sqrt(5)); LeCun et al. 1998, appendix A: U(+-2.4/fan_in). What a table of
+    connections leaves out is 0.
     """
     weights = {}
     for weight in network.weights:
         scheme = (
             recipe.initializer.bias if weight.is_bias else recipe.initializer.kernel
         )
-        limit = {
+        fan_in = np.asarray(weight.fans_in)
+        limit: Any = {
             "zeros": 0.0,
-            "glorot_uniform": math.sqrt(6 / (weight.fan_in + weight.fan_out)),
-            "he_uniform": math.sqrt(6 / weight.fan_in),
-            "fan_in_uniform": math.sqrt(1 / weight.fan_in),
+            "glorot_uniform": np.sqrt(6 / (fan_in + weight.fan_out)),
+            "he_uniform": np.sqrt(6 / fan_in),
+            "fan_in_uniform": np.sqrt(1 / fan_in),
+            "lecun_1998_uniform": 2.4 / fan_in,
         }[scheme]
         numbers = uniform(weight.shape, recipe.seed, f"initial {weight.name}")
         weights[weight.name] = limit * (2 * numbers - 1)
+        if weight.table:
+            weights[weight.name] *= weight.connected
     return weights
 
 

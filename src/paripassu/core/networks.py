@@ -8,13 +8,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from paripassu.core.errors import UserError
 
-Kind = Literal["convolution", "relu", "max_pool", "dropout", "flatten", "dense"]
+Kind = Literal[
+    "zero_padding",
+    "convolution",
+    "relu",
+    "tanh",
+    "max_pool",
+    "subsample",
+    "dropout",
+    "flatten",
+    "dense",
+    "softmax",
+]
 Shape = tuple[int, ...]
+Table = tuple[tuple[int, ...], ...]  # of each output channel, its input channels
 
 
 @dataclass(frozen=True)
@@ -29,13 +44,44 @@ class Weight:
     shape: Shape
     axes: str
     sizes: dict[str, int]
-    fan_in: int  # of the layer, for its bias too
+    fan_in: int  # of the layer, for its bias too; with a table, as if it were full
     fan_out: int
+    table: Table = ()  # of a convolution in which not all channels are connected
 
     @property
     def is_bias(self) -> bool:
         """Whether it is added rather than multiplied."""
         return self.name.endswith(".bias")
+
+    @property
+    def connected(self) -> npt.NDArray[np.bool_]:
+        """Which input channel feeds which output channel: bool `(i, o)`.
+
+        Raises:
+            ValueError: the weight has no table: all channels are connected.
+        """
+        if not self.table:
+            raise ValueError(f"{self.name} has no table of connections")
+        *_, inputs, outputs = self.shape
+        mask = np.zeros((inputs, outputs), np.bool_)
+        for output, channels in enumerate(self.table):
+            mask[list(channels), output] = True
+        return mask
+
+    @property
+    def count(self) -> int:
+        """How many numbers of it are learned."""
+        if not self.table:
+            return math.prod(self.shape)
+        return int(self.connected.sum()) * math.prod(self.shape[:-2])
+
+    @property
+    def fans_in(self) -> float | npt.NDArray[np.float64]:
+        """`fan_in`; with a table that of each output channel, `(o,)`."""
+        if not self.table:
+            return float(self.fan_in)
+        of_each: npt.NDArray[np.float64] = self.connected.mean(axis=0) * self.fan_in
+        return of_each
 
 
 @dataclass(frozen=True)
@@ -46,6 +92,7 @@ class Layer:
     kind: Kind
     output_shape: Shape
     weights: tuple[Weight, ...] = ()
+    padding: int = 0  # zeros on each side, of a zero padding
 
 
 @dataclass(frozen=True)
@@ -65,17 +112,22 @@ class Network:
     @property
     def parameter_count(self) -> int:
         """How many numbers are learned."""
-        return sum(math.prod(weight.shape) for weight in self.weights)
+        return sum(weight.count for weight in self.weights)
 
     def layers_of(self, kind: Kind) -> tuple[Layer, ...]:
         """The layers of one kind, in order."""
         return tuple(layer for layer in self.layers if layer.kind == kind)
 
+    def with_softmax(self) -> Network:
+        """The same network with a softmax at its end, as the layer `softmax`."""
+        softmax = Layer("softmax", "softmax", self.layers[-1].output_shape)
+        return replace(self, layers=(*self.layers, softmax))
+
 
 Step = Callable[[tuple[Layer, ...], Shape], Layer]
 
 
-def _convolution(name: str, channels: int, size: int) -> Step:
+def _convolution(name: str, channels: int, size: int, table: Table = ()) -> Step:
     """A square kernel, stride 1, no padding ("valid")."""
 
     def step(_before: tuple[Layer, ...], shape: Shape) -> Layer:
@@ -87,8 +139,38 @@ def _convolution(name: str, channels: int, size: int) -> Step:
             "convolution",
             (h - size + 1, w - size + 1, channels),
             (
-                Weight(f"{name}.kernel", kernel, "h w i o", {}, *fans),
+                Weight(f"{name}.kernel", kernel, "h w i o", {}, *fans, table),
                 Weight(f"{name}.bias", (channels,), "o", {}, *fans),
+            ),
+        )
+
+    return step
+
+
+def _zero_padding(name: str, size: int) -> Step:
+    """As many zeros on each of the four sides."""
+
+    def step(_before: tuple[Layer, ...], shape: Shape) -> Layer:
+        h, w, c = shape
+        padded = (h + 2 * size, w + 2 * size, c)
+        return Layer(name, "zero_padding", padded, padding=size)
+
+    return step
+
+
+def _subsample(name: str) -> Step:
+    """Sums of 2x2 pixels, times a coefficient and plus a bias of the channel's own."""
+
+    def step(_before: tuple[Layer, ...], shape: Shape) -> Layer:
+        h, w, c = shape
+        fans = 4, 1
+        return Layer(
+            name,
+            "subsample",
+            (h // 2, w // 2, c),
+            (
+                Weight(f"{name}.coefficient", (c,), "o", {}, *fans),
+                Weight(f"{name}.bias", (c,), "o", {}, *fans),
             ),
         )
 
@@ -161,7 +243,54 @@ ARTICLE = _chain(
     _dense("dense2", 10),
 )
 
-NETWORKS = {network.name: network for network in (ARTICLE,)}
+# Keras's "Simple MNIST convnet". ReLU after the pools, as above.
+KERAS_EXAMPLE = _chain(
+    "keras-example",
+    (28, 28, 1),
+    _convolution("conv1", 32, 3),
+    _max_pool("pool1", 2),
+    _elementwise("relu1", "relu"),
+    _convolution("conv2", 64, 3),
+    _max_pool("pool2", 2),
+    _elementwise("relu2", "relu"),
+    _flatten("flatten"),
+    _elementwise("dropout1", "dropout"),
+    _dense("dense1", 10),
+)
+
+# LeCun et al. 1998, table I: which maps of S2 each map of C3 sees.
+LENET5_TABLE: Table = (
+    *((0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5)),
+    *((0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5)),
+    *((0, 3, 4, 5), (0, 1, 4, 5), (0, 1, 2, 5)),
+    *((0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5)),
+    (0, 1, 2, 3, 4, 5),
+)
+
+# LeNet-5, LeCun et al. 1998, section II.B: C1, S2, C3, S4, C5, F6 and the output. Each
+# is followed by the paper's squashing function, 1.7159 tanh(2/3 x). The output is a
+# dense layer where the paper has radial basis functions with fixed centres.
+LENET5 = _chain(
+    "lenet5",
+    (28, 28, 1),
+    _zero_padding("pad", 2),
+    _convolution("conv1", 6, 5),
+    _elementwise("tanh1", "tanh"),
+    _subsample("subsample1"),
+    _elementwise("tanh2", "tanh"),
+    _convolution("conv2", 16, 5, LENET5_TABLE),
+    _elementwise("tanh3", "tanh"),
+    _subsample("subsample2"),
+    _elementwise("tanh4", "tanh"),
+    _convolution("conv3", 120, 5),
+    _elementwise("tanh5", "tanh"),
+    _flatten("flatten"),
+    _dense("dense1", 84),
+    _elementwise("tanh6", "tanh"),
+    _dense("dense2", 10),
+)
+
+NETWORKS = {network.name: network for network in (ARTICLE, KERAS_EXAMPLE, LENET5)}
 
 
 def find(name: str) -> Network:

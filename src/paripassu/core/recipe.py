@@ -19,9 +19,17 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from paripassu.core.errors import UserError
-from paripassu.core.networks import NETWORKS
+from paripassu.core.networks import NETWORKS, Network
 
-NOT_DECISIVE = {"name", "description", "source"}
+NOT_DECISIVE = {
+    "name",
+    "description",
+    "source",
+    "published_accuracy",
+    "published_note",
+}
+# Fields that came later: where they say what was so before, the hash is what it was.
+UNHASHED = {"output": "logits"}
 
 
 class Part(BaseModel):
@@ -35,7 +43,7 @@ class Part(BaseModel):
 class Adadelta(Part):
     """Adadelta (Zeiler 2012) with a learning rate, as PyTorch and Keras have it."""
 
-    kind: Literal["adadelta"]
+    kind: Literal["adadelta"] = Field(description="Adadelta, Zeiler 2012")
     learning_rate: float = Field(1.0, gt=0, description="factor of every update")
     rho: float = Field(0.9, ge=0, lt=1, description="decay of the running means")
     epsilon: float = Field(1e-6, gt=0, description="added under both square roots")
@@ -52,12 +60,21 @@ class SGD(Part):
     w = w - r d w. They part when there is momentum.
     """
 
-    kind: Literal["sgd"]
+    kind: Literal["sgd"] = Field(description="stochastic gradient descent")
     learning_rate: float = Field(0.01, gt=0, description="factor of the gradient")
     momentum: float = Field(0.0, ge=0, lt=1, description="decay of the velocity")
-    momentum_form: Literal["rate_outside", "rate_inside"] = "rate_outside"
-    weight_decay: float = Field(0.0, ge=0, description="share of the weight")
-    weight_decay_form: Literal["l2", "decoupled"] = "l2"
+    momentum_form: Literal["rate_outside", "rate_inside"] = Field(
+        "rate_outside",
+        description="whether the rate multiplies the velocity (PyTorch) or what is "
+        "added to it (Keras)",
+    )
+    weight_decay: float = Field(
+        0.0, ge=0, description="share of the weight, per unit of rate"
+    )
+    weight_decay_form: Literal["l2", "decoupled"] = Field(
+        "l2",
+        description="in the gradient (l2), or past the optimizer (decoupled, AdamW)",
+    )
 
 
 class Adam(Part):
@@ -68,14 +85,23 @@ class Adam(Part):
     weight decay are those of `SGD`.
     """
 
-    kind: Literal["adam"]
+    kind: Literal["adam"] = Field(description="Adam, Kingma and Ba 2015; AdamW")
     learning_rate: float = Field(0.001, gt=0, description="factor of every update")
     beta1: float = Field(0.9, ge=0, lt=1, description="decay of the mean gradient")
     beta2: float = Field(0.999, ge=0, lt=1, description="decay of the mean square")
     epsilon: float = Field(1e-8, gt=0, description="added to the square root")
-    epsilon_form: Literal["outside", "hat"] = "outside"
-    weight_decay: float = Field(0.0, ge=0, description="share of the weight")
-    weight_decay_form: Literal["l2", "decoupled"] = "l2"
+    epsilon_form: Literal["outside", "hat"] = Field(
+        "outside",
+        description="added after the correction of the mean square (outside, "
+        "PyTorch) or before it (hat, Keras)",
+    )
+    weight_decay: float = Field(
+        0.0, ge=0, description="share of the weight, per unit of rate"
+    )
+    weight_decay_form: Literal["l2", "decoupled"] = Field(
+        "l2",
+        description="in the gradient (l2), or past the optimizer (decoupled, AdamW)",
+    )
 
 
 class RMSprop(Part):
@@ -85,11 +111,15 @@ class RMSprop(Part):
     "inside", Keras's, by sqrt(mean square + e).
     """
 
-    kind: Literal["rmsprop"]
+    kind: Literal["rmsprop"] = Field(description="RMSprop, Tieleman and Hinton 2012")
     learning_rate: float = Field(0.001, gt=0, description="factor of every update")
     rho: float = Field(0.9, ge=0, lt=1, description="decay of the mean square")
-    epsilon: float = Field(1e-7, gt=0, description="see the forms")
-    epsilon_form: Literal["outside", "inside"] = "outside"
+    epsilon: float = Field(1e-7, gt=0, description="keeps the quotient finite")
+    epsilon_form: Literal["outside", "inside"] = Field(
+        "outside",
+        description="added to the square root (outside, PyTorch) or under it "
+        "(inside, Keras)",
+    )
 
 
 class Decay(Part):
@@ -103,42 +133,96 @@ class Decay(Part):
 class Initializer(Part):
     """How initial weights are drawn; see `core.draws.initial_weights`."""
 
-    kernel: Literal["glorot_uniform", "he_uniform", "fan_in_uniform", "zeros"] = (
-        "glorot_uniform"
+    kernel: Literal[
+        "glorot_uniform",
+        "he_uniform",
+        "fan_in_uniform",
+        "lecun_1998_uniform",
+        "zeros",
+    ] = Field(
+        "glorot_uniform",
+        description="of all that is multiplied: uniform between plus and minus "
+        "sqrt(6 / (fan_in + fan_out)) (glorot, Keras), sqrt(6 / fan_in) (he), "
+        "sqrt(1 / fan_in) (fan_in, PyTorch) or 2.4 / fan_in (lecun_1998); or "
+        "zeros",
     )
-    bias: Literal["zeros", "fan_in_uniform"] = "zeros"
+    bias: Literal["zeros", "fan_in_uniform", "lecun_1998_uniform"] = Field(
+        "zeros", description="of all that is added, by the fan_in of its layer"
+    )
 
 
 class Normalization(Part):
     """Inputs are (pixel / 255 - mean) / std; "computed" takes the data's own."""
 
-    mean: Annotated[float, Field(ge=0, le=1)] | Literal["computed"] = 0.1307
-    std: Annotated[float, Field(gt=0, le=1)] | Literal["computed"] = 0.3081
+    mean: Annotated[float, Field(ge=0, le=1)] | Literal["computed"] = Field(
+        0.1307, description="taken from pixels in 0..1; computed: the data's own"
+    )
+    std: Annotated[float, Field(gt=0, le=1)] | Literal["computed"] = Field(
+        0.3081, description="divides what is left; computed: the data's own"
+    )
 
 
 class Recipe(Part):
     """One experiment. Defaults are those of the built-in recipe `article`."""
 
-    name: str = Field("custom", pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)
-    description: str = ""
-    source: str = Field("", description="where the experiment comes from")
-    network: str = Field("article", description="a name from the score sheet")
-    seed: int = Field(42, ge=0, lt=2**31)
-    epochs: int = Field(10, ge=1, le=100_000)
-    batch_size: int = Field(64, ge=1, le=1_000_000, description="images")
-    shuffle: bool = Field(True, description="a new order of images in every epoch")
-    validation_size: int = Field(0, ge=0, description="training images set apart")
-    precision: Literal["float32", "float64"] = "float32"
-    loss: Literal["cross_entropy_on_logits"] = "cross_entropy_on_logits"
-    dropout: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(
-        {"dropout1": 0.25, "dropout2": 0.5}, description="rate of each dropout layer"
+    name: str = Field(
+        "custom",
+        pattern=r"^[a-z0-9][a-z0-9-]*$",
+        max_length=60,
+        description="small letters, digits and hyphens; a part of folders' names",
     )
-    normalization: Normalization = Normalization()
-    initializer: Initializer = Initializer()
+    description: str = Field("", description="one line, for people")
+    source: str = Field("", description="where the experiment comes from")
+    published_accuracy: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="test accuracy 0..1 that the source states; may be left out",
+    )
+    published_note: str = Field(
+        "", description="what the source states, and where this recipe departs from it"
+    )
+    network: str = Field(
+        "article", description="layers and shapes, by a name from the score sheet"
+    )
+    seed: int = Field(
+        42, ge=0, lt=2**31, description="of initial weights, batches and dropout"
+    )
+    epochs: int = Field(
+        10, ge=1, le=100_000, description="passes over the training images"
+    )
+    batch_size: int = Field(64, ge=1, le=1_000_000, description="images in a step")
+    shuffle: bool = Field(True, description="a new order of images in every epoch")
+    validation_size: int = Field(
+        0,
+        ge=0,
+        description="training images set apart to choose by, the same for all seeds",
+    )
+    precision: Literal["float32", "float64"] = Field(
+        "float32", description="of weights and computing"
+    )
+    output: Literal["logits", "probabilities"] = Field(
+        "logits", description="whether the network ends in a softmax"
+    )
+    loss: Literal["cross_entropy_on_logits", "cross_entropy_on_probabilities"] = Field(
+        "cross_entropy_on_logits",
+        description="whether the loss applies a softmax to what leaves the network; "
+        "to probabilities that is a second one",
+    )
+    dropout: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(
+        {"dropout1": 0.25, "dropout2": 0.5},
+        description="share 0..1 that each dropout layer drops, by its name",
+    )
+    normalization: Normalization = Field(
+        Normalization(), description="of the input images"
+    )
+    initializer: Initializer = Field(
+        Initializer(), description="of the weights, drawn once for all frameworks"
+    )
     optimizer: Annotated[
         Adadelta | SGD | Adam | RMSprop, Field(discriminator="kind")
-    ] = Adadelta(kind="adadelta")
-    decay: Decay = Decay()
+    ] = Field(Adadelta(kind="adadelta"), description="its kind, constants and forms")
+    decay: Decay = Field(Decay(), description="of the learning rate")
 
     @model_validator(mode="after")
     def _network_and_its_dropout(self) -> Recipe:
@@ -146,23 +230,44 @@ class Recipe(Part):
             raise ValueError(
                 f"network: expected one of {', '.join(NETWORKS)}, came {self.network!r}"
             )
-        layers = {x.name for x in NETWORKS[self.network].layers_of("dropout")}
-        if self.dropout.keys() != layers:
+        layers = sorted(x.name for x in NETWORKS[self.network].layers_of("dropout"))
+        if sorted(self.dropout) != layers:
+            expected = f"a rate for each of {', '.join(layers)}" if layers else "none"
             raise ValueError(
-                f"dropout: expected a rate for each of {', '.join(sorted(layers))}, "
-                f"came {', '.join(sorted(self.dropout)) or 'none'}"
+                f"dropout: expected {expected} (the dropout layers of network "
+                f"{self.network!r}), came {', '.join(sorted(self.dropout)) or 'none'}"
             )
         return self
 
+    @model_validator(mode="after")
+    def _output_and_loss(self) -> Recipe:
+        if self.output == "logits" and self.loss == "cross_entropy_on_probabilities":
+            raise ValueError(
+                "output and loss contradict each other: the network gives logits, and "
+                "the loss wants probabilities. Expected output = 'probabilities' with "
+                "this loss, or loss = 'cross_entropy_on_logits'"
+            )
+        return self
+
+    @property
+    def score_sheet(self) -> Network:
+        """The network, with a softmax at its end where the recipe has one."""
+        network = NETWORKS[self.network]
+        return network.with_softmax() if self.output == "probabilities" else network
+
     def hash(self, *more: str) -> str:
         """SHA-256, 16 hex digits, of all that decides the result, and of `more`."""
-        decisive = self.model_dump(exclude=NOT_DECISIVE)
+        decisive = {
+            key: value
+            for key, value in self.model_dump(exclude=NOT_DECISIVE).items()
+            if key not in UNHASHED or value != UNHASHED[key]
+        }
         text = json.dumps([decisive, *more], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_toml(self) -> str:
         """The whole recipe as TOML; `parse` reads it back to an equal recipe."""
-        return tomli_w.dumps(self.model_dump())
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
 
     def changed(self, **values: Any) -> Recipe:
         """A new recipe with some top-level values replaced, validated again."""

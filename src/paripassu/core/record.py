@@ -85,10 +85,12 @@ class Epoch(Model):
 class Result(Model):
     """The final figures, on the test set."""
 
-    test_loss: float
+    test_loss: float  # as the recipe's loss has it
     test_accuracy: float  # fraction 0..1
     test_correct: int
     test_count: int
+    # Of the predicted probabilities, in nats per image, whatever the recipe's loss is.
+    test_cross_entropy: float | None = None
 
 
 class Inference(Model):

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from paripassu.core.datasets import Split
 from paripassu.core.errors import UserError
+from paripassu.core.networks import NETWORKS
 from paripassu.core.recipe import Recipe
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -184,6 +185,39 @@ class Framework:
             f"{self.title} is not installed. "
             f"Type: pip install 'paripassu[{self.name}]'"
         )
+
+    @property
+    def networks(self) -> set[str]:
+        """The networks that it has; the referee walks any."""
+        if not (self.folder / "lesson.py").exists():
+            return set(NETWORKS)
+        files = (self.folder / "networks").glob("[a-z]*.py")
+        return {"article", *(file.stem.replace("_", "-") for file in files)}
+
+    def check(self, recipe: Recipe, *, trains: bool = True) -> None:
+        """Check that it is there and can run a recipe, without importing it.
+
+        Args:
+            recipe: any.
+            trains: whether a training is wanted; the referee only proves.
+
+        Raises:
+            UserError: it is not installed, does not have the recipe's network,
+                or does not train.
+        """
+        if problem := self.problem:
+            raise UserError(problem)
+        if trains and not (self.folder / "trainer.py").exists():
+            raise UserError(
+                f"{self.title} is the referee of proofs and trains nothing. "
+                f"Expected one of {', '.join(FRAMEWORKS)}."
+            )
+        if recipe.network not in self.networks:
+            raise UserError(
+                f"recipe {recipe.name!r} cannot run in {self.title}: it has no "
+                f"network {recipe.network!r}, but "
+                f"{', '.join(sorted(self.networks))}."
+            )
 
     def load(self) -> None:
         """Import the framework; later calls find it imported."""

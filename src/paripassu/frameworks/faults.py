@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from paripassu.core import draws, networks
+from paripassu.core import draws
 from paripassu.core.errors import UserError
-from paripassu.core.recipe import Recipe
+from paripassu.core.recipe import SGD, Initializer, Recipe
 from paripassu.frameworks import Arrays, Twin, TwinStep
 
 Batches = list[Any]
@@ -26,12 +26,24 @@ def _same(value: Any) -> Any:
     return value
 
 
+def _same_weights(weights: Arrays, _recipe: Recipe) -> Arrays:
+    return weights
+
+
+def _always(_recipe: Recipe) -> bool:
+    return True
+
+
+_OF_LAYERS = {"evaluation", "activation", "gradient"}  # quantities with a place
+
+
 @dataclass(frozen=True)
 class Fault:
     """One mistake that people make, and where the proof must find it.
 
     `quantity` is what the first divergence must name: a quantity, or its first
-    word where the fault has no one place.
+    word where the fault has no one place. `with_biases` is what it must name,
+    on rung 1, where biases do not begin at zero.
     """
 
     name: str
@@ -40,13 +52,26 @@ class Fault:
     quantity: str
     step: Callable[[TwinStep], TwinStep] = _same
     recipe: Callable[[Recipe], Recipe] = _same
-    weights: Callable[[Arrays], Arrays] = _same
+    weights: Callable[[Arrays, Recipe], Arrays] = _same_weights
     batches: Callable[[Batches], Batches] = _same
     native: bool = False
+    only_if: Callable[[Recipe], bool] = _always
+    with_biases: str = ""
+
+    def expected(self, recipe: Recipe) -> tuple[int, str]:
+        """The rung and the quantity at which it must be found."""
+        if self.with_biases and recipe.initializer.bias != "zeros":
+            return 1, self.with_biases
+        return self.rung, self.quantity
 
     def applies_to(self, recipe: Recipe) -> bool:
         """Whether it changes anything: not every optimizer has a `rho`."""
-        return self.recipe is _same or self.recipe(recipe) != recipe
+        kind, _, place = self.quantity.partition(" ")
+        layers = {layer.name for layer in recipe.score_sheet.layers}
+        if kind in _OF_LAYERS and place.partition(".")[0] not in layers:
+            return False
+        changed = self.recipe is _same or self.recipe(recipe) != recipe
+        return changed and self.only_if(recipe)
 
     def put_into(self, framework: str, twin: Twin) -> None:
         """Do the part that a framework does in its own words."""
@@ -75,13 +100,14 @@ def _optimizer(**constants: float) -> Callable[[Recipe], Recipe]:
     return change
 
 
-def _own_initializer(recipe: Recipe) -> Callable[[Arrays], Arrays]:
-    def change(_weights: Arrays) -> Arrays:
-        return dict(
-            draws.initial_weights(networks.find(recipe.network), recipe)
-        )
+def _own_initializer(_weights: Arrays, recipe: Recipe) -> Arrays:
+    other = recipe.changed(initializer=_PYTORCH_INITIALIZER.model_dump())
+    return dict(draws.initial_weights(recipe.score_sheet, other))
 
-    return change
+
+_PYTORCH_INITIALIZER = Initializer(
+    kernel="fan_in_uniform", bias="fan_in_uniform"
+)
 
 
 def _unshuffled(batches: Batches) -> Batches:
@@ -112,6 +138,18 @@ def _inverted_masks(step: TwinStep) -> TwinStep:
     return replace(step, masks={k: ~v for k, v in step.masks.items()})
 
 
+def _flattens_maps(recipe: Recipe) -> bool:
+    """Whether the order of a flatten matters: not for maps of one pixel."""
+    layers = recipe.score_sheet.layers
+    (number,) = [i for i, x in enumerate(layers) if x.kind == "flatten"]
+    return layers[number - 1].output_shape[:2] != (1, 1)
+
+
+def _has_state(recipe: Recipe) -> bool:
+    chosen = recipe.optimizer
+    return not isinstance(chosen, SGD) or chosen.momentum > 0
+
+
 def _decay_per_step(recipe: Recipe) -> Recipe:
     unit = "epoch" if recipe.decay.unit == "step" else "step"
     return recipe.changed(decay={**recipe.decay.model_dump(), "unit": unit})
@@ -130,14 +168,8 @@ FAULTS = {
             "initial weights are PyTorch's default, fan-in uniform",
             0,
             "draws weight",
-            weights=_own_initializer(
-                Recipe(
-                    initializer={  # type: ignore[arg-type]
-                        "kernel": "fan_in_uniform",
-                        "bias": "fan_in_uniform",
-                    }
-                )
-            ),
+            only_if=lambda x: x.initializer != _PYTORCH_INITIALIZER,
+            weights=_own_initializer,
         ),
         Fault(
             "no-shuffling",
@@ -145,6 +177,7 @@ FAULTS = {
             0,
             "draws order",
             batches=_unshuffled,
+            only_if=lambda recipe: recipe.shuffle,
         ),
         Fault(
             "short-batch-dropped",
@@ -159,6 +192,7 @@ FAULTS = {
             0,
             "draws masks",
             step=_inverted_masks,
+            only_if=lambda recipe: bool(recipe.dropout),
         ),
         Fault(
             "labels-shifted",
@@ -208,6 +242,7 @@ FAULTS = {
             1,
             "evaluation flatten",
             native=True,
+            only_if=_flattens_maps,
         ),
         Fault(
             "padding",
@@ -252,6 +287,34 @@ FAULTS = {
             native=True,
         ),
         Fault(
+            "plain-tanh",
+            "a tanh is not scaled as LeNet-5's is",
+            1,
+            "evaluation tanh1",
+            native=True,
+        ),
+        Fault(
+            "subsample-mean",
+            "subsampling takes the mean of four pixels, not their sum",
+            1,
+            "evaluation subsample1",
+            native=True,
+        ),
+        Fault(
+            "border",
+            "a border is padded with the nearest pixels, not with zeros",
+            1,
+            "evaluation pad",
+            native=True,
+        ),
+        Fault(
+            "softmax-axis",
+            "the softmax runs over the images of a batch, not over the classes",
+            1,
+            "evaluation softmax",
+            native=True,
+        ),
+        Fault(
             "reduced-precision",
             "one layer computes with fewer digits than the others",
             1,
@@ -264,6 +327,18 @@ FAULTS = {
             2,
             "loss",
             native=True,
+            only_if=lambda recipe: recipe.output == "logits",
+        ),
+        Fault(
+            "softmax-once",
+            "the loss applies no softmax, where the recipe has a second one",
+            2,
+            "loss",
+            native=True,
+            only_if=lambda recipe: (
+                recipe.output == "probabilities"
+                and recipe.loss == "cross_entropy_on_logits"
+            ),
         ),
         Fault(
             "summed-loss",
@@ -278,6 +353,18 @@ FAULTS = {
             2,
             "gradient conv2.bias",
             native=True,
+            with_biases="evaluation conv2",
+        ),
+        Fault(
+            "table-ignored",
+            "a convolution learns connections that its table leaves out",
+            2,
+            "gradient conv2.kernel",
+            native=True,
+            only_if=lambda recipe: any(
+                weight.name == "conv2.kernel" and weight.table
+                for weight in recipe.score_sheet.weights
+            ),
         ),
         Fault(
             "frozen-kernel",
@@ -320,6 +407,7 @@ FAULTS = {
             4,
             "rate",
             recipe=_decay_per_step,
+            only_if=lambda recipe: recipe.decay.factor < 1,
         ),
         Fault(
             "gradients-accumulate",
@@ -334,6 +422,7 @@ FAULTS = {
             5,
             "slot",
             native=True,
+            only_if=_has_state,
         ),
     )
 }

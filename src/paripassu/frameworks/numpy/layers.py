@@ -104,6 +104,113 @@ def relu_backward(gradient: Floats, memory: Mask) -> tuple[Floats, tuple[()]]:
     return gradient * memory, ()
 
 
+def zero_padding(x: Floats, size: int) -> tuple[Floats, int]:
+    """A frame of zeros, `size` pixels wide, around each image.
+
+    Args:
+        x: `(N, H, W, c)`.
+        size: of the frame.
+
+    Returns:
+        y, `(N, H + 2 size, W + 2 size, c)`, and the memory.
+    """
+    frame = (size, size)
+    return np.pad(x, ((0, 0), frame, frame, (0, 0))), size
+
+
+def zero_padding_backward(
+    gradient: Floats, memory: int
+) -> tuple[Floats, tuple[()]]:
+    """dL/dx is the gradient without the frame: no pixel of x moved that."""
+    inside = slice(memory, -memory)
+    return gradient[:, inside, inside], ()
+
+
+# The squashing function of LeCun et al. 1998, appendix A: chosen there so that
+# f(1) = 1 and f(-1) = -1, with the largest second derivative in these points.
+AMPLITUDE, SLOPE = 1.7159, 2 / 3
+
+
+def tanh(x: Floats) -> tuple[Floats, Floats]:
+    """The scaled hyperbolic tangent: y = 1.7159 tanh(2/3 x), of any shape."""
+    t = np.tanh(SLOPE * x)
+    return AMPLITUDE * t, t
+
+
+def tanh_backward(gradient: Floats, memory: Floats) -> tuple[Floats, tuple[()]]:
+    """dL/dx = gradient * 1.7159 * 2/3 * (1 - tanh(2/3 x)**2)."""
+    return gradient * AMPLITUDE * SLOPE * (1 - memory**2), ()
+
+
+def subsample(
+    x: Floats, coefficient: Floats, bias: Floats
+) -> tuple[Floats, tuple[Floats, Floats]]:
+    """The sum of each 2x2 window, times a number and plus a number.
+
+    y[n, p, q, c] = bias[c] + coefficient[c]
+                  * sum over a, b in {0, 1} of x[n, 2p+a, 2q+b, c]
+
+    Source: LeCun et al. 1998, section II.B, layers S2 and S4.
+
+    Args:
+        x: `(N, H, W, c)`, H and W even.
+        coefficient: `(c,)`.
+        bias: `(c,)`.
+
+    Returns:
+        y, `(N, H / 2, W / 2, c)`, and the memory.
+    """
+    n, h, w, c = x.shape
+    windows = x.reshape(n, h // POOL, POOL, w // POOL, POOL, c)
+    sums = windows.sum(axis=(2, 4))
+    return sums * coefficient + bias, (sums, coefficient)
+
+
+def subsample_backward(
+    gradient: Floats, memory: tuple[Floats, Floats]
+) -> tuple[Floats, tuple[Floats, Floats]]:
+    """Send the gradient to every pixel of a window, and to the two numbers.
+
+    dL/dx[n, 2p+a, 2q+b, c] = gradient[n, p, q, c] * coefficient[c]
+    dL/dcoefficient[c]      = sum over n, p, q of gradient * the window's sum
+    dL/dbias[c]             = sum over n, p, q of gradient
+    """
+    sums, coefficient = memory
+    to_x = gradient * coefficient
+    for axis in (1, 2):
+        to_x = to_x.repeat(POOL, axis=axis)
+    to_coefficient = (gradient * sums).sum(axis=(0, 1, 2))
+    return to_x, (to_coefficient, gradient.sum(axis=(0, 1, 2)))
+
+
+def softmax(x: Floats) -> tuple[Floats, Floats]:
+    """Probabilities: y[n, k] = exp(x[n, k]) / sum over j of exp(x[n, j]).
+
+    The largest x of an image is taken from all, which changes nothing, so that
+    no exponential exceeds 1.
+
+    Args:
+        x: `(N, classes)`.
+
+    Returns:
+        y, `(N, classes)`, and the memory.
+    """
+    exponentials = np.exp(x - x.max(axis=1, keepdims=True))
+    y = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return y, y
+
+
+def softmax_backward(
+    gradient: Floats, memory: Floats
+) -> tuple[Floats, tuple[()]]:
+    """dL/dx[n, k] = y[n, k] * (g[n, k] - sum over j of g[n, j] * y[n, j]).
+
+    Every x moves every y: dy[j]/dx[k] = y[j] * ((1 if j == k else 0) - y[k]).
+    """
+    mean = (gradient * memory).sum(axis=1, keepdims=True)
+    return memory * (gradient - mean), ()
+
+
 def max_pool(
     x: Floats,
 ) -> tuple[Floats, tuple[tuple[int, ...], npt.NDArray[np.intp]]]:
@@ -243,10 +350,14 @@ def dense_backward(
 
 
 LAYERS: dict[Kind, tuple[Forward, Backward]] = {
+    "zero_padding": (zero_padding, zero_padding_backward),
     "convolution": (convolution, convolution_backward),
     "relu": (relu, relu_backward),
+    "tanh": (tanh, tanh_backward),
     "max_pool": (max_pool, max_pool_backward),
+    "subsample": (subsample, subsample_backward),
     "dropout": (dropout, dropout_backward),
     "flatten": (flatten, flatten_backward),
     "dense": (dense, dense_backward),
+    "softmax": (softmax, softmax_backward),
 }

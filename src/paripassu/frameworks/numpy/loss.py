@@ -39,6 +39,31 @@ def cross_entropy(logits: Floats, labels: Labels) -> tuple[Floats, Floats]:
     return np.asarray(loss), gradient / len(labels)
 
 
+def of_probabilities(
+    probabilities: Floats, labels: Labels
+) -> tuple[Floats, Floats]:
+    """Cross-entropy of what a softmax has already made probabilities.
+
+    loss                       = mean over n of -log(p[n, labels[n]])
+    dloss/dprobabilities[n, k] = -1 / (N p[n, k]) if k == labels[n] else 0
+
+    Through the softmax this is the same as `cross_entropy` of the logits,
+    until a probability is too small to be written.
+
+    Args:
+        probabilities: `(N, classes)`, float64, above 0.
+        labels: `(N,)`, int64, 0 to classes - 1.
+
+    Returns:
+        The loss, shape `()`, in nats, and its gradient, `(N, classes)`.
+    """
+    right = np.arange(len(labels)), labels
+    gradient = np.zeros_like(probabilities)
+    gradient[right] = -1 / probabilities[right] / len(labels)
+    return np.asarray(-np.log(probabilities[right]).mean()), gradient
+
+
 LOSSES: dict[str, Callable[[Floats, Labels], tuple[Floats, Floats]]] = {
     "cross_entropy_on_logits": cross_entropy,
+    "cross_entropy_on_probabilities": of_probabilities,
 }

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from paripassu.core import networks
 from paripassu.core.layout import check_weights
-from paripassu.core.networks import Layer, Network
+from paripassu.core.networks import Layer, Network, Weight
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import Arrays, TwinStep
 from paripassu.frameworks.numpy.layers import LAYERS, Floats, Mask
@@ -48,7 +47,7 @@ class Twin:
         device: str,  # noqa: ARG002
     ) -> None:
         self.recipe = recipe
-        self.network = networks.find(recipe.network)
+        self.network = recipe.score_sheet
         check_weights(self.network, weights)
         self._weights: dict[str, Floats] = {
             weight.name: np.asarray(weights[weight.name], np.float64)
@@ -73,7 +72,12 @@ class Twin:
             forward(self.network, self.recipe, self._weights, part, None)[0]
             for part in np.split(images, range(1000, len(images), 1000))
         ]
-        return np.concatenate([x[self.network.layers[-1].name] for x in parts])
+        outputs = np.concatenate(
+            [part[self.network.layers[-1].name] for part in parts]
+        )
+        if self.recipe.output == "logits":
+            return outputs
+        return np.log(np.maximum(outputs, np.finfo(np.float64).tiny))
 
     def begin_epoch(self, epoch: int) -> None:
         """The schedule counts from here."""
@@ -93,8 +97,8 @@ class Twin:
         outputs, memories = forward(
             self.network, self.recipe, self._weights, step.images, step.masks
         )
-        logits = outputs[self.network.layers[-1].name]
-        loss, gradient = LOSSES[self.recipe.loss](logits, step.labels)
+        last = outputs[self.network.layers[-1].name]
+        loss, gradient = LOSSES[self.recipe.loss](last, step.labels)
         gradients = backward(self.network, gradient, memories)
         rate = learning_rate(
             self.recipe, epoch=self._epoch, step=self._finished
@@ -167,8 +171,10 @@ def forward(
         layer_forward, _ = LAYERS[layer.kind]
         if layer.kind == "dropout":
             given = _dropout(layer, x, recipe, masks)
+        elif layer.kind == "zero_padding":
+            given = (layer.padding,)
         else:
-            given = tuple(weights[weight.name] for weight in layer.weights)
+            given = tuple(_connected(w, weights[w.name]) for w in layer.weights)
         x, memories[layer.name] = layer_forward(x, *given)
         if x.shape[1:] != layer.output_shape:
             raise ValueError(
@@ -177,6 +183,11 @@ def forward(
             )
         outputs[layer.name] = x
     return outputs, memories
+
+
+def _connected(weight: Weight, array: Floats) -> Floats:
+    """The array with zeros where a table leaves a connection out."""
+    return array * weight.connected if weight.table else array
 
 
 def _dropout(
@@ -195,6 +206,6 @@ def backward(
     for layer in reversed(network.layers):
         _, layer_backward = LAYERS[layer.kind]
         gradient, found = layer_backward(gradient, memories[layer.name])
-        names = [weight.name for weight in layer.weights]
-        gradients |= zip(names, found, strict=True)
+        for weight, array in zip(layer.weights, found, strict=True):
+            gradients[weight.name] = _connected(weight, array)
     return gradients

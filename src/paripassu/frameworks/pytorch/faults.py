@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paripassu.frameworks.pytorch import lesson
+from paripassu.frameworks.pytorch import book, lesson
 from paripassu.frameworks.pytorch.twin import Twin
 
 
@@ -34,21 +34,27 @@ def _dropout_unscaled(twin: Twin) -> None:
     twin.overrides["dropout1"] = dropout
 
 
+def _kernel(conv: Any) -> Any:
+    """What the layer convolves with: some have a table of connections."""
+    return conv.weight * getattr(conv, "table", 1)
+
+
 def _padding(conv: Any, x: Tensor) -> Tensor:
-    padded = F.conv2d(F.pad(x, (1, 1, 1, 1)), conv.weight, conv.bias)
-    return padded[..., :-2, :-2]
+    size = conv.kernel_size[0] // 2
+    padded = F.conv2d(F.pad(x, (size,) * 4), _kernel(conv), conv.bias)
+    return padded[..., : -2 * size, : -2 * size]
 
 
 def _kernel_transposed(conv: Any, x: Tensor) -> Tensor:
-    return F.conv2d(x, conv.weight.transpose(2, 3), conv.bias)
+    return F.conv2d(x, _kernel(conv).transpose(2, 3), conv.bias)
 
 
 def _kernel_flipped(conv: Any, x: Tensor) -> Tensor:
-    return F.conv2d(x, conv.weight.flip(2, 3), conv.bias)
+    return F.conv2d(x, _kernel(conv).flip(2, 3), conv.bias)
 
 
 def _swapped_bias(conv: Any, x: Tensor) -> Tensor:
-    return F.conv2d(x, conv.weight, conv.bias.flip(0))
+    return F.conv2d(x, _kernel(conv), conv.bias.flip(0))
 
 
 def _frozen_kernel(conv: Any, x: Tensor) -> Tensor:
@@ -56,9 +62,19 @@ def _frozen_kernel(conv: Any, x: Tensor) -> Tensor:
     return F.conv2d(x, frozen, conv.bias)
 
 
+def _table_ignored(conv: Any, x: Tensor) -> Tensor:
+    return F.conv2d(x, conv.weight, conv.bias)
+
+
+def _subsample_mean(layer: Any, x: Tensor) -> Tensor:
+    given = layer.forward(x)
+    bias = layer.bias[:, None, None]
+    return (given - bias) / 4 + bias
+
+
 def _reduced_precision(conv: Any, x: Tensor) -> Tensor:
     less = torch.float32 if x.dtype == torch.float64 else torch.bfloat16
-    weight, bias = conv.weight.to(less), conv.bias.to(less)
+    weight, bias = _kernel(conv).to(less), conv.bias.to(less)
     return F.conv2d(x.to(less), weight, bias).to(x.dtype)
 
 
@@ -77,8 +93,13 @@ def _softmax_twice(twin: Twin) -> None:
     )
 
 
+def _softmax_once(twin: Twin) -> None:
+    twin.loss = book.cross_entropy_on_probabilities
+
+
 def _summed_loss(twin: Twin) -> None:
-    twin.loss = nn.CrossEntropyLoss(reduction="sum")
+    right = twin.loss
+    twin.loss = lambda output, labels: right(output, labels) * len(labels)
 
 
 def _weight_decay(twin: Twin) -> None:
@@ -107,10 +128,16 @@ NATIVE: dict[str, Callable[[Twin], None]] = {
     "average-pool": _override("pool", lambda _, x: F.avg_pool2d(x, 2)),
     "leaky-relu": _override("relu1", lambda _, x: F.leaky_relu(x, 0.01)),
     "missing-relu": _override("relu3", lambda _, x: x),
+    "plain-tanh": _override("tanh1", lambda _, x: x.tanh()),
+    "subsample-mean": _override("subsample1", _subsample_mean),
+    "border": _override("pad", lambda _, x: F.pad(x, (2,) * 4, "replicate")),
+    "softmax-axis": _override("softmax", lambda _, x: x.softmax(0)),
     "reduced-precision": _override("conv2", _reduced_precision),
     "softmax-twice": _softmax_twice,
+    "softmax-once": _softmax_once,
     "summed-loss": _summed_loss,
     "swapped-bias": _override("conv2", _swapped_bias),
+    "table-ignored": _override("conv2", _table_ignored),
     "frozen-kernel": _override("conv1", _frozen_kernel),
     "weight-decay": _weight_decay,
     "gradients-accumulate": _gradients_accumulate,

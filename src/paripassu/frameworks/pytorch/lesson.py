@@ -7,7 +7,7 @@
 import torch
 from torch import nn
 
-from paripassu.core import datasets, draws, files, layout, networks
+from paripassu.core import datasets, draws, files, layout
 from paripassu.core.recipe import load
 from paripassu.frameworks.pytorch import optimizers
 
@@ -66,10 +66,10 @@ class Network(nn.Module):
         return self.dense2(self.dropout2(x))  # (N, 10), logits
 
 
-def make_network(recipe, device, dtype):
-    network = Network(**recipe.dropout).to(device, dtype)
+def put(network, device, dtype):
     # Channels last in memory, not in shape: convolutions run faster so.
-    return network.to(memory_format=torch.channels_last)
+    channels_last = torch.channels_last
+    return network.to(device, dtype, memory_format=channels_last)
 
 
 # %% [markdown]
@@ -107,16 +107,16 @@ def make_schedule(optimizer, recipe):
 
 
 # %%
-def train_epoch(network, optimizer, images, labels, batches):
+def train_epoch(network, loss_of, optimizer, images, labels, batches):
     network.train()
     for rows in batches:
         x, y = images[rows], labels[rows]
-        logits = network(x)
-        loss = cross_entropy(logits, y)
+        output = network(x)
+        loss = loss_of(output, y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        yield loss.detach(), (logits.argmax(1) == y).sum()
+        yield loss.detach(), (output.argmax(1) == y).sum()
 
 
 # %% [markdown]
@@ -127,11 +127,11 @@ def train_epoch(network, optimizer, images, labels, batches):
 
 # %%
 @torch.inference_mode()
-def evaluate(network, images, labels):
+def evaluate(network, loss_of, images, labels):
     network.eval()
-    logits = torch.cat([network(x) for x in images.split(1000)])
-    accuracy = (logits.argmax(1) == labels).double().mean()
-    return cross_entropy(logits, labels).item(), accuracy.item()
+    outputs = torch.cat([network(x) for x in images.split(1000)])
+    accuracy = (outputs.argmax(1) == labels).double().mean()
+    return loss_of(outputs, labels).item(), accuracy.item()
 
 
 # %% [markdown]
@@ -151,16 +151,16 @@ def load_saved(network, path):
     network.load_state_dict(torch.load(path, weights_only=True))
 
 
-def to_common(state):
+def to_common(recipe, state):
     arrays = {
         name.replace("weight", "kernel"): tensor.numpy(force=True)
         for name, tensor in state.items()
     }
-    return layout.to_canonical(networks.ARTICLE, arrays, LAYOUTS)
+    return layout.to_canonical(recipe.score_sheet, arrays, LAYOUTS)
 
 
-def from_common(weights):
-    state = layout.from_canonical(networks.ARTICLE, weights, LAYOUTS)
+def from_common(recipe, weights):
+    state = layout.from_canonical(recipe.score_sheet, weights, LAYOUTS)
     state = {k.replace("kernel", "weight"): v for k, v in state.items()}
     return {name: torch.from_numpy(array) for name, array in state.items()}
 
@@ -190,16 +190,19 @@ if __name__ == "__main__":
     training = to_tensors(data.training, **place)
     test = to_tensors(data.test, **place)
     torch.manual_seed(recipe.seed)
-    network = make_network(recipe, **place)
-    weights = draws.initial_weights(networks.ARTICLE, recipe)
-    network.load_state_dict(from_common(weights))
+    network = put(Network(**recipe.dropout), **place)
+    weights = draws.initial_weights(recipe.score_sheet, recipe)
+    network.load_state_dict(from_common(recipe, weights))
     optimizer = make_optimizer(network, recipe)
     schedule = make_schedule(optimizer, recipe)
     for epoch in range(recipe.epochs):
         batches = draws.batches(recipe, len(data.training.labels), epoch)
-        for _ in train_epoch(network, optimizer, *training, batches):
+        for _ in train_epoch(
+            network, cross_entropy, optimizer, *training, batches
+        ):
             pass
         schedule.step()
-        print(*evaluate(network, *test))
-    files.write_tensors("weights.safetensors", to_common(network.state_dict()))
+        print(*evaluate(network, cross_entropy, *test))
+    weights = to_common(recipe, network.state_dict())
+    files.write_tensors("weights.safetensors", weights)
     print(predict(network, test[0][:1]))

@@ -16,7 +16,7 @@ from paripassu.core.datasets import Split
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import Arrays, EpochReport
-from paripassu.frameworks.pytorch import lesson
+from paripassu.frameworks.pytorch import book, lesson
 
 REPORT_EVERY = 10  # steps: reading a loss makes an accelerator wait
 
@@ -48,8 +48,9 @@ class Trainer:
             )
         if device == "cpu":
             self.place["device"] = "cpu"
-        self.network = lesson.make_network(recipe, **self.place)
-        self.network.load_state_dict(lesson.from_common(dict(weights)))
+        self.network = lesson.put(book.make_network(recipe), **self.place)
+        self.loss = book.make_loss(recipe)
+        self.network.load_state_dict(lesson.from_common(recipe, dict(weights)))
         self.optimizer = lesson.make_optimizer(self.network, recipe)
         self.schedule = lesson.make_schedule(self.optimizer, recipe)
         self._tensors: list[
@@ -70,7 +71,12 @@ class Trainer:
         images, labels = self.to_tensors(training)
         rows = np.arange(min(self._recipe.batch_size, len(labels)))
         for _ in lesson.train_epoch(
-            self.network, self.optimizer, images, labels, [rows, rows, rows]
+            self.network,
+            self.loss,
+            self.optimizer,
+            images,
+            labels,
+            [rows, rows, rows],
         ):
             pass
         self.load_state(before)
@@ -118,7 +124,7 @@ class Trainer:
         total_correct: Any = 0
         seen = 0
         results = lesson.train_epoch(
-            self.network, self.optimizer, images, labels, batches
+            self.network, self.loss, self.optimizer, images, labels, batches
         )
         for step, (loss, correct) in enumerate(results, start=1):
             if self._recipe.decay.unit == "step":
@@ -136,18 +142,21 @@ class Trainer:
         return float(total_loss) / seen, int(total_correct) / seen
 
     def evaluate(self, split: Split) -> tuple[float, float]:
-        return lesson.evaluate(self.network, *self.to_tensors(split))
+        tensors = self.to_tensors(split)
+        return lesson.evaluate(self.network, self.loss, *tensors)
 
     def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         self.network.eval()
         with torch.inference_mode():
             tensor = torch.from_numpy(images).unsqueeze(1).to(**self.place)
             parts = [self.network(part) for part in tensor.split(1000)]
-            result: npt.NDArray[Any] = torch.cat(parts).numpy(force=True)
-            return result
+            outputs: npt.NDArray[Any] = torch.cat(parts).numpy(force=True)
+        if self._recipe.output == "logits":
+            return outputs
+        return np.log(np.maximum(outputs, np.finfo(outputs.dtype).tiny))
 
     def weights(self) -> Arrays:
-        return lesson.to_common(self.network.state_dict())
+        return lesson.to_common(self._recipe, self.network.state_dict())
 
     def state(self) -> Arrays:
         state = {
@@ -165,7 +174,7 @@ class Trainer:
         return state
 
     def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        weights = lesson.from_common(under("weights.", state))
+        weights = lesson.from_common(self._recipe, under("weights.", state))
         self.network.load_state_dict(weights)
         slots: dict[int, dict[str, torch.Tensor]] = {}
         for name, array in under("optimizer.", state).items():

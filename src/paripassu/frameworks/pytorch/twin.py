@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from paripassu.core import networks
 from paripassu.core.layout import relayout
+from paripassu.core.networks import Network
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import Arrays, TwinStep
 from paripassu.frameworks.pytorch import lesson
@@ -49,12 +50,13 @@ class Twin:
             recipe, weights=weights, threads=threads, device=device
         )
         self.network = self.trainer.network
-        self.loss: Callable[[Tensor, Tensor], Tensor] = lesson.cross_entropy
+        self.loss: Callable[[Tensor, Tensor], Tensor] = self.trainer.loss
         self.overrides: dict[str, Override] = {}
         self.rates: dict[str, float] = {}
         self.masks: Mapping[str, npt.NDArray[np.bool_]] = {}
         self._outputs: dict[str, Tensor] | None = None
         self._epoch = 0
+        self._flat = _flattened(recipe.score_sheet)
         for name, module in self.network.named_children():
             if isinstance(module, nn.Dropout):
                 self.overrides[name] = self._given_mask(name)
@@ -102,7 +104,7 @@ class Twin:
         return {
             "loss": loss.numpy(force=True).copy(),
             **_prefixed("activation.", self._take_outputs()),
-            **_prefixed("gradient.", lesson.to_common(gradients)),
+            **_prefixed("gradient.", self._common(gradients)),
         }
 
     def advance(self, step: TwinStep) -> float:
@@ -130,7 +132,7 @@ class Twin:
                     slots.setdefault(SLOTS[own], {})[name] = value
         state = _prefixed("weight.", self.trainer.weights())
         for slot, tensors in slots.items():
-            for name, array in lesson.to_common(tensors).items():
+            for name, array in self._common(tensors).items():
                 state[f"slot.{name}.{slot}"] = array
         return state
 
@@ -141,7 +143,7 @@ class Twin:
         epoch: int,
         step: int,
     ) -> None:
-        weights = lesson.from_common(under("weight.", state))
+        weights = lesson.from_common(self.recipe, under("weight.", state))
         self.network.load_state_dict(weights)
         optimizer = lesson.make_optimizer(self.network, self.recipe)
         self.trainer.optimizer = optimizer
@@ -154,7 +156,7 @@ class Twin:
         for own, slot in SLOTS.items():
             if slot not in slots or own not in _slots_of(optimizer):
                 continue
-            moved = lesson.from_common(slots[slot])
+            moved = lesson.from_common(self.recipe, slots[slot])
             for name, parameter in parameters.items():
                 kept = optimizer.state[parameter]
                 kept[own] = moved[name].to(parameter)
@@ -165,6 +167,10 @@ class Twin:
             for _ in range(finished):
                 self.trainer.schedule.step()
         self._epoch = epoch
+
+    def _common(self, tensors: Mapping[str, Any]) -> Arrays:
+        arrays: Arrays = lesson.to_common(self.recipe, tensors)
+        return arrays
 
     def _hook(
         self, name: str
@@ -184,7 +190,11 @@ class Twin:
         def masked(module: nn.Module, x: Tensor) -> Tensor:
             if not module.training:
                 return x
-            mask = torch.from_numpy(self.masks[name]).to(x.device)
+            given = self.masks[name]
+            if name in self._flat:
+                sizes = self._flat[name]
+                given = relayout(given, "n (h w c) -> n (c h w)", **sizes)
+            mask = torch.from_numpy(given).to(x.device)
             if mask.ndim == 4:
                 mask = mask.permute(0, 3, 1, 2)  # (N, h, w, c) -> (N, c, h, w)
             return x * mask / (1 - self.rates[name])
@@ -194,19 +204,36 @@ class Twin:
     def _take_outputs(self) -> Arrays:
         """The activations with their axes as on the score sheet."""
         outputs, self._outputs = self._outputs or {}, None
-        layers = networks.find(self.recipe.network).layers
         found = {}
-        for before, layer in zip((None, *layers), layers, strict=False):
-            if layer.kind == "flatten" and before:
-                h, w, c = before.output_shape
+        for layer in self.recipe.score_sheet.layers:
+            output = outputs[layer.name]
+            if layer.name in self._flat:
                 found[layer.name] = relayout(
-                    outputs[layer.name].numpy(force=True),
+                    output.numpy(force=True),
                     "n (c h w) -> n (h w c)",
-                    **{"h": h, "w": w, "c": c},
+                    **self._flat[layer.name],
                 )
             else:
-                found[layer.name] = _channels_last(outputs[layer.name])
+                found[layer.name] = _channels_last(output)
         return found
+
+
+def _flattened(network: Network) -> dict[str, dict[str, int]]:
+    """Of each layer between a flatten and a dense one, what was flattened.
+
+    There PyTorch has the channels first, and the score sheet has them last.
+    """
+    found = {}
+    sizes: dict[str, int] = {}
+    for before, layer in pairwise(network.layers):
+        if layer.kind == "flatten":
+            h, w, c = before.output_shape
+            sizes = {"h": h, "w": w, "c": c}
+        elif layer.kind == "dense":
+            sizes = {}
+        if sizes:
+            found[layer.name] = sizes
+    return found
 
 
 def _slots_of(optimizer: torch.optim.Optimizer) -> tuple[str, ...]:

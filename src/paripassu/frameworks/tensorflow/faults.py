@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -33,21 +34,33 @@ def _dropout_unscaled(twin: Twin) -> None:
     twin.overrides["dropout1"] = dropout
 
 
+def _kernel(conv: Any) -> Any:
+    """What the layer convolves with: some have a table of connections."""
+    if not hasattr(conv, "table"):
+        return conv.kernel
+    connected = np.zeros(conv.kernel.shape[2:])
+    for output, channels in enumerate(conv.table):
+        connected[channels, output] = 1
+    return conv.kernel * tf.constant(connected, conv.kernel.dtype)
+
+
 def _padding(conv: Any, x: Any, _training: bool) -> Any:
-    padded = tf.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    return ops.conv(padded, conv.kernel)[:, :-2, :-2] + conv.bias
+    size = conv.kernel_size[0] // 2
+    padded = tf.pad(x, ((0, 0), (size, size), (size, size), (0, 0)))
+    cut = slice(None, -2 * size)
+    return ops.conv(padded, _kernel(conv))[:, cut, cut] + conv.bias
 
 
 def _kernel_transposed(conv: Any, x: Any, _training: bool) -> Any:
-    return ops.conv(x, ops.transpose(conv.kernel, (1, 0, 2, 3))) + conv.bias
+    return ops.conv(x, ops.transpose(_kernel(conv), (1, 0, 2, 3))) + conv.bias
 
 
 def _kernel_flipped(conv: Any, x: Any, _training: bool) -> Any:
-    return ops.conv(x, ops.flip(conv.kernel, (0, 1))) + conv.bias
+    return ops.conv(x, ops.flip(_kernel(conv), (0, 1))) + conv.bias
 
 
 def _swapped_bias(conv: Any, x: Any, _training: bool) -> Any:
-    return ops.conv(x, conv.kernel) + ops.flip(conv.bias)
+    return ops.conv(x, _kernel(conv)) + ops.flip(conv.bias)
 
 
 def _frozen_kernel(conv: Any, x: Any, _training: bool) -> Any:
@@ -55,14 +68,29 @@ def _frozen_kernel(conv: Any, x: Any, _training: bool) -> Any:
     return ops.conv(x, frozen) + conv.bias
 
 
+def _table_ignored(conv: Any, x: Any, _training: bool) -> Any:
+    return ops.conv(x, conv.kernel) + conv.bias
+
+
+def _subsample_mean(layer: Any, x: Any, _training: bool) -> Any:
+    return (layer(x) - layer.bias) / 4 + layer.bias
+
+
+def _border(_layer: Any, x: Any, _training: bool) -> Any:
+    for _ in range(2):
+        x = tf.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), "SYMMETRIC")
+    return x
+
+
 def _reduced_precision(conv: Any, x: Any, _training: bool) -> Any:
     less = "float32" if x.dtype == tf.float64 else "bfloat16"
-    y = ops.conv(tf.cast(x, less), tf.cast(conv.kernel, less))
+    y = ops.conv(tf.cast(x, less), tf.cast(_kernel(conv), less))
     return tf.cast(y, x.dtype) + conv.bias
 
 
 def _flatten_order(_layer: Any, x: Any, _training: bool) -> Any:
-    return ops.reshape(ops.transpose(x, (0, 3, 1, 2)), (-1, 9216))
+    moved = ops.transpose(x, (0, 3, 1, 2))
+    return ops.reshape(moved, (ops.shape(x)[0], -1))
 
 
 def _override(layer: str, function: Override) -> Callable[[Twin], None]:
@@ -81,9 +109,14 @@ def _softmax_twice(twin: Twin) -> None:
     )
 
 
+def _softmax_once(twin: Twin) -> None:
+    twin.loss = keras.losses.SparseCategoricalCrossentropy()
+
+
 def _summed_loss(twin: Twin) -> None:
-    twin.loss = keras.losses.SparseCategoricalCrossentropy(
-        from_logits=True, reduction="sum"
+    right = twin.loss
+    twin.loss = lambda labels, output: (
+        right(labels, output) * ops.cast(ops.shape(output)[0], output.dtype)
     )
 
 
@@ -127,10 +160,18 @@ NATIVE: dict[str, Callable[[Twin], None]] = {
     "average-pool": _override("pool", lambda _, x, __: ops.average_pool(x, 2)),
     "leaky-relu": _override("relu1", lambda _, x, __: ops.leaky_relu(x, 0.01)),
     "missing-relu": _override("relu3", lambda _, x, __: x),
+    "plain-tanh": _override("tanh1", lambda _, x, __: ops.tanh(x)),
+    "subsample-mean": _override("subsample1", _subsample_mean),
+    "border": _override("pad", _border),
+    "softmax-axis": _override(
+        "softmax", lambda _, x, __: ops.softmax(x, axis=0)
+    ),
     "reduced-precision": _override("conv2", _reduced_precision),
     "softmax-twice": _softmax_twice,
+    "softmax-once": _softmax_once,
     "summed-loss": _summed_loss,
     "swapped-bias": _override("conv2", _swapped_bias),
+    "table-ignored": _override("conv2", _table_ignored),
     "frozen-kernel": _override("conv1", _frozen_kernel),
     "weight-decay": _weight_decay,
     "gradients-accumulate": _gradients_accumulate,

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from paripassu.core import datasets, draws, files, layout, networks
+from paripassu.core import datasets, draws, files, layout
 from paripassu.core.recipe import load
 from paripassu.frameworks.tensorflow import optimizers
 
@@ -120,9 +120,8 @@ def make_schedule(recipe):
 
 
 # %%
-def compile_network(network, recipe):
-    optimizer, loss = make_optimizer(recipe), make_loss()
-    network.compile(optimizer, loss, metrics=["accuracy"])
+def compile_network(network, loss, recipe):
+    network.compile(make_optimizer(recipe), loss, metrics=["accuracy"])
 
 
 def train(network, recipe, training, monitored, first_epoch=0, callbacks=()):
@@ -173,17 +172,17 @@ def load_saved(path):
     return keras.models.load_model(path)
 
 
-def to_common(network):
+def to_common(recipe, network):
     weights = {
         f"{layer.name}.{weight.name}": keras.ops.convert_to_numpy(weight)
         for layer in network.layers
         for weight in layer.weights
     }
-    return layout.to_canonical(networks.ARTICLE, weights, LAYOUTS)
+    return layout.to_canonical(recipe.score_sheet, weights, LAYOUTS)
 
 
-def from_common(network, weights):
-    weights = layout.from_canonical(networks.ARTICLE, weights, LAYOUTS)
+def from_common(recipe, network, weights):
+    weights = layout.from_canonical(recipe.score_sheet, weights, LAYOUTS)
     for layer in network.layers:
         for weight in layer.weights:
             weight.assign(weights[f"{layer.name}.{weight.name}"])
@@ -212,9 +211,10 @@ if __name__ == "__main__":
     training, test = to_arrays(data.training), to_arrays(data.test)
     keras.utils.set_random_seed(recipe.seed)
     network = make_network(**recipe.dropout)
-    from_common(network, draws.initial_weights(networks.ARTICLE, recipe))
-    compile_network(network, recipe)
+    weights = draws.initial_weights(recipe.score_sheet, recipe)
+    from_common(recipe, network, weights)
+    compile_network(network, make_loss(), recipe)
     train(network, recipe, training, test)
     print(*evaluate(network, *test))
-    files.write_tensors("weights.safetensors", to_common(network))
+    files.write_tensors("weights.safetensors", to_common(recipe, network))
     print(predict(network, test[0][:1]))

@@ -17,7 +17,7 @@ from paripassu.core.datasets import Split
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import Arrays, EpochReport
-from paripassu.frameworks.tensorflow import lesson
+from paripassu.frameworks.tensorflow import book, lesson
 
 
 class Trainer:
@@ -37,9 +37,10 @@ class Trainer:
         keras.utils.set_random_seed(recipe.seed)
         lesson.placement(recipe)
         self._recipe = recipe
-        self.network = lesson.make_network(**recipe.dropout)
-        lesson.from_common(self.network, dict(weights))
-        lesson.compile_network(self.network, recipe)
+        self.network = book.make_network(recipe)
+        self.loss = book.make_loss(recipe)
+        lesson.from_common(recipe, self.network, dict(weights))
+        lesson.compile_network(self.network, self.loss, recipe)
         self.network.optimizer.build(self.network.trainable_variables)
         gpus = tf.config.get_visible_devices("GPU")
         self.device = (
@@ -99,15 +100,18 @@ class Trainer:
     def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         arrays = images[..., None].astype(keras.config.floatx(), copy=False)
         starts = range(0, len(arrays), 1000)
-        return np.concatenate(
+        outputs = np.concatenate(
             [
                 self.network.predict_on_batch(arrays[i : i + 1000])
                 for i in starts
             ]
         )
+        if self._recipe.output == "logits":
+            return outputs
+        return np.log(np.maximum(outputs, np.finfo(outputs.dtype).tiny))
 
     def weights(self) -> Arrays:
-        return lesson.to_common(self.network)
+        return lesson.to_common(self._recipe, self.network)
 
     def _variables(self) -> dict[str, Any]:
         """Weights, dropout generators and optimizer slots, by place and name.

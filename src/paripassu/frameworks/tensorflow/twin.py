@@ -52,7 +52,7 @@ class Twin:
             recipe, weights=weights, threads=threads, device=device
         )
         self.network = self.trainer.network
-        self.loss: Callable[[Any, Any], Any] = lesson.make_loss()
+        self.loss: Callable[[Any, Any], Any] = self.trainer.loss
         self.overrides: dict[str, Override] = {}
         self.masks: Mapping[str, Any] = {}
         for layer in self.network.layers:
@@ -115,6 +115,7 @@ class Twin:
     ) -> None:
         prefix = "weight."
         lesson.from_common(
+            self.recipe,
             self.network,
             {
                 name.removeprefix(prefix): array

@@ -1,0 +1,21 @@
+"""Opens a safetensors file and asks the referee: run in a fresh process.
+
+python trial.py MODEL RECIPE IMAGES OUT
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from paripassu.core.recipe import parse
+from paripassu.frameworks.numpy.twin import forward
+
+if __name__ == "__main__":
+    model, path, images, out = sys.argv[1:]
+    recipe = parse(Path(path).read_text(encoding="utf-8"))
+    sheet = recipe.score_sheet
+    weights = {k: x.astype(np.float64) for k, x in load_file(model).items()}
+    outputs, _ = forward(sheet, recipe, weights, np.load(images), None)
+    np.save(out, outputs[sheet.layers[-1].name])

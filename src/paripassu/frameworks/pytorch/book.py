@@ -1,0 +1,54 @@
+"""What a recipe may ask for beyond the lesson: other networks, other losses."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from paripassu.core.recipe import Recipe
+from paripassu.frameworks.pytorch import lesson
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def make_network(recipe: Recipe) -> Any:
+    """The recipe's network, `nn.Module`, with a softmax if it has one.
+
+    Its children have the names of the score sheet.
+    """
+    network = _class_of(recipe.network)(**recipe.dropout)
+    if recipe.output == "probabilities":
+        network.softmax = nn.Softmax(dim=1)
+        if not isinstance(network, nn.Sequential):  # which runs every child
+            network.register_forward_hook(
+                lambda module, _inputs, logits: module.softmax(logits)
+            )
+    return network
+
+
+def _class_of(network: str) -> Any:
+    if network == "article":
+        return lesson.Network
+    module = network.replace("-", "_")
+    folder = "paripassu.frameworks.pytorch.networks"
+    return importlib.import_module(f"{folder}.{module}").Network
+
+
+def make_loss(recipe: Recipe) -> Loss:
+    """From what leaves the network and labels to the mean loss, a scalar."""
+    if recipe.loss == "cross_entropy_on_probabilities":
+        return cross_entropy_on_probabilities
+    return lesson.cross_entropy
+
+
+def cross_entropy_on_probabilities(
+    probabilities: Tensor, labels: Tensor
+) -> Tensor:
+    """The mean of -log p of the right class; p that is 0 counts as tiny."""
+    tiny = torch.finfo(probabilities.dtype).tiny
+    return F.nll_loss(probabilities.clamp_min(tiny).log(), labels)

@@ -1,0 +1,60 @@
+"""What a recipe may ask for beyond the lesson: other networks, other losses."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+from paripassu.core.recipe import Recipe
+from paripassu.frameworks.tensorflow import lesson
+
+
+def make_network(recipe: Recipe) -> Any:
+    """The recipe's network, `keras.Sequential`, with a softmax if it has one.
+
+    Its layers have the names of the score sheet.
+    """
+    network = _maker_of(recipe.network)(**recipe.dropout)
+    if recipe.output == "probabilities":
+        network.add(layers.Softmax(name="softmax"))
+    return network
+
+
+def _maker_of(network: str) -> Any:
+    if network == "article":
+        return lesson.make_network
+    module = network.replace("-", "_")
+    folder = "paripassu.frameworks.tensorflow.networks"
+    return importlib.import_module(f"{folder}.{module}").make_network
+
+
+def make_loss(recipe: Recipe) -> Any:
+    """From labels and what leaves the network to the mean loss, a scalar.
+
+    It keeps the number type that was set when it was made.
+    """
+    if recipe.output == "logits":
+        return lesson.make_loss()
+    if recipe.loss == "cross_entropy_on_probabilities":
+        # Keras sees the softmax and computes from the logits, without overflow.
+        return keras.losses.SparseCategoricalCrossentropy()
+    return SoftmaxTwice(from_logits=True)
+
+
+@keras.saving.register_keras_serializable("paripassu")
+class SoftmaxTwice(
+    keras.losses.SparseCategoricalCrossentropy  # type: ignore[misc]
+):
+    """Takes probabilities for logits, as PyTorch's `CrossEntropyLoss` would.
+
+    Keras looks for a softmax in front of its loss and undoes it, with a
+    warning: here it finds none.
+    """
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """The loss of each image."""
+        return super().call(y_true, tf.identity(y_pred))

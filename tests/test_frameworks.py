@@ -1,0 +1,151 @@
+"""What can be said of a framework without importing it, and what it refuses to run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import run_paripassu
+from make_records import make_run
+
+from paripassu.core.errors import UserError
+from paripassu.core.networks import NETWORKS
+from paripassu.core.recipe import Recipe, built_in, load
+from paripassu.frameworks import FRAMEWORKS, REFEREE, Framework, find
+from paripassu.train import train
+
+NETWORK_FILES = {"article": None, "keras-example": "keras_example", "lenet5": "lenet5"}
+
+
+def make_framework(folder: Path, *networks: str, module: str = "json") -> Framework:
+    """A framework's folder, as one would begin to add it; its module is at hand."""
+    (folder / "networks").mkdir(parents=True)
+    names = ["lesson", "trainer", "networks/__init__"]
+    for name in (*names, *(f"networks/{network}" for network in networks)):
+        (folder / f"{name}.py").write_text('"""Nothing yet."""\n')
+    return Framework(str(folder), "Toy", module, ("nothing-of-that-name",))
+
+
+# Networks
+
+
+def test_every_framework_has_the_networks_of_the_score_sheet():
+    assert set(NETWORKS) == set(NETWORK_FILES)
+    for framework in (REFEREE, *FRAMEWORKS.values()):
+        assert framework.networks == set(NETWORKS), framework.name
+
+
+def test_networks_are_the_lessons_and_a_file_each(tmp_path):
+    assert make_framework(tmp_path / "a").networks == {"article"}
+    two = make_framework(tmp_path / "b", "lenet5", "keras_example")
+    assert two.networks == {"article", "lenet5", "keras-example"}
+    (two.folder / "networks" / "lenet5.py").unlink()
+    assert two.networks == {"article", "keras-example"}
+    (two.folder / "networks" / "__pycache__").mkdir()
+    (two.folder / "networks" / "notes.txt").write_text("none of it")
+    assert two.networks == {"article", "keras-example"}
+
+
+def test_asking_for_networks_imports_nothing():
+    code = (
+        "import sys\n"
+        "from paripassu import frameworks\n"
+        "from paripassu.core.recipe import load\n"
+        "for framework in frameworks.FRAMEWORKS.values():\n"
+        "    if framework.problem is None:\n"
+        "        framework.check(load('lenet5'))\n"
+        "print({'torch', 'tensorflow', 'keras'} & sys.modules.keys())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"
+
+
+# Check
+
+
+@pytest.mark.parametrize("name", built_in())
+def test_every_built_in_recipe_runs_everywhere(name):
+    for framework in FRAMEWORKS.values():
+        if framework.problem is None:
+            framework.check(load(name))
+            framework.check(load(name), trains=False)
+    REFEREE.check(load(name), trains=False)
+
+
+def test_the_referee_trains_nothing():
+    expected = r"NumPy is the referee of proofs and trains nothing\. "
+    expected += r"Expected one of pytorch, tensorflow\."
+    with pytest.raises(UserError, match=expected):
+        REFEREE.check(Recipe())
+    REFEREE.check(Recipe(), trains=False)
+
+
+def test_a_framework_without_a_network_says_which_it_has(tmp_path):
+    framework = make_framework(tmp_path / "toy", "keras_example")
+    framework.check(Recipe())
+    framework.check(load("keras-example"))
+    expected = re.escape(
+        "recipe 'lenet5' cannot run in Toy: it has no network 'lenet5', but "
+        "article, keras-example."
+    )
+    for trains in (True, False):
+        with pytest.raises(UserError, match=expected):
+            framework.check(load("lenet5"), trains=trains)
+    (framework.folder / "networks" / "lenet5.py").write_text("")
+    framework.check(load("lenet5"))
+
+
+def test_a_framework_that_is_not_installed_says_what_to_type(tmp_path):
+    framework = make_framework(tmp_path / "toy", module="module_that_is_not_there")
+    assert framework.version is None
+    expected = r"Toy is not installed\. Type: pip install 'paripassu\[.*toy\]'"
+    for trains in (True, False):
+        with pytest.raises(UserError, match=expected):
+            framework.check(Recipe(), trains=trains)
+
+
+def test_find():
+    assert find("numpy") is REFEREE
+    for name, framework in FRAMEWORKS.items():
+        assert find(name) is framework
+    with pytest.raises(UserError, match=r"no framework 'jax'; known: pytorch, tens"):
+        find("jax")
+
+
+# The same where one types it
+
+
+def test_a_training_by_the_referee_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(UserError, match="NumPy is the referee"):
+        train("numpy", Recipe(), out=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train -f numpy",
+        "compare --frameworks pytorch,numpy --out mine",
+    ],
+)
+def test_the_command_refuses_to_train_the_referee(words, tmp_path):
+    done = run_paripassu(*words.split(), cwd=tmp_path)
+    assert done.returncode == 2, done.stdout
+    assert "NumPy is the referee of proofs and trains nothing" in done.stderr
+    assert "pytorch, tensorflow" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_refuses_to_evaluate_in_the_referee(tmp_path):
+    make_run(tmp_path / "run")
+    done = run_paripassu("evaluate", tmp_path / "run", "--framework", "numpy")
+    assert done.returncode == 2, done.stdout
+    assert "NumPy is the referee of proofs and trains nothing" in done.stderr
+    assert "Traceback" not in done.stderr
