@@ -1,0 +1,220 @@
+"""A trained network that answers: one framework in a process that stays.
+
+Started as `python -m paripassu.answering`. One line of JSON on standard input is the
+request; after the line `ready` on standard output, questions and answers are frames of
+bytes, little-endian. A question is the number of images, uint64, and the images, uint8
+`(N, 28, 28)`, white ink on black as MNIST has it. An answer is the number, the seconds
+that it took, float64, and the probabilities, float32 `(N, classes)`. The end of
+standard input ends the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from paripassu import frameworks
+from paripassu.core import files
+from paripassu.core.errors import UserError
+from paripassu.core.recipe import validate
+from paripassu.model_source import ModelSource
+from paripassu.process import TAIL_LINES, WorkerFailed, worker_environment
+
+QUESTION = struct.Struct("<Q")
+ANSWER = struct.Struct("<Qd")
+HEIGHT = WIDTH = 28
+PIXELS = HEIGHT * WIDTH
+BATCH = 1000  # images in a frame, at most
+
+Images = npt.NDArray[np.uint8]
+Probabilities = npt.NDArray[np.float32]
+
+
+class Answerer:
+    """The parent's side: a process with one framework and one trained network."""
+
+    def __init__(
+        self, source: ModelSource, framework: str, *, threads: int = 1
+    ) -> None:
+        """Start the process; `wait` until it can answer.
+
+        Args:
+            source: the trained network.
+            framework: a name; it need not be the one that trained.
+            threads: of the framework.
+
+        Raises:
+            UserError: the framework is missing or cannot run the network.
+        """
+        frameworks.find(framework).check(source.recipe)
+        self.source, self.framework = source, framework
+        self.num_classes = source.recipe.score_sheet.num_classes
+        self._lock = threading.Lock()
+        self._folder = tempfile.TemporaryDirectory(prefix="paripassu-")
+        weights = Path(self._folder.name) / "weights.safetensors"
+        files.write_tensors(weights, source.weights)
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
+        self._child = subprocess.Popen(
+            [sys.executable, "-P", "-m", "paripassu.answering"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=worker_environment(threads),
+            start_new_session=True,
+        )
+        request = {
+            "framework": framework,
+            "recipe": source.recipe.model_dump(),
+            "weights": str(weights),
+            "mean": source.mean,
+            "std": source.std,
+            "threads": threads,
+        }
+        with contextlib.suppress(BrokenPipeError):
+            self._stdin.write(json.dumps(request).encode() + b"\n")
+            self._stdin.flush()
+
+    @property
+    def _stdin(self) -> IO[bytes]:
+        assert self._child.stdin is not None
+        return self._child.stdin
+
+    @property
+    def _stdout(self) -> IO[bytes]:
+        assert self._child.stdout is not None
+        return self._child.stdout
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is there."""
+        return self._child.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._child.pid
+
+    def wait(self) -> None:
+        """Wait until it can answer.
+
+        Raises:
+            WorkerFailed: it ended before.
+        """
+        if self._stdout.readline().strip() != b"ready":
+            raise self._failure()
+        self._folder.cleanup()  # it has read the weights
+
+    def ask(self, images: Images) -> tuple[Probabilities, float]:
+        """The probabilities of each class, and the seconds that the network took.
+
+        Args:
+            images: uint8 `(N, 28, 28)`, white ink on black; at most 1,000.
+
+        Returns:
+            float32 `(N, classes)`, and wall-clock seconds inside the process.
+
+        Raises:
+            WorkerFailed: the process is gone. It does not come back: make another.
+        """
+        if not len(images):
+            return np.zeros((0, self.num_classes), np.float32), 0.0
+        with self._lock:
+            try:
+                self._stdin.write(QUESTION.pack(len(images)))
+                self._stdin.write(np.ascontiguousarray(images).tobytes())
+                self._stdin.flush()
+                count, seconds = ANSWER.unpack(self._read(ANSWER.size))
+                content = self._read(4 * count * self.num_classes)
+            except (OSError, EOFError, ValueError):
+                raise self._failure() from None
+        array = np.frombuffer(content, "<f4").reshape(count, self.num_classes)
+        return array, seconds
+
+    def _read(self, size: int) -> bytes:
+        content = self._stdout.read(size)
+        if len(content) < size:
+            raise EOFError
+        return content
+
+    def _failure(self) -> WorkerFailed:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(timeout=5)
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        tail = "\n".join(lines[-TAIL_LINES:])
+        return WorkerFailed(f"the {self.framework} process has ended.\n{tail}".strip())
+
+    def kill(self) -> None:
+        """Kill the process, from any thread: whoever waits for it then fails."""
+        self._child.kill()
+
+    def close(self) -> None:
+        """End the process, and wait for its end."""
+        for pipe in (self._stdin, self._stdout):
+            with contextlib.suppress(OSError):
+                pipe.close()
+        try:
+            self._child.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+        self._log.close()
+        self._folder.cleanup()
+
+    def __enter__(self) -> Answerer:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def main() -> int:
+    """Answer until standard input ends."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a framework prints goes to standard error
+    questions = sys.stdin.buffer
+    request = json.loads(questions.readline())
+    recipe = validate(request["recipe"])
+    weights, _metadata = files.read_tensors(Path(request["weights"]))
+    trainer = frameworks.find(request["framework"]).make_trainer(
+        recipe, weights=weights, threads=int(request["threads"]), device="cpu"
+    )
+    mean, std = np.float32(request["mean"]), np.float32(request["std"])
+    for count in (1, 2):  # compile now: TensorFlow for one image, then for any number
+        trainer.logits(np.zeros((count, HEIGHT, WIDTH), np.float32))
+    answers.write(b"ready\n")
+    answers.flush()
+    while header := questions.read(QUESTION.size):
+        (count,) = QUESTION.unpack(header)
+        content = questions.read(count * PIXELS)
+        if len(content) < count * PIXELS:
+            break  # the parent has gone in the middle of a question
+        start = time.perf_counter()
+        images = np.frombuffer(content, np.uint8).reshape(count, HEIGHT, WIDTH)
+        pixels = images.astype(np.float32) / np.float32(255)
+        logits = trainer.logits((pixels - mean) / std).astype(np.float64)
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        shares = exponentials / exponentials.sum(axis=1, keepdims=True)
+        seconds = time.perf_counter() - start
+        answers.write(ANSWER.pack(count, seconds) + shares.astype("<f4").tobytes())
+        answers.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except UserError as error:
+        sys.exit(str(error))

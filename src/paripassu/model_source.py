@@ -1,0 +1,162 @@
+"""A trained network, wherever it is: a run's folder, a checkpoint or a file."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from paripassu import frameworks, onnx_file
+from paripassu.core import files, layout, record
+from paripassu.core.errors import UserError
+from paripassu.core.recipe import Recipe, validate
+from paripassu.native import recipe_of, recognised
+from paripassu.process import Event, work
+
+NATIVE = {".pt": "pytorch", ".pth": "pytorch", ".keras": "tensorflow"}
+EXPECTED = (
+    "expected a run's folder, or a file that ends in .safetensors, .pt, .pth, .keras "
+    "or .onnx"
+)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """What is known of a trained network."""
+
+    path: Path
+    recipe: Recipe
+    weights: dict[str, npt.NDArray[Any]]  # canonical names and layout
+    framework: str | None  # that trained it, or whose file it is; None: not known
+    mean: float  # subtracted from pixels in 0..1
+    std: float  # what the difference is divided by
+    notes: dict[str, str] = field(default_factory=dict)  # what travels with it
+
+    @property
+    def title(self) -> str:
+        """For tables: short, and different for different files."""
+        name = self.path.name if self.path.name else str(self.path.resolve())
+        return f"{self.framework}: {name}" if self.framework else name
+
+
+def read_source(path: Path, recipe: Recipe | None = None) -> ModelSource:
+    """Read a trained network; nothing that a file holds is executed.
+
+    Args:
+        path: a run's folder, finished or not (then its last epoch counts), a
+            `.safetensors` file of ours, a PyTorch `state_dict`, or a `.keras` file.
+        recipe: whose network it is; None for the one that travels with the file, or
+            for the network that has just these weights.
+
+    Raises:
+        UserError: there is nothing, or it is not the weights of a known network.
+        WorkerFailed: a framework crashed on the file.
+    """
+    if path.is_dir():
+        return _of_run(path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist: {EXPECTED}.")
+    if path.suffix == ".safetensors":
+        return _of_safetensors(path, recipe)
+    if path.suffix == ".onnx":
+        arrays, notes = onnx_file.read(path)
+        own = recipe or recipe_of(notes, path)
+        found, weights = recognised(path, arrays, own, onnx_file.to_canonical)
+        return _made(path, found, weights, notes.get("framework"), notes)
+    if path.suffix in NATIVE:
+        return _of_worker(path, NATIVE[path.suffix], recipe)
+    raise UserError(f"{path}: {EXPECTED}.")
+
+
+def _of_run(folder: Path) -> ModelSource:
+    run = record.load_record(folder)
+    recipe = validate(run.recipe)
+    if run.status != "finished":
+        found = _of_worker(folder, run.framework, recipe)
+        notes = {
+            "epochs": f"{len(run.epochs)} of {recipe.epochs}",
+            "recipe": recipe.to_toml(),
+            "mean": str(run.dataset.mean),
+            "std": str(run.dataset.std),
+        }
+        return _made(folder, recipe, found.weights, run.framework, notes)
+    path = folder / record.WEIGHTS_FILE
+    weights, _metadata = files.read_tensors(path)
+    layout.check_weights(recipe.score_sheet, weights)
+    if layout.hash_weights(weights) != run.weights_sha256:
+        raise UserError(
+            f"{path} is not what the run in {folder} has written: its SHA-256 differs. "
+            "Delete the folder and train again, or name another."
+        )
+    return _made(folder, recipe, weights, run.framework, notes_of(run))
+
+
+def _made(
+    path: Path,
+    recipe: Recipe,
+    weights: dict[str, npt.NDArray[Any]],
+    framework: str | None,
+    notes: dict[str, str],
+) -> ModelSource:
+    """The source, with the normalisation that its notes or its recipe say."""
+    found = {}
+    for name in ("mean", "std"):
+        text = notes.get(name, getattr(recipe.normalization, name))
+        try:
+            found[name] = float(text)
+        except ValueError:
+            raise UserError(
+                f"{path}: the recipe takes the {name} of its data, and the file does "
+                f"not say what it was: expected a number, came {text!r}. Convert the "
+                "run's folder again, or give a recipe with numbers."
+            ) from None
+    return ModelSource(path, recipe, weights, framework, **found, notes=notes)
+
+
+def notes_of(run: record.RunRecord) -> dict[str, str]:
+    """What travels with the weights of a finished run, as text."""
+    assert run.result is not None
+    return {
+        "recipe": validate(run.recipe).to_toml(),
+        "recipe_hash": run.recipe_hash,
+        "framework": run.framework,
+        "versions": ", ".join(f"{k} {v}" for k, v in run.environment.versions.items()),
+        "dataset": run.dataset.name,
+        "mean": str(run.dataset.mean),
+        "std": str(run.dataset.std),
+        "test_accuracy": str(run.result.test_accuracy),
+        "test_count": str(run.result.test_count),
+        "weights_sha256": str(run.weights_sha256),
+    }
+
+
+def _of_safetensors(path: Path, recipe: Recipe | None) -> ModelSource:
+    arrays, notes = files.read_tensors(path)
+    if "record" in notes:
+        return _of_run(path.parent)
+    own = recipe or recipe_of(notes, path)
+    found, weights = recognised(path, arrays, own, lambda _recipe, given: dict(given))
+    return _made(path, found, weights, notes.get("framework"), notes)
+
+
+def _of_worker(path: Path, framework: str, recipe: Recipe | None) -> ModelSource:
+    if problem := frameworks.find(framework).problem:
+        raise UserError(f"{path} is read by {framework}. {problem}")
+    told: list[Event] = []
+    with tempfile.TemporaryDirectory(prefix="paripassu-") as folder:
+        out = Path(folder) / "weights.safetensors"
+        request = {
+            "task": "read",
+            "framework": framework,
+            "path": str(path.resolve()),
+            "recipe": recipe.model_dump() if recipe else None,
+            "threads": 1,
+            "out": str(out),
+        }
+        work(request, told.append, threads=1)
+        weights, _metadata = files.read_tensors(out)
+    notes = dict(told[-1]["notes"])
+    return _made(path, validate(told[-1]["recipe"]), weights, framework, notes)

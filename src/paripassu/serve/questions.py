@@ -1,0 +1,143 @@
+"""What a request asks: images out of JSON or PNG bytes, or what is wrong with them."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic_core import from_json
+
+from paripassu.answering import HEIGHT, WIDTH, Images
+from paripassu.core.digits import Digit, read_picture, to_digit
+from paripassu.core.errors import UserError
+
+MOST_IMAGES = 256  # in a request
+MOST_PIXELS = 2**22  # of a picture; it says how many it has before it is decoded
+PNG_BEGIN = b"\x89PNG\r\n\x1a\n"
+PNG_HEADER = struct.Struct(">8s4s4sII")  # ..., width, height
+EXPECTED = (
+    'expected {"image": 28 rows of 28 numbers} or {"images": a list of such images}, '
+    "0 for black paper to 255 for white ink"
+)
+
+
+class Refused(Exception):
+    """A request that cannot be answered: its status code and what is wrong."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def from_json_body(body: bytes) -> Images:
+    """The images of a JSON body, `image` first, uint8 `(N, 28, 28)`.
+
+    Raises:
+        Refused: with 400 it is not JSON, with 422 not images, with 413 too many.
+    """
+    try:
+        question = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        words = b"NaN" in body or b"Infinity" in body
+        hint = " NaN and Infinity are not JSON." if words else ""
+        raise Refused(400, f"not JSON: {error}.{hint}") from None
+    if not isinstance(question, dict):
+        raise Refused(422, f"{EXPECTED}; came {_kind(question)}.")
+    if unknown := [str(x) for x in question if x not in ("image", "images")]:
+        raise Refused(422, f"{EXPECTED}; came the key {unknown[0][:40]!r}.")
+    found = []
+    if "image" in question:
+        found.append(_image(question["image"], "image"))
+    images = question.get("images", [])
+    if not isinstance(images, list):
+        raise Refused(422, f"images: expected a list of images, came {_kind(images)}.")
+    if len(found) + len(images) > MOST_IMAGES:
+        raise Refused(
+            413, f"expected at most {MOST_IMAGES} images in a request: send several."
+        )
+    found += [_image(x, f"images[{i}]") for i, x in enumerate(images)]
+    if not found:
+        raise Refused(422, f"{EXPECTED}; came no image.")
+    return np.stack(found)
+
+
+def _image(value: Any, where: str) -> npt.NDArray[np.uint8]:
+    """One image; numbers with a fraction are rounded."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of different lengths
+        array = np.empty(0, object)
+    if array.shape != (HEIGHT, WIDTH) or array.dtype.kind not in "iuf":
+        raise Refused(422, f"{where}: {_fault(value)}")
+    low, high = array.min(), array.max()
+    if low < 0 or high > 255 or not np.isfinite(high):
+        row, column = np.argwhere((array < 0) | (array > 255))[0]
+        raise Refused(
+            422,
+            f"{where}: expected numbers from 0 to 255, came {array[row, column]} in "
+            f"row {row}, column {column}, counted from 0.",
+        )
+    if 0 < high <= 1:
+        raise Refused(
+            422,
+            f"{where}: no number is larger than 1. Expected 0 to 255: multiply by 255.",
+        )
+    image: npt.NDArray[np.uint8] = np.rint(array).astype(np.uint8)
+    return image
+
+
+def _fault(value: Any) -> str:
+    """What keeps a value from being 28 rows of 28 numbers."""
+    expected = f"expected {HEIGHT} rows of {WIDTH} numbers"
+    if not isinstance(value, list):
+        return f"{expected}, came {_kind(value)}."
+    if len(value) != HEIGHT:
+        return f"{expected}, came {len(value)} rows."
+    for number, row in enumerate(value):
+        if not isinstance(row, list):
+            return f"{expected}, came {_kind(row)} for row {number}, counted from 0."
+        if len(row) != WIDTH:
+            return f"{expected}, came {len(row)} in row {number}, counted from 0."
+        for entry in row:
+            if type(entry) not in (int, float):
+                return f"{expected}, came {_kind(entry)} in row {number}."
+    return f"{expected}, came numbers that are too large."
+
+
+def _kind(value: Any) -> str:
+    kinds = {
+        bool: "true or false",
+        dict: "an object",
+        float: "a number",
+        int: "a number",
+        list: "a list",
+        str: "text",
+    }
+    return kinds.get(type(value), "null")
+
+
+def from_png_body(body: bytes) -> Digit:
+    """What the networks see of a PNG picture.
+
+    Raises:
+        Refused: with 413 it has too many pixels, with 422 it is not a whole PNG or
+            there is no ink in it.
+    """
+    if not body.startswith(PNG_BEGIN) or len(body) < PNG_HEADER.size:
+        raise Refused(422, "expected a PNG picture, came something else.")
+    *_, width, height = PNG_HEADER.unpack_from(body)
+    if width * height > MOST_PIXELS:
+        raise Refused(
+            413,
+            f"expected a picture of at most {MOST_PIXELS:,} pixels, came {width} x "
+            f"{height}: scale it down.",
+        )
+    try:
+        digit = to_digit(read_picture(body))
+    except UserError as error:
+        raise Refused(422, f"the picture: {error}.") from None
+    if digit is None:
+        raise Refused(422, "the picture: there is no ink in it.")
+    return digit

@@ -1,0 +1,291 @@
+"""The server: its socket, its signals, and the processes behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import gc
+import ipaddress
+import signal
+import socket
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from paripassu import frameworks
+from paripassu.core.errors import UserError
+from paripassu.model_source import ModelSource, read_source
+from paripassu.serve.app import make_app
+from paripassu.serve.batching import Batcher, Served
+from paripassu.serve.guard import Guard
+
+HEADER_SECONDS = 5.0  # for the header of a request to come
+IDLE_SECONDS = 30  # an open connection waits for the next request
+GRACE_SECONDS = 15  # for requests that are being answered when the server ends
+MOST_CONNECTIONS = 500
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+def choose(paths: Sequence[Path]) -> list[Served]:
+    """Which frameworks answer with which networks.
+
+    One network is answered by every framework that is installed and has it; each of
+    several by its own.
+
+    Raises:
+        UserError: a file is no network, or no framework can answer with it.
+    """
+    sources = [read_source(path) for path in paths]
+    for source in sources:
+        if not all(np.isfinite(array).all() for array in source.weights.values()):
+            raise UserError(
+                f"{source.path} has weights that are not numbers: its training has "
+                "failed. Train again, or name another run."
+            )
+    if len(sources) == 1:
+        pairs = [(sources[0], name) for name in _able(sources[0])]
+    else:
+        pairs = [(source, source.framework or _able(source)[0]) for source in sources]
+    for source, name in pairs:
+        frameworks.find(name).check(source.recipe)
+    counts = {source.recipe.score_sheet.num_classes for source in sources}
+    if len(counts) > 1:
+        raise UserError(
+            "the models have different numbers of classes: serve them one by one."
+        )
+    uses, seen = Counter(name for _, name in pairs), Counter[str]()
+    served = []
+    for source, framework in pairs:
+        seen[framework] += 1
+        number = f"-{seen[framework]}" if uses[framework] > 1 else ""
+        title = frameworks.find(framework).title + number.replace("-", " ")
+        served.append(Served(framework + number, title, source, framework))
+    return served
+
+
+def _able(source: ModelSource) -> list[str]:
+    """The installed frameworks that have the network."""
+    found, problems = [], []
+    for framework in frameworks.FRAMEWORKS.values():
+        try:
+            framework.check(source.recipe)
+            found.append(framework.name)
+        except UserError as problem:
+            problems.append(str(problem))
+    if not found:
+        raise UserError(" ".join(problems))
+    return found
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        UserError: the address is not ours, or the port is in use or not allowed.
+    """
+    try:
+        found = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (socket.gaierror, UnicodeError) as error:
+        raise UserError(
+            f"--host {host}: {getattr(error, 'strerror', error)}. Expected an address "
+            "of this machine, for example 127.0.0.1."
+        ) from None
+    # "localhost" is both: browsers try both, and programs the older one.
+    family, kind, protocol, _, address = min(
+        found, key=lambda x: x[0] != socket.AF_INET
+    )
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        reasons = {
+            errno.EADDRINUSE: f"port {port} of {host} is in use by another program. "
+            f"Type another, for example --port {port % 65535 + 1}, or --port 0 for "
+            "any that is free.",
+            errno.EACCES: f"port {port} is not allowed. Type --port 8000.",
+            errno.EADDRNOTAVAIL: f"{host} is no address of this machine. Type "
+            "--host 127.0.0.1, or --host 0.0.0.0 for all its addresses.",
+        }
+        message = reasons.get(
+            error.errno or 0, f"cannot listen on {host}, port {port}: {error.strerror}."
+        )
+        raise UserError(message) from None
+    return listener
+
+
+def is_loopback(listener: socket.socket) -> bool:
+    """Whether only this machine reaches it."""
+    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
+
+
+def address_of(listener: socket.socket) -> str:
+    """What to type into a browser."""
+    host, port = listener.getsockname()[:2]
+    if ipaddress.ip_address(host).is_unspecified:
+        host = socket.gethostname()
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+def allowed_hosts(listener: socket.socket) -> frozenset[str] | None:
+    """What the Host header may say: on the loopback its names, else anything."""
+    if not is_loopback(listener):
+        return None
+    host, port = listener.getsockname()[:2]
+    names = {*LOOPBACK_NAMES, f"[{host}]" if ":" in host else host}
+    return frozenset(f"{name}:{port}" if port != 80 else name for name in names)
+
+
+def serve(
+    paths: Sequence[Path],
+    *,
+    host: str,
+    port: int,
+    threads: int,
+    tell: Callable[[str], None],
+    announce: Callable[[str, bool], None],
+) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        paths: runs or files of trained networks.
+        host: an address of this machine.
+        port: 0 for any that is free.
+        threads: of each framework.
+        tell: gets one line for every trouble, in any thread.
+        announce: called once with the address, when every model answers, and with
+            whether only this machine reaches it.
+
+    Raises:
+        UserError: a model or the address cannot be used.
+        WorkerFailed: a framework crashed before it could answer.
+    """
+    served = choose(paths)
+    with contextlib.closing(bind(host, port)) as listener:
+        batchers = [Batcher(x, threads=threads, tell=tell) for x in served]
+        asyncio.run(_serve(batchers, listener, announce))
+
+
+async def _serve(
+    batchers: Sequence[Batcher],
+    listener: socket.socket,
+    announce: Callable[[str, bool], None],
+) -> None:
+    address = address_of(listener)
+    server = _Server(
+        uvicorn.Config(
+            Guard(make_app(batchers, address), allowed_hosts(listener)),
+            http=Protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=IDLE_SECONDS,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+    )
+    ended = asyncio.Event()
+
+    def end() -> None:
+        server.force_exit = server.should_exit  # the second time
+        server.should_exit = True
+        ended.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, end)
+    ending = loop.create_task(ended.wait())
+    try:
+        starts = asyncio.gather(*(batcher.start() for batcher in batchers))
+        first: set[asyncio.Future[Any]] = {starts, ending}
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        if ended.is_set():
+            starts.cancel()
+            return
+        await starts
+        gc.collect()
+        gc.freeze()  # what is there stays: later collections need not look at it
+        announce(address, is_loopback(listener))
+        await server.serve(sockets=[listener])
+    finally:
+        ending.cancel()
+        for batcher in batchers:
+            batcher.stop()
+        for batcher in batchers:
+            await asyncio.to_thread(batcher.join)
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to us: uvicorn would send them again after a clean end."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+class Protocol(H11Protocol):
+    """Closes connections that are too many, or whose headers do not come."""
+
+    _slow: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin a connection."""
+        super().connection_made(transport)
+        self._surplus = len(self.connections) > MOST_CONNECTIONS
+        self._slow = self.loop.call_later(HEADER_SECONDS, self._too_slow)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; the time for a header runs from its first one."""
+        if self._surplus:
+            self._turn_away(b"503 Service Unavailable\r\nretry-after: 1")
+            return
+        if self._slow is None and self._waits:
+            self._slow = self.loop.call_later(HEADER_SECONDS, self._too_slow)
+        super().data_received(data)
+        if not self._waits:
+            self._stop_clock()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End a connection."""
+        self._stop_clock()
+        super().connection_lost(exc)
+
+    @property
+    def _waits(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _stop_clock(self) -> None:
+        if self._slow:
+            self._slow.cancel()
+            self._slow = None
+
+    def _too_slow(self) -> None:
+        self._slow = None
+        if not self._waits:
+            return
+        if self.conn.trailing_data[0]:  # part of a header has come
+            self._turn_away(b"408 Request Timeout")
+        else:
+            self.transport.close()
+
+    def _turn_away(self, status: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(
+                b"HTTP/1.1 " + status + b"\r\nconnection: close\r\n"
+                b"content-length: 0\r\n\r\n"
+            )
+            self.transport.close()
