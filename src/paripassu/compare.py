@@ -12,17 +12,15 @@ from paripassu import frameworks
 from paripassu.analysis import comparison as judge
 from paripassu.analysis.plan import RUNS_FOLDER, Plan, run_name
 from paripassu.analysis.report import write_report
-from paripassu.analysis.schema import Comparison, Proof
+from paripassu.analysis.schema import Comparison
 from paripassu.core import datasets, files, record
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import NOT_DECISIVE, Recipe
-from paripassu.frameworks import FRAMEWORKS
-from paripassu.ladder_view import divergence_text, watching
 from paripassu.process import WorkerFailed
-from paripassu.progress import Display
+from paripassu.progress import Display, warn
+from paripassu.proving import prove_once
 from paripassu.run import identify, read_data
 from paripassu.train import Conditions, train
-from paripassu.verify import short_proof
 
 MARGIN = 0.001  # of accuracy: the standard error of 99% on 10,000 images
 
@@ -79,14 +77,16 @@ def compare(
     usable = [name for name in names if name not in unavailable]
     if not usable:
         raise UserError("no framework to run. " + " ".join(unavailable.values()))
+    for name in usable:
+        frameworks.find(name).check(recipe)
     for text in unavailable.values():
-        _warn(console, f"{text} The others run without it.")
+        warn(console, f"{text} The others run without it.")
     data, prepared = read_data(
         recipe, str(conditions.data) if conditions.data else None
     )
     dataset = datasets.describe(data, prepared)
     for warning in dataset.warnings:
-        _warn(console, warning)
+        warn(console, warning)
     for seed in seeds:
         recipe.changed(seed=seed)  # whatever is wrong with one is said before all
     files.make_folder(out)
@@ -108,16 +108,18 @@ def compare(
         )
         _check_plan(out, plan)
         _save_plan(out, plan)
-        _prove(usable, recipe, out, conditions, console)
+        prove_once(
+            out / judge.PROOF_FILE,
+            usable,
+            recipe,
+            conditions=conditions,
+            console=console,
+        )
         failures = _run_all(
             turns(usable, seeds), recipe, dataset, out, conditions, console
         )
         _save_plan(out, plan.model_copy(update={"failures": failures}))
         return report(out)
-
-
-def _warn(console: Console, text: str) -> None:
-    console.print(text, style="yellow", markup=False, highlight=False)
 
 
 def report(folder: Path) -> Comparison:
@@ -164,53 +166,6 @@ def _check_plan(out: Path, plan: Plan) -> None:
                 f"{plan.conditions.get(name)}: figures of both would be mixed. Type "
                 f"--{name} {value}, or choose another folder with --out."
             )
-
-
-def _prove(
-    names: Sequence[str],
-    recipe: Recipe,
-    out: Path,
-    conditions: Conditions,
-    console: Console,
-) -> None:
-    """The proof on few steps, once for these frameworks at these versions."""
-    path = out / judge.PROOF_FILE
-    versions = {name: str(frameworks.find(name).version) for name in names}
-    if _holds_already(path, versions, recipe):
-        console.print("proof: holds already")
-        return
-    with watching(console) as on_progress:
-        proof = short_proof(
-            names, recipe, conditions=conditions, on_progress=on_progress
-        )
-    files.write_text(path, proof.model_dump_json(indent=1) + "\n")
-    _say_proof(proof, console)
-
-
-def _holds_already(path: Path, versions: dict[str, str], recipe: Recipe) -> bool:
-    try:
-        earlier = judge.load_proof(path) if path.exists() else None
-    except UserError:
-        return False  # damaged: it is made anew
-    if earlier is None:
-        return False
-    proven = {n: v for n, v in earlier.versions.items() if n in FRAMEWORKS}
-    same = proven == versions and earlier.recipe == recipe.model_dump()
-    return earlier.holds and same
-
-
-def _say_proof(proof: Proof, console: Console) -> None:
-    if proof.holds:
-        rungs = len({rung.rung for rung in proof.rungs if rung.status == "holds"})
-        console.print(f"proof: holds on {rungs} rungs", highlight=False)
-        return
-    made = any(rung.status != "not run" for rung in proof.rungs)
-    words = "does not hold" if made else "could not be made"
-    console.print(f"proof: {words}", style="red")
-    if proof.message:
-        console.print(proof.message, style="red", markup=False, highlight=False)
-    if proof.divergence:
-        console.print(divergence_text(proof.divergence))
 
 
 def _run_all(

@@ -27,6 +27,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
 
 
+def warn(console: Console, text: str) -> None:
+    """Say what the user should know, whatever characters are in it."""
+    console.print(text, style="yellow", markup=False, highlight=False)
+
+
 class Display:
     """Shows the runs of one command, one after the other."""
 

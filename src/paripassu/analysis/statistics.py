@@ -248,7 +248,7 @@ def decide(
     verdict: Verdict = "undecided"
     there = False
     if count >= FEWEST_SEEDS and estimate and test and flip is not None:
-        there = flip < SIGNIFICANCE and _excludes_zero(estimate)
+        there = flip < SIGNIFICANCE and excludes_zero(estimate)
         if test.p < SIGNIFICANCE:
             verdict = "equivalent"
         elif there:
@@ -342,6 +342,12 @@ def _likely_ratios(count: int) -> Floats:
     return ratios
 
 
+def excludes_zero(estimate: Estimate) -> bool:
+    """Whether the interval, if there is one, lies on one side of 0."""
+    low, high = estimate.low, estimate.high
+    return low is not None and high is not None and (low > 0 or high < 0)
+
+
 def _finite(values: Sequence[float], fewest: int = 1) -> Floats:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or array.size < fewest or not np.isfinite(array).all():
@@ -381,8 +387,3 @@ def _t_quantile(level: float, freedom: int) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, level))
-
-
-def _excludes_zero(estimate: Estimate) -> bool:
-    low, high = estimate.low, estimate.high
-    return low is not None and high is not None and (low > 0 or high < 0)

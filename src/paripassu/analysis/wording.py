@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from paripassu.analysis.plan import Plan
 from paripassu.analysis.schema import Estimate
@@ -21,7 +21,12 @@ def display_name(framework: str) -> str:
 
 def points(fraction: float, decimals: int = 2) -> str:
     """A signed fraction as percentage points: 0.0012 -> "+0.12", and never "-0.00"."""
-    value = round(100 * fraction, decimals)
+    return signed(100 * fraction, decimals)
+
+
+def signed(value: float, decimals: int) -> str:
+    """A number with its sign: 0.5 -> "+0.50", -0.5 -> "−0.50", and never "−0.00"."""
+    value = round(value, decimals)
     if value == 0:
         return f"{0:.{decimals}f}"
     return f"{value:+.{decimals}f}".replace("-", "−")
@@ -30,6 +35,13 @@ def points(fraction: float, decimals: int = 2) -> str:
 def counted(count: int, noun: str) -> str:
     """1 -> "1 run", 2 -> "2 runs"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def listed_seeds(seeds: Sequence[int]) -> str:
+    """Such as "42", "42 to 44", "42, 44"."""
+    if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]} to {seeds[-1]}"
+    return ", ".join(map(str, seeds))
 
 
 def fate(

@@ -1,7 +1,8 @@
 """Small pieces of SVG that follow the page's style sheet, in light and in dark.
 
-Everything is drawn 360 units wide, about as wide as a phone and as a third of the
-page: text keeps its size. Colours come from classes: `hue0`, `hue1`, ... for a series.
+In the page everything is drawn 360 units wide, about as wide as a phone and as a third
+of the page: text keeps its size. Colours come from classes: `hue0`, `hue1`, ... for a
+series.
 """
 
 from __future__ import annotations
@@ -71,7 +72,13 @@ def decimals_for(ticks: Sequence[float]) -> int:
 
 
 def drawing(
-    name: str, title: str, description: str, height: float, parts: Iterable[str]
+    name: str,
+    title: str,
+    description: str,
+    height: float,
+    parts: Iterable[str],
+    *,
+    width: float = WIDTH,
 ) -> Markup:
     """A picture with its title and description for those who don't see it."""
     return Markup(
@@ -80,7 +87,7 @@ def drawing(
         '<title id="{name}-title">{title}</title>'
         '<desc id="{name}-desc">{description}</desc>{body}</svg>'
     ).format(
-        w=_number(WIDTH),
+        w=_number(width),
         h=_number(height),
         name=name,
         title=title,

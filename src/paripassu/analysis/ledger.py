@@ -1,0 +1,426 @@
+"""What each difference between two recipes does: `ledger.json`, from records only.
+
+Every figure of a ledger is the mean over seeds of a sum of runs with signs. The
+forward effect of a difference is that of adding it where the differences before it
+are there already; the back effect that of it where those after it are there. Their
+mean, over all differences, adds up to the total exactly; where forward and back
+differ, the difference works together with others.
+
+Accuracies and their differences are fractions 0..1, losses nats per test image.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from paripassu.analysis.differences import Difference, Walk
+from paripassu.analysis.reading import checked
+from paripassu.analysis.schema import Estimate
+from paripassu.analysis.statistics import as_share, mean_estimate
+from paripassu.analysis.wording import counted, display_name
+from paripassu.core.files import write_text
+from paripassu.core.record import Environment, Model, RunRecord
+
+LEDGER_FILE = "ledger.json"
+
+Metric = Literal["test_accuracy", "test_cross_entropy", "first_epoch_accuracy"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+End = Literal["FROM", "TO"]
+Figures = dict[Metric, Estimate | None]  # None: no seed has the runs that it needs
+Cell = tuple[str, int]  # a framework, and the index of a stop
+Key = tuple[str, int, int]  # the same, and a seed
+Weights = dict[Cell, float]
+
+
+class StopRun(Model):
+    """The figures of one finished run."""
+
+    framework: str
+    seed: int
+    run: str  # its folder, in `runs` of the ledger's
+    test_accuracy: float
+    test_cross_entropy: float | None  # None in records made before it was measured
+    first_epoch_accuracy: float
+    monitor: Literal["test", "validation"]  # the images of the first epoch's
+
+
+class LedgerStop(Model):
+    """A recipe on the walk, and its runs."""
+
+    label: str
+    taken: list[int]  # the differences that are as in TO, by index; the others as FROM
+    runs: list[StopRun]
+
+
+class Effect(Model):
+    """What one difference does to one metric, TO's value less FROM's."""
+
+    both: Estimate | None  # the mean of forward and back
+    forward: Estimate | None  # where all before it are as in TO, the others as in FROM
+    back: Estimate | None  # where all after it are as in TO, the others as in FROM
+    order: Estimate | None  # forward - back; None too where it is the only difference
+
+
+class Level(Model):
+    """An end point in one framework."""
+
+    framework: str
+    end: End
+    figures: Figures
+
+
+class Apart(Model):
+    """An end point in another framework less the same in the ledger's own."""
+
+    framework: str
+    end: End
+    figures: Figures
+
+
+class Gap(Model):
+    """TO in the second framework less FROM in the first: as they would be published."""
+
+    start_framework: str
+    end_framework: str
+    figures: Figures
+    rest: Figures  # what the differences leave unexplained: the gap less the total
+
+
+class Ledger(Model):
+    """Everything that a ledger says, for programs."""
+
+    kind: Literal["ledger"] = "ledger"
+    version: Literal[1] = 1
+    command: str
+    start: dict[str, Any]  # the recipe FROM
+    end: dict[str, Any]  # the recipe TO
+    framework: str  # that of all stops
+    frameworks: list[str]  # those that train the end points, in the project's order
+    data: dict[str, str]  # file -> SHA-256
+    seeds: list[int]  # that were asked for
+    complete: list[int]  # that have every run
+    metrics: list[Metric]  # those that all runs have in common
+    differences: list[Difference]
+    stops: list[LedgerStop]
+    forward: list[int]  # indices of stops, from FROM to TO
+    back: list[int]  # from TO to FROM
+    effects: list[dict[Metric, Effect]]  # of each difference
+    levels: list[Level]
+    total: Figures  # TO - FROM, in the ledger's framework
+    apart: list[Apart]
+    gap: Gap | None  # None unless there are two frameworks
+    environments: dict[str, Environment]  # framework -> of its first run
+    proofs: dict[End, bool]  # whether the twins were proven equal on that recipe
+    failures: dict[str, str]  # run -> what went wrong
+    notes: list[str]  # whatever limits the figures
+
+    def level(self, framework: str, end: End) -> Figures:
+        """The figures of an end point; empty for a framework that is not there."""
+        for level in self.levels:
+            if (level.framework, level.end) == (framework, end):
+                return level.figures
+        return {}
+
+
+@dataclass(frozen=True)
+class Inquiry:
+    """What a ledger sets out to find, and what happened beside the runs."""
+
+    walk: Walk
+    framework: str
+    frameworks: tuple[str, ...]  # the ledger's own among them
+    seeds: tuple[int, ...]
+    data: Mapping[str, str]
+    command: str = ""
+    proofs: Mapping[End, bool] = field(default_factory=dict)
+    failures: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All that is run with every seed: each stop once, the ends everywhere."""
+        ends = (self.walk.start, self.walk.end)
+        return [(self.framework, stop) for stop in range(len(self.walk.stops))] + [
+            (name, stop)
+            for name in self.frameworks
+            if name != self.framework
+            for stop in ends
+        ]
+
+
+def run_name(framework: str, identity: str, seed: int) -> str:
+    """The folder of a run, below `runs/`: any ledger there finds it again."""
+    return f"{framework}-{identity}-seed{seed}"
+
+
+def judge(inquiry: Inquiry, records: Mapping[Key, RunRecord]) -> Ledger:
+    """What the finished runs say.
+
+    Seeds that have every run make up all figures, so that these add up. Where there
+    is no such seed, each figure is of the seeds that have the runs it needs.
+    """
+    own, walk = inquiry.framework, inquiry.walk
+    runs = {key: _figures_of(record) for key, record in records.items()}
+    complete = [
+        seed
+        for seed in inquiry.seeds
+        if all((*cell, seed) in runs for cell in inquiry.cells)
+    ]
+    pool = complete or list(inquiry.seeds)
+    metrics, remarks = _metrics(inquiry, runs)
+    tables = {
+        metric: _Table(
+            {
+                key: float(getattr(run, metric))
+                for key, run in runs.items()
+                if key[2] in pool
+            },
+            pool,
+        )
+        for metric in metrics
+    }
+
+    def figures(weights: Weights, share: bool = False) -> Figures:
+        found = {x: table.mean_of(weights) for x, table in tables.items()}
+        return {x: _level(x, y) if share else y for x, y in found.items()}
+
+    ends: dict[End, int] = {"FROM": walk.start, "TO": walk.end}
+    total = _step(own, walk.start, walk.end)
+    gap = None
+    if len(inquiry.frameworks) == 2:
+        first, second = inquiry.frameworks
+        published = _sum((1, {(second, walk.end): 1}), (-1, {(first, walk.start): 1}))
+        gap = Gap(
+            start_framework=first,
+            end_framework=second,
+            figures=figures(published),
+            rest=figures(_sum((1, published), (-1, total))),
+        )
+    return Ledger(
+        command=inquiry.command,
+        start=walk.stops[walk.start].recipe.model_dump(),
+        end=walk.stops[walk.end].recipe.model_dump(),
+        framework=own,
+        frameworks=list(inquiry.frameworks),
+        data=dict(inquiry.data),
+        seeds=list(inquiry.seeds),
+        complete=complete,
+        metrics=metrics,
+        differences=list(walk.differences),
+        stops=[
+            LedgerStop(
+                label=stop.label,
+                taken=list(stop.taken),
+                runs=[
+                    runs[name, index, seed]
+                    for name in inquiry.frameworks
+                    for seed in inquiry.seeds
+                    if (name, index, seed) in runs
+                ],
+            )
+            for index, stop in enumerate(walk.stops)
+        ],
+        forward=list(walk.forward),
+        back=list(walk.back),
+        effects=[
+            {
+                metric: _effect(table, inquiry, number)
+                for metric, table in tables.items()
+            }
+            for number in range(len(walk.differences))
+        ],
+        levels=[
+            Level(framework=name, end=end, figures=figures({(name, stop): 1}, True))
+            for name in inquiry.frameworks
+            for end, stop in ends.items()
+        ],
+        total=figures(total),
+        apart=[
+            Apart(
+                framework=name,
+                end=end,
+                figures=figures(_sum((1, {(name, stop): 1}), (-1, {(own, stop): 1}))),
+            )
+            for name in inquiry.frameworks
+            if name != own
+            for end, stop in ends.items()
+        ],
+        gap=gap,
+        environments=_environments(inquiry, records),
+        proofs=dict(inquiry.proofs),
+        failures=dict(inquiry.failures),
+        notes=[
+            *inquiry.notes,
+            *_notes_on_seeds(inquiry, complete),
+            *remarks,
+            *_notes_on_runs(records),
+        ],
+    )
+
+
+def save(folder: Path, ledger: Ledger) -> None:
+    """Write `ledger.json`, whole or not at all."""
+    write_text(folder / LEDGER_FILE, ledger.model_dump_json(indent=1) + "\n")
+
+
+def load(folder: Path) -> Ledger:
+    """Read `ledger.json`.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    return checked(Ledger, folder / LEDGER_FILE)
+
+
+def document() -> str:
+    """The JSON schema of `ledger.json`, as text."""
+    schema = Ledger.model_json_schema()
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return json.dumps(dialect | schema, indent=1) + "\n"
+
+
+@dataclass(frozen=True)
+class _Table:
+    """One metric of all runs."""
+
+    values: Mapping[Key, float]
+    seeds: Sequence[int]
+
+    def mean_of(self, weights: Weights) -> Estimate | None:
+        """The mean, over the seeds that have all runs, of their weighted sum."""
+        terms = {cell: weight for cell, weight in weights.items() if weight}
+        sums = [
+            sum(weight * self.values[*cell, seed] for cell, weight in terms.items())
+            for seed in self.seeds
+            if terms and all((*cell, seed) in self.values for cell in terms)
+        ]
+        return mean_estimate(sums) if sums else None
+
+
+def _effect(table: _Table, inquiry: Inquiry, number: int) -> Effect:
+    own, walk = inquiry.framework, inquiry.walk
+    forward = _step(own, walk.forward[number], walk.forward[number + 1])
+    back = _step(own, walk.back[number + 1], walk.back[number])
+    return Effect(
+        both=table.mean_of(_sum((0.5, forward), (0.5, back))),
+        forward=table.mean_of(forward),
+        back=table.mean_of(back),
+        order=table.mean_of(_sum((1, forward), (-1, back))),
+    )
+
+
+def _step(framework: str, before: int, after: int) -> Weights:
+    return {(framework, after): 1, (framework, before): -1}
+
+
+def _sum(*parts: tuple[float, Weights]) -> Weights:
+    result: Weights = defaultdict(float)
+    for factor, weights in parts:
+        for cell, weight in weights.items():
+            result[cell] += factor * weight
+    return dict(result)
+
+
+def _level(metric: Metric, estimate: Estimate | None) -> Estimate | None:
+    if estimate is None or metric == "test_cross_entropy":
+        return estimate
+    return as_share(estimate)
+
+
+def _figures_of(record: RunRecord) -> StopRun:
+    result = record.result
+    assert result is not None  # finished
+    return StopRun(
+        framework=record.framework,
+        seed=record.seed,
+        run=run_name(record.framework, record.recipe_hash, record.seed),
+        test_accuracy=result.test_accuracy,
+        test_cross_entropy=result.test_cross_entropy,
+        first_epoch_accuracy=record.epochs[0].monitor_accuracy,
+        monitor=record.monitor,
+    )
+
+
+def _metrics(
+    inquiry: Inquiry, runs: Mapping[Key, StopRun]
+) -> tuple[list[Metric], list[str]]:
+    """Those that can be compared, and why others can't."""
+    start, end = (
+        inquiry.walk.stops[x].recipe for x in (inquiry.walk.start, inquiry.walk.end)
+    )
+    metrics, notes = list(METRICS), []
+    if any(run.test_cross_entropy is None for run in runs.values()):
+        metrics.remove("test_cross_entropy")
+        notes.append(
+            "The test loss is left out: some runs were made before it was measured on "
+            "one yardstick for all losses. Delete their folders to have them made anew."
+        )
+    if start.validation_size != end.validation_size:
+        metrics.remove("first_epoch_accuracy")
+        notes.append(
+            "The accuracy after the first epoch is left out: validation_size is one of "
+            "the differences, so that it is not always taken on the same images."
+        )
+    elif start.validation_size:
+        notes.append(
+            "The accuracy after the first epoch is that on the validation images."
+        )
+    if start.epochs != end.epochs:
+        notes.append(
+            "The number of epochs is one of the differences: test accuracy and loss "
+            "are taken after each stop's own last epoch."
+        )
+    return metrics, notes
+
+
+def _notes_on_seeds(inquiry: Inquiry, complete: Sequence[int]) -> list[str]:
+    asked = counted(len(inquiry.seeds), "seed")
+    if len(complete) == len(inquiry.seeds):
+        return []
+    if complete:
+        return [
+            f"Runs are missing: {len(complete)} of {asked} have them all, and make up "
+            "all figures."
+        ]
+    return [
+        f"Runs are missing with every one of {asked}: each figure is of those seeds "
+        "that have the runs it needs, so that effects need not add up to the total."
+    ]
+
+
+def _environments(
+    inquiry: Inquiry, records: Mapping[Key, RunRecord]
+) -> dict[str, Environment]:
+    found: dict[str, Environment] = {}
+    for name in inquiry.frameworks:
+        keys = [key for key in records if key[0] == name]
+        if keys:
+            first = min(keys, key=lambda key: (key[2], key[1]))
+            found[name] = records[first].environment
+    return found
+
+
+def _notes_on_runs(records: Mapping[Key, RunRecord]) -> list[str]:
+    """Whether one framework's runs come from different machines or versions."""
+    notes = []
+    for name in dict.fromkeys(key[0] for key in records):
+        environments = [x.environment for key, x in records.items() if key[0] == name]
+        for what, kinds in (
+            (
+                "versions",
+                {json.dumps(x.versions, sort_keys=True) for x in environments},
+            ),
+            ("devices", {x.device for x in environments}),
+            ("processors", {x.processor for x in environments}),
+        ):
+            if len(kinds) > 1:
+                notes.append(
+                    f"The runs in {display_name(name)} were not all made on the same "
+                    f"{what}: {'; '.join(sorted(kinds))}."
+                )
+    return notes

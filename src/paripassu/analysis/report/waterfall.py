@@ -1,0 +1,331 @@
+"""The picture of a ledger: from one recipe to another, a bar for each difference."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from paripassu.analysis.ledger import Effect, End, Ledger, Metric
+from paripassu.analysis.report import svg
+from paripassu.analysis.report.figures import percent_tick, plain_tick
+from paripassu.analysis.report.svg import Scale
+from paripassu.analysis.report.words import n, percent, points_interval
+from paripassu.analysis.schema import Estimate
+from paripassu.analysis.wording import (
+    display_name,
+    listed_seeds,
+    points,
+    signed,
+)
+
+WIDTH = 720.0
+LABELS = 10.0  # where labels begin
+PLOT, PLOT_END = 238.0, 538.0
+VALUES = 551.0
+KEY_LETTERS, DETAIL_LETTERS = 30, 36  # that fit beside the plot
+MOST_DETAIL_LINES = 3
+TITLE_LETTERS = 80
+LINE = 15.0
+BAR = 13.0
+RISE, FALL = 2, 3  # hues
+TITLES: dict[Metric, str] = {
+    "test_accuracy": "Test accuracy after the last epoch",
+    "test_cross_entropy": "Test loss after the last epoch, nats per image",
+    "first_epoch_accuracy": "Accuracy after the first epoch",
+}
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A line of a panel: an end point, or a difference with what lies before it."""
+
+    label: str
+    details: Sequence[str]  # below the label
+    end: End | None = None
+    effect: Effect | None = None
+    before: float = 0.0  # the level that the bar starts from
+
+    def height(self, frameworks: int) -> float:
+        below = len(self.details) if self.end is None else max(1, frameworks) - 1
+        return 30.0 + LINE * below
+
+
+def picture(ledger: Ledger) -> str:
+    """The ledger as an SVG file of its own, for light and for dark pages."""
+    parts = list(_heading(ledger))
+    y = 58.0
+    for number, metric in enumerate(ledger.metrics):
+        panel, y = _panel(ledger, metric, y + 16, detailed=number == 0)
+        parts += panel
+    parts += list(_key(y + 24, alone=len(ledger.complete or ledger.seeds) == 1))
+    title = f"From {_name(ledger, 'FROM')} to {_name(ledger, 'TO')}"
+    drawn = svg.drawing(
+        "ledger", title, " ".join(_told(ledger)), y + 78, parts, width=WIDTH
+    )
+    style = (Path(__file__).parent / "waterfall.css").read_text(encoding="utf-8")
+    head, _, rest = drawn.partition(">")
+    return (
+        f'{head} xmlns="http://www.w3.org/2000/svg" width="{WIDTH:g}">'
+        f"<style>{style}</style>{rest}\n"
+    )
+
+
+def _heading(ledger: Ledger) -> Iterator[str]:
+    seeds = ledger.complete or ledger.seeds
+    epochs = dict.fromkeys(int(x["epochs"]) for x in (ledger.start, ledger.end))
+    text = f"{_name(ledger, 'FROM')} → {_name(ledger, 'TO')}"
+    yield svg.text(LABELS, 22, _cut(text, TITLE_LETTERS), "title")
+    yield svg.text(
+        LABELS,
+        43,
+        f"{' and '.join(map(str, epochs))} epochs in {display_name(ledger.framework)}; "
+        f"{n(len(seeds), 'seed')} ({listed_seeds(seeds)}); changes of accuracy in "
+        "percentage points",
+    )
+
+
+def _panel(
+    ledger: Ledger, metric: Metric, top: float, *, detailed: bool
+) -> tuple[list[str], float]:
+    """One metric: its bars, its axis, and the rest; and where it ends."""
+    title = TITLES[metric]
+    parts = [svg.text(LABELS, top + 12, title, "title")]
+    rows = _rows(ledger, metric, detailed=detailed)
+    across = _scale(ledger, metric, rows)
+    if across is None:
+        parts.append(
+            svg.text(LABELS, top + 36, "No run of FROM or TO is finished yet.")
+        )
+        return parts, top + 44
+    heights = [row.height(len(ledger.frameworks)) for row in rows]
+    first, last = top + 24, top + 24 + sum(heights)
+    ticks = across.ticks()
+    digits = svg.decimals_for(ticks)
+    tick = plain_tick if _is_loss(metric) else percent_tick
+    for value in ticks:
+        x = across(value)
+        parts.append(svg.line((x, first), (x, last), "grid"))
+        parts.append(svg.text(x, last + 16, tick(value, digits), "tick", "middle"))
+    y = first
+    for row, height in zip(rows, heights, strict=True):
+        if row.end:
+            parts += _end(ledger, metric, row, row.end, across, y)
+        else:
+            parts += _bar(metric, row, across, y, height)
+        y += height
+    y = last + 24
+    if (gap := ledger.gap) and gap.rest[metric]:
+        text = (
+            f"TO in {display_name(gap.end_framework)} − FROM in "
+            f"{display_name(gap.start_framework)} "
+            f"{_change(metric, gap.figures[metric], False)}; total "
+            f"{_change(metric, ledger.total[metric], False)}; unexplained rest "
+            f"{_change(metric, gap.rest[metric], True)}"
+        )
+        parts.append(svg.text(LABELS, y + 14, text))
+        y += 20
+    return parts, y
+
+
+def _rows(ledger: Ledger, metric: Metric, *, detailed: bool) -> list[_Row]:
+    start = ledger.level(ledger.framework, "FROM").get(metric)
+    level = start.mean if start else 0.0
+    rows = [_Row(f"FROM {_name(ledger, 'FROM')}", (), "FROM")]
+    for difference, effects in zip(ledger.differences, ledger.effects, strict=True):
+        details: list[str] = []
+        if detailed:
+            details = textwrap.wrap(str(difference), DETAIL_LETTERS)
+            if len(details) > MOST_DETAIL_LINES:
+                details = [*details[: MOST_DETAIL_LINES - 1], "…"]
+        effect = effects[metric]
+        rows.append(_Row(difference.name, details, None, effect, level))
+        level += effect.both.mean if effect.both else 0.0
+    return [*rows, _Row(f"TO {_name(ledger, 'TO')}", (), "TO")]
+
+
+def _scale(ledger: Ledger, metric: Metric, rows: Sequence[_Row]) -> Scale | None:
+    """An axis that holds every bar and mark; of intervals, what is not too wide."""
+    own = ledger.framework
+    if not (
+        ledger.level(own, "FROM").get(metric) or ledger.level(own, "TO").get(metric)
+    ):
+        return None
+    levels = [x for level in ledger.levels if (x := level.figures.get(metric))]
+    marks = [x.mean for x in levels]
+    reaches = [end for x in levels for end in (x.low, x.high) if end is not None]
+    for row in rows:
+        if row.effect is None:
+            continue
+        effect = row.effect
+        marks.append(row.before)
+        for way in (effect.both, effect.forward, effect.back):
+            if way:
+                marks.append(row.before + way.mean)
+        both = effect.both
+        if both and both.low is not None and both.high is not None:
+            reaches += [row.before + both.low, row.before + both.high]
+    low, high = min(marks), max(marks)
+    # Few seeds have intervals many times as wide: these would leave the bars no room.
+    room = max(0.6 * (high - low), 1e-4)
+    low = max(low - room, min([low, *reaches]))
+    high = min(high + room, max([high, *reaches]))
+    return svg.scale([low, high], PLOT, PLOT_END, least=1e-4)
+
+
+def _end(
+    ledger: Ledger, metric: Metric, row: _Row, end: End, across: Scale, y: float
+) -> list[str]:
+    """An end point: a mark and an interval for each framework, and their values."""
+    parts = [svg.text(LABELS, y + 17, _cut(row.label, KEY_LETTERS), "heading")]
+    own_first = sorted(ledger.frameworks, key=lambda name: name != ledger.framework)
+    for number, name in enumerate(own_first):
+        estimate = ledger.level(name, end).get(metric)
+        style, middle = ledger.frameworks.index(name), y + 13 + LINE * number
+        value = "–" if estimate is None else _level(metric, estimate)
+        parts.append(svg.marker(style, VALUES + 5, middle))
+        parts.append(
+            svg.text(VALUES + 15, middle + 4, f"{display_name(name)} {value}", "value")
+        )
+        if estimate is None:
+            continue
+        parts += _interval(
+            across, estimate.low, estimate.high, middle, f"span hue{style}"
+        )
+        parts.append(svg.marker(style, across(estimate.mean), middle))
+    return parts
+
+
+def _bar(
+    metric: Metric, row: _Row, across: Scale, y: float, height: float
+) -> list[str]:
+    """A difference: from the level before it to the one after it."""
+    parts = [svg.text(LABELS, y + 17, _cut(row.label, KEY_LETTERS), "heading")]
+    for number, detail in enumerate(row.details, start=1):
+        parts.append(svg.text(LABELS, y + 17 + LINE * number, detail))
+    effect = row.effect
+    assert effect is not None
+    parts.append(svg.text(VALUES, y + 17, _change(metric, effect.both, True), "value"))
+    middle, start = y + 13, across(row.before)
+    if effect.both:
+        end = across(row.before + effect.both.mean)
+        hue = RISE if effect.both.mean >= 0 else FALL
+        wide = end - start if abs(end - start) >= 1 else 1.0
+        kind = f"bar hue{hue}"
+        parts.append(svg.line((start, y - 7), (start, middle), "join"))
+        parts.append(svg.line((end, middle), (end, y + height + 6), "join"))
+        parts.append(svg.rectangle(start, middle - BAR / 2, wide, BAR, kind))
+        low, high = effect.both.low, effect.both.high
+        if low is not None and high is not None:
+            low, high = row.before + low, row.before + high
+            parts += _interval(across, low, high, middle, "whisker")
+    for way, side in ((effect.forward, -1), (effect.back, 1)):
+        if way:
+            parts.append(_way(across(row.before + way.mean), middle, side))
+    return parts
+
+
+def _way(x: float, middle: float, side: int) -> str:
+    """A small triangle above the bar (side -1, forward) or below it (1, back)."""
+    tip = middle + side * (BAR / 2 + 0.5)
+    base = tip + side * 5
+    return svg.path([(x, tip), (x + 3.4, base), (x - 3.4, base), (x, tip)], "way")
+
+
+def _interval(
+    across: Scale, low: float | None, high: float | None, y: float, kind: str
+) -> list[str]:
+    """A whisker; an end outside the axis has no stroke across, but an arrow."""
+    if low is None or high is None or high <= low:
+        return []
+    parts = []
+    ends = []
+    for value, edge, way in (
+        (low, across.start - 4, -1),
+        (high, across.end + 4, 1),
+    ):
+        x = across(value)
+        outside = x < edge if way < 0 else x > edge
+        x = edge if outside else x
+        ends.append(x)
+        if outside:
+            parts.append(svg.line((x - 4 * way, y - 3.5), (x, y), kind))
+            parts.append(svg.line((x - 4 * way, y + 3.5), (x, y), kind))
+        else:
+            parts.append(svg.line((x, y - 3.5), (x, y + 3.5), kind))
+    return [svg.line((ends[0], y), (ends[1], y), kind), *parts]
+
+
+def _key(y: float, *, alone: bool) -> Iterator[str]:
+    middle = y + 8
+    x = LABELS
+    yield svg.rectangle(x, middle - BAR / 2, 14, BAR, f"bar hue{RISE}")
+    yield svg.rectangle(x + 18, middle - BAR / 2, 14, BAR, f"bar hue{FALL}")
+    yield svg.text(x + 38, middle + 4, "rise, fall: mean of both ways")
+    yield _way(x + 238, middle + 9.5, -1)
+    yield svg.text(x + 247, middle + 4, "forward")
+    yield _way(x + 308, middle - 9.5, 1)
+    yield svg.text(x + 317, middle + 4, "back")
+    if alone:
+        yield svg.text(x + 366, middle + 4, "one seed has no interval")
+    else:
+        for a, b, c, d in ((0, 0, 24, 0), (0, -3.5, 0, 3.5), (24, -3.5, 24, 3.5)):
+            start, end = (x + 366 + a, middle + b), (x + 366 + c, middle + d)
+            yield svg.line(start, end, "whisker")
+        text = "95% interval over seeds, Student’s t"
+        yield svg.text(x + 397, middle + 4, text)
+    text = (
+        "Forward: the differences above it are as in TO already, those below still as "
+        "in FROM. Back: the other way round."
+    )
+    yield svg.text(x, middle + 26, text)
+
+
+def _told(ledger: Ledger) -> Iterator[str]:
+    """The picture in words."""
+    for metric in ledger.metrics:
+        changes = [
+            f"{difference.name} ({difference}) "
+            f"{_change(metric, effects[metric].both, True)}"
+            for difference, effects in zip(
+                ledger.differences, ledger.effects, strict=True
+            )
+        ]
+        total = _change(metric, ledger.total[metric], True)
+        yield f"{TITLES[metric]}: {'; '.join(changes)}; total {total}."
+
+
+def _name(ledger: Ledger, end: End) -> str:
+    return str((ledger.start if end == "FROM" else ledger.end)["name"])
+
+
+def _cut(text: str, letters: int) -> str:
+    return text if len(text) <= letters else text[: letters - 1] + "…"
+
+
+def _is_loss(metric: Metric) -> bool:
+    return metric == "test_cross_entropy"
+
+
+def _level(metric: Metric, estimate: Estimate) -> str:
+    if _is_loss(metric):
+        return f"{estimate.mean:.4f}"
+    return percent(estimate.mean)
+
+
+def _change(metric: Metric, estimate: Estimate | None, interval: bool) -> str:
+    """Such as "+0.12 (−0.10 to +0.34)": percentage points, or nats."""
+    if estimate is None:
+        return "not known"
+    low, high = estimate.low, estimate.high
+    if _is_loss(metric):
+        text = signed(estimate.mean, 3)
+        around = (
+            ""
+            if low is None or high is None
+            else f"{signed(low, 3)} to {signed(high, 3)}"
+        )
+    else:
+        text, around = points(estimate.mean), points_interval(low, high)
+    return f"{text} ({around})" if interval and around else text

@@ -1,0 +1,301 @@
+"""Walk from one recipe to another, difference by difference, and see what each does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from paripassu import frameworks
+from paripassu.analysis import ledger as judge
+from paripassu.analysis.differences import Stop, walk
+from paripassu.analysis.ledger import End, Inquiry, Key, Ledger
+from paripassu.analysis.plan import RUNS_FOLDER
+from paripassu.analysis.report import waterfall
+from paripassu.analysis.wording import display_name
+from paripassu.core import datasets, files, record
+from paripassu.core.errors import UserError
+from paripassu.core.recipe import NOT_DECISIVE, Recipe
+from paripassu.frameworks import FRAMEWORKS
+from paripassu.hearing import hear
+from paripassu.ledger_view import Board
+from paripassu.process import WorkerFailed
+from paripassu.progress import warn
+from paripassu.proving import prove_once
+from paripassu.run import identify
+from paripassu.train import Conditions
+
+PICTURE_FILE = "waterfall.svg"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a ledger."""
+
+    key: Key
+    recipe: Recipe  # with the run's own seed
+    identity: str  # the hash of all that decides the result
+    title: str  # for people
+
+    @property
+    def name(self) -> str:
+        """The run's folder under `runs/`."""
+        framework, _stop, seed = self.key
+        return judge.run_name(framework, self.identity, seed)
+
+
+def ledger(
+    start: Recipe,
+    end: Recipe,
+    *,
+    framework: str,
+    seeds: Sequence[int],
+    out: Path,
+    conditions: Conditions,
+    console: Console,
+    proof: bool = True,
+) -> Ledger:
+    """Train every stop that is not yet trained, and attribute what changes.
+
+    Nothing is timed: each run has one thread, and as many run at once as there are
+    cores. A run that fails is reported, and the others go on.
+
+    Args:
+        start: FROM.
+        end: TO, of the same network; its seed is not used.
+        framework: trains all stops; the others that can train FROM and TO.
+        seeds: every stop is trained with each, all stops of the first seed first.
+        out: the ledger's folder; finished runs in it are used as they are.
+        conditions: data and device.
+        console: where progress is shown.
+        proof: whether to prove first that the twins are equal on both recipes. A
+            proof that fails is reported, and the training goes on.
+
+    Returns:
+        What `ledger.json` in `out` holds; `waterfall.svg` is beside it.
+
+    Raises:
+        UserError: before any training: the recipes cannot be walked between, the
+            framework cannot train them, or data or folder are not usable.
+    """
+    frameworks.find(framework).check(start)
+    way = walk(start, end)
+    recipes = [[x.recipe.changed(seed=seed) for x in way.stops] for seed in seeds]
+    dataset, warnings = _read_data(way.stops, conditions)
+    able, problems = _able(start)
+    absent = [
+        f"{text} It is not known what is left between the frameworks."
+        for text in problems
+    ]
+    for text in (*warnings, *absent):
+        warn(console, text)
+    inquiry = Inquiry(
+        walk=way,
+        framework=framework,
+        frameworks=tuple(able),
+        seeds=tuple(seeds),
+        data=dataset.sha256,
+        command=conditions.command,
+        notes=(*warnings, *absent),
+    )
+    jobs = []
+    for seed, own in zip(seeds, recipes, strict=True):
+        for name, stop in inquiry.cells:
+            identity = identify(own[stop], dataset)
+            title = f"{display_name(name)} seed {seed}, {way.stops[stop].label}"
+            jobs.append(Job((name, stop, seed), own[stop], identity, title))
+    files.make_folder(out / RUNS_FOLDER)
+    with files.owned(out):
+        files.remove_leftovers(out)
+        _check_same_ledger(out, start, end, dataset)
+        records = _finished(out, jobs)
+        judge.save(out, judge.judge(inquiry, records))
+        if proof:
+            proofs = _prove(able, start, end, out, conditions, console)
+            inquiry = replace(inquiry, proofs=proofs)
+        failures = _train(jobs, records, inquiry, out, conditions, console)
+        return _publish(out, replace(inquiry, failures=failures), records)
+
+
+def default_framework() -> str:
+    """The first framework that is installed; the first of all where none is."""
+    installed = [name for name, x in FRAMEWORKS.items() if not x.problem]
+    return next(iter(installed or FRAMEWORKS))
+
+
+def _able(recipe: Recipe) -> tuple[list[str], list[str]]:
+    """The frameworks that can train a recipe, and why others can't."""
+    able, problems = [], []
+    for name, framework in FRAMEWORKS.items():
+        try:
+            framework.check(recipe)
+            able.append(name)
+        except UserError as error:
+            problems.append(str(error))
+    return able, problems
+
+
+def _read_data(
+    stops: Sequence[Stop], conditions: Conditions
+) -> tuple[record.Dataset, list[str]]:
+    """What the data are, and warnings, once they have been prepared for every stop."""
+    data = datasets.load(conditions.data)
+    found: dict[tuple[object, ...], record.Dataset] = {}
+    for recipe in (stop.recipe for stop in stops):
+        mean, std = recipe.normalization.mean, recipe.normalization.std
+        key = mean, std, recipe.validation_size
+        if key not in found:
+            prepared = datasets.prepare(
+                data, mean=mean, std=std, validation_size=recipe.validation_size
+            )
+            found[key] = datasets.describe(data, prepared)
+    warnings = dict.fromkeys(text for x in found.values() for text in x.warnings)
+    return next(iter(found.values())), list(warnings)
+
+
+def _check_same_ledger(
+    out: Path, start: Recipe, end: Recipe, dataset: record.Dataset
+) -> None:
+    """Refuse to put this ledger in another one's place; its runs are no matter."""
+    if not (out / judge.LEDGER_FILE).exists():
+        return
+    try:
+        earlier = judge.load(out)
+    except UserError:
+        return  # damaged: it is made anew
+    differing = [
+        f"{key} of {side}"
+        for side, old, new in (("FROM", earlier.start, start), ("TO", earlier.end, end))
+        for key, value in new.model_dump().items()
+        if key not in NOT_DECISIVE | {"seed"} and old.get(key) != value
+    ]
+    if earlier.data != dataset.sha256:
+        differing.append("the data")
+    if differing:
+        raise UserError(
+            f"{out} holds another ledger: {', '.join(differing)} differ. Choose "
+            "another folder with --out, or delete that one."
+        )
+
+
+def _finished(out: Path, jobs: Sequence[Job]) -> dict[Key, record.RunRecord]:
+    """The runs that need not be made, known by their `run.json` alone."""
+    found = {}
+    for job in jobs:
+        folder = out / RUNS_FOLDER / job.name
+        if not (folder / record.RUN_FILE).exists():
+            continue
+        try:
+            earlier = record.load_record(folder)
+        except UserError as error:
+            raise UserError(
+                f"{error} Delete {folder} and type the same command again: that run is "
+                "made anew."
+            ) from None
+        if _is_finished(earlier, job):
+            found[job.key] = earlier
+        elif earlier.status == "finished":
+            raise UserError(
+                f"{folder} holds another run than its name says. Delete it and type "
+                "the same command again: that run is made anew."
+            )
+    return found
+
+
+def _is_finished(earlier: record.RunRecord, job: Job) -> bool:
+    return (
+        earlier.status == "finished"
+        and earlier.result is not None
+        and bool(earlier.epochs)
+        and earlier.framework == job.key[0]
+        and earlier.recipe_hash == job.identity
+    )
+
+
+def _prove(
+    names: Sequence[str],
+    start: Recipe,
+    end: Recipe,
+    out: Path,
+    conditions: Conditions,
+    console: Console,
+) -> dict[End, bool]:
+    sides: dict[End, Recipe] = {"FROM": start, "TO": end}
+    return {
+        side: prove_once(
+            out / f"proof-{side.lower()}.json",
+            names,
+            recipe,
+            conditions=conditions,
+            console=console,
+            title=f"proof on {recipe.name}",
+        ).holds
+        for side, recipe in sides.items()
+    }
+
+
+def _train(
+    jobs: Sequence[Job],
+    records: dict[Key, record.RunRecord],
+    inquiry: Inquiry,
+    out: Path,
+    conditions: Conditions,
+    console: Console,
+) -> dict[str, str]:
+    """Train what is missing in `records`; the messages of the runs that failed."""
+    open_jobs = {job.name: job for job in jobs if job.key not in records}
+    alone = conditions.with_threads(1)
+    requests = {
+        name: alone.request(
+            "train",
+            job.key[0],
+            folder=str((out / RUNS_FOLDER / name).resolve()),
+            recipe=job.recipe.model_dump(),
+        )
+        for name, job in open_jobs.items()
+    }
+    failures: dict[str, str] = {}
+    epochs = {job.title: job.recipe.epochs for job in open_jobs.values()}
+    with Board(console, epochs=epochs, reused=len(records)) as board:
+        for name, event in hear(requests):
+            job = open_jobs[name]
+            if isinstance(event, WorkerFailed | UserError):
+                failures[name] = f"{job.title}: {event}"
+                board.fail(job.title, str(event))
+            elif isinstance(event, Exception):
+                raise event
+            elif event is not None:
+                board.show(job.title, event)
+                continue
+            else:
+                made = record.load_record(out / RUNS_FOLDER / name)
+                records[job.key] = made
+                board.finish(job.title, made)
+            if _seed_is_over(job, jobs, records, failures):
+                # Whoever stops us now has the ledger of the seeds so far.
+                _publish(out, replace(inquiry, failures=failures), records)
+    return failures
+
+
+def _seed_is_over(
+    last: Job,
+    jobs: Sequence[Job],
+    records: Mapping[Key, record.RunRecord],
+    failures: Mapping[str, str],
+) -> bool:
+    return all(
+        job.key in records or job.name in failures
+        for job in jobs
+        if job.key[2] == last.key[2]
+    )
+
+
+def _publish(
+    out: Path, inquiry: Inquiry, records: Mapping[Key, record.RunRecord]
+) -> Ledger:
+    result = judge.judge(inquiry, records)
+    judge.save(out, result)
+    files.write_text(out / PICTURE_FILE, waterfall.picture(result))
+    return result

@@ -1,0 +1,254 @@
+"""A ledger on the terminal: its runs while they go on, and its table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from paripassu.analysis.ledger import Effect, End, Figures, Ledger, Metric
+from paripassu.analysis.schema import Estimate
+from paripassu.analysis.statistics import excludes_zero
+from paripassu.analysis.wording import (
+    counted,
+    display_name,
+    listed_seeds,
+    points,
+    signed,
+)
+from paripassu.core.record import RunRecord
+from paripassu.process import Event
+from paripassu.progress import duration
+
+HEADINGS: dict[Metric, str] = {
+    "test_accuracy": "test accuracy",
+    "test_cross_entropy": "test loss",
+    "first_epoch_accuracy": "epoch 1",
+}
+ENOUGH = 0.01  # of the work, before the time that is left is guessed
+APART = " "  # where others have a mark
+
+
+class Board:
+    """Shows runs that go on at once: a bar on a terminal, a line a run elsewhere."""
+
+    def __init__(
+        self, console: Console, *, epochs: Mapping[str, int], reused: int
+    ) -> None:
+        self._console = console
+        self._epochs = dict(epochs)
+        self._first = dict.fromkeys(epochs, 0)  # epochs that an earlier session made
+        self._made = dict.fromkeys(epochs, 0.0)  # epochs of this one
+        self._over = reused
+        self._total = reused + len(epochs)
+        self._doing: dict[str, str] = {}
+        self._began = time.monotonic()
+        self._bar = Progress(
+            TextColumn("[bold]runs"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]}", style="dim"),
+        )
+        self._task = self._bar.add_task("", total=self._total, left="")
+        self._live = Live(console=console, transient=True, refresh_per_second=4)
+        if reused:
+            console.print(
+                f"{counted(reused, 'run')} finished already, used as "
+                f"{'it is' if reused == 1 else 'they are'}",
+                highlight=False,
+            )
+
+    def __enter__(self) -> Board:
+        if self._console.is_terminal and self._epochs:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def show(self, run: str, event: Event) -> None:
+        """Take an event of a run's worker."""
+        match event["event"]:
+            case "phase":
+                self._doing[run] = f"{event['name']} …"
+            case "training":
+                self._first[run] = event["first_epoch"] - 1
+            case "step":
+                done = event["epoch"] - 1 + event["step"] / event["steps"]
+                self._made[run] = done - self._first[run]
+                self._doing[run] = (
+                    f"epoch {event['epoch']}/{self._epochs[run]}  "
+                    f"loss {event['loss']:.4f}  accuracy {event['accuracy']:.2%}"
+                )
+            case "epoch":
+                self._made[run] = event["epoch"] - self._first[run]
+        self._draw()
+
+    def finish(self, run: str, record: RunRecord) -> None:
+        """Say that a run is finished."""
+        assert record.result is not None
+        self._end(run, f"test accuracy {record.result.test_accuracy:.2%}", "")
+
+    def fail(self, run: str, message: str) -> None:
+        """Say that a run has failed."""
+        self._end(run, f"failed: {message}", "red")
+
+    def _end(self, run: str, what: str, style: str) -> None:
+        self._over += 1
+        self._made[run] = self._epochs[run] - self._first[run]
+        self._doing.pop(run, None)
+        text = f"{self._over}/{self._total} {run}: {what}"
+        self._console.print(text, style=style, markup=False, highlight=False)
+        self._draw()
+
+    def _draw(self) -> None:
+        self._bar.update(self._task, completed=self._over, left=self._left())
+        lines = [
+            Text(f"  {run}: {what}", "dim", no_wrap=True, overflow="ellipsis")
+            for run, what in self._doing.items()
+        ]
+        self._live.update(Group(self._bar, *lines))
+
+    def _left(self) -> str:
+        """A guess of the time left, from the pace so far."""
+        total = sum(self._epochs.values()) - sum(self._first.values())
+        made = sum(self._made.values())
+        if made < ENOUGH * total:
+            return ""
+        pace = (time.monotonic() - self._began) / made
+        return f"about {duration(pace * (total - made))} left"
+
+
+def ledger_table(ledger: Ledger) -> RenderableType:
+    """A row for each difference between those of the ends, and what it all means."""
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("", overflow="fold", min_width=20)
+    for metric in ledger.metrics:
+        table.add_column(HEADINGS[metric], justify="right", no_wrap=True)
+        if metric == "test_accuracy":
+            table.add_column("forward", justify="right", no_wrap=True)
+            table.add_column("back", justify="right", no_wrap=True)
+    _add_end(table, ledger, "FROM")
+    for difference, effects in zip(ledger.differences, ledger.effects, strict=True):
+        label = Text(f"{difference.name}\n").append(f"  {difference}", "dim")
+        table.add_row(label, *_effect_cells(ledger, effects))
+    _add_end(table, ledger, "TO")
+    table.add_row("")
+    own = display_name(ledger.framework)
+    table.add_row("total, TO − FROM", *_cells(ledger, ledger.total))
+    for apart in ledger.apart:
+        other = display_name(apart.framework)
+        label_text = f"{apart.end} in {other} − in {own}"
+        table.add_row(label_text, *_cells(ledger, apart.figures))
+    if gap := ledger.gap:
+        table.add_row(
+            f"gap, TO in {display_name(gap.end_framework)} − FROM in "
+            f"{display_name(gap.start_framework)}",
+            *_cells(ledger, gap.figures),
+        )
+        table.add_row("unexplained rest, gap − total", *_cells(ledger, gap.rest))
+    heading = Text(f"FROM {ledger.start['name']} TO {ledger.end['name']}, in {own}")
+    parts: list[RenderableType] = [Text(""), heading, Text(""), table, Text("")]
+    parts.append(Text(_method(ledger)))
+    for end, holds in ledger.proofs.items():
+        if not holds:
+            text = f"The proof that the twins are equal does not hold on {end}."
+            parts.append(Text(text, "red"))
+    parts += [Text(f"note: {text}", "yellow") for text in ledger.notes]
+    parts += [Text(f"failed: {text}", "red") for text in ledger.failures.values()]
+    return Group(*parts)
+
+
+def _add_end(table: Table, ledger: Ledger, end: End) -> None:
+    for framework in ledger.frameworks:
+        figures = ledger.level(framework, end)
+        cells = []
+        for metric in ledger.metrics:
+            estimate = figures[metric]
+            if metric == "test_accuracy":
+                cells += [_level(metric, estimate, interval=True) + APART, "", ""]
+            else:
+                cells.append(_level(metric, estimate, interval=False) + APART)
+        table.add_row(Text(f"{end} in {display_name(framework)}", "bold"), *cells)
+
+
+def _effect_cells(ledger: Ledger, effects: Mapping[Metric, Effect]) -> list[str]:
+    cells = []
+    for metric in ledger.metrics:
+        effect = effects[metric]
+        whole = metric == "test_accuracy"
+        cells.append(_change(metric, effect.both, interval=whole))
+        if whole:
+            cells.append(_mean(metric, effect.forward))
+            mark = "†" if effect.order and excludes_zero(effect.order) else APART
+            cells.append(_mean(metric, effect.back) + mark)
+    return cells
+
+
+def _cells(ledger: Ledger, figures: Figures) -> list[str]:
+    cells = []
+    for metric in ledger.metrics:
+        whole = metric == "test_accuracy"
+        cells.append(_change(metric, figures[metric], interval=whole))
+        cells += ["", ""] if whole else []
+    return cells
+
+
+def _change(metric: Metric, estimate: Estimate | None, *, interval: bool) -> str:
+    if estimate is None:
+        return "–" + APART
+    text = _mean(metric, estimate)
+    if interval and estimate.low is not None and estimate.high is not None:
+        text += f" ({points(estimate.low)} to {points(estimate.high)})"
+    return text + ("*" if excludes_zero(estimate) else APART)
+
+
+def _mean(metric: Metric, estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "–"
+    if metric == "test_cross_entropy":
+        return signed(estimate.mean, 4)
+    return points(estimate.mean)
+
+
+def _level(metric: Metric, estimate: Estimate | None, *, interval: bool) -> str:
+    if estimate is None:
+        return "–"
+    if metric == "test_cross_entropy":
+        return f"{estimate.mean:.4f}"
+    text = f"{estimate.mean:.2%}"
+    if interval and estimate.low is not None and estimate.high is not None:
+        text += f" ({100 * estimate.low:.2f} to {100 * estimate.high:.2f})"
+    return text
+
+
+def _method(ledger: Ledger) -> str:
+    """How to read the table, and over how many seeds."""
+    used = ledger.complete or ledger.seeds
+    lines = [
+        f"n = {counted(len(used), 'seed')} ({listed_seeds(used)}). An effect is the "
+        "mean of two: forward, where the differences above it are as in TO and those "
+        "below as in FROM, and back, where it is the other way round. Their means add "
+        "up to the total. Accuracy in percentage points, loss in nats per test image, "
+        "epoch 1: accuracy after the first epoch."
+    ]
+    if len(used) > 1:
+        lines.append(
+            "In brackets: 95% interval over paired seeds, Student's t. * the interval "
+            "excludes 0. † that of forward − back does: the difference works together "
+            "with others."
+        )
+    else:
+        lines.append("One seed has no interval: what another seed would do is unknown.")
+    return "\n".join(lines)
