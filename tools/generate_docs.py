@@ -102,11 +102,47 @@ No weight of one is farther than {exact.largest_weight_gap:.1e} from the other's
     return f"{head}{start}{line}{arrow}\n{text}\n{end}{tail}"
 
 
+def recipes() -> str:
+    """The recipe book, with fields, sources and what was measured."""
+    from recipe_docs import page
+
+    return page(DOCS / "recipes.md", DOCS.parent / "results")
+
+
+def ledger_schema() -> str:
+    """The shape of `ledger.json`."""
+    from paripassu.analysis.ledger import document
+
+    return document()
+
+
+def article() -> str:
+    """What the article's notebooks differ in, with the ledger between two lines."""
+    from article_docs import measured
+
+    page = (DOCS / "article.md").read_text()
+    head, start, rest = page.partition("<!-- measured")
+    line, arrow, rest = rest.partition("-->")
+    _old, end, tail = rest.partition("<!-- end -->")
+    return f"{head}{start}{line}{arrow}\n\n{measured(DOCS.parent)}\n\n{end}{tail}"
+
+
+def waterfall() -> str:
+    """The ledger's picture."""
+    from article_docs import waterfall
+
+    return waterfall(DOCS.parent)
+
+
 GENERATED: dict[str, Callable[[], str]] = {
     "cli.md": cli,
     "comparison.schema.json": schema,
+    "article.md": article,
     "divergence.svg": divergence,
+    "ledger.schema.json": ledger_schema,
+    "ledger.svg": waterfall,
     "proof.md": proof,
+    "recipes.md": recipes,
 }
 
 

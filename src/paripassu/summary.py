@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -10,7 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from paripassu.analysis.schema import Comparison, Estimate, FrameworkSummary, Spread
+from paripassu.convert import Conversion
 from paripassu.frameworks import FRAMEWORKS
+from paripassu.recipe_book import Entry
 
 
 def summary_table(result: Comparison) -> RenderableType:
@@ -114,3 +117,49 @@ def info_table(found: dict[str, Any]) -> RenderableType:
             text = f"[red]not usable[/] {escape(entry['problem'])}"
         table.add_row(entry["title"], text)
     return table
+
+
+def recipes_table(entries: Sequence[Entry]) -> RenderableType:
+    """A line of figures for each recipe, and its description below."""
+    heads = ("name", "network", "optimizer", "epochs", "parameters", "published")
+    rows = [
+        (
+            entry.name,
+            entry.network,
+            entry.optimizer,
+            str(entry.epochs),
+            f"{entry.parameters:,}",
+            "–"
+            if entry.published_accuracy is None
+            else f"{entry.published_accuracy:.2%}",
+        )
+        for entry in entries
+    ]
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    words = 3  # the first columns stand left, numbers right
+
+    def line(row: Sequence[str]) -> str:
+        cells = zip(row, widths, strict=True)
+        return " ".join(
+            cell.ljust(width) if index < words else cell.rjust(width)
+            for index, (cell, width) in enumerate(cells)
+        )
+
+    lines = [Text(line(heads), style="bold")]
+    for entry, row in zip(entries, rows, strict=True):
+        lines += [Text(line(row)), Text(f"  {entry.description}", style="dim")]
+    return Group(*lines)
+
+
+def conversion_lines(found: Conversion) -> list[str]:
+    """What a conversion has written, and how far that is from its source."""
+    rows = {
+        "wrote": f"{found.out} ({found.file_bytes:,} bytes)",
+        "network": found.network,
+        "weights": "the same bits, read back from it",
+        "largest difference": f"{found.largest_probability_difference:.1e} of a "
+        f"probability; at most {found.bound:g} holds",
+        "same answers": f"{found.same_answers:,} of {found.images:,} test images "
+        f"(the source asked in {_title(found.compared_with)})",
+    }
+    return [f"{label:20}{text}" for label, text in rows.items()]

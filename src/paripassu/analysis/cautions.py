@@ -11,6 +11,7 @@ from paripassu.analysis.wording import fate
 from paripassu.core.record import RunRecord
 
 BUSY = 0.10  # share of the machine that other programs may use during an epoch
+BUSY_WARNING = "Other programs used more than"  # how the warning of it begins
 
 
 def is_busy(load: float) -> bool:
@@ -89,7 +90,7 @@ def _other_load_warning(runs: Runs) -> str | None:
             "them"
         )
     return (
-        f"Other programs used more than {BUSY:.0%} of the machine during epochs of "
+        f"{BUSY_WARNING} {BUSY:.0%} of the machine during epochs of "
         f"{', '.join(text for _, text in disturbed)}: {consequence}. Close them and "
         "compare again into a new folder with --out."
     )

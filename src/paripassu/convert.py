@@ -1,0 +1,296 @@
+"""Writes a trained network as another framework's file, and proves that it is right."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from paripassu import __version__, frameworks, onnx_file
+from paripassu.core import datasets, files, layout
+from paripassu.core.errors import UserError
+from paripassu.core.recipe import Recipe
+from paripassu.model_source import ModelSource, read_source
+from paripassu.process import WorkerFailed, work, worker_environment
+
+SUFFIXES = {
+    "pytorch": (".pt", ".pth"),
+    "tensorflow": (".keras",),
+    "safetensors": (".safetensors",),
+    "onnx": (".onnx",),
+}
+TRIALS = {
+    "pytorch": "frameworks/pytorch/trial.py",
+    "tensorflow": "frameworks/tensorflow/trial.py",
+    "safetensors": "frameworks/numpy/trial.py",
+    "onnx": "onnx_trial.py",
+}
+IMAGES = 1000  # of the test set
+# Logits of trained networks reach some 30; float32 keeps them to a few units in the
+# last place, 30 * 1e-6, and a probability moves by at most a quarter of its logit.
+BOUND = 1e-5
+TRIAL_SECONDS = 300
+
+
+class ConversionRefused(Exception):
+    """The written file does not answer as its source does; it was not kept."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was written, and how far it is from its source."""
+
+    source: str
+    out: str
+    target: str
+    network: str
+    images: int  # that both were asked
+    largest_probability_difference: float
+    bound: float
+    same_answers: int  # of the images
+    weights_equal: bool  # bit for bit, read back from the file
+    weights_sha256: str
+    file_bytes: int
+    compared_with: str  # the framework that answered for the source
+
+    @property
+    def holds(self) -> bool:
+        """Whether the file is its source in another form."""
+        return self.weights_equal and self.largest_probability_difference <= self.bound
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {**asdict(self), "holds": self.holds}
+
+
+# Seeded faults: each must be refused. What an array of weights becomes.
+FAULTS: dict[str, Callable[[str, npt.NDArray[Any]], npt.NDArray[Any]]] = {
+    "kernel-transposed": lambda name, x: (
+        x.swapaxes(0, 1) if name == "conv1.kernel" else x
+    ),
+    "flatten-order": lambda name, x: x[::-1] if name == "dense1.kernel" else x,
+    "rounded": lambda _name, x: x.astype(np.float16).astype(x.dtype),
+}
+
+
+def convert(
+    path: Path,
+    *,
+    target: str,
+    out: Path,
+    recipe: Recipe | None = None,
+    fault: str | None = None,
+    on_phase: Callable[[str], None] = lambda _text: None,
+) -> Conversion:
+    """Write the network at `path` as a file of `target`, if that file answers alike.
+
+    The file is opened in a fresh process, as its user would open it, and asked 1,000
+    test images, before it gets its name.
+
+    Args:
+        path: a run's folder, a checkpoint, or a file: see `read_source`.
+        target: "pytorch", "tensorflow", "safetensors" or "onnx".
+        out: the file; what is there is replaced.
+        recipe: whose network it is, where the file does not say.
+        fault: a seeded mistake, for tests: the conversion must be refused.
+        on_phase: called with what is being done.
+
+    Returns:
+        What was measured.
+
+    Raises:
+        UserError: source, target or path are not usable.
+        ConversionRefused: the file differs from its source; `out` is as it was.
+        WorkerFailed: a framework crashed.
+    """
+    _check_target(target, out)
+    if fault is not None and fault not in FAULTS:
+        raise UserError(f"no fault {fault!r}; known: {', '.join(FAULTS)}.")
+    on_phase(f"reading {path}")
+    source = read_source(path, recipe)
+    if target in frameworks.FRAMEWORKS:
+        frameworks.find(target).check(source.recipe)
+    notes = {
+        "network": source.recipe.network,
+        "recipe": source.recipe.to_toml(),
+        **source.notes,
+        "mean": str(source.mean),
+        "std": str(source.std),
+        "paripassu": __version__,
+    }
+    with tempfile.TemporaryDirectory(prefix="paripassu-") as name:
+        folder = Path(name)
+        exact = {k: np.asarray(x) for k, x in source.weights.items()}
+        files.write_tensors(folder / "weights.safetensors", exact)
+        given = exact
+        if fault:
+            given = {k: FAULTS[fault](k, x) for k, x in exact.items()}
+        files.write_tensors(folder / "given.safetensors", given)
+        with files.replacing(out) as temporary:
+            on_phase(f"writing {out}")
+            _write(source, target, folder / "given.safetensors", temporary, notes)
+            on_phase("asking the source and the file the same 1,000 images")
+            found = _compare(source, target, out, temporary, folder)
+            if not found.holds:
+                raise ConversionRefused(_refusal(found))
+    return found
+
+
+def _check_target(target: str, out: Path) -> None:
+    if target not in SUFFIXES:
+        raise UserError(f"--to {target!r}: expected one of {', '.join(SUFFIXES)}.")
+    if out.suffix not in SUFFIXES[target]:
+        expected = " or ".join(SUFFIXES[target])
+        raise UserError(
+            f"--out {out}: a file of {target} ends in {expected}. "
+            f"Type: --out {out.with_suffix(SUFFIXES[target][0])}"
+        )
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder: expected the name of a file.")
+    if target == "onnx" and (trouble := onnx_file.problem()):
+        raise UserError(trouble)
+    if target in frameworks.FRAMEWORKS and (trouble := frameworks.find(target).problem):
+        raise UserError(trouble)
+    files.make_folder(out.resolve().parent)
+
+
+def _write(
+    source: ModelSource, target: str, weights: Path, path: Path, notes: dict[str, str]
+) -> None:
+    if target in frameworks.FRAMEWORKS:
+        request = {
+            "task": "write",
+            "framework": target,
+            "recipe": source.recipe.model_dump(),
+            "weights": str(weights),
+            "path": str(path),
+            "notes": notes,
+        }
+        work(request, lambda _event: None, threads=1)
+        return
+    arrays, _metadata = files.read_tensors(weights)
+    if target == "onnx":
+        onnx_file.write(source.recipe, arrays, path, notes)
+    else:
+        files.write_tensors(path, arrays, notes)
+
+
+def _compare(
+    source: ModelSource, target: str, out: Path, path: Path, folder: Path
+) -> Conversion:
+    test = datasets.load().test_images[:IMAGES]
+    pixels = test.astype(np.float32) / np.float32(255)
+    images = (pixels - np.float32(source.mean)) / np.float32(source.std)
+    images = images.astype(source.recipe.precision)
+    witness = _witness(source)
+    right = _answers(source, witness, images, folder)
+    wrong = _tried(source, target, path, images, folder)
+    back = read_source(path, source.recipe)
+    gap = float(np.max(np.abs(right - wrong)))
+    return Conversion(
+        source=str(source.path),
+        out=str(out),
+        target=target,
+        network=source.recipe.network,
+        images=len(test),
+        largest_probability_difference=gap if np.isfinite(gap) else 1.0,
+        bound=BOUND,
+        same_answers=int((right.argmax(1) == wrong.argmax(1)).sum()),
+        weights_equal=_equal(source.weights, back.weights),
+        weights_sha256=layout.hash_weights(source.weights),
+        file_bytes=path.stat().st_size,
+        compared_with=witness,
+    )
+
+
+def _witness(source: ModelSource) -> str:
+    """Who answers for the source: its own framework, or else the referee."""
+    own = source.framework
+    if own in frameworks.FRAMEWORKS and not frameworks.FRAMEWORKS[own].problem:
+        return own
+    return frameworks.REFEREE.name
+
+
+def _answers(
+    source: ModelSource, witness: str, images: npt.NDArray[Any], folder: Path
+) -> npt.NDArray[np.float64]:
+    """Probabilities of the source, `(N, classes)`."""
+    files.write_tensors(folder / "images.safetensors", {"images": images})
+    request = {
+        "task": "logits",
+        "framework": witness,
+        "recipe": source.recipe.model_dump(),
+        "weights": str(folder / "weights.safetensors"),
+        "images": str(folder / "images.safetensors"),
+        "threads": 1,
+        "out": str(folder / "logits.safetensors"),
+    }
+    work(request, lambda _event: None, threads=1)
+    answers, _metadata = files.read_tensors(folder / "logits.safetensors")
+    return _softmax(answers["logits"])
+
+
+def _tried(
+    source: ModelSource,
+    target: str,
+    path: Path,
+    images: npt.NDArray[Any],
+    folder: Path,
+) -> npt.NDArray[np.float64]:
+    """Probabilities of the file, opened in a fresh process as its user would."""
+    np.save(folder / "images.npy", images)
+    (folder / "recipe.toml").write_text(source.recipe.to_toml(), encoding="utf-8")
+    script = Path(__file__).parent / TRIALS[target]
+    names = (path, folder / "recipe.toml", folder / "images.npy", folder / "out.npy")
+    done = subprocess.run(
+        [sys.executable, "-P", str(script), *map(str, names)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TRIAL_SECONDS,
+        env=worker_environment(1),
+    )
+    if done.returncode != 0:
+        tail = "\n".join(done.stderr.strip().splitlines()[-12:])
+        raise WorkerFailed(f"the written file does not open in {target}.\n{tail}")
+    outputs = np.load(folder / "out.npy")
+    if source.recipe.output == "probabilities":
+        return np.asarray(outputs, np.float64)
+    return _softmax(outputs)
+
+
+def _softmax(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    exact = logits.astype(np.float64)
+    exponentials = np.exp(exact - exact.max(axis=1, keepdims=True))
+    shares: npt.NDArray[np.float64] = exponentials / exponentials.sum(
+        axis=1, keepdims=True
+    )
+    return shares
+
+
+def _equal(left: dict[str, Any], right: dict[str, Any]) -> bool:
+    return left.keys() == right.keys() and all(
+        np.array_equal(left[name], right[name]) for name in left
+    )
+
+
+def _refusal(found: Conversion) -> str:
+    words = []
+    if not found.weights_equal:
+        words.append("the weights read back from it are not the source's")
+    if found.largest_probability_difference > found.bound:
+        words.append(
+            f"a probability differs by {found.largest_probability_difference:.2g}, and "
+            f"at most {found.bound:g} holds"
+        )
+    return (
+        f"{found.out} was not written: {'; '.join(words)} "
+        f"({found.same_answers:,} of {found.images:,} answers are the same)."
+    )

@@ -1,0 +1,132 @@
+"""The measured part of `docs/article.md`, from the record of the ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from paripassu.analysis.ledger import Ledger, Metric
+    from paripassu.analysis.schema import Estimate
+
+FOLDER = Path("results") / "ledger"
+ACCURACY: Metric = "test_accuracy"
+LOSS: Metric = "test_cross_entropy"
+FIRST: Metric = "first_epoch_accuracy"
+
+
+def _points(estimate: Estimate | None, *, interval: bool = False) -> str:
+    """A difference of accuracies in percentage points."""
+    from paripassu.analysis.wording import signed
+
+    if estimate is None:
+        return "–"
+    text = signed(100 * estimate.mean, 2)
+    if interval and estimate.low is not None and estimate.high is not None:
+        low, high = signed(100 * estimate.low, 2), signed(100 * estimate.high, 2)
+        text += f" ({low} to {high})"
+    return text
+
+
+def _nats(estimate: Estimate | None) -> str:
+    from paripassu.analysis.wording import signed
+
+    return "–" if estimate is None else signed(estimate.mean, 4)
+
+
+def _share(estimate: Estimate | None) -> str:
+    return "–" if estimate is None else f"{estimate.mean:.2%}"
+
+
+def _levels(ledger: Ledger) -> list[str]:
+    from paripassu.analysis.wording import display_name
+
+    lines = [
+        "| | trained in | test accuracy | test loss, nats | after one epoch |",
+        "|---|---|---|---|---|",
+    ]
+    for level in ledger.levels:
+        recipe = ledger.start if level.end == "FROM" else ledger.end
+        loss = level.figures.get(LOSS)
+        lines.append(
+            f"| `{recipe['name']}` | {display_name(level.framework)} | "
+            f"{_share(level.figures.get(ACCURACY))} | "
+            f"{'–' if loss is None else f'{loss.mean:.4f}'} | "
+            f"{_share(level.figures.get(FIRST))} |"
+        )
+    return lines
+
+
+def _effects(ledger: Ledger) -> list[str]:
+    lines = [
+        "| difference | from → to | test accuracy, points | forward | back | "
+        "test loss, nats | after one epoch, points |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for difference, effects in zip(ledger.differences, ledger.effects, strict=True):
+        accuracy = effects[ACCURACY]
+        loss, first = effects.get(LOSS), effects.get(FIRST)
+        lines.append(
+            f"| `{difference.name}` | {difference} | "
+            f"{_points(accuracy.both, interval=True)} | {_points(accuracy.forward)} | "
+            f"{_points(accuracy.back)} | {_nats(loss.both if loss else None)} | "
+            f"{_points(first.both if first else None)} |"
+        )
+    total = ledger.total
+    rows = [("**total**", "", total)]
+    if ledger.gap:
+        rows += [
+            ("the notebooks, each in its own framework", "", ledger.gap.figures),
+            ("**unexplained rest**", "", ledger.gap.rest),
+        ]
+    for label, change, figures in rows:
+        lines.append(
+            f"| {label} | {change} | {_points(figures[ACCURACY], interval=True)} | | | "
+            f"{_nats(figures.get(LOSS))} | {_points(figures.get(FIRST))} |"
+        )
+    return lines
+
+
+def measured(root: Path) -> str:
+    """Both tables, and what they were made of."""
+    from paripassu.analysis.ledger import load
+    from paripassu.analysis.wording import counted, display_name, listed_seeds
+
+    ledger = load(root / FOLDER)
+    seeds = ledger.complete or ledger.seeds
+    versions = ", ".join(
+        f"{display_name(name)} {environment.versions.get(key, '?')}"
+        for name, environment in ledger.environments.items()
+        for key in ("torch", "tensorflow")
+        if key in environment.versions
+    )
+    environment = next(iter(ledger.environments.values()))
+    epochs = ledger.start["epochs"]
+    limits = "".join(f"\n- {note}" for note in ledger.notes)
+    return "\n".join(
+        [
+            *_levels(ledger),
+            "",
+            *_effects(ledger),
+            "",
+            f"Measured: {counted(len(seeds), 'seed')} ({listed_seeds(seeds)}), "
+            f"{epochs} epochs, all stops in {display_name(ledger.framework)}. Means "
+            "over seeds; in brackets Student's 95% interval of the paired differences, "
+            "where there are two seeds or more. An effect "
+            "is the mean of two: *forward*, where the differences above it are as in "
+            "the TensorFlow notebook already, and *back*, where those below it are. "
+            "The effects add up to the total. Every test loss here is the "
+            "cross-entropy of the predicted probabilities, whatever the notebook "
+            f"trained with. {versions}; {environment.processor}, one thread a run. "
+            f"Record: [results/ledger](../results/ledger/ledger.json), made by "
+            f"`{ledger.command}`.{limits}",
+        ]
+    )
+
+
+def waterfall(root: Path) -> str:
+    """The picture, from the record."""
+    from paripassu.analysis.ledger import load
+    from paripassu.analysis.report.waterfall import picture
+
+    return picture(load(root / FOLDER))
