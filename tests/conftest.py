@@ -8,10 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import BOTH, Child, run_paripassu
+from hypothesis import settings
 from serving import Server
 
 from paripassu.core import datasets
 from paripassu.frameworks import FRAMEWORKS
+
+# A machine that is busy with something else is slow, and no test fails by that.
+settings.register_profile("paripassu", deadline=None)
+settings.load_profile("paripassu")
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from paripassu.compare import turns
+from paripassu.core import files, record
 from paripassu.frameworks import FRAMEWORKS
 
 pytestmark = pytest.mark.skipif(
@@ -58,6 +60,24 @@ def test_quick_form(compared):
     assert "finished already" in again.stderr
     first, second = printed, json.loads(again.stdout)
     assert {**second, "created": ""} == {**first, "created": ""}
+
+
+@pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
+def test_the_record_has_the_cross_entropy_of_the_answers(compared, framework):
+    """By log-sum-exp, of the logits in the file; here it is the recipe's own loss."""
+    folder = compared[0] / "runs" / f"{framework}-seed42"
+    result = record.load_record(folder).result
+    answers, _metadata = files.read_tensors(folder / record.PREDICTIONS_FILE)
+    logits, labels = answers["logits"].astype(np.float64), answers["labels"]
+    right = logits[np.arange(len(labels)), labels]
+    expected = np.mean(np.log(np.exp(logits).sum(axis=1)) - right)
+    assert result
+    assert result.test_cross_entropy == pytest.approx(expected, rel=1e-12)
+    assert result.test_cross_entropy == pytest.approx(result.test_loss, rel=1e-5)
+    # Red: the labels of the next image.
+    shifted = logits[np.arange(len(labels)), np.roll(labels, 1)]
+    other = np.mean(np.log(np.exp(logits).sum(axis=1)) - shifted)
+    assert result.test_cross_entropy != pytest.approx(other, rel=0.01)
 
 
 def test_report_is_rebuilt_from_records(compared):

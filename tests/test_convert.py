@@ -101,6 +101,7 @@ def test_an_onnx_file_has_a_free_batch_a_stated_opset_and_its_notes(tmp_path, na
         assert np.array_equal(back[key], array)
 
 
+@pytest.mark.slow
 @skip_without("pytorch")
 def test_a_state_dict_fits_the_lesson_s_network(tmp_path):
     found = convert(

@@ -22,7 +22,15 @@ from paripassu.core.layout import (
     relayout,
     to_canonical,
 )
-from paripassu.core.networks import ARTICLE, Layer, Network, Weight
+from paripassu.core.networks import (
+    ARTICLE,
+    KERAS_EXAMPLE,
+    LENET5,
+    NETWORKS,
+    Layer,
+    Network,
+    Weight,
+)
 
 PYTORCH = {"h w i o": "o i h w", "i o": "o i", "(h w c) o": "o (c h w)"}
 FRAMEWORKS = Path(paripassu.__file__).parent / "frameworks"
@@ -106,6 +114,35 @@ def test_all_of_the_article_for_pytorch():
     assert (moved["dense2.kernel"] == weights["dense2.kernel"].T).all()
     for name in ("conv1.bias", "conv2.bias", "dense1.bias", "dense2.bias"):
         assert (moved[name] == weights[name]).all()
+
+
+def test_networks_of_the_book_for_pytorch():
+    weights = some_weights(KERAS_EXAMPLE)
+    kernel = weights["dense1.kernel"]
+    moved = from_canonical(KERAS_EXAMPLE, weights, PYTORCH)["dense1.kernel"]
+    expected = kernel.reshape(5, 5, 64, 10).transpose(3, 2, 0, 1).reshape(10, 1600)
+    assert (moved == expected).all()
+    assert not (moved == kernel.T).all()
+
+    weights = some_weights(LENET5)
+    moved = from_canonical(LENET5, weights, PYTORCH)
+    for name in ("conv1.kernel", "conv2.kernel", "conv3.kernel"):
+        assert (moved[name] == weights[name].transpose(3, 2, 0, 1)).all()
+    # Maps of one pixel: there is nothing to exchange but the axes.
+    for name in ("dense1.kernel", "dense2.kernel"):
+        assert (moved[name] == weights[name].T).all()
+    for name in weights:
+        if not name.endswith(".kernel"):
+            assert (moved[name] == weights[name]).all()
+
+
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=lambda x: x.name)
+def test_every_network_there_and_back(network):
+    weights = some_weights(network)
+    for layouts in (PYTORCH, {}):
+        moved = from_canonical(network, weights, layouts)
+        back = to_canonical(network, moved, layouts)
+        assert hash_weights(back) == hash_weights(weights)
 
 
 def test_the_lessons_declare_the_layouts_that_are_tested_here():

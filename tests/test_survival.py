@@ -227,7 +227,7 @@ FAST = [
         "pytorch",
         kill_worker,
         [writing("checkpoint"), during_training, writing("weights")],
-        marks=needs_pytorch,
+        marks=[needs_pytorch, pytest.mark.slow],
         id="pytorch-worker",
     ),
     pytest.param(
@@ -562,6 +562,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     disk.unmount()
 
 
+@pytest.mark.slow
 @needs_pytorch
 def test_a_full_disk_is_told_and_the_run_goes_on_with_more_room(tiny, disk):
     disk.mount("size=3m")

@@ -8,6 +8,7 @@ from typing import Any
 from paripassu import frameworks
 from paripassu.core import record
 from paripassu.core.errors import UserError
+from paripassu.core.recipe import validate
 from paripassu.process import work
 from paripassu.train import Conditions
 
@@ -28,7 +29,8 @@ def evaluate(
         `device`, and `recorded_accuracy`, which the run itself measured.
 
     Raises:
-        UserError: no finished run there, a missing framework or damaged files.
+        UserError: no finished run there, a framework that is missing or can't run its
+            recipe, or damaged files.
         WorkerFailed: the worker crashed.
     """
     finished = record.load_record(folder)
@@ -38,8 +40,7 @@ def evaluate(
             f"{finished.recipe['epochs']} epochs. To go on, type: {finished.command}"
         )
     name = framework or finished.framework
-    if problem := frameworks.find(name).problem:
-        raise UserError(problem)
+    frameworks.find(name).check(validate(finished.recipe))
     data = conditions.data
     if data is None and finished.dataset.source != "package":
         data = Path(finished.dataset.source)

@@ -34,7 +34,8 @@ def prove(request: dict[str, Any], emit: Emit) -> None:
             of them array by array; `faults`, a list of names, or empty; `folder`;
             `states`, the referee's file of states to start float32 steps from, or None;
             `only_single`, to take nothing but those steps; `curves`, how many
-            steps to train in float32 too, plainly and with one kernel nudged, or 0.
+            steps to train in float32 too, plainly and with one kernel nudged, or 0;
+            `control`, to take nothing but the trajectory again, one kernel nudged.
         emit: gets `evidence` with a `file`, its `precision` and its `fault`.
     """
     recipe = validate(request["recipe"])
@@ -72,6 +73,9 @@ class Witness:
         self, fault: Fault, request: dict[str, Any], folder: Path
     ) -> Iterable[tuple[str, Arrays]]:
         """What was asked for, kind by kind."""
+        if request["control"]:
+            yield "control", self.control(request["steps"])
+            return
         if not request["only_single"]:
             arrays = self.exact(fault, request["steps"], request["traced"], folder)
             yield "float64", arrays
@@ -159,6 +163,22 @@ class Witness:
             found.append(twin.advance(self._step(HEALTHY, order, number)))
             self._emit("step", done=number + 1, steps=steps, precision="float32")
         return np.array(found)
+
+    def control(self, steps: int) -> Arrays:
+        """Losses and final weights of the trajectory, one kernel moved by an ulp."""
+        recipe = self._recipe
+        twin = self._twin(recipe, nudged(self._initial(recipe), CONTROLS[0], recipe))
+        order = self._order(HEALTHY, recipe, steps)
+        losses = []
+        for number in range(steps):
+            twin.begin_epoch(number // self._length)
+            losses.append(twin.advance(self._step(HEALTHY, order, number)))
+            self._emit("step", done=number + 1, steps=steps, precision="control")
+        state = twin.state()
+        return {
+            "losses": np.array(losses),
+            **{f"final.{n}": x for n, x in state.items() if n.startswith("weight.")},
+        }
 
     def _twin(self, recipe: Recipe, weights: Arrays) -> Twin:
         return self._framework.make_twin(recipe, weights=weights, **self._how)

@@ -18,6 +18,7 @@ EVIDENCE: dict[str, Any] = {  # what `paripassu.evidence.prove` takes, by defaul
     "states": None,
     "only_single": False,
     "curves": 0,
+    "control": False,
 }
 
 

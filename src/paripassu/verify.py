@@ -14,7 +14,11 @@ from paripassu import frameworks
 from paripassu.analysis.causes import likely_cause
 from paripassu.analysis.comparison import summarise
 from paripassu.analysis.ladder import CONTROL_RUNG, all_curves, rungs_of, shortened
-from paripassu.analysis.parity import compare_traces, first_divergence
+from paripassu.analysis.parity import (
+    beside_control,
+    compare_traces,
+    first_divergence,
+)
 from paripassu.analysis.schema import (
     Curve,
     Divergence,
@@ -38,6 +42,7 @@ from paripassu.trajectory import steps_per_epoch
 STEPS = 60
 SHORT_STEPS = 20
 CONTROL_STEPS = 100  # in float32: by then the controls have parted
+TRAJECTORY_RUNG = 5
 ALL_RUNGS = tuple(rung.number for rung in LADDER)
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -68,7 +73,14 @@ class _Found:
     losses: dict[tuple[str, str, str], Any] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     divergence: Divergence | None = None
+    trajectories: dict[str, Arrays] = field(default_factory=dict)
     rungs: list[RungResult] = field(default_factory=lambda: rungs_of([]))
+
+    @property
+    def needs_control(self) -> bool:
+        """Whether trajectories part, and nothing that comes before does."""
+        wrong = {row.rung for row in self.rows if not row.holds}
+        return wrong == {TRAJECTORY_RUNG} and not self.failures
 
 
 def verify(
@@ -170,6 +182,8 @@ def verify(
                     for name in names
                 }
             )
+            if found.needs_control:
+                listen({REFEREE.name: {"control": True}})
     drawn = all_curves(found.losses)
     judged = rungs_of(found.rows, drawn, pairs)
     failed = any(rung.status == "fails" for rung in judged)
@@ -208,8 +222,16 @@ def _take(
             key = name, "float32", "" if nudge == "losses" else nudge
             found.losses[key] = losses
         return
+    if precision == "control":
+        _judge_anew(found, own["float64"], arrays)
+        return
     if precision == "float64":
         found.losses[name, "float64", ""] = arrays["losses"]
+        found.trajectories[name] = {
+            key: array
+            for key, array in arrays.items()
+            if key == "losses" or key.startswith("final.")
+        }
     if name == REFEREE.name:
         own[precision] = arrays
         return
@@ -229,6 +251,18 @@ def _take(
             divergence, right, arrays, recipe=proof.recipe, count=proof.count
         )
         found.divergence = divergence.model_copy(update={"cause": cause})
+
+
+def _judge_anew(found: _Found, right: Arrays, control: Arrays) -> None:
+    """Judge the trajectories beside the referee's own, after a nudge of one ulp."""
+    for name, arrays in found.trajectories.items():
+        if name == REFEREE.name:
+            continue
+        own = [row for row in found.rows if row.right == name]
+        others = [row for row in found.rows if row.right != name]
+        found.rows = [*others, *beside_control(own, right, arrays, control)]
+    if all(row.holds for row in found.rows):
+        found.divergence = None
 
 
 def short_proof(

@@ -21,7 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from paripassu.analysis.schema import Divergence, ProofRow
-from paripassu.analysis.tolerance import EPS, RUNG_OF, bound_of
+from paripassu.analysis.tolerance import (
+    EPS,
+    RUNG_OF,
+    TRAJECTORY_CONTROL,
+    bound_of,
+    rate_bound,
+)
 from paripassu.core.networks import ARTICLE, Network
 
 Trace = Mapping[str, npt.NDArray[Any]]
@@ -98,12 +104,13 @@ def compare_traces(
         if precision == "float32" and kind == "later":
             kind = name.quantity.split()[0]
         bound = bound_of(kind, precision)
+        size = rate_bound(a[text].size) if text == "rate" and text in a else bound.size
         gap, step = float("inf"), name.step
         if text in a and text in b:
             if name.kind == "draws":
                 gap = 0.0 if np.array_equal(a[text], b[text]) else float("inf")
             elif text in ("losses", "rate"):
-                gap, step = _first_gap(a[text], b[text], bound.size)
+                gap, step = _first_gap(a[text], b[text], size)
             else:
                 gap = difference(a[text], b[text], norm=bound.norm)
         rows.append(
@@ -112,8 +119,8 @@ def compare_traces(
                 right=right,
                 quantity=name.quantity,
                 difference=min(gap, LARGEST),
-                bound=bound.size,
-                holds=gap <= bound.size,
+                bound=size,
+                holds=gap <= size,
                 rung=RUNG_OF[kind],
                 step=step,
                 precision=precision,
@@ -121,6 +128,50 @@ def compare_traces(
         )
     order = _order(network)
     return sorted(rows, key=order)
+
+
+def beside_control(
+    rows: Sequence[ProofRow], a: Trace, b: Trace, control: Trace
+) -> list[ProofRow]:
+    """The rows of a trajectory, judged by how far the referee parts from itself.
+
+    Args:
+        rows: of `compare_traces`; those of other rungs stay as they are.
+        a: the evidence of the referee.
+        b: the evidence of the framework that `rows` are about.
+        control: the referee's losses and final weights after a nudge by one ulp.
+
+    Returns:
+        The same rows in the same order; each loss may differ by as much as the
+        control's losses differ up to there, times `TRAJECTORY_CONTROL`.
+    """
+    judged = []
+    for row in rows:
+        name = row.quantity.replace("final ", "final.weight.", 1)
+        if row.rung != RUNG_OF["later"] or row.holds or name not in control:
+            judged.append(row)
+            continue
+        if name == "losses":
+            allowed = np.maximum.accumulate(_gaps(a[name], control[name]))
+            bounds = np.maximum(row.bound, TRAJECTORY_CONTROL * allowed)
+            over = ~(_gaps(a[name], b[name]) <= bounds)
+            step = int(np.flatnonzero(over)[0]) if over.any() else None
+            bound = float(bounds.max())
+            holds = step is None
+        else:
+            own = TRAJECTORY_CONTROL * difference(a[name], control[name])
+            bound, step = max(row.bound, own), row.step
+            holds = row.difference <= bound
+        judged.append(
+            row.model_copy(
+                update={
+                    "bound": min(bound, LARGEST),
+                    "holds": holds,
+                    "step": step,
+                }
+            )
+        )
+    return judged
 
 
 def _finite(*arrays: npt.NDArray[Any]) -> bool:
@@ -133,13 +184,18 @@ def _first_gap(
     """The largest relative gap of two series, and the first step over the bound."""
     if left.shape != right.shape:
         return float("inf"), min(left.size, right.size)
+    gaps = _gaps(left, right)
+    over = np.flatnonzero(~(gaps <= bound))
+    return float(gaps.max(initial=0.0)), int(over[0]) if over.size else None
+
+
+def _gaps(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The relative gap of each pair of numbers; infinite where one is not finite."""
     with np.errstate(invalid="ignore"):
         gaps = np.abs(left - right) / np.maximum(
             np.abs(left), np.finfo(np.float64).tiny
         )
-    gaps = np.where(np.isfinite(left) & np.isfinite(right), gaps, np.inf)
-    over = np.flatnonzero(~(gaps <= bound))
-    return float(gaps.max(initial=0.0)), int(over[0]) if over.size else None
+    return np.where(np.isfinite(left) & np.isfinite(right), gaps, np.inf)
 
 
 def _order(network: Network) -> Any:

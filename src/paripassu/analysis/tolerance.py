@@ -98,7 +98,9 @@ LADDER = (
         "the learning rate of every step of the whole recipe",
         {
             "rate": {
-                "float64": Bound(1e-12, "a power, or a product of as many factors"),
+                "float64": Bound(
+                    1e-12, "a power, or a product of as many factors: at least n eps"
+                ),
             }
         },
     ),
@@ -130,12 +132,25 @@ LADDER = (
 
 RUNG_OF = {kind: rung.number for rung in LADDER for kind in rung.bounds}
 
+# Rung 5. Some recipes enlarge rounding step by step: without shuffling and with a
+# second softmax, an ulp in one kernel has grown to 1e-9 of the loss after 37 steps.
+# Where a trajectory leaves its bound, the referee is trained once more with one kernel
+# moved by an ulp of float64, and the frameworks may be farther from it than it is from
+# itself by this factor: their rounding enters at every step and in every array, the
+# control's once.
+TRAJECTORY_CONTROL = 1e3
+
 # Rung 6. Trainings part when rounding flips a first ReLU or maximum, and when that is,
 # is luck: waiting times of one rate often differ by a factor of two or three. So there
 # are several controls, and a pair may part four times as early as the first of them.
 CONTROL_SIZE = 10.0
 CONTROL_TIME = 4.0
 CONTROL_FLOOR = 8 * EPS["float32"]  # losses that agree to 8 eps have not parted
+
+
+def rate_bound(steps: int) -> float:
+    """Of the learning rates of so many steps: products of as many factors round so."""
+    return max(bound_of("rate", "float64").size, steps * EPS["float64"])
 
 
 def bound_of(kind: str, precision: str) -> Bound:

@@ -236,6 +236,7 @@ class Recipe(Part):
             raise ValueError(
                 f"dropout: expected {expected} (the dropout layers of network "
                 f"{self.network!r}), came {', '.join(sorted(self.dropout)) or 'none'}"
+                f"; on the command line, {_dropout_setting(layers)}"
             )
         return self
 
@@ -272,6 +273,11 @@ class Recipe(Part):
     def changed(self, **values: Any) -> Recipe:
         """A new recipe with some top-level values replaced, validated again."""
         return validate({**self.model_dump(), **values})
+
+
+def _dropout_setting(layers: list[str]) -> str:
+    rates = ", ".join(f"{layer} = 0.5" for layer in layers)
+    return f"--set 'dropout={{{rates}}}'"
 
 
 def validate(table: Mapping[str, Any], where: str = "recipe") -> Recipe:

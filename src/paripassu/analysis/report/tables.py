@@ -266,14 +266,14 @@ def top_confusions(tables: Sequence[Confusions]) -> TopConfusions:
 
 
 def flat(table: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
-    """Nested values as dotted keys, in their order."""
+    """Nested values as dotted keys, in their order; what is None is left out."""
     found: list[tuple[str, str]] = []
     for key, value in table.items():
         if isinstance(value, Mapping):
             found += flat(value, f"{before}{key}.")
         elif isinstance(value, bool):
             found.append((f"{before}{key}", str(value).lower()))
-        else:
+        elif value is not None:
             found.append((f"{before}{key}", str(value)))
     return found
 
