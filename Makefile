@@ -5,8 +5,6 @@ BIN := $(VENV)/bin
 # Installed when this file is newer than what was installed from.
 READY := $(VENV)/ready
 READY_DEV := $(VENV)/ready-dev
-# Two test files at a time: most tests wait for processes with one thread.
-TOGETHER := -n 2 --dist loadfile
 SOURCES := pyproject.toml constraints.txt
 
 .PHONY: help compare test slow check format clean
@@ -18,10 +16,10 @@ compare: $(READY) ## the main job, quick: both frameworks, 2 epochs, 1 seed, and
 	@$(BIN)/paripassu compare --quick --out runs/quick
 
 test: $(READY_DEV) ## all tests but the slow ones
-	@$(BIN)/python -m pytest -m "not slow" $(TOGETHER)
+	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 slow: $(READY_DEV) ## the slow tests
-	@$(BIN)/python -m pytest -m slow $(TOGETHER)
+	@$(BIN)/python -m pytest -m slow -n 2 --dist worksteal
 
 check: $(READY_DEV) ## format, lint, types, generated files
 	@$(BIN)/ruff format --check .

@@ -43,12 +43,12 @@ needs_pytorch = skip_without("pytorch")
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, mnist) -> Path:
-    """A run that knows digits: 12,000 images once, some 97% right."""
+    """A run that knows digits: 8,000 images once, some 95% right."""
     folder = tmp_path_factory.mktemp("trained")
     np.savez(
         folder / "data.npz",
-        x_train=mnist.train_images[:12_000],
-        y_train=mnist.train_labels[:12_000],
+        x_train=mnist.train_images[:8_000],
+        y_train=mnist.train_labels[:8_000],
         x_test=mnist.test_images[:200],
         y_test=mnist.test_labels[:200],
     )
@@ -576,7 +576,7 @@ def check_accuracy(answers: list[int], raw: list[int], labels: np.ndarray) -> No
     expected = float(np.mean(np.array(raw) == labels))
     accuracy = float(np.mean(np.array(answers) == labels))
     print(f"raw {expected:.2%}, through pictures {accuracy:.2%}")
-    assert expected > 0.95
+    assert expected > 0.93
     assert accuracy >= expected - 0.005
 
 

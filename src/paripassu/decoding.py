@@ -1,0 +1,232 @@
+"""Reads many pictures in processes of their own, ahead of the one who takes them.
+
+A worker is started as `python -m paripassu.decoding`. A line of JSON on its standard
+input is a list of paths; for each of them a line of JSON comes back, with `image` true
+and 28 x 28 bytes after it if there is ink. The end of standard input ends it.
+
+Processes and not threads: of the time for a small picture, most is Python between short
+calls into C, so that two threads did about as much in a second as one; processes do as
+much more as there are free cores (`benchmarks/predict.py` times all three). And a
+decoder that crashes, as C code may on a damaged file, takes one picture with it and
+nothing else.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from paripassu.core import digits
+from paripassu.core.errors import UserError
+from paripassu.process import worker_environment
+
+PIXELS = digits.SIZE * digits.SIZE
+CHUNK = 20  # pictures that a worker is given at a time
+AHEAD = 1000  # pictures that are read and not yet taken, at most
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """What came of one picture.
+
+    Attributes:
+        problem: why it could not be read; None if it could.
+        image: uint8 `(28, 28)`, white ink on black; None if there is no ink.
+        doubts: see `paripassu.core.digits.Digit`.
+    """
+
+    problem: str | None = None
+    image: npt.NDArray[np.uint8] | None = None
+    doubts: dict[str, str] = field(default_factory=dict)
+
+
+class _Crashed(Exception):
+    """The worker is gone; `done` is what it had read before."""
+
+    def __init__(self, done: list[Reading], how: str) -> None:
+        super().__init__(how)
+        self.done, self.how = done, how
+
+
+class _Worker:
+    """The parent's side of one process."""
+
+    def __init__(self) -> None:
+        self._child = subprocess.Popen(
+            [sys.executable, "-P", "-m", "paripassu.decoding"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=worker_environment(1),
+            start_new_session=True,  # Ctrl-C is for us
+        )
+
+    @property
+    def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        return self._child.stdin, self._child.stdout
+
+    def read(self, paths: Sequence[str]) -> list[Reading]:
+        """Read some pictures.
+
+        Raises:
+            _Crashed: the process is gone.
+        """
+        questions, answers = self._pipes
+        done: list[Reading] = []
+        try:
+            questions.write(json.dumps(paths).encode() + b"\n")
+            questions.flush()
+            for _ in paths:
+                told = json.loads(answers.readline())
+                image = None
+                if told.pop("image"):
+                    content = answers.read(PIXELS)
+                    image = np.frombuffer(content, np.uint8).reshape(digits.SIZE, -1)
+                    if len(content) < PIXELS:
+                        raise EOFError
+                done.append(Reading(image=image, **told))
+        except (OSError, EOFError, ValueError):
+            self._child.kill()
+            code = self._child.wait()
+            self.close()
+            how = f"signal {-code}" if code < 0 else f"code {code}"
+            raise _Crashed(done, how) from None
+        return done
+
+    def kill(self) -> None:
+        """End it at once; a `read` that is under way then fails."""
+        self._child.kill()
+
+    def close(self) -> None:
+        """End it, and wait for its end."""
+        for pipe in self._pipes:
+            with contextlib.suppress(OSError):
+                pipe.close()
+        self._child.wait()
+
+
+class Decoders:
+    """Some processes that read pictures; use it in a `with` block."""
+
+    def __init__(self, count: int) -> None:
+        """Start the processes.
+
+        Args:
+            count: how many, at least 1.
+        """
+        self._workers = [_Worker() for _ in range(count)]
+        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        for worker in self._workers:
+            self._idle.put(worker)
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="decoding")
+        self._closing = False
+
+    def read(self, paths: Sequence[str]) -> Iterator[Reading]:
+        """Read pictures, in the order of `paths`, ahead of whoever takes them.
+
+        At most 1,000 pictures are read that nobody has taken, whatever the number of
+        paths. What cannot be read is a `Reading` with its problem.
+        """
+        chunks = (paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK))
+        under_way: collections.deque[Future[list[Reading]]] = collections.deque()
+
+        def add() -> None:
+            if chunk := next(chunks, None):
+                under_way.append(self._pool.submit(self._read, chunk))
+
+        for _ in range(AHEAD // CHUNK):
+            add()
+        while under_way:
+            readings = under_way.popleft().result()
+            add()
+            yield from readings
+
+    def _read(self, paths: Sequence[str]) -> list[Reading]:
+        """Read a chunk, with a new worker for each one that crashes."""
+        done: list[Reading] = []
+        retried = -1  # index of the picture that is tried a second time
+        worker = self._idle.get()
+        try:
+            while len(done) < len(paths):
+                try:
+                    done += worker.read(paths[len(done) :])
+                except _Crashed as crash:
+                    if self._closing:
+                        raise
+                    worker = self._renewed(worker)
+                    done += crash.done
+                    # Whoever killed it may have had another reason than this picture.
+                    if len(done) == retried:
+                        done.append(Reading(f"its decoder has crashed ({crash.how})"))
+                    else:
+                        retried = len(done)
+        finally:
+            self._idle.put(worker)
+        return done
+
+    def _renewed(self, old: _Worker) -> _Worker:
+        new = _Worker()
+        self._workers[self._workers.index(old)] = new
+        if self._closing:
+            new.kill()
+        return new
+
+    def __enter__(self) -> Decoders:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._closing = True
+        for worker in self._workers:
+            worker.kill()
+        self._pool.shutdown(cancel_futures=True)
+        for worker in self._workers:
+            worker.close()
+
+
+def _reading(path: str) -> Reading:
+    try:
+        digit = digits.to_digit(digits.read_picture(Path(path)))
+    except UserError as error:
+        return Reading(problem=str(error))
+    except MemoryError:
+        return Reading(problem="it needs more memory than there is")
+    return Reading(image=digit.image, doubts=digit.doubts) if digit else Reading()
+
+
+def main() -> int:
+    """Read until standard input ends."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a decoder prints goes to standard error
+    with digits.quiet:
+        for line in sys.stdin.buffer:
+            for path in json.loads(line):
+                found = _reading(path)
+                told = {
+                    "problem": found.problem,
+                    "doubts": found.doubts,
+                    "image": found.image is not None,
+                }
+                answers.write(json.dumps(told).encode() + b"\n")
+                if found.image is not None:
+                    answers.write(found.image.tobytes())
+                answers.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
