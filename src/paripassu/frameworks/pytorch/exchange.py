@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 
@@ -36,7 +35,7 @@ def write(
         path: of the file.
         notes: kept in the file, in the `state_dict`'s `_metadata`.
     """
-    network = book.make_network(recipe)
+    network = book.make_network(recipe).to(getattr(torch, recipe.precision))
     network.load_state_dict(lesson.from_common(recipe, dict(weights)))
     state = network.state_dict()
     state._metadata[NOTES] = dict(notes)
@@ -93,22 +92,3 @@ def to_canonical(recipe: Recipe, arrays: Mapping[str, Any]) -> Arrays:
         UserError: these are not the weights of the recipe's network.
     """
     return layout.to_canonical(recipe.score_sheet, arrays, lesson.LAYOUTS)
-
-
-@torch.inference_mode()
-def answer(
-    recipe: Recipe, path: Path, images: npt.NDArray[np.float32]
-) -> npt.NDArray[Any]:
-    """What the network says with a file's weights, `(N, classes)`.
-
-    Args:
-        recipe: whose network it is.
-        path: of a `state_dict`.
-        images: `(N, 28, 28)`, normalised.
-    """
-    network = book.make_network(recipe)
-    lesson.load_saved(network, path)
-    network.eval()
-    tensors = torch.from_numpy(images).unsqueeze(1)
-    result: npt.NDArray[Any] = network(tensors).numpy(force=True)
-    return result
