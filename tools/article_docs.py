@@ -105,6 +105,8 @@ def measured(root: Path) -> str:
     limits = "".join(f"\n- {note}" for note in ledger.notes)
     return "\n".join(
         [
+            "![The ledger of differences](ledger.svg)",
+            "",
             *_levels(ledger),
             "",
             *_effects(ledger),
