@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,30 +15,7 @@ from paripassu.frameworks import FRAMEWORKS
 
 TITLES = [x.title for x in FRAMEWORKS.values() if not x.problem]
 NAMES = [x.name for x in FRAMEWORKS.values() if not x.problem]
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 PATIENCE = 60_000  # milliseconds
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("no chromium: type 'apt-get update && apt-get install chromium'")
-    api = pytest.importorskip(
-        "playwright.sync_api", reason="no playwright: type 'pip install playwright'"
-    )
-    with api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=program, args=FLAGS)
-        yield running
-        running.close()
 
 
 Open = Callable[..., Any]

@@ -26,9 +26,10 @@ import numpy as np
 import numpy.typing as npt
 
 from paripassu import frameworks
-from paripassu.core import files
+from paripassu.core import datasets, files
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import validate
+from paripassu.core.softmax import softmax
 from paripassu.model_source import ModelSource
 from paripassu.process import TAIL_LINES, WorkerFailed, worker_environment
 
@@ -191,7 +192,7 @@ def main() -> int:
     trainer = frameworks.find(request["framework"]).make_trainer(
         recipe, weights=weights, threads=int(request["threads"]), device="cpu"
     )
-    mean, std = np.float32(request["mean"]), np.float32(request["std"])
+    mean, std = float(request["mean"]), float(request["std"])
     for count in (1, 2):  # compile now: TensorFlow for one image, then for any number
         trainer.logits(np.zeros((count, HEIGHT, WIDTH), np.float32))
     answers.write(b"ready\n")
@@ -203,10 +204,8 @@ def main() -> int:
             break  # the parent has gone in the middle of a question
         start = time.perf_counter()
         images = np.frombuffer(content, np.uint8).reshape(count, HEIGHT, WIDTH)
-        pixels = images.astype(np.float32) / np.float32(255)
-        logits = trainer.logits((pixels - mean) / std).astype(np.float64)
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        shares = exponentials / exponentials.sum(axis=1, keepdims=True)
+        pixels = datasets.normalise(images, mean=mean, std=std)
+        shares = softmax(trainer.logits(pixels))
         seconds = time.perf_counter() - start
         answers.write(ANSWER.pack(count, seconds) + shares.astype("<f4").tobytes())
         answers.flush()

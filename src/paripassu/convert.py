@@ -17,6 +17,7 @@ from paripassu import __version__, frameworks, onnx_file
 from paripassu.core import datasets, files, layout
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
+from paripassu.core.softmax import softmax
 from paripassu.model_source import ModelSource, read_source
 from paripassu.process import WorkerFailed, work, worker_environment
 
@@ -186,8 +187,7 @@ def _compare(
     source: ModelSource, target: str, out: Path, path: Path, folder: Path
 ) -> Conversion:
     test = datasets.load().test_images[:IMAGES]
-    pixels = test.astype(np.float32) / np.float32(255)
-    images = (pixels - np.float32(source.mean)) / np.float32(source.std)
+    images = datasets.normalise(test, mean=source.mean, std=source.std)
     images = images.astype(source.recipe.precision)
     witness = _witness(source)
     right = _answers(source, witness, images, folder)
@@ -234,7 +234,7 @@ def _answers(
     }
     work(request, lambda _event: None, threads=1)
     answers, _metadata = files.read_tensors(folder / "logits.safetensors")
-    return _softmax(answers["logits"])
+    return softmax(answers["logits"])
 
 
 def _tried(
@@ -263,16 +263,7 @@ def _tried(
     outputs = np.load(folder / "out.npy")
     if source.recipe.output == "probabilities":
         return np.asarray(outputs, np.float64)
-    return _softmax(outputs)
-
-
-def _softmax(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    exact = logits.astype(np.float64)
-    exponentials = np.exp(exact - exact.max(axis=1, keepdims=True))
-    shares: npt.NDArray[np.float64] = exponentials / exponentials.sum(
-        axis=1, keepdims=True
-    )
-    return shares
+    return softmax(outputs)
 
 
 def _equal(left: dict[str, Any], right: dict[str, Any]) -> bool:

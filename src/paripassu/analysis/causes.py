@@ -19,6 +19,7 @@ from paripassu.analysis.schema import Divergence
 from paripassu.core import draws, networks
 from paripassu.core.layout import hash_arrays, relayout
 from paripassu.core.recipe import Adadelta, Recipe
+from paripassu.core.softmax import softmax
 
 Array = npt.NDArray[Any]
 Trace = Mapping[str, Array]
@@ -345,7 +346,7 @@ def _zero_padding(case: Case) -> str | None:
 def _softmax_layer(case: Case) -> str | None:
     if case.layer.kind != "softmax":
         return None
-    if case.same(_softmax(case.input(), axis=0), case.output()[1]):
+    if case.same(softmax(case.input(), axis=0), case.output()[1]):
         return "the softmax runs over the images of the batch, not over the classes"
     return None
 
@@ -361,12 +362,6 @@ def _fewer_digits(case: Case) -> str | None:
 
 
 # Rung 2: loss and gradients
-
-
-def _softmax(logits: Array, axis: int) -> Array:
-    exponentials = np.exp(logits - logits.max(axis=axis, keepdims=True))
-    shares: Array = exponentials / exponentials.sum(axis=axis, keepdims=True)
-    return shares
 
 
 def _cross_entropy(logits: Array, labels: Array) -> float:
@@ -387,7 +382,7 @@ def _loss(case: Case) -> str | None:
     near = SAME * abs(wrong)
     if twice and abs(wrong - _cross_entropy(np.log(output), labels)) <= near:
         return "softmax is applied once: the recipe's loss applies it to probabilities"
-    logits, probabilities = output, _softmax(output, axis=1)
+    logits, probabilities = output, softmax(output, axis=1)
     if abs(wrong - right * len(labels)) <= near:
         return "the loss is the sum over the batch, not its mean"
     if abs(wrong - _cross_entropy(probabilities, labels)) <= near:

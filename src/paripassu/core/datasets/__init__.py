@@ -5,6 +5,12 @@ a record that says what was trained on.
 """
 
 from paripassu.core.datasets.loading import ImageData, load
-from paripassu.core.datasets.preparation import Prepared, Split, describe, prepare
+from paripassu.core.datasets.preparation import (
+    Prepared,
+    Split,
+    describe,
+    normalise,
+    prepare,
+)
 
-__all__ = ["ImageData", "Prepared", "Split", "describe", "load", "prepare"]
+__all__ = ["ImageData", "Prepared", "Split", "describe", "load", "normalise", "prepare"]

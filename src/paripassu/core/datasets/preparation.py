@@ -84,9 +84,7 @@ def prepare(
     used_mean = own_mean if mean == "computed" else mean
     used_std = own_std if std == "computed" else std
 
-    # All inputs are among 256 values: normalise these in float64 and look the rest up.
-    # Fast, and no framework's order of operations can change a last digit.
-    table = ((np.arange(256) / 255 - used_mean) / used_std).astype(np.float32)
+    table = _table(used_mean, used_std)
     return Prepared(
         training=_normalised(images, labels, table),
         validation=_normalised(
@@ -97,6 +95,25 @@ def prepare(
         std=used_std,
         warnings=_warnings(used_mean, used_std, own_mean, own_std),
     )
+
+
+def normalise(
+    images: npt.NDArray[np.uint8], *, mean: float, std: float
+) -> npt.NDArray[np.float32]:
+    """(pixel / 255 - mean) / std, the very numbers that a training is given.
+
+    Args:
+        images: uint8 0..255, of any shape.
+        mean: of pixels in 0..1.
+        std: the same.
+    """
+    return _table(mean, std)[images]
+
+
+def _table(mean: float, std: float) -> npt.NDArray[np.float32]:
+    # All inputs are among 256 values: normalise these in float64 and look the rest up.
+    # Fast, and no framework's order of operations can change a last digit.
+    return ((np.arange(256) / 255 - mean) / std).astype(np.float32)
 
 
 def describe(data: ImageData, prepared: Prepared) -> record.Dataset:
