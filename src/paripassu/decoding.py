@@ -54,11 +54,7 @@ class Reading:
 
 
 class _Crashed(Exception):
-    """The worker is gone; `done` is what it had read before."""
-
-    def __init__(self, done: list[Reading], how: str) -> None:
-        super().__init__(how)
-        self.done, self.how = done, how
+    """The worker is gone; the message says how it ended."""
 
 
 class _Worker:
@@ -87,7 +83,7 @@ class _Worker:
             _Crashed: the process is gone.
         """
         questions, answers = self._pipes
-        done: list[Reading] = []
+        readings: list[Reading] = []
         try:
             questions.write(json.dumps(paths).encode() + b"\n")
             questions.flush()
@@ -99,14 +95,14 @@ class _Worker:
                     image = np.frombuffer(content, np.uint8).reshape(digits.SIZE, -1)
                     if len(content) < PIXELS:
                         raise EOFError
-                done.append(Reading(image=image, **told))
+                readings.append(Reading(image=image, **told))
         except (OSError, EOFError, ValueError):
             self._child.kill()
             code = self._child.wait()
             self.close()
             how = f"signal {-code}" if code < 0 else f"code {code}"
-            raise _Crashed(done, how) from None
-        return done
+            raise _Crashed(how) from None
+        return readings
 
     def kill(self) -> None:
         """End it at once; a `read` that is under way then fails."""
@@ -157,29 +153,32 @@ class Decoders:
             yield from readings
 
     def _read(self, paths: Sequence[str]) -> list[Reading]:
-        """Read a chunk, with a new worker for each one that crashes."""
-        done: list[Reading] = []
-        retried = -1  # index of the picture that is tried a second time
+        """Read a chunk, one by one with new workers if one crashes on it."""
         worker = self._idle.get()
+        readings: list[Reading] = []
         try:
-            while len(done) < len(paths):
-                try:
-                    done += worker.read(paths[len(done) :])
-                except _Crashed as crash:
-                    if self._closing:
-                        raise
-                    worker = self._renewed(worker)
-                    done += crash.done
-                    # Whoever killed it may have had another reason than this picture.
-                    if len(done) == retried:
-                        done.append(Reading(f"its decoder has crashed ({crash.how})"))
-                    else:
-                        retried = len(done)
+            try:
+                return worker.read(paths)
+            except _Crashed:
+                worker = self._renewed(worker)
+            for path in paths:
+                # Whoever killed it may have had another reason than this picture.
+                for _attempt in range(2):
+                    try:
+                        reading = worker.read([path])[0]
+                        break
+                    except _Crashed as crash:
+                        worker = self._renewed(worker)
+                        reading = Reading(f"its decoder has crashed ({crash})")
+                readings.append(reading)
         finally:
             self._idle.put(worker)
-        return done
+        return readings
 
     def _renewed(self, old: _Worker) -> _Worker:
+        """Another in the place of one that crashed, unless all are being ended."""
+        if self._closing:
+            raise _Crashed("its end was asked for")
         new = _Worker()
         self._workers[self._workers.index(old)] = new
         if self._closing:
@@ -224,7 +223,7 @@ def main() -> int:
                 answers.write(json.dumps(told).encode() + b"\n")
                 if found.image is not None:
                     answers.write(found.image.tobytes())
-                answers.flush()
+            answers.flush()
     return 0
 
 
