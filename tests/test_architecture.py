@@ -104,7 +104,8 @@ def test_lessons_have_the_same_headings_and_fit_a_pane():
         path = SOURCE / "paripassu" / "frameworks" / name / "lesson.py"
         lines = path.read_text().splitlines()
         assert max(map(len, lines)) <= 80
+        assert len(lines) < 160
         headings.append([x[5:] for x in lines if x.startswith("# ## ")])
-    expected = "Recipe, Data, Network, Loss, Optimizer and schedule, Train, Evaluate, "
-    expected += "Save and load, Predict, All together"
-    assert headings == [expected.split(", ")] * 2
+    expected = "Data; Network; Loss, optimizer and schedule; Train; "
+    expected += "Evaluate and predict; Save and load; All together"
+    assert headings == [expected.split("; ")] * 2

@@ -1,4 +1,4 @@
-"""What a recipe may ask for beyond the lesson: other networks, other losses."""
+"""What a recipe may ask for: the lesson's parts, and others beside them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paripassu.core.recipe import Recipe
-from paripassu.frameworks.pytorch import lesson
+from paripassu.frameworks.pytorch import lesson, optimizers
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -44,6 +44,13 @@ def make_loss(recipe: Recipe) -> Loss:
     if recipe.loss == "cross_entropy_on_probabilities":
         return cross_entropy_on_probabilities
     return lesson.cross_entropy
+
+
+def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimizer, in its form."""
+    if recipe.optimizer.kind == "adadelta":
+        return lesson.make_optimizer(network, recipe)
+    return optimizers.make(network.parameters(), recipe.optimizer)
 
 
 def cross_entropy_on_probabilities(

@@ -14,7 +14,8 @@ from paripassu.core import layout
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import Arrays
-from paripassu.frameworks.pytorch import book, lesson
+from paripassu.frameworks.pytorch import book
+from paripassu.frameworks.pytorch.weights import LAYOUTS, from_common
 
 NOTES = (
     "paripassu"  # among the state's own notes, which are kept for each module
@@ -36,7 +37,7 @@ def write(
         notes: kept in the file, in the `state_dict`'s `_metadata`.
     """
     network = book.make_network(recipe).to(getattr(torch, recipe.precision))
-    network.load_state_dict(lesson.from_common(recipe, dict(weights)))
+    network.load_state_dict(from_common(recipe, dict(weights)))
     state = network.state_dict()
     state._metadata[NOTES] = dict(notes)
     torch.save(state, path)
@@ -91,4 +92,4 @@ def to_canonical(recipe: Recipe, arrays: Mapping[str, Any]) -> Arrays:
     Raises:
         UserError: these are not the weights of the recipe's network.
     """
-    return layout.to_canonical(recipe.score_sheet, arrays, lesson.LAYOUTS)
+    return layout.to_canonical(recipe.score_sheet, arrays, LAYOUTS)

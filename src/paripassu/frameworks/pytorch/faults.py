@@ -108,7 +108,8 @@ def _weight_decay(twin: Twin) -> None:
 
 
 def _gradients_accumulate(twin: Twin) -> None:
-    twin.trainer.optimizer.zero_grad = lambda *_, **__: None
+    optimizer: Any = twin.trainer.optimizer
+    optimizer.zero_grad = lambda *_, **__: None
 
 
 def _optimizer_reset(twin: Twin) -> None:

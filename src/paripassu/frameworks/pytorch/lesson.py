@@ -1,36 +1,24 @@
 # %% [markdown]
 # # Handwritten digits in PyTorch
-# One small convolutional network on MNIST, from a recipe to a prediction. The
-# TensorFlow lesson has the same headings: read the two side by side.
+# From a recipe to a prediction. The TensorFlow lesson has the same headings.
 
 # %%
 import torch
 from torch import nn
 
-from paripassu.core import datasets, draws, files, layout
+from paripassu.core import datasets, draws
 from paripassu.core.recipe import load
-from paripassu.frameworks.pytorch import optimizers
-
-# %% [markdown]
-# ## Recipe
-# One recipe holds every number of the experiment. PyTorch leaves it to you to
-# name a device and a number type, and to put network and data there.
-
-
-# %%
-def placement(recipe):
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return {"device": device, "dtype": getattr(torch, recipe.precision)}
-
+from paripassu.frameworks.pytorch.weights import from_common
 
 # %% [markdown]
 # ## Data
-# PyTorch wants the channel axis before height and width. The whole set fits in
-# memory: it becomes two tensors once, not one image at a time.
+# PyTorch wants the channel axis before height and width, and leaves it to you
+# to put data and network on a device. The whole set fits in memory: it becomes
+# two tensors once, not one image at a time.
 
 
 # %%
-def to_tensors(split, device, dtype):
+def to_tensors(split, device, dtype=torch.float32):
     images = torch.from_numpy(split.images).unsqueeze(1)  # (N, 1, 28, 28)
     labels = torch.from_numpy(split.labels)  # (N,), int64
     return images.to(device, dtype), labels.to(device)
@@ -66,33 +54,20 @@ class Network(nn.Module):
         return self.dense2(self.dropout2(x))  # (N, 10), logits
 
 
-def put(network, device, dtype):
-    # Channels last in memory, not in shape: convolutions run faster so.
-    channels_last = torch.channels_last
-    return network.to(device, dtype, memory_format=channels_last)
-
-
 # %% [markdown]
-# ## Loss
-# Cross-entropy takes logits and applies the softmax itself, where it cannot
-# overflow. A softmax in the network would apply it a second time.
+# ## Loss, optimizer and schedule
+# Cross-entropy takes logits: it applies the softmax itself, where it cannot
+# overflow. The optimizer holds the parameters that it updates. The schedule
+# lowers its rate at each `schedule.step()`: when is for you to decide.
 
 # %%
 cross_entropy = nn.CrossEntropyLoss()
 
-# %% [markdown]
-# ## Optimizer and schedule
-# The optimizer holds the parameters that it updates. The schedule lowers its
-# rate at each `schedule.step()`: you decide whether per epoch or per batch.
 
-
-# %%
 def make_optimizer(network, recipe):
-    chosen, parameters = recipe.optimizer, network.parameters()
-    if chosen.kind != "adadelta":
-        return optimizers.make(parameters, chosen)
+    chosen = recipe.optimizer
     rate, rho, epsilon = chosen.learning_rate, chosen.rho, chosen.epsilon
-    return torch.optim.Adadelta(parameters, lr=rate, rho=rho, eps=epsilon)
+    return torch.optim.Adadelta(network.parameters(), rate, rho, epsilon)
 
 
 def make_schedule(optimizer, recipe):
@@ -120,7 +95,7 @@ def train_epoch(network, loss_of, optimizer, images, labels, batches):
 
 
 # %% [markdown]
-# ## Evaluate
+# ## Evaluate and predict
 # `eval()` turns dropout off; `inference_mode` keeps nothing for gradients. The
 # loss is the mean over images, not over batches.
 
@@ -134,15 +109,19 @@ def evaluate(network, loss_of, images, labels):
     return loss_of(outputs, labels).item(), accuracy.item()
 
 
+@torch.inference_mode()
+def predict(network, images):
+    network.eval()
+    return network(images).softmax(1)  # (N, 10)
+
+
 # %% [markdown]
 # ## Save and load
-# PyTorch saves the state, not the class. The common format, safetensors in one
-# layout, passes weights from framework to framework.
+# PyTorch saves the state, not the class: loading needs the code above. Names
+# and tensors are all that `weights_only` lets in from a file.
+
 
 # %%
-LAYOUTS = {"h w i o": "o i h w", "i o": "o i", "(h w c) o": "o (c h w)"}
-
-
 def save(network, path):
     torch.save(network.state_dict(), path)
 
@@ -151,58 +130,29 @@ def load_saved(network, path):
     network.load_state_dict(torch.load(path, weights_only=True))
 
 
-def to_common(recipe, state):
-    arrays = {
-        name.replace("weight", "kernel"): tensor.numpy(force=True)
-        for name, tensor in state.items()
-    }
-    return layout.to_canonical(recipe.score_sheet, arrays, LAYOUTS)
-
-
-def from_common(recipe, weights):
-    state = layout.from_canonical(recipe.score_sheet, weights, LAYOUTS)
-    state = {k.replace("kernel", "weight"): v for k, v in state.items()}
-    return {name: torch.from_numpy(array) for name, array in state.items()}
-
-
-# %% [markdown]
-# ## Predict
-# Logits become probabilities through a softmax.
-
-
-# %%
-@torch.inference_mode()
-def predict(network, images):
-    network.eval()
-    return network(images).softmax(1)  # (N, 10)
-
-
 # %% [markdown]
 # ## All together
-# The loop over epochs is yours too: the schedule steps after each.
-
+# The loop over epochs is yours too: the schedule steps after each. First
+# weights and order of the images are the recipe's: all frameworks get the same.
 
 # %%
 if __name__ == "__main__":
     recipe = load("article", ["epochs=1"])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     data = datasets.prepare(datasets.load(), mean=0.1307, std=0.3081)
-    place = placement(recipe)
-    training = to_tensors(data.training, **place)
-    test = to_tensors(data.test, **place)
+    training, test = (to_tensors(x, device) for x in (data.training, data.test))
     torch.manual_seed(recipe.seed)
-    network = put(Network(**recipe.dropout), **place)
-    weights = draws.initial_weights(recipe.score_sheet, recipe)
-    network.load_state_dict(from_common(recipe, weights))
+    # Channels last in memory, not in shape: convolutions run faster so.
+    network = Network(**recipe.dropout)
+    network.to(device, memory_format=torch.channels_last)
+    first = draws.initial_weights(recipe.score_sheet, recipe)
+    network.load_state_dict(from_common(recipe, first))
     optimizer = make_optimizer(network, recipe)
     schedule = make_schedule(optimizer, recipe)
     for epoch in range(recipe.epochs):
-        batches = draws.batches(recipe, len(data.training.labels), epoch)
-        for _ in train_epoch(
-            network, cross_entropy, optimizer, *training, batches
-        ):
-            pass
+        order = draws.batches(recipe, len(training[1]), epoch)
+        train = train_epoch(network, cross_entropy, optimizer, *training, order)
+        print("training loss", torch.stack([x for x, _right in train]).mean())
         schedule.step()
-        print(*evaluate(network, cross_entropy, *test))
-    weights = to_common(recipe, network.state_dict())
-    files.write_tensors("weights.safetensors", weights)
+    print("test", *evaluate(network, cross_entropy, *test))
     print(predict(network, test[0][:1]))

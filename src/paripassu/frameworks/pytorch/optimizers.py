@@ -1,4 +1,4 @@
-"""The optimizers of a recipe: PyTorch's own where they have the wanted form.
+"""The optimizers beside the lesson's: PyTorch's own where the form is right.
 
 PyTorch's `SGD` multiplies the velocity by the rate; its `Adam` adds epsilon
 after the mean square is corrected, its `RMSprop` outside the square root; all
@@ -23,14 +23,10 @@ Parameters = Iterable[nn.Parameter]
 
 def make(
     parameters: Parameters,
-    chosen: recipe.Adadelta | recipe.SGD | recipe.Adam | recipe.RMSprop,
+    chosen: recipe.SGD | recipe.Adam | recipe.RMSprop,
 ) -> torch.optim.Optimizer:
     """The optimizer that a recipe has chosen, in its form."""
     rate = chosen.learning_rate
-    if isinstance(chosen, recipe.Adadelta):
-        return torch.optim.Adadelta(
-            parameters, rate, rho=chosen.rho, eps=chosen.epsilon
-        )
     if isinstance(chosen, recipe.RMSprop):
         inside = chosen.epsilon_form == "inside"
         rmsprop = RMSpropInside if inside else torch.optim.RMSprop

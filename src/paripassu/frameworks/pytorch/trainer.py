@@ -17,6 +17,7 @@ from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import Arrays, EpochReport
 from paripassu.frameworks.pytorch import book, lesson
+from paripassu.frameworks.pytorch.weights import from_common, to_common
 
 REPORT_EVERY = 10  # steps: reading a loss makes an accelerator wait
 
@@ -40,24 +41,27 @@ class Trainer:
         torch.backends.cudnn.allow_tf32 = False
         torch.manual_seed(recipe.seed)
         self._recipe = recipe
-        self.place = lesson.placement(recipe)
-        if device == "gpu" and self.place["device"] != "cuda":
+        cuda = device != "cpu" and torch.cuda.is_available()
+        self.place: dict[str, Any] = {
+            "device": "cuda" if cuda else "cpu",
+            "dtype": getattr(torch, recipe.precision),
+        }
+        if device == "gpu" and not cuda:
             raise UserError(
                 "PyTorch sees no GPU. Type --device cpu, or install a build of "
                 "PyTorch for your GPU."
             )
-        if device == "cpu":
-            self.place["device"] = "cpu"
-        self.network = lesson.put(book.make_network(recipe), **self.place)
+        self.network = book.make_network(recipe).to(
+            memory_format=torch.channels_last, **self.place
+        )
         self.loss = book.make_loss(recipe)
-        self.network.load_state_dict(lesson.from_common(recipe, dict(weights)))
-        self.optimizer = lesson.make_optimizer(self.network, recipe)
+        self.network.load_state_dict(from_common(recipe, dict(weights)))
+        self.optimizer = book.make_optimizer(self.network, recipe)
         self.schedule = lesson.make_schedule(self.optimizer, recipe)
         self._tensors: list[
             tuple[Split, tuple[torch.Tensor, torch.Tensor]]
         ] = []
-        on_gpu = self.place["device"] == "cuda"
-        self.device = torch.cuda.get_device_name() if on_gpu else "cpu"
+        self.device = torch.cuda.get_device_name() if cuda else "cpu"
         self.versions = {"torch": str(torch.__version__)}
         self.settings = {
             "memory format": "channels last",
@@ -156,7 +160,7 @@ class Trainer:
         return np.log(np.maximum(outputs, np.finfo(outputs.dtype).tiny))
 
     def weights(self) -> Arrays:
-        return lesson.to_common(self._recipe, self.network.state_dict())
+        return to_common(self._recipe, self.network.state_dict())
 
     def state(self) -> Arrays:
         state = {
@@ -174,7 +178,7 @@ class Trainer:
         return state
 
     def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        weights = lesson.from_common(self._recipe, under("weights.", state))
+        weights = from_common(self._recipe, under("weights.", state))
         self.network.load_state_dict(weights)
         slots: dict[int, dict[str, torch.Tensor]] = {}
         for name, array in under("optimizer.", state).items():

@@ -20,8 +20,9 @@ from paripassu.core.layout import relayout
 from paripassu.core.networks import Network
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import Arrays, TwinStep
-from paripassu.frameworks.pytorch import lesson
+from paripassu.frameworks.pytorch import book, lesson
 from paripassu.frameworks.pytorch.trainer import Trainer, under
+from paripassu.frameworks.pytorch.weights import from_common, to_common
 
 # The optimizers' own names of what they keep, and the referee's.
 SLOTS = {
@@ -82,7 +83,7 @@ class Twin:
                 self.trainer.schedule.step()
 
     def learning_rates(self, length: int) -> npt.NDArray[np.float64]:
-        optimizer = lesson.make_optimizer(self.network, self.recipe)
+        optimizer = book.make_optimizer(self.network, self.recipe)
         schedule = lesson.make_schedule(optimizer, self.recipe)
         per_step = self.recipe.decay.unit == "step"
         rates = []
@@ -143,9 +144,9 @@ class Twin:
         epoch: int,
         step: int,
     ) -> None:
-        weights = lesson.from_common(self.recipe, under("weight.", state))
+        weights = from_common(self.recipe, under("weight.", state))
         self.network.load_state_dict(weights)
-        optimizer = lesson.make_optimizer(self.network, self.recipe)
+        optimizer = book.make_optimizer(self.network, self.recipe)
         self.trainer.optimizer = optimizer
         self.trainer.schedule = lesson.make_schedule(optimizer, self.recipe)
         slots: dict[str, dict[str, Any]] = {}
@@ -156,7 +157,7 @@ class Twin:
         for own, slot in SLOTS.items():
             if slot not in slots or own not in _slots_of(optimizer):
                 continue
-            moved = lesson.from_common(self.recipe, slots[slot])
+            moved = from_common(self.recipe, slots[slot])
             for name, parameter in parameters.items():
                 kept = optimizer.state[parameter]
                 kept[own] = moved[name].to(parameter)
@@ -169,8 +170,7 @@ class Twin:
         self._epoch = epoch
 
     def _common(self, tensors: Mapping[str, Any]) -> Arrays:
-        arrays: Arrays = lesson.to_common(self.recipe, tensors)
-        return arrays
+        return to_common(self.recipe, tensors)
 
     def _hook(
         self, name: str

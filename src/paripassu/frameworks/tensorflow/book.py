@@ -1,4 +1,4 @@
-"""What a recipe may ask for beyond the lesson: other networks, other losses."""
+"""What a recipe may ask for: the lesson's parts, and others beside them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ import tensorflow as tf
 from keras import layers
 
 from paripassu.core.recipe import Recipe
-from paripassu.frameworks.tensorflow import lesson
+from paripassu.frameworks.tensorflow import lesson, optimizers
+
+
+def set_precision(recipe: Recipe) -> None:
+    """Set the number type of all Keras, and the place of the channels."""
+    keras.config.set_floatx(recipe.precision)
+    keras.config.set_dtype_policy(recipe.precision)
+    keras.config.set_image_data_format("channels_last")
 
 
 def make_network(recipe: Recipe) -> Any:
@@ -43,6 +50,24 @@ def make_loss(recipe: Recipe) -> Any:
         # Keras sees the softmax and computes from the logits, without overflow.
         return keras.losses.SparseCategoricalCrossentropy()
     return SoftmaxTwice(from_logits=True)
+
+
+def make_optimizer(recipe: Recipe) -> Any:
+    """The optimizer in its form, with the schedule if that counts steps."""
+    chosen, decay = recipe.optimizer, recipe.decay
+    if decay.unit == "epoch" and chosen.kind == "adadelta":
+        return lesson.make_optimizer(recipe)
+    rate = chosen.learning_rate
+    if decay.unit == "step":
+        rate = optimizers.ExponentialDecay(rate, decay.interval, decay.factor)
+    return optimizers.make(chosen, rate)
+
+
+def make_schedule(recipe: Recipe) -> list[Any]:
+    """The callbacks that set the rate; none if the optimizer has a schedule."""
+    return (
+        [lesson.make_schedule(recipe)] if recipe.decay.unit == "epoch" else []
+    )
 
 
 @keras.saving.register_keras_serializable("paripassu")

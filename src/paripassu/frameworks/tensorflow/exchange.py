@@ -19,7 +19,8 @@ from paripassu.core import layout
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import Arrays
-from paripassu.frameworks.tensorflow import book, lesson
+from paripassu.frameworks.tensorflow import book
+from paripassu.frameworks.tensorflow.weights import LAYOUTS
 
 NOTES = "paripassu.json"  # in the archive, beside Keras's own three files
 WEIGHTS = "model.weights.h5"
@@ -40,10 +41,10 @@ def write(
         path: of the file; it ends in `.keras`.
         notes: kept in the file.
     """
-    lesson.placement(recipe)
+    book.set_precision(recipe)
     network = _plain(recipe)
     own = _module_of(recipe)
-    arrays = layout.from_canonical(recipe.score_sheet, weights, lesson.LAYOUTS)
+    arrays = layout.from_canonical(recipe.score_sheet, weights, LAYOUTS)
     if own and hasattr(own, "to_plain"):
         arrays = own.to_plain(arrays)
     for layer in network.layers:
@@ -135,4 +136,4 @@ def to_canonical(recipe: Recipe, arrays: Mapping[str, Any]) -> Arrays:
     own = _module_of(recipe)
     if own and hasattr(own, "from_plain"):
         arrays = own.from_plain(arrays)
-    return layout.to_canonical(recipe.score_sheet, arrays, lesson.LAYOUTS)
+    return layout.to_canonical(recipe.score_sheet, arrays, LAYOUTS)

@@ -1,4 +1,4 @@
-"""The optimizers of a recipe: Keras's own where they have the wanted form.
+"""The optimizers beside the lesson's: Keras's own where the form is right.
 
 Keras's `SGD` multiplies each gradient by the rate before the velocity takes it
 up; its `Adam` adds epsilon before the mean square is corrected, its `RMSprop`

@@ -18,6 +18,7 @@ from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import Arrays, EpochReport
 from paripassu.frameworks.tensorflow import book, lesson
+from paripassu.frameworks.tensorflow.weights import from_common, to_common
 
 
 class Trainer:
@@ -35,12 +36,13 @@ class Trainer:
     ) -> None:
         _configure(threads, device)
         keras.utils.set_random_seed(recipe.seed)
-        lesson.placement(recipe)
+        book.set_precision(recipe)
         self._recipe = recipe
         self.network = book.make_network(recipe)
         self.loss = book.make_loss(recipe)
-        lesson.from_common(recipe, self.network, dict(weights))
-        lesson.compile_network(self.network, self.loss, recipe)
+        from_common(recipe, self.network, dict(weights))
+        optimizer = book.make_optimizer(recipe)
+        self.network.compile(optimizer, self.loss, metrics=["accuracy"])
         self.network.optimizer.build(self.network.trainable_variables)
         gpus = tf.config.get_visible_devices("GPU")
         self.device = (
@@ -72,6 +74,7 @@ class Trainer:
             self._recipe.changed(epochs=2),
             lesson.to_arrays(few),
             lesson.to_arrays(few),
+            book.make_schedule(self._recipe),
         )
         self.load_state(before)
 
@@ -89,8 +92,8 @@ class Trainer:
             self._recipe,
             lesson.to_arrays(training),
             lesson.to_arrays(monitored),
-            first_epoch=first_epoch,
-            callbacks=[_Reporter(on_step, on_epoch)],
+            [*book.make_schedule(self._recipe), _Reporter(on_step, on_epoch)],
+            first_epoch,
         )
 
     def evaluate(self, split: Split) -> tuple[float, float]:
@@ -111,7 +114,7 @@ class Trainer:
         return np.log(np.maximum(outputs, np.finfo(outputs.dtype).tiny))
 
     def weights(self) -> Arrays:
-        return lesson.to_common(self._recipe, self.network)
+        return to_common(self._recipe, self.network)
 
     def _variables(self) -> dict[str, Any]:
         """Weights, dropout generators and optimizer slots, by place and name.
