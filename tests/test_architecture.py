@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -92,9 +92,15 @@ def test_help_is_quick():
     words = [sys.executable, "-c", "from paripassu.cli import main; main()", "--help"]
     times = []
     for _ in range(5):
-        start = time.perf_counter()
+        # Processor time: what else the machine does must not decide.
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(words, capture_output=True, check=True)
-        times.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        user, system = (
+            after.ru_utime - before.ru_utime,
+            after.ru_stime - before.ru_stime,
+        )
+        times.append(user + system)
     assert min(times) < 0.5
 
 
@@ -106,6 +112,6 @@ def test_lessons_have_the_same_headings_and_fit_a_pane():
         assert max(map(len, lines)) <= 80
         assert len(lines) < 160
         headings.append([x[5:] for x in lines if x.startswith("# ## ")])
-    expected = "Data; Network; Loss, optimizer and schedule; Train; "
-    expected += "Evaluate and predict; Save and load; All together"
+    expected = "Data; Network; Loss, optimizer and schedule; "
+    expected += "Train and evaluate; Predict; Save and load; All together"
     assert headings == [expected.split("; ")] * 2

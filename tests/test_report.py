@@ -38,15 +38,12 @@ COUNT = 300  # test images
 HOSTILE = "</pre></style></title>\"'><script>alert(1)</script><img src=x onerror=a()>&"
 VOID = {"meta", "link", "img", "br", "hr", "input", "wbr", "path", "rect", "circle"}
 HEADINGS = [
-    "Recipe",
     "Data",
     "Network",
-    "Loss",
-    "Optimizer and schedule",
-    "Train",
-    "Evaluate",
-    "Save and load",
+    "Loss, optimizer and schedule",
+    "Train and evaluate",
     "Predict",
+    "Save and load",
     "All together",
 ]
 
@@ -624,6 +621,7 @@ def test_all_headings_of_the_lessons_stand_side_by_side(tmp_path: Path) -> None:
     for part in lessons:
         assert part.count('<div class="pane">') == 2
         assert part.count('<pre class="code"') == 2
+        assert part.count('<div class="prose differs">') == 1
         assert "Nothing under this heading" not in part
     assert "The code" in code
 

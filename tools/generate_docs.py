@@ -55,12 +55,10 @@ def divergence() -> str:
 
 def proof() -> str:
     """The page on the proof, with the record's figures between two lines."""
+    from marks import filled
+
     from paripassu.analysis.wording import display_name
 
-    page = (DOCS / "proof.md").read_text()
-    head, start, rest = page.partition("<!-- measured")
-    line, arrow, rest = rest.partition("-->")
-    _old, end, tail = rest.partition("<!-- end -->")
     found = _proof()
     versions = ", ".join(
         f"{display_name(name)} {version}"
@@ -86,7 +84,7 @@ def proof() -> str:
         )
     exact = next(run for run in found.whole_runs if run.precision == "float64")
     seed = (found.recipe or {}).get("seed")
-    text = f"""
+    text = f"""\
 Measured: `article`, seed {seed}, {exact.steps:,} steps, {exact.weight_count:,} weights,
 dropout on; one run of each. {versions};
 {found.environment.get("processor")}, one thread each. Record:
@@ -99,7 +97,7 @@ In float64 the two are one training run: the largest gap of any batch loss is
 {exact.largest_loss_gap:.1e}, at step {exact.largest_loss_step:,}, and it does not grow.
 No weight of one is farther than {exact.largest_weight_gap:.1e} from the other's.
 """
-    return f"{head}{start}{line}{arrow}\n{text}\n{end}{tail}"
+    return filled((DOCS / "proof.md").read_text(), "measured", text)
 
 
 def recipes() -> str:
@@ -119,12 +117,10 @@ def ledger_schema() -> str:
 def article() -> str:
     """What the article's notebooks differ in, with the ledger between two lines."""
     from article_docs import measured
+    from marks import filled
 
     page = (DOCS / "article.md").read_text()
-    head, start, rest = page.partition("<!-- measured")
-    line, arrow, rest = rest.partition("-->")
-    _old, end, tail = rest.partition("<!-- end -->")
-    return f"{head}{start}{line}{arrow}\n\n{measured(DOCS.parent)}\n\n{end}{tail}"
+    return filled(page, "measured", measured(DOCS.parent))
 
 
 def waterfall() -> str:
@@ -134,6 +130,13 @@ def waterfall() -> str:
     return waterfall(DOCS.parent)
 
 
+def side_by_side() -> str:
+    """The two lessons, heading by heading, with what differs."""
+    from side_by_side import page
+
+    return page()
+
+
 GENERATED: dict[str, Callable[[], str]] = {
     "cli.md": cli,
     "comparison.schema.json": schema,
@@ -141,6 +144,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "ledger.schema.json": ledger_schema,
     "proof.md": proof,
     "recipes.md": recipes,
+    "side-by-side.md": side_by_side,
 }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import tomli_w
+from marks import filled
 from pydantic.fields import FieldInfo
 
 from paripassu.analysis.cautions import BUSY_WARNING
@@ -38,16 +39,6 @@ def page(path: Path, results: Path) -> str:
     }.items():
         text = filled(text, name, block)
     return text
-
-
-def filled(text: str, name: str, block: str) -> str:
-    """The text with `block` between `<!-- NAME ... -->` and `<!-- end -->`."""
-    head, start, rest = text.partition(f"<!-- {name}")
-    said, arrow, rest = rest.partition("-->")
-    _old, end, tail = rest.partition("<!-- end -->")
-    if not end:
-        raise ValueError(f"expected '<!-- {name} ... -->' and '<!-- end -->' after it")
-    return f"{head}{start}{said}{arrow}\n\n{block}\n\n{end}{tail}"
 
 
 # Fields, from the pydantic model

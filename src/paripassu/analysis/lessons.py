@@ -61,6 +61,17 @@ def lesson_text(framework: str) -> str | None:
     return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
+def differences() -> dict[str, str]:
+    """What differs between the lessons, heading by heading, as markdown."""
+    path = files("paripassu") / "analysis" / "side-by-side.md"
+    _comment, *parts = path.read_text(encoding="utf-8").split("\n## ")
+    found = {}
+    for part in parts:
+        heading, _line, text = part.partition("\n")
+        found[heading.strip()] = text.strip()
+    return found
+
+
 def _cells(text: str) -> list[tuple[str, str]]:
     """Kind ("" for code) and content of each cell; what comes before is code too."""
     marks = list(CELL.finditer(text))

@@ -13,7 +13,7 @@ from pygments import (  # type: ignore[import-untyped, unused-ignore]
     lexers,
 )
 
-from paripassu.analysis.lessons import Section, lesson_text, sections
+from paripassu.analysis.lessons import Section, differences, lesson_text, sections
 
 OPENING = "Imports"  # what stands before the first heading
 
@@ -29,9 +29,13 @@ class Pane:
 
 @dataclass(frozen=True)
 class Row:
-    """One heading and everybody's part under it, in the order of the frameworks."""
+    """One heading and everybody's part under it, in the order of the frameworks.
+
+    `note` says what differs; it is empty unless both lessons are there.
+    """
 
     heading: str
+    note: Markup
     panes: list[Pane]
 
 
@@ -53,9 +57,11 @@ def align(frameworks: Sequence[str]) -> tuple[list[Row], list[str]]:
             for part in sections(text)
         }
     headings = dict.fromkeys(heading for parts in lessons.values() for heading in parts)
+    notes = differences() if len(lessons) > 1 else {}
     rows = [
         Row(
             heading,
+            _prose(notes.get(heading, "")),
             [_pane(name, parts.get(heading)) for name, parts in lessons.items()],
         )
         for heading in headings
@@ -70,10 +76,11 @@ def _pane(framework: str, section: Section | None) -> Pane:
 
 
 def _prose(text: str) -> Markup:
-    """Paragraphs, with `code` marked up; nothing else of markdown is used."""
+    """Paragraphs, with `code` and **bold** marked up: no other markdown is used."""
     paragraphs = []
     for paragraph in text.split("\n\n"):
         marked = re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(paragraph)))
+        marked = re.sub(r"\*\*([^*`]+)\*\*", r"<strong>\1</strong>", marked)
         paragraphs.append(f"<p>{marked}</p>" if paragraph else "")
     return Markup("".join(paragraphs))
 

@@ -76,9 +76,10 @@ def make_schedule(optimizer, recipe):
 
 
 # %% [markdown]
-# ## Train
-# The loop is yours. Gradients add up until they are cleared, and `train()`
-# turns dropout on. The caller gets each batch's loss and right answers.
+# ## Train and evaluate
+# The loop is yours. Gradients add up until they are cleared. `train()` turns
+# dropout on, `eval()` turns it off. The caller gets each batch's loss and right
+# answers; when evaluating, the loss is the mean over images, not over batches.
 
 
 # %%
@@ -94,13 +95,6 @@ def train_epoch(network, loss_of, optimizer, images, labels, batches):
         yield loss.detach(), (output.argmax(1) == y).sum()
 
 
-# %% [markdown]
-# ## Evaluate and predict
-# `eval()` turns dropout off; `inference_mode` keeps nothing for gradients. The
-# loss is the mean over images, not over batches.
-
-
-# %%
 @torch.inference_mode()
 def evaluate(network, loss_of, images, labels):
     network.eval()
@@ -109,6 +103,13 @@ def evaluate(network, loss_of, images, labels):
     return loss_of(outputs, labels).item(), accuracy.item()
 
 
+# %% [markdown]
+# ## Predict
+# A softmax makes probabilities of logits. `inference_mode` keeps nothing for
+# gradients, which saves memory and time.
+
+
+# %%
 @torch.inference_mode()
 def predict(network, images):
     network.eval()

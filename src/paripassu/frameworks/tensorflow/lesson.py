@@ -83,9 +83,9 @@ def make_schedule(recipe):
 
 
 # %% [markdown]
-# ## Train
+# ## Train and evaluate
 # `compile` has joined network, loss and optimizer; `fit` is the loop. Callbacks
-# see each batch and epoch. `fit` turns dropout on, and off to validate.
+# see each batch and epoch. `fit` turns dropout on; `evaluate` runs without it.
 
 
 # %%
@@ -109,16 +109,16 @@ def train(network, recipe, training, monitored, callbacks, first_epoch=0):
     )
 
 
-# %% [markdown]
-# ## Evaluate and predict
-# `evaluate` runs without dropout; loss and accuracy are means over images.
-
-
-# %%
 def evaluate(network, images, labels):
     return network.evaluate(images, labels, batch_size=1000, verbose=0)
 
 
+# %% [markdown]
+# ## Predict
+# A softmax makes probabilities of logits.
+
+
+# %%
 def predict(network, images):
     return keras.ops.softmax(network.predict_on_batch(images))  # (N, 10)
 

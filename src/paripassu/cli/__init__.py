@@ -1,0 +1,79 @@
+"""The command line: reads what was typed, calls one verb, prints what it returns.
+
+Exit codes: 0 done; 1 something that was tried failed; 2 wrong usage or input; 130
+interrupted. Results go to standard output, progress and errors to standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from paripassu.cli import book, proof, teaching, training, using
+from paripassu.cli.base import (
+    INTERRUPTED,
+    JsonOption,
+    app,
+    complain,
+    print_json,
+    terminal,
+)
+from paripassu.core.errors import UserError
+
+PARTS = (training, proof, book, using, teaching)  # each has added its commands
+RESUMED = ("train", "compare", "verify", "ledger")
+
+
+def main() -> None:
+    """Run the command line and turn known errors into messages and exit codes."""
+    try:
+        app()
+    except UserError as error:
+        complain(str(error))
+        sys.exit(2)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # what typer makes of Ctrl-C, without a word
+            kept = "All finished epochs are kept: type the same command again to go on."
+            goes_on = any(word in RESUMED for word in sys.argv[1:2])
+            complain(f"interrupted. {kept}" if goes_on else "interrupted.")
+        raise
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`): nothing is left to say.
+        sys.stderr.close()
+        sys.exit(1)
+
+
+@app.command(epilog="**Example**\n\n- `paripassu info --json`")
+def info(as_json: JsonOption = False) -> None:
+    """Describe this machine and which frameworks work on it."""
+    from paripassu.info import info as describe
+    from paripassu.summary import info_table
+
+    with terminal(stderr=True).status("trying each framework …"):
+        found = describe()
+    if as_json:
+        print_json(found)
+    else:
+        terminal().print(info_table(found))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from paripassu import __version__
+
+        typer.echo(f"paripassu {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    del version

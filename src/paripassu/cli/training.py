@@ -1,0 +1,232 @@
+"""Commands that train, compare and evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from paripassu.cli.base import (
+    DataOption,
+    Device,
+    DeviceOption,
+    EpochsOption,
+    JsonOption,
+    NamesOption,
+    RecipeOption,
+    SetOption,
+    ThreadsOption,
+    app,
+    complain,
+    conditions_of,
+    default_folder,
+    framework_list,
+    framework_names,
+    load_recipe,
+    print_json,
+    terminal,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command(
+    epilog="**Examples**\n\n"
+    "- `paripassu train --framework pytorch`\n\n"
+    "- `paripassu train -f tensorflow --seed 7 --epochs 2 --out runs/mine`\n\n"
+    "- `paripassu train -f pytorch --set optimizer.rho=0.95 --set batch_size=128`"
+)
+def train(
+    framework: Annotated[
+        str,
+        typer.Option(
+            "--framework",
+            "-f",
+            help="pytorch or tensorflow.",
+            autocompletion=framework_names,
+        ),
+    ],
+    recipe: RecipeOption = "article",
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="In place of the recipe's.")
+    ] = None,
+    epochs: EpochsOption = None,
+    settings: SetOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The run's folder. Default: runs/FRAMEWORK-RECIPE-HASH"),
+    ] = None,
+    data: DataOption = None,
+    threads: ThreadsOption = 0,
+    device: DeviceOption = Device.auto,
+    as_json: JsonOption = False,
+) -> None:
+    """Train one framework once.
+
+    An interrupted run goes on where it stopped when the same command is typed again,
+    to the same final weights, bit for bit. A finished run is used as it is.
+    """
+    from paripassu import frameworks
+    from paripassu.process import WorkerFailed
+    from paripassu.progress import Display
+    from paripassu.train import train as run
+
+    chosen = load_recipe(recipe, settings, seed=seed, epochs=epochs)
+    frameworks.find(framework)
+    folder = out or default_folder(framework, chosen, data)
+    display = Display(terminal(stderr=True), runs=1, epochs=chosen.epochs)
+    try:
+        with display.run(framework) as on_event:
+            finished = run(
+                framework,
+                chosen,
+                out=folder,
+                conditions=conditions_of(data, threads, device),
+                on_event=on_event,
+            )
+    except WorkerFailed as failure:
+        complain(f"{failure}\nType the same command again to go on.")
+        raise typer.Exit(1) from None
+    if as_json:
+        print_json({"folder": str(folder), **finished.model_dump()})
+        return
+    assert finished.result is not None
+    typer.echo(
+        f"test accuracy {finished.result.test_accuracy:.2%}, "
+        f"test loss {finished.result.test_loss:.4f}"
+    )
+    typer.echo(f"run folder    {folder}")
+
+
+@app.command(
+    epilog="**Examples**\n\n"
+    "- `paripassu evaluate runs/mine`\n\n"
+    "- `paripassu evaluate runs/mine --framework tensorflow --json`"
+)
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    framework: Annotated[
+        str | None,
+        typer.Option(
+            "--framework",
+            "-f",
+            help="Another framework than the run's own, through the common format.",
+            autocompletion=framework_names,
+        ),
+    ] = None,
+    data: DataOption = None,
+    threads: ThreadsOption = 0,
+    device: DeviceOption = Device.auto,
+    as_json: JsonOption = False,
+) -> None:
+    """Load a trained model and measure its test loss and accuracy again."""
+    from paripassu.evaluate import evaluate as measure
+    from paripassu.process import WorkerFailed
+
+    conditions = conditions_of(data, threads, device)
+    try:
+        result = measure(run, conditions=conditions, framework=framework)
+    except WorkerFailed as failure:
+        complain(str(failure))
+        raise typer.Exit(1) from None
+    if as_json:
+        print_json(result)
+        return
+    typer.echo(
+        f"{result['framework']}: test accuracy {result['test_accuracy']:.2%}, "
+        f"test loss {result['test_loss']:.4f}, {result['test_count']:,} images "
+        f"(the run measured {result['recorded_accuracy']:.2%})"
+    )
+
+
+@app.command(
+    epilog="**Examples**\n\n"
+    "- `paripassu compare --quick`\n\n"
+    "- `paripassu compare --seeds 5 --epochs 3`\n\n"
+    "- `paripassu compare --frameworks pytorch,tensorflow --out runs/mine`"
+)
+def compare(
+    names: NamesOption = "pytorch,tensorflow",
+    recipe: RecipeOption = "article",
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            "--seeds",
+            "-n",
+            min=1,
+            help="How many paired runs; the recipe's seed and those after it. "
+            "Default: 10, with --quick 1",
+            show_default=False,
+        ),
+    ] = None,
+    epochs: EpochsOption = None,
+    settings: SetOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The comparison's folder. Default: runs/compare-RECIPE-HASH",
+            show_default=False,
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="2 epochs, 1 seed: about 4 minutes.")
+    ] = False,
+    data: DataOption = None,
+    threads: ThreadsOption = 0,
+    device: DeviceOption = Device.auto,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a recipe in several frameworks, fairly, and write a report.
+
+    First a short proof that the twins compute the same. Then every framework trains
+    with every seed, each run in a process of its own, in the order A B B A. Stop and
+    repeat it at will: finished runs are kept, and interrupted ones go on.
+    """
+    from paripassu.compare import compare as run
+    from paripassu.summary import summary_table
+
+    if quick:
+        settings = ["epochs=2", *(settings or [])]
+    chosen = load_recipe(recipe, settings, epochs=epochs)
+    count = seeds or (1 if quick else 10)
+    # More seeds later shall find the runs of these: the seed is not in the name.
+    folder = out or default_folder("compare", chosen.changed(seed=0), data)
+    result = run(
+        framework_list(names),
+        chosen,
+        seeds=range(chosen.seed, chosen.seed + count),
+        out=folder,
+        conditions=conditions_of(data, threads, device),
+        console=terminal(stderr=True),
+    )
+    if as_json:
+        print_json(result.model_dump())
+    else:
+        terminal().print(summary_table(result))
+        typer.echo(f"report: {folder / 'report.html'}")
+    failed = [
+        name
+        for name, x in result.frameworks.items()
+        if x.status != "missing" and len(x.runs) < count
+    ]
+    if failed or (result.proof and not result.proof.holds):
+        raise typer.Exit(1)
+
+
+@app.command(epilog="**Example**\n\n- `paripassu report runs/mine`")
+def report(
+    folder: Annotated[Path, typer.Argument(help="The folder of a comparison.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Rebuild a comparison's page and JSON from its records."""
+    from paripassu.compare import report as rebuild
+    from paripassu.summary import summary_table
+
+    result = rebuild(folder)
+    if as_json:
+        print_json(result.model_dump())
+    else:
+        terminal().print(summary_table(result))
+        typer.echo(f"report: {folder / 'report.html'}")

@@ -1,0 +1,285 @@
+"""Commands that use what was trained."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from paripassu.cli.base import (
+    JsonOption,
+    ThreadsOption,
+    app,
+    complain,
+    framework_names,
+    load_recipe,
+    print_json,
+    recipe_names,
+    terminal,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+class Target(StrEnum):
+    """Of a conversion."""
+
+    pytorch = "pytorch"
+    tensorflow = "tensorflow"
+    safetensors = "safetensors"
+    onnx = "onnx"
+
+
+@app.command(
+    epilog="**Examples**\n\n"
+    "- `paripassu convert runs/mine --to tensorflow --out model.keras`\n\n"
+    "- `paripassu convert model.keras --to pytorch --out model.pt`\n\n"
+    "- `paripassu convert runs/mine --to onnx --out model.onnx --json`"
+)
+def convert(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN_OR_FILE",
+            help="A run's folder, or a .safetensors, .pt, .keras or .onnx file.",
+        ),
+    ],
+    target: Annotated[Target, typer.Option("--to", help="The format to write.")],
+    out: Annotated[Path, typer.Option(help="The file; what is there is replaced.")],
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            "-r",
+            help="Whose network a file holds, if it does not say so itself.",
+            autocompletion=recipe_names,
+        ),
+    ] = None,
+    fault: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Put a known mistake into the file: it must be refused. "
+            "kernel-transposed, flatten-order or rounded.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a trained network as another framework's own file, and check that file.
+
+    Before it gets its name, the file is opened in a fresh process, as its user would
+    open it, and asked 1,000 test images: its answers must be the source's, and its
+    weights the same bits. Otherwise nothing is written, and the exit code is 1.
+    """
+    from paripassu.convert import ConversionRefused
+    from paripassu.convert import convert as write
+    from paripassu.process import WorkerFailed
+
+    console = terminal(stderr=True)
+    with console.status("") as status:
+        try:
+            found = write(
+                source,
+                target=target.value,
+                out=out,
+                recipe=load_recipe(recipe, None) if recipe else None,
+                fault=fault,
+                on_phase=lambda text: status.update(f"{text} …"),
+            )
+        except (ConversionRefused, WorkerFailed) as failure:
+            complain(str(failure))
+            raise typer.Exit(1) from None
+    if as_json:
+        print_json(found.as_dict())
+        return
+    from paripassu.summary import conversion_lines
+
+    for line in conversion_lines(found):
+        typer.echo(line)
+
+
+@app.command(
+    epilog="**Examples**\n\n"
+    "- `paripassu predict --model runs/mine digit.png`\n\n"
+    "- `paripassu predict -m runs/mine -m model.keras photos/ --json`\n\n"
+    "- `paripassu predict -m runs/mine -f pytorch -f tensorflow 'photos/**/*.jpg' "
+    "--show-preprocessing sheet.png`"
+)
+def predict(
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGES",
+            help="PNG, JPEG, BMP, GIF or TIFF files, folders, or patterns in quotes. "
+            "Dark ink on light paper or light on dark, of any size up to 64 million "
+            "pixels.",
+            show_default=False,
+        ),
+    ],
+    models: Annotated[
+        list[Path],
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="RUN_OR_FILE",
+            help="A run's folder, or a .safetensors, .pt, .keras or .onnx file. "
+            "Repeatable: side by side.",
+            show_default=False,
+        ),
+    ],
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--framework",
+            "-f",
+            metavar="NAME",
+            help="Which framework answers. Repeatable. Default: the model's own, or "
+            "the first installed",
+            show_default=False,
+            autocompletion=framework_names,
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            "-r",
+            help="Whose network a file holds, if it does not say so itself.",
+            autocompletion=recipe_names,
+        ),
+    ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            "--show-preprocessing",
+            metavar="FILE.png",
+            help="Draw the first 100 pictures there, each beside the 28 x 28 pixels "
+            "that the network sees.",
+            show_default=False,
+        ),
+    ] = None,
+    threads: ThreadsOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what digit is on each picture.
+
+    Each picture is converted as MNIST was made: its ink scaled into 20 x 20 pixels,
+    anti-aliased, with the centre of mass in the middle of 28 x 28. A warning says when
+    that does not look like a digit, or when the network is unsure. Pictures that cannot
+    be read are named, the others answered, and the exit code is 1.
+    """
+    from paripassu import predict_view as view
+    from paripassu.contact_sheet import SHOWN, check_sheet, write_sheet
+    from paripassu.model_source import read_source
+    from paripassu.predict import ask_which, gather
+    from paripassu.predict import predict as run
+    from paripassu.process import WorkerFailed
+
+    console = terminal(stderr=True)
+    pictures, skipped = gather(images)
+    if sheet:
+        check_sheet(sheet)
+    chosen = load_recipe(recipe, None) if recipe else None
+    try:
+        with view.watching(console, len(pictures)) as on_progress:
+            sources = [read_source(path, chosen) for path in models]
+            asked = ask_which(sources, names or [])
+            found = list(
+                run(
+                    asked,
+                    pictures,
+                    threads=threads,
+                    keep_images=SHOWN if sheet else 0,
+                    on_progress=on_progress,
+                )
+            )
+    except WorkerFailed as failure:
+        complain(str(failure))
+        raise typer.Exit(1) from None
+    if as_json:
+        for part in view.as_json(found, asked):
+            typer.echo(part, nl=False)
+    else:
+        output = terminal()
+        for line in view.table(found, asked, [x.path for x in pictures]):
+            if line.style and output.is_terminal:
+                output.print(line)
+            else:
+                typer.echo(line.plain)
+    if sheet:
+        write_sheet(sheet, found, asked)
+        console.print(f"pictures: {sheet}", markup=False, highlight=False)
+    console.print(view.summary(found, skipped), markup=False, highlight=False)
+    if any(x.problem for x in found):
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog="**Examples**\n\n"
+    "- `paripassu serve --model runs/mine`\n\n"
+    "- `paripassu serve --model runs/mine --model model.keras --port 8080`\n\n"
+    "- `curl -H 'Content-Type: image/png' --data-binary @digit.png "
+    "http://127.0.0.1:8000/predict`"
+)
+def serve(
+    model: Annotated[
+        list[Path],
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="PATH",
+            help="A run's folder, or a .safetensors, .pt, .keras or .onnx file. One is "
+            "answered by every installed framework; of several (repeat it), each by "
+            "its own.",
+        ),
+    ],
+    host: Annotated[
+        str,
+        typer.Option(
+            help="The address to listen on. 0.0.0.0: all of this machine, so that "
+            "others can reach it."
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="0: any that is free.")
+    ] = 8000,
+    threads: Annotated[int, typer.Option(min=1, help="Of each framework.")] = 1,
+) -> None:
+    """Open a page to draw digits on, answered by every framework, and an HTTP API.
+
+    The page is at /, the API's description at /docs. Ctrl-C ends it, after the
+    requests that are being answered.
+    """
+    from paripassu.serve import check_installed
+
+    check_installed()
+    from paripassu.process import WorkerFailed
+    from paripassu.serve.server import serve as run
+
+    status = terminal(stderr=True).status("starting each framework …")
+
+    def announce(address: str, ours_alone: bool) -> None:
+        status.stop()
+        if not ours_alone:
+            complain(
+                f"others on the network can reach it: {host} is not the loopback. It "
+                "asks nobody for a password."
+            )
+        typer.echo(address)
+
+    try:
+        with status:
+            run(
+                model,
+                host=host,
+                port=port,
+                threads=threads,
+                tell=complain,
+                announce=announce,
+            )
+    except WorkerFailed as failure:
+        complain(str(failure))
+        raise typer.Exit(1) from None

@@ -1,0 +1,1 @@
+"""What the notebooks are made of: prose, cells and pictures around the lessons."""

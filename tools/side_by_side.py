@@ -1,0 +1,54 @@
+"""The two lessons in two columns, for docs/side-by-side.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from paripassu.analysis.lessons import Section, differences, lesson_text, sections
+from paripassu.analysis.wording import display_name
+
+NAMES = ("pytorch", "tensorflow")
+INTRODUCTION = """\
+# Side by side
+
+The two lessons under the same headings, with what differs in thinking, in defaults
+and in traps. The seven differences between the article's two notebooks, which it calls
+minor, are named where they arise; [article.md](article.md) says what each does.
+
+This page is made from the lessons by `python tools/generate_docs.py`; they are the code
+that trains. To run them cell by cell, with pictures, take the notebooks:
+[PyTorch](../notebooks/pytorch.ipynb), [TensorFlow](../notebooks/tensorflow.ipynb)."""
+
+
+def page() -> str:
+    """The page: for each heading what differs, and both codes."""
+    lessons = [_parts(name) for name in NAMES]
+    notes = differences()
+    headings = list(dict.fromkeys(key for parts in lessons for key in parts))
+    if headings != list(notes):
+        raise ValueError(f"expected notes on {headings}, came on {list(notes)}")
+    blocks = [INTRODUCTION]
+    for heading in headings:
+        blocks += [f"## {heading}", notes[heading]]
+        blocks.append("\n".join(_table([parts[heading] for parts in lessons])))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _parts(framework: str) -> dict[str, Section]:
+    text = lesson_text(framework)
+    assert text is not None
+    return {
+        "Imports" if part.level == 1 else part.heading: part for part in sections(text)
+    }
+
+
+def _table(parts: list[Section]) -> Iterator[str]:
+    """A table in HTML, in which GitHub reads markdown after an empty line."""
+    yield "<table>"
+    heads = "".join(f'<th width="50%">{display_name(name)}</th>' for name in NAMES)
+    yield f"<tr>{heads}</tr>"
+    yield '<tr valign="top">'
+    for part in parts:
+        yield f"<td>\n\n{part.prose}\n\n```python\n{part.code}\n```\n\n</td>"
+    yield "</tr>"
+    yield "</table>"
