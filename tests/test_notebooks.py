@@ -10,7 +10,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from helpers import BOTH, EACH, run_paripassu, skip_without
+from helpers import BOTH, EACH, break_module, run_paripassu, skip_without
 
 from paripassu.analysis.lessons import lesson_text, sections
 from paripassu.core.errors import UserError
@@ -155,6 +155,17 @@ def test_wrong_usage(words, message, tmp_path):
     assert done.returncode == 2
     assert message in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("module", ["jupytext", "nbformat"])
+def test_without_the_extra_it_says_what_to_install(module, tmp_path):
+    path = break_module(tmp_path / "broken", module)
+    out = tmp_path / "out"
+    done = run_paripassu("notebooks", "--out", str(out), path=path)
+    assert done.returncode == 2
+    assert f"the notebooks need {module}" in done.stderr
+    assert "pip install 'paripassu[notebooks]'" in done.stderr
+    assert not out.exists()
 
 
 @pytest.mark.slow

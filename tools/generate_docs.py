@@ -23,7 +23,7 @@ def cli() -> str:
     import typer.main
     from typer.cli import get_docs_for_click
 
-    from paripassu.cli import app
+    from paripassu.cli.base import app
 
     command = typer.main.get_command(app)
     text = get_docs_for_click(
@@ -130,6 +130,15 @@ def waterfall() -> str:
     return waterfall(DOCS.parent)
 
 
+def choose() -> str:
+    """The question of the article, with the table of what was measured."""
+    from choose_docs import measured
+    from marks import filled
+
+    page = (DOCS / "choose.md").read_text()
+    return filled(page, "measured", measured(DOCS.parent))
+
+
 def side_by_side() -> str:
     """The two lessons, heading by heading, with what differs."""
     from side_by_side import page
@@ -138,6 +147,7 @@ def side_by_side() -> str:
 
 
 GENERATED: dict[str, Callable[[], str]] = {
+    "choose.md": choose,
     "cli.md": cli,
     "comparison.schema.json": schema,
     "divergence.svg": divergence,

@@ -317,8 +317,8 @@ def _library(name: str) -> Any:
 
     try:
         return importlib.import_module(name)
-    except ModuleNotFoundError:
+    except ImportError as error:
         raise UserError(
-            f"the notebooks need {name}, which is not installed. Type: "
+            f"the notebooks need {name}, which cannot be imported ({error}). Type: "
             "pip install 'paripassu[notebooks]'"
         ) from None

@@ -1,0 +1,121 @@
+"""The table of docs/choose.md, from the records in results/."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from paripassu.analysis.comparison import load
+
+NAMES = ("pytorch", "tensorflow")
+ARTICLE = "[results/article](../results/article/comparison.json)"
+STYLE = "[results/notebook_style.json](../results/notebook_style.json)"
+CHOOSE = "[results/choose.json](../results/choose.json)"
+
+
+def measured(root: Path) -> str:
+    """The table, with a link to the record of each row."""
+    found = json.loads((root / "results" / "choose.json").read_text())
+    style = json.loads((root / "results" / "notebook_style.json").read_text())
+    article = load(root / "results" / "article")
+    each = [found["frameworks"][name] for name in NAMES]
+    trained = [article.frameworks[name] for name in NAMES]
+    rows = [
+        "test accuracy, `article`, 10 epochs, mean and 95% interval"
+        + _cells([_accuracy(x.test_accuracy) for x in trained], f"n = 3; {ARTICLE}"),
+        "one epoch of training, 60,000 images, the lesson, median of 3"
+        + _cells(
+            [f"{style['median_seconds'][f'{x} lesson']:.1f} s" for x in NAMES], STYLE
+        ),
+        "peak memory of that process, median of 3"
+        + _cells(
+            [_mib(style["median_peak_memory_bytes"][f"{x} lesson"]) for x in NAMES],
+            STYLE,
+        ),
+        "from the start of Python's imports to the first answer"
+        + _start_up(each, "first_answer_seconds", "{:.1f} s", 1),
+        "one image, over and over, on a warm network"
+        + _start_up(each, "one_image_seconds", "{:.2f} ms", 1000),
+        "memory of a process that answers images"
+        + _start_up(each, "peak_bytes", "{:,.0f} MiB", 1 / 2**20),
+        "installed files of the framework and all it requires (CPU builds)"
+        + _cells(
+            [
+                f"{_mib(x['installed']['bytes'])}, "
+                f"{x['installed']['distributions']} packages"
+                for x in each
+            ],
+            CHOOSE,
+        ),
+        "the lesson: lines of code, different names of the framework in it"
+        + _cells(
+            [
+                f"{x['code']['all_lines']} lines, {x['code']['name_count']} names"
+                for x in each
+            ],
+            CHOOSE,
+        ),
+        "its own files of the network, each tried"
+        + _cells(
+            [
+                "<br>".join(_wrote(kind, y) for kind, y in x["formats"].items())
+                for x in each
+            ],
+            CHOOSE,
+        ),
+        "a picture of the wrong size: stack frames shown, and what is said"
+        + _cells(
+            [f"{x['mistake']['frames']}; {_said(x['mistake']['says'])}" for x in each],
+            CHOOSE,
+        ),
+    ]
+    versions = ", ".join(
+        f"{name} {version}" for x in each for name, version in x["versions"].items()
+    )
+    machine = found["machine"]
+    return "\n".join(
+        [
+            f"{versions}; Python {machine['python']}; {machine['cores']} cores of an "
+            f"{machine['processor']}, no GPU. The rows of {CHOOSE} were made by",
+            f"`{found['command']}`: fresh processes, in turns, medians of "
+            f"{each[0]['start_up']['import_seconds']['n']}.",
+            "",
+            "| | PyTorch | TensorFlow | record |",
+            "|---|---|---|---|",
+            *(f"| {row}" for row in rows),
+        ]
+    )
+
+
+def _cells(values: list[str], record: str) -> str:
+    return f" | {' | '.join(values)} | {record} |"
+
+
+def _start_up(each: list[Any], key: str, form: str, factor: float) -> str:
+    return _cells(
+        [form.format(x["start_up"][key]["median"] * factor) for x in each], CHOOSE
+    )
+
+
+def _accuracy(estimate: Any) -> str:
+    return (
+        f"{estimate.mean:.2%} ({100 * estimate.low:.2f} to {100 * estimate.high:.2f})"
+    )
+
+
+def _mib(count: float) -> str:
+    return f"{count / 2**20:,.0f} MiB"
+
+
+def _wrote(kind: str, what: dict[str, Any]) -> str:
+    if "error" in what:
+        return f"{kind}: fails"
+    return f"{kind}: {what['bytes'] / 2**20:.1f} MiB"
+
+
+def _said(text: str) -> str:
+    """The line that names the sizes."""
+    plain = re.sub(r"\x1b\[\d*m", "", text)
+    return f"“{next(line for line in plain.splitlines() if '7744' in line)}”"
