@@ -48,6 +48,7 @@ def work(
     *,
     threads: int,
     errors: Path | None = None,
+    plain: bool = False,
 ) -> None:
     """Run one request in a process of its own and wait for its end.
 
@@ -56,6 +57,7 @@ def work(
         on_event: called with every event as it comes.
         threads: how many the worker's libraries may use.
         errors: keeps the worker's standard error; None for a temporary file.
+        plain: leave the environment as it is, as for a program of the user's own.
 
     Raises:
         UserError: the worker says that the request cannot be done.
@@ -74,7 +76,7 @@ def work(
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env=worker_environment(threads),
+            env=None if plain else worker_environment(threads),
             text=True,
             # Ctrl-C is for us: the worker ends when we close its standard input.
             start_new_session=True,

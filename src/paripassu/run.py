@@ -46,6 +46,35 @@ def read_data(
     return data, prepared
 
 
+class Reporter:
+    """Tells the progress within an epoch, a few times in a second.
+
+    Attributes:
+        epoch: the one that is being trained, counted from 1.
+    """
+
+    def __init__(self, emit: Emit, recipe: Recipe, count: int, epoch: int = 1) -> None:
+        """Tell by `emit` of epochs of `count` images."""
+        self.epoch = epoch
+        self._emit = emit
+        self._steps = -(-count // recipe.batch_size)
+        self._last = 0.0
+
+    def on_step(self, step: int, loss: float, accuracy: float) -> None:
+        """For `Trainer.train`."""
+        now = time.monotonic()
+        if now - self._last >= REPORT_SECONDS:
+            self._last = now
+            self._emit(
+                "step",
+                epoch=self.epoch,
+                step=step,
+                steps=self._steps,
+                loss=loss,
+                accuracy=accuracy,
+            )
+
+
 class Run:
     """What the worker does when it is asked to train."""
 
@@ -169,22 +198,9 @@ class Run:
         current: record.RunRecord,
     ) -> record.RunRecord:
         epochs = list(current.epochs)
-        steps = -(-len(prepared.training.labels) // self._recipe.batch_size)
+        count = len(prepared.training.labels)
+        reporter = Reporter(self._emit, self._recipe, count, len(epochs) + 1)
         load = machine.OtherLoad()
-        last_report = 0.0
-
-        def on_step(step: int, loss: float, accuracy: float) -> None:
-            nonlocal last_report
-            if time.monotonic() - last_report >= REPORT_SECONDS:
-                last_report = time.monotonic()
-                self._emit(
-                    "step",
-                    epoch=len(epochs) + 1,
-                    step=step,
-                    steps=steps,
-                    loss=loss,
-                    accuracy=accuracy,
-                )
 
         def on_epoch(report: EpochReport) -> None:
             nonlocal current
@@ -206,6 +222,7 @@ class Run:
             save_checkpoint(self._folder, trainer.state(), current)
             record.save_record(self._folder, current)
             self._emit("epoch", **epochs[-1].model_dump(), monitor=current.monitor)
+            reporter.epoch += 1
             load.look()
 
         self._emit("training", first_epoch=len(epochs) + 1, epochs=self._recipe.epochs)
@@ -216,7 +233,7 @@ class Run:
             prepared.training,
             monitored,
             first_epoch=len(epochs),
-            on_step=on_step,
+            on_step=reporter.on_step,
             on_epoch=on_epoch,
         )
         return current

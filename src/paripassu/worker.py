@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from paripassu import frameworks, native
+from paripassu.benching import bench
 from paripassu.core import draws, files, record
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe, validate
@@ -50,6 +51,8 @@ def main() -> int:
                 native.write(request, emit)
             case "logits":
                 native.logits_of(request, emit)
+            case "bench":
+                bench(request, emit)
             case "describe":
                 describe(request, emit)
     except UserError as error:

@@ -23,7 +23,7 @@ from paripassu.cli.base import (
 from paripassu.core.errors import UserError
 
 PARTS = (training, proof, book, using, teaching)  # each has added its commands
-RESUMED = ("train", "compare", "verify", "ledger")
+RESUMED = ("train", "compare", "verify", "ledger", "bench")
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
         sys.exit(2)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # what typer makes of Ctrl-C, without a word
-            kept = "All finished epochs are kept: type the same command again to go on."
+            kept = "What is finished is kept: type the same command again to go on."
             goes_on = any(word in RESUMED for word in sys.argv[1:2])
             complain(f"interrupted. {kept}" if goes_on else "interrupted.")
         raise

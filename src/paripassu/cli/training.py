@@ -215,6 +215,68 @@ def compare(
         raise typer.Exit(1)
 
 
+@app.command(
+    epilog="**Examples**\n\n"
+    "- `paripassu bench`\n\n"
+    "- `paripassu bench --images 6400 --rounds 1 --frameworks pytorch`\n\n"
+    "- `paripassu bench --rounds 5 --out runs/mine --json`"
+)
+def bench(
+    frameworks: NamesOption = "pytorch,tensorflow",
+    recipe: RecipeOption = "article",
+    settings: SetOption = None,
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=1, help="Each in turns, forth and back.")
+    ] = 3,
+    images: Annotated[
+        int,
+        typer.Option("--images", min=256, max=60_000, help="For each style and round."),
+    ] = 60_000,
+    threads: ThreadsOption = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The folder; the same one goes on."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Time training beside notebooks' style and the machine's ceiling.
+
+    The ceiling is a large matrix product, same number type, same threads, same round.
+    """
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from paripassu.bench import PICTURE
+    from paripassu.bench import bench as time_all
+    from paripassu.bench_view import bench_table
+    from paripassu.process import WorkerFailed
+
+    chosen = load_recipe(recipe, settings)
+    folder = out or default_folder(f"bench-{images}", chosen, None)
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=terminal(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=1.0)
+        try:
+            found = time_all(
+                framework_list(frameworks),
+                chosen,
+                out=folder,
+                rounds=rounds,
+                images=images,
+                conditions=conditions_of(None, threads, Device.auto),
+                on_progress=lambda what, share: bar.update(
+                    task, description=what, completed=share
+                ),
+            )
+        except WorkerFailed as failure:
+            complain(f"{failure}\nType the same command again to go on.")
+            raise typer.Exit(1) from None
+    if as_json:
+        print_json(found.model_dump())
+    else:
+        terminal().print(bench_table(found))
+        typer.echo(f"picture: {folder / PICTURE}")
+
+
 @app.command(epilog="**Example**\n\n- `paripassu report runs/mine`")
 def report(
     folder: Annotated[Path, typer.Argument(help="The folder of a comparison.")],

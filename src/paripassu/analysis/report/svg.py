@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from markupsafe import Markup, escape
 
@@ -93,6 +94,16 @@ def drawing(
         title=title,
         description=description,
         body=Markup("".join(parts)),
+    )
+
+
+def standalone(drawn: str, width: float) -> str:
+    """A drawing as a file of its own, with its style, for light and for dark pages."""
+    style = (Path(__file__).parent / "standalone.css").read_text(encoding="utf-8")
+    head, _, rest = drawn.partition(">")
+    return (
+        f'{head} xmlns="http://www.w3.org/2000/svg" width="{width:g}">'
+        f"<style>{style}</style>{rest}\n"
     )
 
 

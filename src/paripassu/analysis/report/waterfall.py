@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from paripassu.analysis.ledger import Effect, End, Ledger, Metric
 from paripassu.analysis.report import svg
@@ -64,12 +63,7 @@ def picture(ledger: Ledger) -> str:
     drawn = svg.drawing(
         "ledger", title, " ".join(_told(ledger)), y + 78, parts, width=WIDTH
     )
-    style = (Path(__file__).parent / "waterfall.css").read_text(encoding="utf-8")
-    head, _, rest = drawn.partition(">")
-    return (
-        f'{head} xmlns="http://www.w3.org/2000/svg" width="{WIDTH:g}">'
-        f"<style>{style}</style>{rest}\n"
-    )
+    return svg.standalone(drawn, WIDTH)
 
 
 def _heading(ledger: Ledger) -> Iterator[str]:

@@ -1,0 +1,139 @@
+"""What a benchmark says: `bench.json`, computed from its rounds only."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Literal
+
+from paripassu.analysis.cautions import is_busy
+from paripassu.analysis.reading import checked
+from paripassu.analysis.schema import Spread
+from paripassu.core.record import Model
+
+BENCH_FILE = "bench.json"
+
+Style = Literal["ceiling", "lesson", "notebook"]
+STYLES: tuple[Style, ...] = ("ceiling", "notebook", "lesson")
+
+
+class Timed(Model):
+    """One style of one framework in one round, in a fresh process."""
+
+    framework: str
+    style: Style
+    seconds: float  # for all images; of the ceiling, for one matrix product
+    harness_seconds: float | None = None  # the same as the lesson's, in a recorded run
+    first_step_seconds: float | None = None  # from the start of the process
+    peak_memory_bytes: int
+    other_load: float  # of all cores, 0..1, while it ran
+
+
+class Bench(Model):
+    """A benchmark, for programs; `rounds` are measured, all else follows."""
+
+    kind: Literal["bench"] = "bench"
+    version: Literal[1] = 1
+    command: str
+    created: str  # UTC
+    processor: str
+    cores: int
+    platform: str
+    python: str
+    threads: int
+    recipe: str
+    recipe_hash: str
+    network: str
+    precision: str
+    training_flops: int  # for one image, forward and backward
+    images: int  # of the training set, each used once by every style
+    matrix: int  # rows and columns of the product that is the ceiling
+    versions: dict[str, str]  # framework -> its version
+    rounds: list[list[Timed]]
+
+    @property
+    def busy(self) -> bool:
+        """Whether other programs used so much that nothing can be concluded."""
+        return any(is_busy(x.other_load) for each in self.rounds for x in each)
+
+    @property
+    def frameworks(self) -> list[str]:
+        """Those that were timed."""
+        return list(self.versions)
+
+    def of(self, framework: str, style: Style) -> list[Timed]:
+        """One style, round by round."""
+        return [
+            x
+            for each in self.rounds
+            for x in each
+            if (x.framework, x.style) == (framework, style)
+        ]
+
+    def ceilings(self) -> list[float]:
+        """Floating-point operations per second of the fastest product of each round."""
+        work = 2 * self.matrix**3
+        return [
+            max(work / x.seconds for x in each if x.style == "ceiling")
+            for each in self.rounds
+        ]
+
+    def seconds(self, framework: str, style: Style) -> Spread:
+        """For all images."""
+        return spread([x.seconds for x in self.of(framework, style)])
+
+    def images_per_second(self, framework: str, style: Style) -> Spread:
+        """Of training."""
+        return spread([self.images / x.seconds for x in self.of(framework, style)])
+
+    def of_ceiling(self, framework: str, style: Style) -> Spread:
+        """The share, 0..1, of what a matrix product reaches in the same round."""
+        pairs = zip(self.of(framework, style), self.ceilings(), strict=True)
+        work = self.images * self.training_flops
+        return spread([work / x.seconds / ceiling for x, ceiling in pairs])
+
+    def beside_notebook(self, framework: str) -> Spread:
+        """The lesson's seconds by those of the notebook's style, round by round."""
+        pairs = zip(
+            self.of(framework, "lesson"), self.of(framework, "notebook"), strict=True
+        )
+        return spread([left.seconds / right.seconds for left, right in pairs])
+
+    def harness(self, framework: str) -> Spread:
+        """What a recorded run takes more than the lesson alone, as a share of it."""
+        return spread(
+            [
+                x.harness_seconds / x.seconds - 1
+                for x in self.of(framework, "lesson")
+                if x.harness_seconds is not None
+            ]
+        )
+
+    def first_step(self, framework: str) -> Spread:
+        """Seconds from the start of the process to the first training step."""
+        return spread(
+            [
+                x.first_step_seconds
+                for x in self.of(framework, "lesson")
+                if x.first_step_seconds is not None
+            ]
+        )
+
+    def memory(self, framework: str, style: Style) -> Spread:
+        """The most resident memory of the process, in bytes."""
+        return spread([float(x.peak_memory_bytes) for x in self.of(framework, style)])
+
+
+def spread(values: list[float]) -> Spread:
+    """Median, least and greatest."""
+    middle = statistics.median(values)
+    return Spread(median=middle, low=min(values), high=max(values), n=len(values))
+
+
+def load(folder: Path) -> Bench:
+    """The benchmark in a folder.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    return checked(Bench, folder / BENCH_FILE)

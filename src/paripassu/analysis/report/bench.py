@@ -1,0 +1,89 @@
+"""The picture of a benchmark: how near each style comes to the machine's ceiling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from paripassu.analysis.bench import Bench, Style
+from paripassu.analysis.report import svg
+from paripassu.analysis.report.svg import Scale
+from paripassu.analysis.report.words import n, percent, seconds
+from paripassu.analysis.wording import display_name
+
+WIDTH = 720.0
+LEFT, PLOT, PLOT_END = 10.0, 170.0, 560.0
+ROW, BAR = 26.0, 14.0
+TITLES: dict[Style, str] = {"notebook": "notebook's style", "lesson": "lesson"}
+
+
+def picture(bench: Bench) -> str:
+    """The share of a matrix product's speed that training reaches, as an SVG file."""
+    parts, height = [], 0.0
+    parts += list(_heading(bench))
+    shown: list[tuple[str, Style]] = [
+        (name, style)
+        for name in bench.frameworks
+        for style in TITLES
+        if bench.of(name, style)
+    ]
+    most = max([1.0, *(bench.of_ceiling(*key).high for key in shown)])
+    across = Scale(0.0, most * 1.02, PLOT, PLOT_END)
+    top = 62.0
+    bottom = top + ROW * len(shown)
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        x = across(tick)
+        parts.append(svg.line((x, top), (x, bottom), "grid"))
+        parts.append(svg.text(x, bottom + 16, percent(tick, 0), "tick", "middle"))
+    for number, (name, style) in enumerate(shown):
+        y = top + ROW * number + ROW / 2
+        parts += _bar(bench, name, style, across, y)
+    x = across(1.0)
+    parts.append(svg.line((x, top - 4), (x, bottom), "whisker"))
+    height = bottom + 40
+    parts.append(
+        svg.text(
+            PLOT,
+            bottom + 34,
+            "of the operations per second of a matrix product; whiskers: all rounds",
+        )
+    )
+    title = "Training beside the machine's ceiling"
+    told = ". ".join(_sentence(bench, *key) for key in shown)
+    drawn = svg.drawing("bench", title, told, height, parts, width=WIDTH)
+    return svg.standalone(drawn, WIDTH)
+
+
+def _heading(bench: Bench) -> Iterator[str]:
+    yield svg.text(LEFT, 22, "Training beside the machine's ceiling", "title")
+    ceiling = sorted(bench.ceilings())[len(bench.rounds) // 2] / 1e9
+    yield svg.text(
+        LEFT,
+        43,
+        f"{bench.recipe}, {bench.precision}, {n(bench.threads, 'thread')}, "
+        f"{bench.images:,} images, {n(len(bench.rounds), 'round')}; "
+        f"ceiling {ceiling:,.0f} GFLOP/s"
+        + ("; the machine was busy: no verdict" if bench.busy else ""),
+    )
+
+
+def _bar(
+    bench: Bench, name: str, style: Style, across: Scale, y: float
+) -> Iterator[str]:
+    share = bench.of_ceiling(name, style)
+    hue = f"hue{bench.frameworks.index(name)}"
+    label = f"{display_name(name)}, {TITLES[style]}"
+    yield svg.text(PLOT - 8, y + 4, label, "value", "end")
+    width = across(share.median) - PLOT
+    yield svg.rectangle(PLOT, y - BAR / 2, width, BAR, f"bar {hue}")
+    yield svg.line((across(share.low), y), (across(share.high), y), "whisker")
+    taken = seconds(bench.seconds(name, style).median)
+    text = f"{percent(share.median, 0)}, {taken}"
+    yield svg.text(PLOT_END + 12, y + 4, text, "value")
+
+
+def _sentence(bench: Bench, name: str, style: Style) -> str:
+    share = bench.of_ceiling(name, style)
+    return (
+        f"{display_name(name)}, {TITLES[style]}: {percent(share.median, 0)} of the "
+        f"ceiling, {percent(share.low, 0)} to {percent(share.high, 0)}"
+    )

@@ -1,0 +1,91 @@
+"""A benchmark on the terminal."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from paripassu.analysis.bench import Bench
+from paripassu.analysis.cautions import BUSY
+from paripassu.analysis.report.words import percent, seconds
+from paripassu.analysis.schema import Spread
+from paripassu.analysis.wording import counted, display_name
+
+FULL = 60_000  # images of an epoch
+
+
+def bench_table(bench: Bench) -> RenderableType:
+    """Medians with their range, a column for each framework, and what to make of it."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    for name in bench.frameworks:
+        table.add_column(display_name(name), justify="right", no_wrap=True)
+    epoch = FULL / bench.images
+
+    def row(label: str, cell: Callable[[str], str]) -> None:
+        table.add_row(label, *map(cell, bench.frameworks))
+
+    row("version", lambda x: bench.versions[x])
+    if bench.of(bench.frameworks[0], "notebook"):
+        row(
+            "notebook's style, one epoch",
+            lambda x: _seconds(bench.seconds(x, "notebook"), epoch),
+        )
+    row("lesson, one epoch", lambda x: _seconds(bench.seconds(x, "lesson"), epoch))
+    if bench.of(bench.frameworks[0], "notebook"):
+        row("lesson / notebook's style", lambda x: _ratio(bench.beside_notebook(x)))
+    row(
+        "images per second",
+        lambda x: f"{bench.images_per_second(x, 'lesson').median:,.0f}",
+    )
+    row("of the ceiling", lambda x: _share(bench.of_ceiling(x, "lesson"), 0))
+    row("overhead of a recorded run", lambda x: _share(bench.harness(x), 1))
+    row("start to first step", lambda x: _seconds(bench.first_step(x)))
+    row("peak memory", lambda x: _mib(bench.memory(x, "lesson")))
+    if bench.of(bench.frameworks[0], "notebook"):
+        row("of the notebook's style", lambda x: _mib(bench.memory(x, "notebook")))
+    ceiling = statistics.median(bench.ceilings()) / 1e9
+    lines = [
+        f"{bench.recipe}, {bench.precision}, {counted(bench.threads, 'thread')}; "
+        f"{bench.images:,} images in each of {counted(len(bench.rounds), 'round')}; "
+        f"median (least to greatest), seconds for {FULL:,} images.",
+        f"Ceiling: {ceiling:,.0f} GFLOP/s, a product of two matrices of "
+        f"{bench.matrix:,} x {bench.matrix:,}; training takes "
+        f"{bench.training_flops / 1e6:.1f} MFLOP an image.",
+    ]
+    rendered: list[RenderableType] = [Text(""), table, Text("")]
+    rendered += [Text(line) for line in lines]
+    if bench.busy:
+        text = (
+            f"warning: other programs used more than {BUSY:.0%} of the machine: "
+            "these times are no verdict"
+        )
+        rendered.append(Text(text, style="yellow"))
+    return Group(*rendered)
+
+
+def _seconds(spread: Spread, factor: float = 1.0) -> str:
+    return _in_words(spread, lambda x: seconds(x * factor))
+
+
+def _ratio(spread: Spread) -> str:
+    return _in_words(spread, "{:.2f}".format)
+
+
+def _share(spread: Spread, digits: int) -> str:
+    return _in_words(spread, lambda x: percent(x, digits))
+
+
+def _in_words(spread: Spread, said: Callable[[float], str]) -> str:
+    middle = said(spread.median)
+    if spread.n == 1:
+        return middle
+    return f"{middle} ({said(spread.low)} to {said(spread.high)})"
+
+
+def _mib(spread: Spread) -> str:
+    return f"{spread.median / 2**20:,.0f} MiB"

@@ -1,0 +1,124 @@
+"""The worker's side of a benchmark: one style, timed once, in a process of its own."""
+
+from __future__ import annotations
+
+import importlib
+import statistics
+from typing import Any
+
+from paripassu import frameworks
+from paripassu.core import datasets, draws, machine
+from paripassu.core.datasets import ImageData, Prepared, Split
+from paripassu.core.recipe import Recipe, validate
+from paripassu.frameworks import EpochReport, Trainer
+from paripassu.run import Emit, Reporter, read_data
+
+MATRIX = 2048  # rows and columns of the product that is the ceiling
+PIECES = 4  # of the images: the lesson with and without the harness, in turns
+
+
+def bench(request: dict[str, Any], emit: Emit) -> None:
+    """Time one style.
+
+    Args:
+        request: `framework`; `style`, "ceiling", "lesson" or "notebook"; `recipe`;
+            `data`; `images`, how many of the training set; `threads`.
+        emit: gets `benched`: seconds for all images (of the ceiling: for one product),
+            the most memory in bytes, the share of the machine that others used; for
+            the lesson `harness_seconds` too, and from the start of the process to the
+            first step.
+    """
+    recipe = validate(request["recipe"])
+    framework = frameworks.find(request["framework"])
+    own = importlib.import_module(f"paripassu.frameworks.{framework.name}.bench")
+    threads = int(request["threads"])
+    load = machine.OtherLoad()
+    more: dict[str, float] = {}
+    if request["style"] == "ceiling":
+        seconds = statistics.median(own.matrix_product(MATRIX, recipe, threads))
+    else:
+        raw, prepared = read_data(recipe, request["data"])
+        images = int(request["images"])
+        if request["style"] == "notebook":
+            seconds = own.notebook_epoch(_first(raw, images), threads)
+        else:
+            trainer = _trainer(framework, recipe, prepared, threads)
+            more["first_step_seconds"] = machine.seconds_since_start()
+            some = _first_of(prepared.training, images)
+            seconds, harness = _in_turns(own, trainer, recipe, some, emit)
+            more["harness_seconds"] = harness
+    emit(
+        "benched",
+        seconds=seconds,
+        peak_memory_bytes=machine.peak_memory_bytes(),
+        other_load=load.look(),
+        **more,
+    )
+
+
+def _trainer(
+    framework: frameworks.Framework, recipe: Recipe, prepared: Prepared, threads: int
+) -> Trainer:
+    """A trainer of one epoch that has made its first steps."""
+    trainer = framework.make_trainer(
+        recipe.changed(epochs=1),
+        weights=draws.initial_weights(recipe.score_sheet, recipe),
+        threads=threads,
+        device="auto",
+    )
+    trainer.warm_up(prepared.training)
+    return trainer
+
+
+def _in_turns(
+    own: Any, trainer: Trainer, recipe: Recipe, training: Split, emit: Emit
+) -> tuple[float, float]:
+    """Seconds of the lesson alone, and of the same in a recorded run.
+
+    Piece by piece, and each goes first in turn: so a difference of a hundredth can be
+    told from what the machine does beside.
+    """
+    bare = harness = 0.0
+    count = len(training.labels)
+    for piece in range(PIECES):
+        rows = slice(count * piece // PIECES, count * (piece + 1) // PIECES)
+        some = Split(training.images[rows], training.labels[rows])
+        for turn in range(2):
+            if (piece + turn) % 2:
+                harness += _under_harness(trainer, recipe, some, emit)
+            else:
+                bare += own.lesson_epoch(trainer, recipe, some)
+    return bare, harness
+
+
+def _first_of(split: Split, images: int) -> Split:
+    return Split(split.images[:images], split.labels[:images])
+
+
+def _under_harness(trainer: Trainer, recipe: Recipe, some: Split, emit: Emit) -> float:
+    """Seconds of an epoch as a recorded run counts them, with its progress told."""
+    seconds: list[float] = []
+
+    def on_epoch(report: EpochReport) -> None:
+        seconds.append(report.seconds)
+
+    trainer.train(
+        some,
+        Split(some.images[:1], some.labels[:1]),
+        first_epoch=0,
+        on_step=Reporter(emit, recipe, len(some.labels)).on_step,
+        on_epoch=on_epoch,
+    )
+    return seconds[0]
+
+
+def _first(raw: ImageData, images: int) -> ImageData:
+    return datasets.ImageData(
+        name=raw.name,
+        source=raw.source,
+        sha256=raw.sha256,
+        train_images=raw.train_images[:images],
+        train_labels=raw.train_labels[:images],
+        test_images=raw.test_images,
+        test_labels=raw.test_labels,
+    )

@@ -1,0 +1,97 @@
+"""What `paripassu bench` times in TensorFlow."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+from paripassu.core import datasets
+from paripassu.core.recipe import Recipe
+from paripassu.frameworks.tensorflow import lesson
+from paripassu.frameworks.tensorflow.trainer import Trainer
+
+
+def matrix_product(size: int, recipe: Recipe, threads: int) -> list[float]:
+    """Seconds of each of ten products of two square matrices."""
+    _set_threads(threads)
+    left, right = (
+        tf.cast(tf.random.uniform((size, size)), recipe.precision)
+        for _ in range(2)
+    )
+    tf.matmul(left, right)[0, 0].numpy()
+    seconds = []
+    for _ in range(10):
+        start = time.perf_counter()
+        tf.matmul(left, right)[0, 0].numpy()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def lesson_epoch(
+    trainer: Trainer, recipe: Recipe, training: datasets.Split
+) -> float:
+    """Seconds of one epoch of the lesson's `fit`, with nothing around it."""
+    images, labels = lesson.to_arrays(training)
+    clock = _Clock()
+    few = images[:1], labels[:1]
+    once = recipe.changed(epochs=1)
+    lesson.train(trainer.network, once, (images, labels), few, [clock])
+    return clock.seconds
+
+
+def notebook_epoch(raw: datasets.ImageData, threads: int) -> float:
+    """Seconds of one epoch in the style of the article's TensorFlow notebook.
+
+    `fit` on NumPy arrays with one-hot labels, the article's network, optimizer
+    and schedule; written by us. Compilation is not timed.
+    """
+    _set_threads(threads)
+    training = datasets.prepare(raw, mean=0.1307, std=0.3081).training
+    x = training.images[..., None]
+    y = keras.utils.to_categorical(training.labels, 10)
+    network = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.Conv2D(64, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Dropout(0.25),
+            layers.Flatten(),
+            layers.Dense(128, activation="relu"),
+            layers.Dropout(0.5),
+            layers.Dense(10, activation="softmax"),
+        ]
+    )
+    schedule = keras.optimizers.schedules.ExponentialDecay(1.0, 60_000, 0.7)
+    network.compile(
+        optimizer=keras.optimizers.Adadelta(schedule),
+        loss="categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    network.fit(x[:192], y[:192], batch_size=64, verbose=0)
+    start = time.perf_counter()
+    network.fit(x, y, batch_size=64, verbose=0)
+    return time.perf_counter() - start
+
+
+def _set_threads(threads: int) -> None:
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+
+class _Clock(keras.callbacks.Callback):  # type: ignore[misc]
+    """From the beginning of an epoch to that of its validation."""
+
+    seconds = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+        """Start."""
+        self._start = time.perf_counter()
+
+    def on_test_begin(self, logs: Any = None) -> None:  # noqa: ARG002
+        """Stop."""
+        self.seconds = time.perf_counter() - self._start

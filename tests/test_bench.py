@@ -1,0 +1,239 @@
+"""The benchmark: what it counts, what it computes from its rounds, and that it runs."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from helpers import BOTH, environment, needs_both, run_paripassu, skip_without
+from rich.console import Console
+
+from paripassu.analysis.bench import BENCH_FILE, Bench, Timed, load
+from paripassu.analysis.report.bench import picture
+from paripassu.bench import bench
+from paripassu.bench_view import bench_table
+from paripassu.core.errors import UserError
+from paripassu.core.networks import NETWORKS
+from paripassu.core.recipe import load as load_recipe
+from paripassu.train import Conditions
+
+IMAGES = 6000
+FLOPS = 10_000_000
+MATRIX = 1000
+# seconds: ceiling, notebook's style, lesson, the same recorded
+ROUNDS = {
+    "pytorch": [(0.02, 4.0, 2.0, 2.02), (0.02, 4.0, 3.0, 3.0), (0.02, 5.0, 4.0, 4.0)],
+    "tensorflow": [(0.04, 3.0, 2.0, 2.0), (0.01, 3.0, 2.0, 2.1), (0.02, 3.0, 2.0, 2.0)],
+}
+
+
+def timed(framework: str, style: str, seconds: float, harness: float | None) -> Timed:
+    return Timed.model_validate(
+        {
+            "framework": framework,
+            "style": style,
+            "seconds": seconds,
+            "harness_seconds": harness,
+            "first_step_seconds": harness,
+            "peak_memory_bytes": 2**30 if style == "lesson" else 2**29,
+            "other_load": 0.01,
+        }
+    )
+
+
+def made(rounds: int = 3) -> Bench:
+    recipe = load_recipe("article")
+    measured = []
+    for number in range(rounds):
+        each = []
+        for name, values in ROUNDS.items():
+            ceiling, notebook, lesson, harness = values[number]
+            each.append(timed(name, "ceiling", ceiling, None))
+            each.append(timed(name, "notebook", notebook, None))
+            each.append(timed(name, "lesson", lesson, harness))
+        measured.append(each)
+    return Bench(
+        command="paripassu bench",
+        created="2026-11-25T00:00:00+00:00",
+        processor="a processor",
+        cores=2,
+        platform="Linux",
+        python="3.11.7",
+        threads=2,
+        recipe="article",
+        recipe_hash=recipe.hash(),
+        network="article",
+        precision="float32",
+        training_flops=FLOPS,
+        images=IMAGES,
+        matrix=MATRIX,
+        versions={"pytorch": "2.13.0", "tensorflow": "2.21.0"},
+        rounds=measured,
+    )
+
+
+def printed(found: Bench) -> str:
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(bench_table(found))
+    return console.export_text()
+
+
+# What is counted
+
+COUNTED = """
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from paripassu.core.recipe import Recipe
+from paripassu.frameworks.pytorch import book
+
+rates = {"article": 2, "keras-example": 1, "lenet5": 0}
+for name, dropouts in rates.items():
+    recipe = Recipe(name=name, network=name,
+                    dropout={f"dropout{i + 1}": 0.5 for i in range(dropouts)})
+    network = book.make_network(recipe)
+    x = torch.zeros(3, 1, 28, 28)
+    with FlopCounterMode(display=False) as forward:
+        out = network(x)
+    with FlopCounterMode(display=False) as backward:
+        out.sum().backward()
+    print(name, forward.get_total_flops() // 3, backward.get_total_flops() // 3)
+"""
+
+
+@skip_without("pytorch")
+def test_operations_are_those_that_pytorch_counts():
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", COUNTED],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for line in done.stdout.splitlines():
+        name, forward, backward = line.split()
+        sheet = NETWORKS[name]
+        if name == "lenet5":  # PyTorch counts what the table leaves out
+            assert sheet.forward_flops < int(forward)
+            continue
+        assert sheet.forward_flops == int(forward)
+        assert sheet.training_flops == int(forward) + int(backward)
+
+
+def test_operations_of_the_article_by_hand():
+    conv1 = 2 * 26 * 26 * 32 * 9
+    rest = 2 * (24 * 24 * 64 * 32 * 9 + 9216 * 128 + 128 * 10)
+    assert NETWORKS["article"].forward_flops == conv1 + rest
+    assert NETWORKS["article"].training_flops == 2 * conv1 + 3 * rest
+
+
+# What is computed
+
+
+def test_figures_come_from_the_rounds():
+    found = made()
+    assert found.ceilings() == [1e11, 2e11, 1e11]  # the faster product of each round
+    assert found.seconds("pytorch", "lesson").median == 3.0
+    assert found.images_per_second("pytorch", "lesson").high == 3000.0
+    shares = found.of_ceiling("pytorch", "lesson")  # 6e10 / seconds / ceiling
+    assert (shares.low, shares.median, shares.high) == pytest.approx((0.1, 0.15, 0.3))
+    ratio = found.beside_notebook("pytorch")
+    assert (ratio.low, ratio.median, ratio.high) == pytest.approx((0.5, 0.75, 0.8))
+    assert found.harness("pytorch").high == pytest.approx(0.01)
+    assert found.harness("tensorflow").median == 0.0
+    assert found.memory("pytorch", "notebook").median == 2**29
+    assert not found.busy
+
+
+def test_a_busy_machine_gives_no_verdict():
+    found = made()
+    found.rounds[1][2].__dict__["other_load"] = 0.3  # frozen, and this is a test
+    assert found.busy
+    assert "no verdict" in printed(found)
+    assert "no verdict" in picture(found)
+    assert "no verdict" not in printed(made())
+    assert "no verdict" not in picture(made())
+
+
+def test_the_table_says_what_was_measured():
+    text = printed(made())
+    assert "0.75 (0.50 to 0.80)" in text
+    assert "15% (10% to 30%)" in text
+    assert "30.0 s (20.0 s to 40.0 s)" in text  # 60,000 images
+    assert "512 MiB" in text
+    assert "100 GFLOP/s" in text
+    assert (
+        "(" not in printed(made(1)).split("lesson / notebook's style")[1].split("\n")[0]
+    )
+
+
+def test_the_picture_is_a_whole_file():
+    for found in (made(), made(1)):
+        text = picture(found)
+        root = ET.fromstring(text)
+        assert root.tag.endswith("svg")
+        assert text.count('class="bar') == 4
+        assert "PyTorch, lesson: 15%" in text or len(found.rounds) == 1
+
+
+# The command
+
+
+def test_another_benchmark_is_not_gone_on_with(tmp_path):
+    (tmp_path / BENCH_FILE).write_text(made().model_dump_json())
+    with pytest.raises(UserError, match=r"holds a benchmark with .* Choose another"):
+        bench(
+            BOTH,
+            load_recipe("article"),
+            out=tmp_path,
+            rounds=4,
+            images=IMAGES + 1,
+            conditions=Conditions(),
+        )
+    assert load(tmp_path) == made()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--frameworks", "caffe"], "caffe"),
+        (["--images", "3"], "--images"),
+        (["--recipe", "nowhere"], "nowhere"),
+    ],
+)
+def test_wrong_usage(words, message, tmp_path):
+    done = run_paripassu("bench", "--out", str(tmp_path / "out"), *words)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@needs_both
+@pytest.mark.slow
+def test_it_runs_and_goes_on(tmp_path: Path):
+    words = ["bench", "--images", "256", "--out", str(tmp_path), "--json"]
+    done = run_paripassu(*words, "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    first = json.loads(done.stdout)
+    done = run_paripassu(*words, "--rounds", "2", "--frameworks", "tensorflow")
+    assert done.returncode == 2
+    assert "holds a benchmark with versions" in done.stderr
+    done = run_paripassu(*words, "--rounds", "2")
+    assert done.returncode == 0, done.stderr
+    second = json.loads(done.stdout)
+    assert second["rounds"][0] == first["rounds"][0]
+    assert len(second["rounds"]) == 2
+    order = [(x["framework"], x["style"]) for x in second["rounds"][0]]
+    assert [(x["framework"], x["style"]) for x in second["rounds"][1]] == order[::-1]
+    assert set(order) == {
+        (name, style) for name in BOTH for style in ("ceiling", "notebook", "lesson")
+    }
+    for each in second["rounds"]:
+        for one in each:
+            assert one["seconds"] > 0
+            assert (one["harness_seconds"] is not None) == (one["style"] == "lesson")
+    ET.parse(tmp_path / "bench.svg")
