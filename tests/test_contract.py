@@ -740,3 +740,45 @@ def test_a_fault_in_a_verb_is_told_with_its_trace(child):
     """Red: a failing child does not pass for an answer."""
     with pytest.raises(AssertionError, match=r"Traceback[^$]*nowhere"):
         child.load(Path("/nowhere/model.keras"))
+
+
+# bfloat16
+
+
+def low_bits(array: np.ndarray) -> np.ndarray:
+    """The 16 bits of a float32 that a bfloat16 does not have."""
+    return array.view(np.uint32) & 0xFFFF
+
+
+def test_bfloat16_is_for_computing_and_not_for_keeping(child, training):
+    exact = recipe(seed=3)
+    weights = start_weights(exact)
+    child.make(exact, weights)
+    right = child.logits(training[0])
+    child.make(exact.changed(precision="bfloat16"), weights)
+    came = child.logits(training[0])
+    assert came.dtype == np.float32
+    # The last layer gives bfloat16; in float32 hardly any logit has such bits.
+    assert not low_bits(came).any()
+    assert low_bits(right).any()
+    # Eight bits of each number, and sums of many: a hundredth of the largest.
+    error = np.abs(came - right).max() / np.abs(right).max()
+    assert 1e-4 < error < 2e-2
+    child.train(training, training)
+    kept = child.weights()
+    assert all(array.dtype == np.float32 for array in kept.values())
+    assert low_bits(kept["conv2.kernel"]).any()
+    child.make(exact)  # and what comes next is exact again
+    assert low_bits(child.logits(training[0])).any()
+
+
+@needs_both
+def test_in_bfloat16_the_frameworks_round_alike(child_of, training):
+    given = recipe(precision="bfloat16")
+    answers = []
+    for framework in BOTH:
+        maker = child_of(framework)
+        maker.make(given, start_weights(given))
+        answers.append(maker.logits(training[0]))
+    left, right = answers
+    assert np.abs(left - right).max() <= 2**-7 * np.abs(right).max()

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import needs_both, run_paripassu, skip_without
+from helpers import EACH, needs_both, run_paripassu, skip_without
 from safetensors.numpy import load_file, save_file
 
 from paripassu import onnx_file
@@ -364,3 +364,23 @@ def test_a_written_file_may_be_read_by_all_that_may_read_others(tmp_path):
     (tmp_path / "other").write_text("")
     mode = stat.S_IMODE(out.stat().st_mode)
     assert mode == stat.S_IMODE((tmp_path / "other").stat().st_mode)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", EACH)
+def test_a_run_in_bfloat16_is_evaluated_again_and_converted(framework, tiny, tmp_path):
+    """Its weights are float32, and a converted network answers in float32."""
+    run = tmp_path / "run"
+    words = ["-f", framework, "--epochs", 1, "--data", tiny, "--out", run]
+    words += ["--set", "precision=bfloat16", "--threads", 1, "--json"]
+    done = run_paripassu("train", *words)
+    assert done.returncode == 0, done.stderr
+    trained = json.loads(done.stdout)["result"]
+    again = run_paripassu("evaluate", run, "--data", tiny, "--json")
+    assert json.loads(again.stdout)["test_accuracy"] == trained["test_accuracy"]
+    weights = load_file(run / "weights.safetensors")
+    assert {array.dtype.name for array in weights.values()} == {"float32"}
+    for target, name in (("tensorflow", "a.keras"), ("onnx", "a.onnx")):
+        found = convert(run, target=target, out=tmp_path / name)
+        assert found.holds
+        assert found.weights_equal

@@ -643,7 +643,7 @@ REFUSED = [
     ("shuffle = 1", ["shuffle", "boolean", "1 (int)"]),
     ('shuffle = "true"', ["shuffle", "boolean", "'true' (str)"]),
     ("network = 3", ["network", "string", "3 (int)"]),
-    ("precision = 32", ["precision", "'float32' or 'float64'", "32 (int)"]),
+    ("precision = 32", ["precision", "'float32', 'float64' or 'bfloat16'", "32 (int)"]),
     ("decay = 0.7", ["decay", "table", "0.7 (float)"]),
     ("decay = { factor = true }", ["decay.factor", "number", "True (bool)"]),
     ('decay = { factor = "0.7" }', ["decay.factor", "number", "'0.7' (str)"]),
@@ -662,7 +662,10 @@ REFUSED = [
     ("epochs = 0", ["epochs", "greater than or equal to 1", "0 (int)"]),
     ("batch_size = 0", ["batch_size", "greater than or equal to 1", "0 (int)"]),
     ("validation_size = -1", ["validation_size", "greater than or equal to 0", "-1"]),
-    ('precision = "float16"', ["precision", "'float32' or 'float64'", "'float16'"]),
+    (
+        'precision = "float16"',
+        ["precision", "'float32', 'float64' or 'bfloat16'", "'float16'"],
+    ),
     ('loss = "mse"', ["loss", "'cross_entropy_on_logits'", "'mse'"]),
     ('output = "softmax"', ["output", "'logits' or 'probabilities'", "'softmax'"]),
     ("published_accuracy = 99.1", ["published_accuracy", "less than or equal to 1"]),
@@ -1031,3 +1034,12 @@ def test_any_name_is_a_recipe_or_a_user_error(name):
 )
 def test_any_table_is_a_recipe_or_a_user_error(table):
     check_only_user_errors(validate, table)
+
+
+def test_bfloat16_is_another_experiment_and_is_used_in_float32():
+    plain = Recipe()
+    mixed = plain.changed(precision="bfloat16")
+    assert mixed.hash() != plain.hash()
+    assert (plain.storage, mixed.storage) == ("float32", "float32")
+    assert plain.changed(precision="float64").storage == "float64"
+    assert mixed.for_use == plain

@@ -187,7 +187,7 @@ def main() -> int:
     os.dup2(2, 1)  # whatever a framework prints goes to standard error
     questions = sys.stdin.buffer
     request = json.loads(questions.readline())
-    recipe = validate(request["recipe"])
+    recipe = validate(request["recipe"]).for_use
     weights, _metadata = files.read_tensors(Path(request["weights"]))
     trainer = frameworks.find(request["framework"]).make_trainer(
         recipe, weights=weights, threads=int(request["threads"]), device="cpu"

@@ -188,7 +188,7 @@ def _compare(
 ) -> Conversion:
     test = datasets.load().test_images[:IMAGES]
     images = datasets.normalise(test, mean=source.mean, std=source.std)
-    images = images.astype(source.recipe.precision)
+    images = images.astype(source.recipe.storage)
     witness = _witness(source)
     right = _answers(source, witness, images, folder)
     wrong = _tried(source, target, path, images, folder)

@@ -155,7 +155,7 @@ def logits_of(request: dict[str, Any], emit: Emit) -> None:
         "threads": int(request["threads"]),
         "device": "cpu",
     }
-    recipe = validate(request["recipe"])
+    recipe = validate(request["recipe"]).for_use
     model = (
         framework.make_twin(recipe, **options)
         if framework is frameworks.REFEREE

@@ -55,9 +55,9 @@ def write(
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    if recipe.precision != "float32":
+    if recipe.storage != "float32":
         raise UserError(
-            f"recipe {recipe.name!r} has {recipe.precision}, and ONNX runtimes "
+            f"recipe {recipe.name!r} has {recipe.storage}, and ONNX runtimes "
             "convolve in float32. Expected a model in float32; safetensors, pytorch "
             "and tensorflow keep float64."
         )

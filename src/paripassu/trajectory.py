@@ -46,7 +46,7 @@ def shared_step(
 
 def nudged(weights: Arrays, name: str, recipe: Recipe) -> Arrays:
     """The weights with one array moved up by one unit in the last place."""
-    rounded = weights[name].astype(recipe.precision)
+    rounded = weights[name].astype(recipe.storage)
     return {**weights, name: np.nextafter(rounded, np.inf, dtype=rounded.dtype)}
 
 

@@ -147,10 +147,19 @@ def load_recipe(
     name: str, settings: list[str] | None, **overrides: int | None
 ) -> Recipe:
     """The recipe that was named, with what was changed."""
+    from paripassu.core import machine
     from paripassu.core.recipe import load
+    from paripassu.progress import warn
 
     more = [f"{key}={value}" for key, value in overrides.items() if value is not None]
-    return load(name, [*(settings or []), *more])
+    recipe = load(name, [*(settings or []), *more])
+    if recipe.precision == "bfloat16" and machine.computes_bfloat16() is False:
+        warn(
+            terminal(stderr=True),
+            "warning: this processor has no instructions for bfloat16: training will "
+            "be slower than in float32. Type: --set precision=float32",
+        )
+    return recipe
 
 
 def framework_list(names: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import time
 from pathlib import Path
 
@@ -18,6 +19,21 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def computes_bfloat16(flags: Path = Path("/proc/cpuinfo")) -> bool | None:
+    """Whether the processor has instructions for bfloat16; None if it cannot be told.
+
+    Without them every number is unpacked and packed again, and float32 is faster.
+    """
+    try:
+        text = flags.read_text(errors="replace")
+    except OSError:
+        return None
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    if not found:
+        return None
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(found[1].split()))
 
 
 def system() -> str:

@@ -198,8 +198,10 @@ class Recipe(Part):
         ge=0,
         description="training images set apart to choose by, the same for all seeds",
     )
-    precision: Literal["float32", "float64"] = Field(
-        "float32", description="of weights and computing"
+    precision: Literal["float32", "float64", "bfloat16"] = Field(
+        "float32",
+        description="of weights and computing; with bfloat16, convolutions and dense "
+        "layers compute in it, and weights, loss and optimizer stay in float32",
     )
     output: Literal["logits", "probabilities"] = Field(
         "logits", description="whether the network ends in a softmax"
@@ -255,6 +257,16 @@ class Recipe(Part):
         """The network, with a softmax at its end where the recipe has one."""
         network = NETWORKS[self.network]
         return network.with_softmax() if self.output == "probabilities" else network
+
+    @property
+    def storage(self) -> Literal["float32", "float64"]:
+        """The number type of the weights."""
+        return "float32" if self.precision == "bfloat16" else self.precision
+
+    @property
+    def for_use(self) -> Recipe:
+        """The recipe by which a trained network answers: in the type of its weights."""
+        return self.changed(precision=self.storage)
 
     def hash(self, *more: str) -> str:
         """SHA-256, 16 hex digits, of all that decides the result, and of `more`."""

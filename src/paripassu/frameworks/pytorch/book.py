@@ -31,6 +31,12 @@ def make_network(recipe: Recipe) -> Any:
     return network
 
 
+def compute_in_bfloat16(network: Any, device: str) -> None:
+    """Autocast the network: weights and logits stay float32, layers do not."""
+    forward = torch.autocast(device, torch.bfloat16)(network.forward)
+    network.forward = lambda x: forward(x).float()
+
+
 def _class_of(network: str) -> Any:
     if network == "article":
         return lesson.Network

@@ -36,7 +36,7 @@ def write(
         path: of the file.
         notes: kept in the file, in the `state_dict`'s `_metadata`.
     """
-    network = book.make_network(recipe).to(getattr(torch, recipe.precision))
+    network = book.make_network(recipe).to(getattr(torch, recipe.storage))
     network.load_state_dict(from_common(recipe, dict(weights)))
     state = network.state_dict()
     state._metadata[NOTES] = dict(notes)

@@ -44,7 +44,7 @@ class Trainer:
         cuda = device != "cpu" and torch.cuda.is_available()
         self.place: dict[str, Any] = {
             "device": "cuda" if cuda else "cpu",
-            "dtype": getattr(torch, recipe.precision),
+            "dtype": getattr(torch, recipe.storage),
         }
         if device == "gpu" and not cuda:
             raise UserError(
@@ -54,6 +54,8 @@ class Trainer:
         self.network = book.make_network(recipe).to(
             memory_format=torch.channels_last, **self.place
         )
+        if recipe.precision == "bfloat16":
+            book.compute_in_bfloat16(self.network, self.place["device"])
         self.loss = book.make_loss(recipe)
         self.network.load_state_dict(from_common(recipe, dict(weights)))
         self.optimizer = book.make_optimizer(self.network, recipe)

@@ -15,8 +15,9 @@ from paripassu.frameworks.tensorflow import lesson, optimizers
 
 def set_precision(recipe: Recipe) -> None:
     """Set the number type of all Keras, and the place of the channels."""
-    keras.config.set_floatx(recipe.precision)
-    keras.config.set_dtype_policy(recipe.precision)
+    keras.config.set_floatx(recipe.storage)
+    mixed = recipe.precision == "bfloat16"
+    keras.config.set_dtype_policy("mixed_bfloat16" if mixed else recipe.storage)
     keras.config.set_image_data_format("channels_last")
 
 

@@ -41,7 +41,7 @@ def write(
         path: of the file; it ends in `.keras`.
         notes: kept in the file.
     """
-    book.set_precision(recipe)
+    book.set_precision(recipe.for_use)
     network = _plain(recipe)
     own = _module_of(recipe)
     arrays = layout.from_canonical(recipe.score_sheet, weights, LAYOUTS)

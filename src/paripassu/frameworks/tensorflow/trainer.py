@@ -109,6 +109,7 @@ class Trainer:
                 for i in starts
             ]
         )
+        outputs = outputs.astype(keras.config.floatx(), copy=False)
         if self._recipe.output == "logits":
             return outputs
         return np.log(np.maximum(outputs, np.finfo(outputs.dtype).tiny))
