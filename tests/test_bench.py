@@ -91,7 +91,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks.pytorch import book
 
-rates = {"article": 2, "keras-example": 1, "lenet5": 0}
+rates = {"article": 2, "keras-example": 1, "lenet5": 0, "fast": 0}
 for name, dropouts in rates.items():
     recipe = Recipe(name=name, network=name,
                     dropout={f"dropout{i + 1}": 0.5 for i in range(dropouts)})

@@ -321,6 +321,28 @@ def test_the_rate_falls_by_steps_where_the_recipe_says_so(child, training):
         assert rates[1] != pytest.approx(0.7 ** (other / 60000), rel=2e-7)
 
 
+@pytest.mark.parametrize("unit", ["step", "epoch"])
+def test_the_rate_rises_and_falls_in_one_cycle(child, training, unit):
+    """Five steps an epoch; the rate that each of three epochs begins with."""
+    length = 5 if unit == "step" else 1
+    decay = {"shape": "linear", "unit": unit, "interval": 3.0 * length}
+    first = 1 / length  # of a rise over the first epoch
+    for warm_up, expected in ((0.0, [1, 2 / 3, 1 / 3]), (1.0, [first, 1, 1 / 2])):
+        given = recipe(epochs=3, decay={**decay, "warm_up": warm_up * length})
+        child.make(given)
+        child.warm_up(training)
+        before = child.state()
+        reports, _ = child.train(training, training)
+        rates = [report["learning_rate"] for report in reports]
+        assert rates == pytest.approx(expected, rel=2e-7)
+        # A checkpoint leads on to the same end.
+        after = child.weights()
+        child.make(given)
+        child.load_state(before)
+        child.train(training, training)
+        assert same_bits(child.weights(), after)
+
+
 def test_the_order_is_the_recipes(child, training):
     """In order is in order, and shuffled is the order that `draws` gives."""
     images, labels = training

@@ -17,7 +17,12 @@ from paripassu.core.recipe import Recipe, built_in, load
 from paripassu.frameworks import FRAMEWORKS, REFEREE, Framework, find
 from paripassu.train import train
 
-NETWORK_FILES = {"article": None, "keras-example": "keras_example", "lenet5": "lenet5"}
+NETWORK_FILES = {
+    "article": None,
+    "keras-example": "keras_example",
+    "lenet5": "lenet5",
+    "fast": "fast",
+}
 
 
 def make_framework(folder: Path, *networks: str, module: str = "json") -> Framework:

@@ -44,6 +44,18 @@ LAYERS = {
         ("dropout1", "dropout", (1600,)),
         ("dense1", "dense", (10,)),
     ],
+    "fast": [
+        ("conv1", "convolution", (24, 24, 24)),
+        ("pool1", "max_pool", (12, 12, 24)),
+        ("relu1", "relu", (12, 12, 24)),
+        ("conv2", "convolution", (10, 10, 32)),
+        ("pool2", "max_pool", (5, 5, 32)),
+        ("relu2", "relu", (5, 5, 32)),
+        ("flatten", "flatten", (800,)),
+        ("dense1", "dense", (256,)),
+        ("relu3", "relu", (256,)),
+        ("dense2", "dense", (10,)),
+    ],
     # In the paper's words: C1, S2, C3, S4, C5, F6 and the output.
     "lenet5": [
         ("pad", "zero_padding", (32, 32, 1)),
@@ -82,6 +94,16 @@ WEIGHTS = {
         ("dense1.kernel", (1600, 10), "(h w c) o", 1600, 10),
         ("dense1.bias", (10,), "o", 1600, 10),
     ],
+    "fast": [
+        ("conv1.kernel", (5, 5, 1, 24), "h w i o", 25, 600),
+        ("conv1.bias", (24,), "o", 25, 600),
+        ("conv2.kernel", (3, 3, 24, 32), "h w i o", 216, 288),
+        ("conv2.bias", (32,), "o", 216, 288),
+        ("dense1.kernel", (800, 256), "(h w c) o", 800, 256),
+        ("dense1.bias", (256,), "o", 800, 256),
+        ("dense2.kernel", (256, 10), "i o", 256, 10),
+        ("dense2.bias", (10,), "o", 256, 10),
+    ],
     "lenet5": [
         ("conv1.kernel", (5, 5, 1, 6), "h w i o", 25, 150),
         ("conv1.bias", (6,), "o", 25, 150),
@@ -102,6 +124,7 @@ WEIGHTS = {
 FLATTENED = {  # what the first dense kernel after it must know
     "article": {"dense1.kernel": {"h": 12, "w": 12, "c": 64}},
     "keras-example": {"dense1.kernel": {"h": 5, "w": 5, "c": 64}},
+    "fast": {"dense1.kernel": {"h": 5, "w": 5, "c": 32}},
     "lenet5": {"dense1.kernel": {"h": 1, "w": 1, "c": 120}},
 }
 # As both frameworks count the article's, as `model.summary()` prints them on keras.io,
@@ -114,6 +137,7 @@ PARAMETERS = {
         "dense2": 128 * 10 + 10,
     },
     "keras-example": {"conv1": 320, "conv2": 18_496, "dense1": 16_010},
+    "fast": {"conv1": 624, "conv2": 6_944, "dense1": 205_056, "dense2": 2_570},
     "lenet5": {
         "conv1": 156,
         "subsample1": 12,
@@ -124,7 +148,12 @@ PARAMETERS = {
         "dense2": 850,
     },
 }
-TOTALS = {"article": 1_199_882, "keras-example": 34_826, "lenet5": 60_850}
+TOTALS = {
+    "article": 1_199_882,
+    "keras-example": 34_826,
+    "lenet5": 60_850,
+    "fast": 215_194,
+}
 # LeCun et al. 1998, table I: a row is a map of S2, a column a map of C3.
 TABLE = (
     "X...XXX..XXXX.XX",
@@ -223,7 +252,7 @@ def test_names_are_unique():
 def test_find():
     for name, network in NETWORKS.items():
         assert find(name) is network
-    known = r"no network 'vgg'; known: article, keras-example, lenet5\."
+    known = r"no network 'vgg'; known: article, keras-example, lenet5, fast\."
     with pytest.raises(UserError, match=known):
         find("vgg")
 

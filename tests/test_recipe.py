@@ -56,7 +56,13 @@ DECISIVE = {
         "rho": 0.9,
         "epsilon": 1e-6,
     },
-    "decay": {"factor": 0.7, "interval": 1.0, "unit": "epoch"},
+    "decay": {
+        "shape": "exponential",
+        "factor": 0.7,
+        "interval": 1.0,
+        "warm_up": 0.0,
+        "unit": "epoch",
+    },
 }
 NOT_DECISIVE = {"name", "description", "source", "published_accuracy", "published_note"}
 
@@ -132,8 +138,12 @@ OTHER_FORMS = {"adam": "hat", "rmsprop": "inside"}  # of epsilon
 
 
 def expected_hash(table: dict[str, Any], *more: str) -> str:
-    # `output` came later: a recipe with logits has the hash that it had before.
+    # These came later: recipes without them have the hash that they had before.
     hashed = {k: v for k, v in table.items() if (k, v) != ("output", "logits")}
+    later = [("shape", "exponential"), ("warm_up", 0.0)]
+    if "decay" in hashed:
+        decay = hashed["decay"].items()
+        hashed["decay"] = {k: v for k, v in decay if (k, v) not in later}
     text = json.dumps([hashed, *more], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -211,6 +221,7 @@ networks = st.one_of(
         }
     ),
     st.just({"network": "lenet5", "dropout": {}}),
+    st.just({"network": "fast", "dropout": {}}),
 )
 losses = st.sampled_from(
     [
@@ -234,7 +245,7 @@ values_apart = st.fixed_dictionaries(
         "batch_size": st.integers(1, 1_000_000),
         "shuffle": st.booleans(),
         "validation_size": st.integers(min_value=0, max_value=2**63 - 1),
-        "precision": st.sampled_from(["float32", "float64"]),
+        "precision": st.sampled_from(["float32", "float64", "bfloat16"]),
         "normalization": st.fixed_dictionaries(
             {},
             optional={
@@ -263,6 +274,7 @@ values_apart = st.fixed_dictionaries(
         "decay": st.fixed_dictionaries(
             {},
             optional={
+                "shape": st.sampled_from(["exponential", "linear"]),
                 "factor": st.floats(0, 1, exclude_min=True),
                 "interval": positive,
                 "unit": st.sampled_from(["epoch", "step"]),
@@ -321,6 +333,7 @@ BUILT_IN = [
     "article",
     "article-pytorch-notebook",
     "article-tensorflow-notebook",
+    "fast",
     "keras-example",
     "lenet5",
     "pytorch-example",
@@ -331,8 +344,8 @@ NOTEBOOKS: dict[str, tuple[Any, Any]] = {
     "loss": ("cross_entropy_on_logits", "cross_entropy_on_probabilities"),
     "shuffle": (False, True),  # `shuffle=torch.cuda.is_available()`, and on a CPU
     "decay": (
-        {"factor": 0.7, "interval": 1.0, "unit": "epoch"},
-        {"factor": 0.7, "interval": 60000.0, "unit": "step"},
+        DECISIVE["decay"],
+        {**DECISIVE["decay"], "interval": 60000.0, "unit": "step"},
     ),
     "optimizer.rho": (0.9, 0.95),
     "optimizer.epsilon": (1e-6, 1e-7),
@@ -431,7 +444,22 @@ STATED: dict[str, dict[str, Any]] = {
         "initializer": {"kernel": "glorot_uniform", "bias": "zeros"},
         "optimizer": {**OPTIMIZERS["adam"], "epsilon": 1e-7, "epsilon_form": "hat"}
         | {"weight_decay_form": "decoupled"},
-        "decay": {"factor": 1.0, "interval": 1.0, "unit": "epoch"},
+        "decay": {**DECISIVE["decay"], "factor": 1.0},
+    },
+    # train_mnist_fast, notebook 8, but for what its note says is not as published.
+    "fast": {
+        "network": "fast",
+        "epochs": 1,
+        "dropout": {},
+        "optimizer": {**OPTIMIZERS["adam"], "learning_rate": 0.008}
+        | {"beta1": 0.7, "beta2": 0.9, "weight_decay_form": "decoupled"},
+        "decay": {
+            **DECISIVE["decay"],
+            "shape": "linear",
+            "interval": 600.0,  # 60,000 images in batches of 100
+            "warm_up": 60.0,
+            "unit": "step",
+        },
     },
     # LeCun et al. 1998, section III.B: 20 passes; appendix A for the weights.
     "lenet5": {
@@ -491,6 +519,7 @@ def test_hash_ignores_what_does_not_decide():
 def test_hash_is_what_it_was_before_a_network_could_end_in_a_softmax():
     """A recipe of then says nothing of its output, and its runs keep their names."""
     before = {key: value for key, value in DECISIVE.items() if key != "output"}
+    before["decay"] = {"factor": 0.7, "interval": 1.0, "unit": "epoch"}
     assert parse("").hash() == validate(before).hash() == "ae0828b19b560793"
     text = json.dumps([before], sort_keys=True)
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "ae0828b19b560793"
@@ -499,7 +528,7 @@ def test_hash_is_what_it_was_before_a_network_could_end_in_a_softmax():
 
 
 def test_another_value_is_known_for_every_decisive_key():
-    known = OTHER_VALUES.keys() | {"network", "loss"}
+    known = OTHER_VALUES.keys() | {"network", "loss", "decay.shape", "decay.warm_up"}
     assert known == leaves(Recipe().model_dump(exclude=NOT_DECISIVE))
 
 
@@ -551,6 +580,27 @@ def test_hash_changes_with_what_only_changes_with_something_else():
     # By the network's name too, not by its dropout alone.
     other = Recipe().model_copy(update={"network": "lenet5"})
     assert other.hash() == expected_hash({**DECISIVE, "network": "lenet5"})
+
+
+def test_hash_changes_with_the_shape_of_the_decay_and_its_warm_up():
+    linear = {"shape": "linear", "interval": 10.0}
+    tables = [{}, {"interval": 10.0}, linear, {**linear, "warm_up": 2.0}]
+    assert len({validate({"decay": table}).hash() for table in tables}) == len(tables)
+
+
+@pytest.mark.parametrize(
+    ("decay", "expected"),
+    [
+        ("warm_up = 1.0", "belongs to a linear decay"),
+        ('shape = "linear"\ninterval = 5.0\nwarm_up = 5.0', "expected less than"),
+        ('shape = "linear"\ninterval = 5.0\nwarm_up = -1.0', "warm_up"),
+        ('shape = "cosine"', "decay.shape: expected 'exponential' or 'linear'"),
+    ],
+)
+def test_a_decay_that_contradicts_itself(decay, expected):
+    with pytest.raises(UserError) as refused:
+        parse(f"[decay]\n{decay}\n")
+    assert expected in str(refused.value)
 
 
 def test_hash_separates_the_recipe_from_what_is_added():
@@ -768,7 +818,7 @@ REFUSED = [
     # the network
     (
         'network = "vgg"',
-        ["network", "expected one of article, keras-example, lenet5", "'vgg'"],
+        ["network", "expected one of article, keras-example, lenet5, fast", "'vgg'"],
     ),
     # not TOML
     ("seed 3", ["not TOML", "line 1"]),

@@ -29,6 +29,7 @@ PARAMETERS = {
     "article": 1_199_882,
     "keras-example": 34_826,
     "lenet5": 60_000 + 84 * 10 + 10,
+    "fast": 215_194,
 }
 # A figure that is nobody's.
 PUBLISHED = load("keras-example").changed(published_accuracy=0.9905)
@@ -137,7 +138,7 @@ def test_types_bounds_and_defaults(recipe_docs):
     words = {key: recipe_docs.type_of(field) for key, field in fields.items()}
     assert words["batch_size"] == "whole number, ≥ 1 and ≤ 1,000,000"
     assert words["shuffle"] == "true or false"
-    assert words["precision"] == "`float32` or `float64`"
+    assert words["precision"] == "`float32`, `float64` or `bfloat16`"
     assert words["dropout"] == "table; each value: number, ≥ 0 and < 1"
     mean = fields["normalization"].annotation.model_fields["mean"]
     assert recipe_docs.type_of(mean) == "number, ≥ 0 and ≤ 1, or `computed`"

@@ -992,6 +992,9 @@ def test_a_gradient_of_zero_moves_nothing():
     assert run(0.0, 0.0) == [2.0, 2.0]
 
 
+LINEAR = Decay(shape="linear", interval=14.0, warm_up=4.0, unit="step")
+
+
 @pytest.mark.parametrize(
     ("decay", "epoch", "step", "expected"),
     [
@@ -1004,6 +1007,13 @@ def test_a_gradient_of_zero_moves_nothing():
         (Decay(factor=0.5, interval=4.0, unit="step"), 0, 4, 0.25),
         (Decay(factor=0.5, interval=4.0, unit="step"), 0, 2, 0.5 * math.sqrt(0.5)),
         (Decay(factor=1.0), 7, 6566, 0.5),
+        (LINEAR, 0, 0, 0.5 * 1 / 4),
+        (LINEAR, 0, 3, 0.5),
+        (LINEAR, 0, 4, 0.5),
+        (LINEAR, 1, 9, 0.5 * 5 / 10),
+        (LINEAR, 1, 13, 0.5 * 1 / 10),
+        (LINEAR, 2, 20, 0.0),
+        (Decay(shape="linear", interval=4.0), 1, 900, 0.5 * 3 / 4),
     ],
 )
 def test_learning_rate(decay, epoch, step, expected):

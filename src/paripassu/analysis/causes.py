@@ -476,7 +476,8 @@ def _schedule(case: Case) -> str | None:
     steps = np.arange(len(wrong))
     with np.errstate(under="ignore"):
         per_step = start * decay.factor ** (steps / decay.interval)
-    if decay.unit == "epoch" and np.allclose(wrong, per_step, rtol=SAME, atol=1e-300):
+    exponential = decay.shape == "exponential" and decay.unit == "epoch"
+    if exponential and np.allclose(wrong, per_step, rtol=SAME, atol=1e-300):
         return "the rate decays after every batch, not after every epoch"
     if np.ptp(wrong) == 0:
         return "the rate does not decay"

@@ -317,7 +317,23 @@ LENET5 = _chain(
     _dense("dense2", 10),
 )
 
-NETWORKS = {network.name: network for network in (ARTICLE, KERAS_EXAMPLE, LENET5)}
+# "train_mnist_fast" of T. Oksanen (github.com/tuomaso/train_mnist_fast).
+FAST = _chain(
+    "fast",
+    (28, 28, 1),
+    _convolution("conv1", 24, 5),
+    _max_pool("pool1", 2),
+    _elementwise("relu1", "relu"),
+    _convolution("conv2", 32, 3),
+    _max_pool("pool2", 2),
+    _elementwise("relu2", "relu"),
+    _flatten("flatten"),
+    _dense("dense1", 256),
+    _elementwise("relu3", "relu"),
+    _dense("dense2", 10),
+)
+
+NETWORKS = {x.name: x for x in (ARTICLE, KERAS_EXAMPLE, LENET5, FAST)}
 
 
 def find(name: str) -> Network:

@@ -30,6 +30,7 @@ NOT_DECISIVE = {
 }
 # Fields that came later: where they say what was so before, the hash is what it was.
 UNHASHED = {"output": "logits"}
+UNHASHED_DECAY = {"shape": "exponential", "warm_up": 0.0}
 
 
 class Part(BaseModel):
@@ -123,11 +124,45 @@ class RMSprop(Part):
 
 
 class Decay(Part):
-    """Exponential decay: learning_rate * factor ** (finished units / interval)."""
+    """What multiplies the learning rate after t finished units.
 
-    factor: float = Field(0.7, gt=0, le=1, description="1.0 keeps the rate constant")
-    interval: float = Field(1.0, gt=0, description="units for one factor")
+    Exponential: factor ** (t / interval). Linear: (t + 1) / warm_up in the first
+    warm_up units, then (interval - t) / (interval - warm_up), and from the interval on
+    0: a rise and a fall, as in one cycle of Smith and Topin 2017.
+    """
+
+    shape: Literal["exponential", "linear"] = Field(
+        "exponential", description="how the rate falls"
+    )
+    factor: float = Field(
+        0.7, gt=0, le=1, description="of an exponential decay; 1.0 keeps the rate"
+    )
+    interval: float = Field(
+        1.0, gt=0, description="units for one factor; of a linear decay, until 0"
+    )
+    warm_up: float = Field(
+        0.0, ge=0, description="units in which the rate of a linear decay first rises"
+    )
     unit: Literal["epoch", "step"] = Field("epoch", description="what is counted")
+
+    @model_validator(mode="after")
+    def _warm_up(self) -> Decay:
+        if self.shape == "exponential" and self.warm_up:
+            raise ValueError(
+                "decay.warm_up belongs to a linear decay. Expected shape = 'linear' "
+                "with it, or warm_up = 0.0"
+            )
+        if self.shape == "linear" and self.warm_up >= self.interval:
+            raise ValueError(
+                f"decay.warm_up: expected less than interval = {self.interval:g}, came "
+                f"{self.warm_up:g}"
+            )
+        return self
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the rate stays as it is."""
+        return self.shape == "exponential" and self.factor == 1
 
 
 class Initializer(Part):
@@ -274,6 +309,11 @@ class Recipe(Part):
             key: value
             for key, value in self.model_dump(exclude=NOT_DECISIVE).items()
             if key not in UNHASHED or value != UNHASHED[key]
+        }
+        decisive["decay"] = {
+            key: value
+            for key, value in decisive["decay"].items()
+            if key not in UNHASHED_DECAY or value != UNHASHED_DECAY[key]
         }
         text = json.dumps([decisive, *more], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -407,7 +407,7 @@ FAULTS = {
             4,
             "rate",
             recipe=_decay_per_step,
-            only_if=lambda recipe: recipe.decay.factor < 1,
+            only_if=lambda recipe: not recipe.decay.keeps,
         ),
         Fault(
             "gradients-accumulate",

@@ -284,8 +284,9 @@ def update(
 def learning_rate(recipe: Recipe, *, epoch: int, step: int) -> float:
     """The learning rate of one training step.
 
-    learning_rate * factor ** (finished / interval), where epochs or steps are
-    counted, as the recipe says.
+    Exponential: learning_rate * factor ** (finished / interval). Linear: up to
+    the whole rate in `warm_up`, then down to 0 at `interval`. Epochs or steps
+    are counted, as the recipe says.
 
     Args:
         recipe: its optimizer's rate and its decay.
@@ -295,4 +296,9 @@ def learning_rate(recipe: Recipe, *, epoch: int, step: int) -> float:
     decay = recipe.decay
     finished = epoch if decay.unit == "epoch" else step
     start = recipe.optimizer.learning_rate
-    return start * decay.factor ** (finished / decay.interval)
+    if decay.shape == "exponential":
+        return start * decay.factor ** (finished / decay.interval)
+    if finished < decay.warm_up:
+        return start * (finished + 1) / decay.warm_up
+    left = max(0.0, decay.interval - finished)
+    return start * left / (decay.interval - decay.warm_up)

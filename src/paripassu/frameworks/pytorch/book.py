@@ -59,6 +59,21 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return optimizers.make(network.parameters(), recipe.optimizer)
 
 
+def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> Any:
+    """The recipe's schedule; whoever steps it decides the unit."""
+    decay = recipe.decay
+    if decay.shape == "exponential":
+        return lesson.make_schedule(optimizer, recipe)
+
+    def factor(finished: int) -> float:
+        if finished < decay.warm_up:
+            return (finished + 1) / decay.warm_up
+        left = max(0.0, decay.interval - finished)
+        return left / (decay.interval - decay.warm_up)
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
 def cross_entropy_on_probabilities(
     probabilities: Tensor, labels: Tensor
 ) -> Tensor:

@@ -59,7 +59,7 @@ class Trainer:
         self.loss = book.make_loss(recipe)
         self.network.load_state_dict(from_common(recipe, dict(weights)))
         self.optimizer = book.make_optimizer(self.network, recipe)
-        self.schedule = lesson.make_schedule(self.optimizer, recipe)
+        self.schedule = book.make_schedule(self.optimizer, recipe)
         self._tensors: list[
             tuple[Split, tuple[torch.Tensor, torch.Tensor]]
         ] = []
@@ -193,9 +193,11 @@ class Trainer:
         for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate
         self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
-        self.schedule.load_state_dict(
-            {"last_epoch": int(state["schedule.counted"]), "_last_lr": rates}
-        )
+        counted = {
+            "last_epoch": int(state["schedule.counted"]),
+            "_last_lr": rates,
+        }
+        self.schedule.load_state_dict(self.schedule.state_dict() | counted)
         torch.set_rng_state(torch.from_numpy(state["generator.cpu"].copy()))
         if "generator.cuda" in state:
             generator = torch.from_numpy(state["generator.cuda"].copy())

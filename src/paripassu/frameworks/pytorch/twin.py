@@ -84,7 +84,7 @@ class Twin:
 
     def learning_rates(self, length: int) -> npt.NDArray[np.float64]:
         optimizer = book.make_optimizer(self.network, self.recipe)
-        schedule = lesson.make_schedule(optimizer, self.recipe)
+        schedule = book.make_schedule(optimizer, self.recipe)
         per_step = self.recipe.decay.unit == "step"
         rates = []
         with warnings.catch_warnings():
@@ -148,7 +148,7 @@ class Twin:
         self.network.load_state_dict(weights)
         optimizer = book.make_optimizer(self.network, self.recipe)
         self.trainer.optimizer = optimizer
-        self.trainer.schedule = lesson.make_schedule(optimizer, self.recipe)
+        self.trainer.schedule = book.make_schedule(optimizer, self.recipe)
         slots: dict[str, dict[str, Any]] = {}
         for name, array in under("slot.", state).items():
             weight, _, slot = name.rpartition(".")

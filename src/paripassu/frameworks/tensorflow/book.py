@@ -60,15 +60,30 @@ def make_optimizer(recipe: Recipe) -> Any:
         return lesson.make_optimizer(recipe)
     rate = chosen.learning_rate
     if decay.unit == "step":
-        rate = optimizers.ExponentialDecay(rate, decay.interval, decay.factor)
+        rate = _schedule(recipe)
     return optimizers.make(chosen, rate)
+
+
+def _schedule(recipe: Recipe) -> Any:
+    """The rate by what is finished, units counted from 0."""
+    rate, decay = recipe.optimizer.learning_rate, recipe.decay
+    if decay.shape == "linear":
+        return optimizers.LinearDecay(rate, decay.warm_up, decay.interval)
+    return optimizers.ExponentialDecay(rate, decay.interval, decay.factor)
 
 
 def make_schedule(recipe: Recipe) -> list[Any]:
     """The callbacks that set the rate; none if the optimizer has a schedule."""
-    return (
-        [lesson.make_schedule(recipe)] if recipe.decay.unit == "epoch" else []
-    )
+    if recipe.decay.unit == "step":
+        return []
+    if recipe.decay.shape == "exponential":
+        return [lesson.make_schedule(recipe)]
+    schedule = _schedule(recipe)
+    return [
+        keras.callbacks.LearningRateScheduler(
+            lambda epoch: float(schedule(epoch))
+        )
+    ]
 
 
 @keras.saving.register_keras_serializable("paripassu")

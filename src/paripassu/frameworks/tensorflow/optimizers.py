@@ -148,6 +148,34 @@ class RMSpropOutside(keras.optimizers.RMSprop):  # type: ignore[misc]
 
 
 @keras.saving.register_keras_serializable("paripassu")
+class LinearDecay(
+    keras.optimizers.schedules.LearningRateSchedule  # type: ignore[misc]
+):
+    """A rise to the whole rate in `warm_up` steps, and a fall to 0."""
+
+    def __init__(self, rate: float, warm_up: float, interval: float) -> None:
+        self.rate, self.warm_up, self.interval = rate, warm_up, interval
+
+    def __call__(self, step: Any) -> Any:
+        """The rate of a step, counted from 0."""
+        finished = ops.cast(step, keras.config.floatx())
+        left = ops.maximum(self.interval - finished, 0)
+        falling = left / (self.interval - self.warm_up)
+        if not self.warm_up:
+            return self.rate * falling
+        rising = (finished + 1) / self.warm_up
+        return self.rate * ops.where(finished < self.warm_up, rising, falling)
+
+    def get_config(self) -> dict[str, Any]:
+        """What Keras saves of it."""
+        return {
+            "rate": self.rate,
+            "warm_up": self.warm_up,
+            "interval": self.interval,
+        }
+
+
+@keras.saving.register_keras_serializable("paripassu")
 class ExponentialDecay(
     keras.optimizers.schedules.ExponentialDecay  # type: ignore[misc]
 ):
