@@ -225,6 +225,15 @@ NOT_OF = {
         *("softmax-twice", "softmax-once"),  # its loss wants probabilities
         *("epsilon", "rho"),  # they are Keras's
     },
+    "fast": {
+        *NEW,
+        *("masks-inverted", "dropout-in-evaluation"),  # it has no dropout
+        *("dropout-unscaled", "dropout-rate"),
+        *("softmax-axis", "softmax-once"),
+        "average-pool",  # no layer of this name
+        "own-initializer",  # it begins as PyTorch does
+        "rho",  # Adam has none
+    },
     "keras-example": {
         *NEW,
         *("softmax-twice", "softmax-once"),
