@@ -13,13 +13,15 @@ import pytest
 from helpers import BOTH, environment, needs_both, run_paripassu, skip_without
 from rich.console import Console
 
-from paripassu.analysis.bench import BENCH_FILE, Bench, Timed, load
+from paripassu.analysis.bench import BENCH_FILE, Bench, Race, Timed
+from paripassu.analysis.bench import Conditions as Conditions_
 from paripassu.analysis.report.bench import picture
 from paripassu.bench import bench
-from paripassu.bench_view import bench_table
+from paripassu.bench_view import bench_table, race_table
 from paripassu.core.errors import UserError
 from paripassu.core.networks import NETWORKS
 from paripassu.core.recipe import load as load_recipe
+from paripassu.race import race
 from paripassu.train import Conditions
 
 IMAGES = 6000
@@ -77,9 +79,9 @@ def made(rounds: int = 3) -> Bench:
     )
 
 
-def printed(found: Bench) -> str:
+def printed(found: Bench | Race) -> str:
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(bench_table(found))
+    console.print(bench_table(found) if found.kind == "bench" else race_table(found))
     return console.export_text()
 
 
@@ -180,6 +182,42 @@ def test_the_picture_is_a_whole_file():
         assert "PyTorch, lesson: 15%" in text or len(found.rounds) == 1
 
 
+# The race
+
+
+def race_of(*rounds: tuple[float, list[float], float, list[float]]) -> Race:
+    """Of one framework: seconds and accuracies of recipe and notebook's style."""
+    fields = made().model_dump(include=set(Conditions_.model_fields))
+    fields["versions"] = {"pytorch": "2.13.0"}
+    measured = []
+    for number, (fast, reached, slow, slowly) in enumerate(rounds):
+        common = {"framework": "pytorch", "seed": 42 + number, "other_load": 0.0}
+        measured.append(
+            [
+                {"style": "recipe", "seconds": fast, "accuracies": reached, **common},
+                {"style": "notebook", "seconds": slow, "accuracies": slowly, **common},
+            ]
+        )
+    return Race(**fields, target=0.99, most_epochs=3, rounds=measured)
+
+
+def test_a_race_is_counted_round_by_round():
+    found = race_of(
+        (4.0, [0.991], 200.0, [0.98, 0.985, 0.99]),
+        (5.0, [0.989], 300.0, [0.98, 0.981, 0.982]),
+        (4.0, [0.992], 100.0, [0.98, 0.993]),
+    )
+    assert found.times_faster("pytorch").median == 50.0
+    assert found.times_faster("pytorch").low == 25.0
+    assert found.reached("pytorch", "recipe") == 2
+    assert found.reached("pytorch", "notebook") == 2
+    assert found.mean_accuracy("pytorch", "recipe") == pytest.approx(0.990667, abs=1e-6)
+    text = printed(found)
+    assert "50 (25 to 60)" in text
+    assert text.count("2 of 3") == 2
+    assert "after 3: then it would have taken longer still" in text.replace("\n", " ")
+
+
 # The command
 
 
@@ -194,7 +232,7 @@ def test_another_benchmark_is_not_gone_on_with(tmp_path):
             images=IMAGES + 1,
             conditions=Conditions(),
         )
-    assert load(tmp_path) == made()
+    assert Bench.model_validate_json((tmp_path / BENCH_FILE).read_text()) == made()
 
 
 @pytest.mark.parametrize(
@@ -237,3 +275,30 @@ def test_it_runs_and_goes_on(tmp_path: Path):
             assert one["seconds"] > 0
             assert (one["harness_seconds"] is not None) == (one["style"] == "lesson")
     ET.parse(tmp_path / "bench.svg")
+
+
+@skip_without("pytorch")
+@pytest.mark.slow
+def test_a_race_runs_and_goes_on(tiny, tmp_path):
+    """On few images, to an accuracy that the first epoch has."""
+    given = {
+        "target": 0.05,
+        "out": tmp_path,
+        "conditions": Conditions(data=tiny, threads=1),
+    }
+    recipe = load_recipe("fast")
+    told: list[str] = []
+    race(
+        ["pytorch"],
+        recipe,
+        rounds=1,
+        on_progress=lambda text, _share: told.append(text),
+        **given,
+    )
+    assert any("notebook: epoch 1, " in text for text in told)
+    found = race(["pytorch"], recipe, rounds=2, **given)
+    assert [[x.seed for x in each] for each in found.rounds] == [[42, 42], [43, 43]]
+    assert [len(x.accuracies) for each in found.rounds for x in each] == [1, 1, 1, 1]
+    assert all(x.seconds > 0 for each in found.rounds for x in each)
+    with pytest.raises(UserError, match=r"target 0.05, and 0.06 is wanted"):
+        race(["pytorch"], recipe, rounds=1, **{**given, "target": 0.06})

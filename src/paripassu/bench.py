@@ -11,9 +11,18 @@ import platform
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, TypeVar
 
 from paripassu import frameworks
-from paripassu.analysis.bench import BENCH_FILE, STYLES, Bench, Style, Timed, load
+from paripassu.analysis.bench import (
+    BENCH_FILE,
+    STYLES,
+    Bench,
+    Race,
+    Style,
+    Timed,
+)
+from paripassu.analysis.reading import checked
 from paripassu.analysis.report.bench import picture
 from paripassu.benching import MATRIX
 from paripassu.core import files, machine
@@ -53,10 +62,19 @@ def bench(
     """
     for name in names:
         frameworks.find(name).check(recipe)
-    wanted = _described(names, recipe, images, conditions)
+    sheet = recipe.score_sheet
+    wanted = Bench(
+        **described(names, recipe, conditions),
+        network=sheet.name,
+        precision=recipe.precision,
+        training_flops=sheet.training_flops,
+        images=images,
+        matrix=MATRIX,
+        rounds=[],
+    )
     out.mkdir(parents=True, exist_ok=True)
     with files.owned(out):
-        found = _begun(out, wanted)
+        found = begun(out / BENCH_FILE, wanted)
         styles = [x for x in STYLES if x != "notebook" or recipe.network == NOTEBOOKS]
         turns = [(name, style) for style in styles for name in names]
         total = rounds * len(turns)
@@ -72,44 +90,42 @@ def bench(
     return found
 
 
-def _described(
-    names: Sequence[str],
-    recipe: Recipe,
-    images: int,
-    conditions: Conditions,
-) -> Bench:
-    sheet = recipe.score_sheet
-    return Bench(
-        command=conditions.command,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        processor=machine.processor(),
-        cores=machine.usable_cores(),
-        platform=machine.system(),
-        python=platform.python_version(),
-        threads=conditions.thread_count,
-        recipe=recipe.name,
-        recipe_hash=recipe.hash(),
-        network=sheet.name,
-        precision=recipe.precision,
-        training_flops=sheet.training_flops,
-        images=images,
-        matrix=MATRIX,
-        versions={name: frameworks.find(name).version or "" for name in names},
-        rounds=[],
-    )
+def described(
+    names: Sequence[str], recipe: Recipe, conditions: Conditions
+) -> dict[str, Any]:
+    """The fields of `paripassu.analysis.bench.Conditions`."""
+    return {
+        "command": conditions.command,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "processor": machine.processor(),
+        "cores": machine.usable_cores(),
+        "platform": machine.system(),
+        "python": platform.python_version(),
+        "threads": conditions.thread_count,
+        "recipe": recipe.name,
+        "recipe_hash": recipe.hash(),
+        "versions": {name: frameworks.find(name).version or "" for name in names},
+    }
 
 
-def _begun(folder: Path, wanted: Bench) -> Bench:
-    """The folder's benchmark, if there is one and it is the same."""
-    if not (folder / BENCH_FILE).exists():
+Record = TypeVar("Record", Bench, Race)
+
+
+def begun(path: Path, wanted: Record) -> Record:
+    """What is in a file, if it was measured under the same conditions.
+
+    Raises:
+        UserError: it was not, or the file is damaged.
+    """
+    if not path.exists():
         return wanted
-    found = load(folder)
+    found = checked(type(wanted), path)
     free = {"command", "created", "rounds"}
     old, new = (x.model_dump(exclude=free) for x in (found, wanted))
     for key in new:
         if old[key] != new[key]:
             raise UserError(
-                f"{folder} holds a benchmark with {key} {old[key]}, and "
+                f"{path.parent} holds a benchmark with {key} {old[key]}, and "
                 f"{new[key]} is wanted. Choose another folder with --out."
             )
     return found

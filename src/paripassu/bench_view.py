@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from paripassu.analysis.bench import Bench
+from paripassu.analysis.bench import Bench, Race
 from paripassu.analysis.cautions import BUSY
 from paripassu.analysis.report.words import percent, seconds
 from paripassu.analysis.schema import Spread
@@ -60,12 +60,55 @@ def bench_table(bench: Bench) -> RenderableType:
     rendered: list[RenderableType] = [Text(""), table, Text("")]
     rendered += [Text(line) for line in lines]
     if bench.busy:
-        text = (
-            f"warning: other programs used more than {BUSY:.0%} of the machine: "
-            "these times are no verdict"
-        )
-        rendered.append(Text(text, style="yellow"))
+        rendered.append(_busy())
     return Group(*rendered)
+
+
+def race_table(race: Race) -> RenderableType:
+    """Seconds to an accuracy, a column for each framework."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    for name in race.frameworks:
+        table.add_column(display_name(name), justify="right", no_wrap=True)
+
+    def row(label: str, cell: Callable[[str], str]) -> None:
+        table.add_row(label, *map(cell, race.frameworks))
+
+    count = len(race.rounds)
+    row("version", lambda x: race.versions[x])
+
+    def rows(label: str, style: str) -> None:
+        row(f"{label}, training", lambda x: _seconds(race.seconds(x, style)))
+        row(
+            "  test accuracy, mean",
+            lambda x: percent(race.mean_accuracy(x, style), 2),
+        )
+        row(
+            f"  reached {percent(race.target, 2)}",
+            lambda x: f"{race.reached(x, style)} of {count}",
+        )
+
+    rows(race.recipe, "recipe")
+    rows("notebook's style", "notebook")
+    row("times faster", lambda x: _in_words(race.times_faster(x), "{:.0f}".format))
+    text = (
+        f"{counted(race.threads, 'thread')}, {counted(count, 'round')}; median (least "
+        "to greatest) of the seconds of training. The notebook's style stops after the "
+        f"epoch that reaches the accuracy, or after {race.most_epochs}: then it would "
+        "have taken longer still."
+    )
+    rendered: list[RenderableType] = [Text(""), table, Text(""), Text(text)]
+    if race.busy:
+        rendered.append(_busy())
+    return Group(*rendered)
+
+
+def _busy() -> Text:
+    text = (
+        f"warning: other programs used more than {BUSY:.0%} of the machine: these "
+        "times are no verdict"
+    )
+    return Text(text, style="yellow")
 
 
 def _seconds(spread: Spread, factor: float = 1.0) -> str:

@@ -40,8 +40,11 @@ def bench(request: dict[str, Any], emit: Emit) -> None:
         raw, prepared = read_data(recipe, request["data"])
         images = int(request["images"])
         if request["style"] == "notebook":
-            seconds = own.notebook_epoch(_first(raw, images), threads)
+            some_raw = _first(raw, images)
+            notebook = own.Notebook(some_raw, threads=threads, seed=recipe.seed)
+            seconds = notebook.epoch()
         else:
+            recipe = recipe.changed(epochs=1)
             trainer = _trainer(framework, recipe, prepared, threads)
             more["first_step_seconds"] = machine.seconds_since_start()
             some = _first_of(prepared.training, images)
@@ -56,12 +59,59 @@ def bench(request: dict[str, Any], emit: Emit) -> None:
     )
 
 
+def reach(request: dict[str, Any], emit: Emit) -> None:
+    """Train to an accuracy on the test images, and count the seconds of training.
+
+    Args:
+        request: `framework`; `style`, "recipe", which is trained to its end, or
+            "notebook", which stops after the epoch that has reached it; `recipe`;
+            `data`; `accuracy`; `epochs`, the most of the notebook's; `threads`.
+        emit: gets `reached`: seconds, the accuracy after each epoch, the share of the
+            machine that others used; and `epoch` after each.
+    """
+    recipe = validate(request["recipe"])
+    framework = frameworks.find(request["framework"])
+    threads = int(request["threads"])
+    raw, prepared = read_data(recipe, request["data"])
+    load = machine.OtherLoad()
+    seconds: list[float] = []
+    accuracies: list[float] = []
+
+    def note(spent: float, accuracy: float) -> None:
+        seconds.append(spent)
+        accuracies.append(accuracy)
+        emit("epoch", epoch=len(seconds), accuracy=accuracy)
+
+    if request["style"] == "notebook":
+        own = importlib.import_module(f"paripassu.frameworks.{framework.name}.bench")
+        notebook = own.Notebook(raw, threads=threads, seed=recipe.seed)
+        for _ in range(int(request["epochs"])):
+            note(notebook.epoch(), notebook.accuracy())
+            if accuracies[-1] >= float(request["accuracy"]):
+                break
+    else:
+        trainer = _trainer(framework, recipe, prepared, threads)
+        trainer.train(
+            prepared.training,
+            prepared.test,
+            first_epoch=0,
+            on_step=Reporter(emit, recipe, len(prepared.training.labels)).on_step,
+            on_epoch=lambda report: note(report.seconds, report.monitor_accuracy),
+        )
+    emit(
+        "reached",
+        seconds=sum(seconds),
+        accuracies=accuracies,
+        other_load=load.look(),
+    )
+
+
 def _trainer(
     framework: frameworks.Framework, recipe: Recipe, prepared: Prepared, threads: int
 ) -> Trainer:
-    """A trainer of one epoch that has made its first steps."""
+    """A trainer that has made and undone its first steps."""
     trainer = framework.make_trainer(
-        recipe.changed(epochs=1),
+        recipe,
         weights=draws.initial_weights(recipe.score_sheet, recipe),
         threads=threads,
         device="auto",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from paripassu import frameworks, native
-from paripassu.benching import bench
+from paripassu.benching import bench, reach
 from paripassu.core import draws, files, record
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe, validate
@@ -53,6 +53,8 @@ def main() -> int:
                 native.logits_of(request, emit)
             case "bench":
                 bench(request, emit)
+            case "reach":
+                reach(request, emit)
             case "describe":
                 describe(request, emit)
     except UserError as error:

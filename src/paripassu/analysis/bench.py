@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from pathlib import Path
 from typing import Literal
 
 from paripassu.analysis.cautions import is_busy
-from paripassu.analysis.reading import checked
 from paripassu.analysis.schema import Spread
 from paripassu.core.record import Model
 
 BENCH_FILE = "bench.json"
+RACE_FILE = "race.json"
 
 Style = Literal["ceiling", "lesson", "notebook"]
 STYLES: tuple[Style, ...] = ("ceiling", "notebook", "lesson")
@@ -29,11 +28,9 @@ class Timed(Model):
     other_load: float  # of all cores, 0..1, while it ran
 
 
-class Bench(Model):
-    """A benchmark, for programs; `rounds` are measured, all else follows."""
+class Conditions(Model):
+    """Of what, with what and on what machine something was timed."""
 
-    kind: Literal["bench"] = "bench"
-    version: Literal[1] = 1
     command: str
     created: str  # UTC
     processor: str
@@ -43,23 +40,30 @@ class Bench(Model):
     threads: int
     recipe: str
     recipe_hash: str
+    versions: dict[str, str]  # framework -> its version
+
+    @property
+    def frameworks(self) -> list[str]:
+        """Those that were timed."""
+        return list(self.versions)
+
+
+class Bench(Conditions):
+    """A benchmark, for programs; `rounds` are measured, all else follows."""
+
+    kind: Literal["bench"] = "bench"
+    version: Literal[1] = 1
     network: str
     precision: str
     training_flops: int  # for one image, forward and backward
     images: int  # of the training set, each used once by every style
     matrix: int  # rows and columns of the product that is the ceiling
-    versions: dict[str, str]  # framework -> its version
     rounds: list[list[Timed]]
 
     @property
     def busy(self) -> bool:
         """Whether other programs used so much that nothing can be concluded."""
         return any(is_busy(x.other_load) for each in self.rounds for x in each)
-
-    @property
-    def frameworks(self) -> list[str]:
-        """Those that were timed."""
-        return list(self.versions)
 
     def of(self, framework: str, style: Style) -> list[Timed]:
         """One style, round by round."""
@@ -124,16 +128,69 @@ class Bench(Model):
         return spread([float(x.peak_memory_bytes) for x in self.of(framework, style)])
 
 
+class Reached(Model):
+    """One training that was to reach an accuracy, in a fresh process."""
+
+    framework: str
+    style: Literal["recipe", "notebook"]
+    seed: int
+    seconds: float  # of training, to the end of the last epoch
+    accuracies: list[float]  # on the test images, 0..1, after each epoch
+    other_load: float  # of all cores, 0..1, while it ran
+
+    @property
+    def accuracy(self) -> float:
+        """After the last epoch."""
+        return self.accuracies[-1]
+
+
+class Race(Conditions):
+    """How long a recipe and the notebooks' style take to an accuracy, for programs."""
+
+    kind: Literal["race"] = "race"
+    version: Literal[1] = 1
+    target: float  # accuracy, 0..1
+    most_epochs: int  # of the notebooks' style
+    rounds: list[list[Reached]]
+
+    @property
+    def busy(self) -> bool:
+        """Whether other programs used so much that nothing can be concluded."""
+        return any(is_busy(x.other_load) for each in self.rounds for x in each)
+
+    def of(self, framework: str, style: str) -> list[Reached]:
+        """One style, round by round."""
+        return [
+            x
+            for each in self.rounds
+            for x in each
+            if (x.framework, x.style) == (framework, style)
+        ]
+
+    def seconds(self, framework: str, style: str) -> Spread:
+        """Of training."""
+        return spread([x.seconds for x in self.of(framework, style)])
+
+    def mean_accuracy(self, framework: str, style: str) -> float:
+        """After the last epoch, mean of the rounds."""
+        return statistics.mean(x.accuracy for x in self.of(framework, style))
+
+    def reached(self, framework: str, style: str) -> int:
+        """In how many rounds the accuracy was reached."""
+        return sum(x.accuracy >= self.target for x in self.of(framework, style))
+
+    def times_faster(self, framework: str) -> Spread:
+        """The notebook's seconds by the recipe's, round by round.
+
+        Where the notebook's style has not reached the accuracy, it is at least this.
+        """
+        pairs = zip(
+            self.of(framework, "notebook"), self.of(framework, "recipe"), strict=True
+        )
+        return spread([slow.seconds / fast.seconds for slow, fast in pairs])
+
+
 def spread(values: list[float]) -> Spread:
     """Median, least and greatest."""
     middle = statistics.median(values)
     return Spread(median=middle, low=min(values), high=max(values), n=len(values))
-
-
-def load(folder: Path) -> Bench:
-    """The benchmark in a folder.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
-    return checked(Bench, folder / BENCH_FILE)

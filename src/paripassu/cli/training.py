@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +29,8 @@ from paripassu.cli.base import (
 )
 
 if TYPE_CHECKING:
+    from paripassu.analysis.bench import Bench, Race
+
     pass
 
 
@@ -219,7 +221,8 @@ def compare(
     epilog="**Examples**\n\n"
     "- `paripassu bench`\n\n"
     "- `paripassu bench --images 6400 --rounds 1 --frameworks pytorch`\n\n"
-    "- `paripassu bench --rounds 5 --out runs/mine --json`"
+    "- `paripassu bench --rounds 5 --out runs/mine --json`\n\n"
+    "- `paripassu bench --recipe fast --to-accuracy 0.99`"
 )
 def bench(
     frameworks: NamesOption = "pytorch,tensorflow",
@@ -232,6 +235,16 @@ def bench(
         int,
         typer.Option("--images", min=256, max=60_000, help="For each style and round."),
     ] = 60_000,
+    to_accuracy: Annotated[
+        float | None,
+        typer.Option(
+            "--to-accuracy",
+            min=0.5,
+            max=1.0,
+            help="Train the recipe to its end, and the notebooks' style until it has "
+            "this test accuracy, 0..1.",
+        ),
+    ] = None,
     threads: ThreadsOption = 0,
     out: Annotated[
         Path | None,
@@ -247,34 +260,41 @@ def bench(
 
     from paripassu.bench import PICTURE
     from paripassu.bench import bench as time_all
-    from paripassu.bench_view import bench_table
+    from paripassu.bench_view import bench_table, race_table
     from paripassu.process import WorkerFailed
+    from paripassu.race import race
 
     chosen = load_recipe(recipe, settings)
-    folder = out or default_folder(f"bench-{images}", chosen, None)
+    what = f"bench-{images}" if to_accuracy is None else f"race-{to_accuracy:g}"
+    folder = out or default_folder(what, chosen, None)
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
     with Progress(*columns, console=terminal(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=1.0)
+        common: dict[str, Any] = {
+            "out": folder,
+            "rounds": rounds,
+            "conditions": conditions_of(None, threads, Device.auto),
+            "on_progress": lambda what, share: bar.update(
+                task, description=what, completed=share
+            ),
+        }
+        names = framework_list(frameworks)
+        found: Bench | Race
         try:
-            found = time_all(
-                framework_list(frameworks),
-                chosen,
-                out=folder,
-                rounds=rounds,
-                images=images,
-                conditions=conditions_of(None, threads, Device.auto),
-                on_progress=lambda what, share: bar.update(
-                    task, description=what, completed=share
-                ),
-            )
+            if to_accuracy is None:
+                found = time_all(names, chosen, images=images, **common)
+            else:
+                found = race(names, chosen, target=to_accuracy, **common)
         except WorkerFailed as failure:
             complain(f"{failure}\nType the same command again to go on.")
             raise typer.Exit(1) from None
     if as_json:
         print_json(found.model_dump())
-    else:
+    elif found.kind == "bench":
         terminal().print(bench_table(found))
         typer.echo(f"picture: {folder / PICTURE}")
+    else:
+        terminal().print(race_table(found))
 
 
 @app.command(epilog="**Example**\n\n- `paripassu report runs/mine`")

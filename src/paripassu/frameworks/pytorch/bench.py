@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -54,52 +55,88 @@ def lesson_epoch(
     return time.perf_counter() - start
 
 
-def notebook_epoch(raw: datasets.ImageData, threads: int) -> float:
-    """Seconds of one epoch in the style of the article's PyTorch notebook.
+class Notebook:
+    """A training in the style of the article's PyTorch notebook; written by us.
 
-    Per-image transforms, a `DataLoader`, the article's network and optimizer;
-    written by us. Its first steps are taken to be as long as the others.
+    Per-image transforms, a `DataLoader`, the article's network, its second
+    softmax and its optimizer and schedule. Shuffled, as where there is a GPU.
     """
-    torch.set_num_threads(threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    class Digits(Dataset[tuple[torch.Tensor, int]]):
-        """What torchvision's MNIST does with `ToTensor` and `Normalize`."""
+    def __init__(
+        self, raw: datasets.ImageData, *, threads: int, seed: int
+    ) -> None:
+        torch.set_num_threads(threads)
+        torch.manual_seed(seed)
+        cuda = torch.cuda.is_available()
+        self._device = torch.device("cuda" if cuda else "cpu")
+        self._raw = raw
+        self._network = _Network().to(self._device)
+        parameters = self._network.parameters()
+        self._optimizer = torch.optim.Adadelta(parameters, lr=1.0)
+        self._schedule = torch.optim.lr_scheduler.ExponentialLR(
+            self._optimizer, gamma=0.7
+        )
 
-        mean = torch.tensor([0.1307]).view(-1, 1, 1)
-        std = torch.tensor([0.3081]).view(-1, 1, 1)
+    def epoch(self) -> float:
+        """Train once on all images: seconds.
 
-        def __len__(self) -> int:
-            return len(raw.train_images)
+        The first steps are taken to be as long as the others.
+        """
+        pictures = _Digits(self._raw.train_images, self._raw.train_labels)
+        loader = DataLoader(pictures, batch_size=64, shuffle=True)
+        self._network.train()
+        start, skipped = 0.0, min(SKIPPED, len(loader) - 1)
+        for step, (images, labels) in enumerate(loader):
+            if step == skipped:
+                start = time.perf_counter()
+            data, target = images.to(self._device), labels.to(self._device)
+            self._optimizer.zero_grad()
+            loss = F.cross_entropy(self._network(data), target)
+            loss.backward()
+            self._optimizer.step()
+            if step % 10 == 0:
+                loss.item()
+        _wait()
+        seconds = time.perf_counter() - start
+        self._schedule.step()
+        return seconds * len(loader) / (len(loader) - skipped)
 
-        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-            picture = Image.fromarray(raw.train_images[index])
-            pixels = torch.from_numpy(np.array(picture, np.uint8, copy=True))
-            tensor = pixels.view(28, 28, 1).permute(2, 0, 1).contiguous()
-            tensor = tensor.to(torch.float32).div(255)
-            label = int(raw.train_labels[index])
-            return tensor.sub_(self.mean).div_(self.std), label
-
-    network = _Notebook().to(device)
-    optimizer = torch.optim.Adadelta(network.parameters(), lr=1.0)
-    loader = DataLoader(Digits(), batch_size=64, shuffle=True)
-    start = 0.0
-    for step, (images, labels) in enumerate(loader):
-        if step == SKIPPED:
-            start = time.perf_counter()
-        data, target = images.to(device), labels.to(device)
-        optimizer.zero_grad()
-        loss = F.cross_entropy(network(data), target)
-        loss.backward()
-        optimizer.step()
-        if step % 10 == 0:
-            loss.item()
-    _wait()
-    seconds = time.perf_counter() - start
-    return seconds * len(loader) / (len(loader) - SKIPPED)
+    def accuracy(self) -> float:
+        """The share of right answers on the test images, not timed."""
+        pictures = _Digits(self._raw.test_images, self._raw.test_labels)
+        right = 0
+        self._network.eval()
+        with torch.inference_mode():
+            for images, labels in DataLoader(pictures, batch_size=1000):
+                answers = self._network(images.to(self._device)).argmax(1)
+                right += int((answers.cpu() == labels).sum())
+        return right / len(pictures)
 
 
-class _Notebook(nn.Module):
+class _Digits(Dataset[tuple[torch.Tensor, int]]):
+    """What torchvision's MNIST does with `ToTensor` and `Normalize`."""
+
+    mean = torch.tensor([0.1307]).view(-1, 1, 1)
+    std = torch.tensor([0.3081]).view(-1, 1, 1)
+
+    def __init__(
+        self, images: npt.NDArray[np.uint8], labels: npt.NDArray[Any]
+    ) -> None:
+        self._images, self._labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        picture = Image.fromarray(self._images[index])
+        pixels = torch.from_numpy(np.array(picture, np.uint8, copy=True))
+        tensor = pixels.view(28, 28, 1).permute(2, 0, 1).contiguous()
+        tensor = tensor.to(torch.float32).div(255)
+        label = int(self._labels[index])
+        return tensor.sub_(self.mean).div_(self.std), label
+
+
+class _Network(nn.Module):
     """The network as the article's notebook has it, softmax included."""
 
     def __init__(self) -> None:
