@@ -127,6 +127,16 @@ class Later(threading.Thread):
     def run(self) -> None:
         self._answer = self._server.request("POST", "/predict", self._body, JSON)
 
+    @property
+    def refused(self) -> bool:
+        """Whether it was answered by now, and with 503."""
+        return not self.is_alive() and self._answer[0] == 503
+
+    @property
+    def retry_after(self) -> int:
+        """Of an answer that is there."""
+        return int(self._answer[1]["retry-after"])
+
     def answer(self) -> tuple[int, Any]:
         self.join(PATIENCE)
         status, _, body = self._answer

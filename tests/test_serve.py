@@ -540,20 +540,14 @@ def stopped(worker: psutil.Process) -> Iterator[None]:
 def test_a_full_queue_says_so_and_keeps_what_waits(served: Server) -> None:
     question = {"images": [BLACK] * 256}
     with stopped(served.worker(INSTALLED[0])):
-        waiting = [Later(served, question) for _ in range(4)]
-
-        def full() -> Any:
-            status, headers, body = served.request(
-                "POST", "/predict", json.dumps(question).encode(), JSON
-            )
-            return status == 503 and (headers, body)
-
-        headers, body = wait_for(full, "a full queue", 8)
-        assert int(headers["retry-after"]) >= 1
-        assert "waiting" in json.loads(body)["detail"]
+        # None is waited for: on a busy machine they come to the queue in their time.
+        asked = [Later(served, question) for _ in range(8)]
+        refused = wait_for(lambda: [x for x in asked if x.refused], "a full queue", 8)
+        assert refused[0].retry_after >= 1
+        assert "waiting" in refused[0].answer()[1]["detail"]
         assert served.get("/models")
-    answers = [later.answer() for later in waiting]
-    assert sorted({status for status, _ in answers}) in ([200], [200, 503])
+    answers = [later.answer() for later in asked]
+    assert {status for status, _ in answers} == {200, 503}
     assert sum(status == 200 for status, _ in answers) >= 3
 
 

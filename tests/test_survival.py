@@ -112,11 +112,15 @@ def is_gone(process: psutil.Process) -> bool:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """What must stay as it is: all but the lock and the workers' last words."""
+    """What must stay as it is: all but the lock and the workers' last words.
+
+    And but what a kill in the middle of writing left, which the next command removes.
+    """
     return {
         path.name: path.read_bytes()
         for path in folder.iterdir()
         if path.name not in (".lock", record.ERRORS_FILE)
+        and ".tmp-paripassu" not in path.name
     }
 
 
