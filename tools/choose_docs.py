@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from paripassu.analysis.comparison import load
+from paripassu.analysis.wording import mebibytes
 
 NAMES = ("pytorch", "tensorflow")
 ARTICLE = "[results/article](../results/article/comparison.json)"
@@ -31,19 +33,22 @@ def measured(root: Path) -> str:
         ),
         "peak memory of that process, median of 3"
         + _cells(
-            [_mib(style["median_peak_memory_bytes"][f"{x} lesson"]) for x in NAMES],
+            [
+                mebibytes(style["median_peak_memory_bytes"][f"{x} lesson"])
+                for x in NAMES
+            ],
             STYLE,
         ),
         "from the start of Python's imports to the first answer"
-        + _start_up(each, "first_answer_seconds", "{:.1f} s", 1),
+        + _start_up(each, "first_answer_seconds", "{:.1f} s".format),
         "one image, over and over, on a warm network"
-        + _start_up(each, "one_image_seconds", "{:.2f} ms", 1000),
+        + _start_up(each, "one_image_seconds", lambda x: f"{1000 * x:.2f} ms"),
         "memory of a process that answers images"
-        + _start_up(each, "peak_bytes", "{:,.0f} MiB", 1 / 2**20),
+        + _start_up(each, "peak_bytes", mebibytes),
         "installed files of the framework and all it requires (CPU builds)"
         + _cells(
             [
-                f"{_mib(x['installed']['bytes'])}, "
+                f"{mebibytes(x['installed']['bytes'])}, "
                 f"{x['installed']['distributions']} packages"
                 for x in each
             ],
@@ -93,20 +98,14 @@ def _cells(values: list[str], record: str) -> str:
     return f" | {' | '.join(values)} | {record} |"
 
 
-def _start_up(each: list[Any], key: str, form: str, factor: float) -> str:
-    return _cells(
-        [form.format(x["start_up"][key]["median"] * factor) for x in each], CHOOSE
-    )
+def _start_up(each: list[Any], key: str, said: Callable[[float], str]) -> str:
+    return _cells([said(x["start_up"][key]["median"]) for x in each], CHOOSE)
 
 
 def _accuracy(estimate: Any) -> str:
     return (
         f"{estimate.mean:.2%} ({100 * estimate.low:.2f} to {100 * estimate.high:.2f})"
     )
-
-
-def _mib(count: float) -> str:
-    return f"{count / 2**20:,.0f} MiB"
 
 
 def _wrote(kind: str, what: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from paripassu.analysis.lessons import Section, differences, lesson_text, sections
+from paripassu.analysis.lessons import Section, by_heading, differences, lesson_text
 from paripassu.analysis.wording import display_name
 
 NAMES = ("pytorch", "tensorflow")
@@ -37,9 +37,7 @@ def page() -> str:
 def _parts(framework: str) -> dict[str, Section]:
     text = lesson_text(framework)
     assert text is not None
-    return {
-        "Imports" if part.level == 1 else part.heading: part for part in sections(text)
-    }
+    return by_heading(text)
 
 
 def _table(parts: list[Section]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,8 +19,8 @@ from paripassu.analysis.bench import (
     BENCH_FILE,
     STYLES,
     Bench,
+    Measured,
     Race,
-    Style,
     Timed,
 )
 from paripassu.analysis.reading import checked
@@ -60,8 +61,6 @@ def bench(
         UserError: a framework is missing, or the folder's benchmark is another.
         WorkerFailed: a framework crashed.
     """
-    for name in names:
-        frameworks.find(name).check(recipe)
     sheet = recipe.score_sheet
     wanted = Bench(
         **described(names, recipe, conditions),
@@ -72,28 +71,39 @@ def bench(
         matrix=MATRIX,
         rounds=[],
     )
-    out.mkdir(parents=True, exist_ok=True)
-    with files.owned(out):
-        found = begun(out / BENCH_FILE, wanted)
-        styles = [x for x in STYLES if x != "notebook" or recipe.network == NOTEBOOKS]
-        turns = [(name, style) for style in styles for name in names]
-        total = rounds * len(turns)
-        for number in range(len(found.rounds), rounds):
-            measured: list[Timed] = []
-            for name, style in turns if number % 2 == 0 else reversed(turns):
-                done = number * len(turns) + len(measured)
-                on_progress(f"round {number + 1}: {name}, {style}", done / total)
-                measured.append(_timed(name, style, recipe, images, conditions))
-            found = found.model_copy(update={"rounds": [*found.rounds, measured]})
-            files.write_json(out / BENCH_FILE, found.model_dump())
-            files.write_text(out / PICTURE, picture(found))
-    return found
+    styles = [x for x in STYLES if x != "notebook" or recipe.network == NOTEBOOKS]
+
+    def measure(turn: Turn) -> Timed:
+        request = conditions.request(
+            "bench",
+            turn.framework,
+            style=turn.style,
+            recipe=recipe.model_dump(),
+            images=images,
+        )
+        return Timed(**turn.fields, **turn.run(request, "benched"))
+
+    return in_rounds(
+        wanted,
+        out / BENCH_FILE,
+        styles=styles,
+        rounds=rounds,
+        measure=measure,
+        on_progress=on_progress,
+        on_round=lambda found: files.write_text(out / PICTURE, picture(found)),
+    )
 
 
 def described(
     names: Sequence[str], recipe: Recipe, conditions: Conditions
 ) -> dict[str, Any]:
-    """The fields of `paripassu.analysis.bench.Conditions`."""
+    """The fields of `paripassu.analysis.bench.Conditions`.
+
+    Raises:
+        UserError: a framework is missing, or cannot run the recipe.
+    """
+    for name in names:
+        frameworks.find(name).check(recipe)
     return {
         "command": conditions.command,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -131,19 +141,81 @@ def begun(path: Path, wanted: Record) -> Record:
     return found
 
 
-def _timed(
-    name: str,
-    style: Style,
-    recipe: Recipe,
-    images: int,
-    conditions: Conditions,
-) -> Timed:
-    events: list[Event] = []
-    request = conditions.request(
-        "bench", name, style=style, recipe=recipe.model_dump(), images=images
-    )
-    threads = conditions.thread_count
-    work(request, events.append, threads=threads, plain=style == "notebook")
-    measured = next(x for x in events if x["event"] == "benched")
-    measured.pop("event")
-    return Timed(framework=name, style=style, **measured)
+@dataclass(frozen=True)
+class Turn:
+    """One style of one framework, to be measured in a round counted from 0."""
+
+    framework: str
+    style: str
+    number: int
+    done: float  # the share of all turns that is done
+    on_progress: Callable[[str, float], None]
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Whose and what it is, for its record."""
+        return {"framework": self.framework, "style": self.style}
+
+    def tell(self, more: str = "") -> None:
+        """Say what is being measured, and how far it is."""
+        what = f"round {self.number + 1}: {self.framework}, {self.style}{more}"
+        self.on_progress(what, self.done)
+
+    def run(self, request: dict[str, Any], last: str) -> Event:
+        """Run a worker; the values of its event `last`, and others are heard."""
+        values: Event = {}
+
+        def hear(event: Event) -> None:
+            if event["event"] == last:
+                values.update(event)
+            elif event["event"] == "epoch":
+                self.tell(f": epoch {event['epoch']}, {event['accuracy']:.2%}")
+
+        self.tell()
+        plain = self.style == "notebook"
+        work(request, hear, threads=int(request["threads"]), plain=plain)
+        del values["event"]
+        return values
+
+
+def in_rounds(
+    wanted: Record,
+    path: Path,
+    *,
+    styles: Sequence[str],
+    rounds: int,
+    measure: Callable[[Turn], Measured],
+    on_progress: Callable[[str, float], None],
+    on_round: Callable[[Record], object] = lambda _found: None,
+) -> Record:
+    """Measure what is missing, and write the file after each round.
+
+    In every other round the turns are taken the other way round.
+
+    Args:
+        wanted: the record without rounds.
+        path: its file; the rounds in it are kept.
+        styles: each is measured once in a round, in each framework.
+        rounds: how many there are to be.
+        measure: one turn.
+        on_progress: called with what is being measured, and the share that is done.
+        on_round: called with the record after each round.
+
+    Raises:
+        UserError: the file's benchmark is another.
+        WorkerFailed: a framework crashed.
+    """
+    turns = [(name, style) for style in styles for name in wanted.frameworks]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.owned(path.parent):
+        found: Record = begun(path, wanted)
+        for number in range(len(found.rounds), rounds):
+            measured: list[Measured] = []
+            for name, style in turns if number % 2 == 0 else reversed(turns):
+                done = (number + len(measured) / len(turns)) / rounds
+                turn = Turn(name, style, number, done, on_progress)
+                measured.append(measure(turn))
+            found = found.model_copy(update={"rounds": [*found.rounds, measured]})
+            files.write_json(path, found.model_dump())
+            on_round(found)
+    return found

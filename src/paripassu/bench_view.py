@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -13,30 +12,40 @@ from paripassu.analysis.bench import Bench, Race
 from paripassu.analysis.cautions import BUSY
 from paripassu.analysis.report.words import percent, seconds
 from paripassu.analysis.schema import Spread
-from paripassu.analysis.wording import counted, display_name
+from paripassu.analysis.wording import counted, display_name, mebibytes
 
 FULL = 60_000  # images of an epoch
 
 
+class _Columns:
+    """A table with a column for each framework."""
+
+    def __init__(self, found: Bench | Race) -> None:
+        self._names = found.frameworks
+        self.table = Table(box=None, pad_edge=False, header_style="bold")
+        self.table.add_column("", no_wrap=True)
+        for name in self._names:
+            self.table.add_column(display_name(name), justify="right", no_wrap=True)
+        self.row("version", lambda x: found.versions[x])
+
+    def row(self, label: str, cell: Callable[[str], str]) -> None:
+        """One row; `cell` is called with each framework."""
+        self.table.add_row(label, *map(cell, self._names))
+
+
 def bench_table(bench: Bench) -> RenderableType:
     """Medians with their range, a column for each framework, and what to make of it."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("", no_wrap=True)
-    for name in bench.frameworks:
-        table.add_column(display_name(name), justify="right", no_wrap=True)
+    columns = _Columns(bench)
+    row = columns.row
     epoch = FULL / bench.images
-
-    def row(label: str, cell: Callable[[str], str]) -> None:
-        table.add_row(label, *map(cell, bench.frameworks))
-
-    row("version", lambda x: bench.versions[x])
-    if bench.of(bench.frameworks[0], "notebook"):
+    beside = bool(bench.of(bench.frameworks[0], "notebook"))
+    if beside:
         row(
             "notebook's style, one epoch",
             lambda x: _seconds(bench.seconds(x, "notebook"), epoch),
         )
     row("lesson, one epoch", lambda x: _seconds(bench.seconds(x, "lesson"), epoch))
-    if bench.of(bench.frameworks[0], "notebook"):
+    if beside:
         row("lesson / notebook's style", lambda x: _ratio(bench.beside_notebook(x)))
     row(
         "images per second",
@@ -46,36 +55,27 @@ def bench_table(bench: Bench) -> RenderableType:
     row("overhead of a recorded run", lambda x: _share(bench.harness(x), 1))
     row("start to first step", lambda x: _seconds(bench.first_step(x)))
     row("peak memory", lambda x: _mib(bench.memory(x, "lesson")))
-    if bench.of(bench.frameworks[0], "notebook"):
-        row("of the notebook's style", lambda x: _mib(bench.memory(x, "notebook")))
-    ceiling = statistics.median(bench.ceilings()) / 1e9
+    if beside:
+        row(
+            "of the notebook's style",
+            lambda x: _mib(bench.memory(x, "notebook")),
+        )
     lines = [
         f"{bench.recipe}, {bench.precision}, {counted(bench.threads, 'thread')}; "
         f"{bench.images:,} images in each of {counted(len(bench.rounds), 'round')}; "
         f"median (least to greatest), seconds for {FULL:,} images.",
-        f"Ceiling: {ceiling:,.0f} GFLOP/s, a product of two matrices of "
+        f"Ceiling: {bench.ceiling / 1e9:,.0f} GFLOP/s, a product of two matrices of "
         f"{bench.matrix:,} x {bench.matrix:,}; training takes "
         f"{bench.training_flops / 1e6:.1f} MFLOP an image.",
     ]
-    rendered: list[RenderableType] = [Text(""), table, Text("")]
-    rendered += [Text(line) for line in lines]
-    if bench.busy:
-        rendered.append(_busy())
-    return Group(*rendered)
+    return _shown(columns, lines, busy=bench.busy)
 
 
 def race_table(race: Race) -> RenderableType:
     """Seconds to an accuracy, a column for each framework."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("", no_wrap=True)
-    for name in race.frameworks:
-        table.add_column(display_name(name), justify="right", no_wrap=True)
-
-    def row(label: str, cell: Callable[[str], str]) -> None:
-        table.add_row(label, *map(cell, race.frameworks))
-
+    columns = _Columns(race)
+    row = columns.row
     count = len(race.rounds)
-    row("version", lambda x: race.versions[x])
 
     def rows(label: str, style: str) -> None:
         row(f"{label}, training", lambda x: _seconds(race.seconds(x, style)))
@@ -97,18 +97,19 @@ def race_table(race: Race) -> RenderableType:
         f"epoch that reaches the accuracy, or after {race.most_epochs}: then it would "
         "have taken longer still."
     )
-    rendered: list[RenderableType] = [Text(""), table, Text(""), Text(text)]
-    if race.busy:
-        rendered.append(_busy())
-    return Group(*rendered)
+    return _shown(columns, [text], busy=race.busy)
 
 
-def _busy() -> Text:
-    text = (
-        f"warning: other programs used more than {BUSY:.0%} of the machine: these "
-        "times are no verdict"
-    )
-    return Text(text, style="yellow")
+def _shown(columns: _Columns, lines: Sequence[str], *, busy: bool) -> RenderableType:
+    shown: list[RenderableType] = [Text(""), columns.table, Text("")]
+    shown += map(Text, lines)
+    if busy:
+        text = (
+            f"warning: other programs used more than {BUSY:.0%} of the machine: these "
+            "times are no verdict"
+        )
+        shown.append(Text(text, style="yellow"))
+    return Group(*shown)
 
 
 def _seconds(spread: Spread, factor: float = 1.0) -> str:
@@ -131,4 +132,4 @@ def _in_words(spread: Spread, said: Callable[[float], str]) -> str:
 
 
 def _mib(spread: Spread) -> str:
-    return f"{spread.median / 2**20:,.0f} MiB"
+    return mebibytes(spread.median)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import statistics
+from pathlib import Path
 from typing import Any
 
 from paripassu import frameworks
 from paripassu.core import datasets, draws, machine
-from paripassu.core.datasets import ImageData, Prepared, Split
+from paripassu.core.datasets import Split
 from paripassu.core.recipe import Recipe, validate
 from paripassu.frameworks import EpochReport, Trainer
 from paripassu.run import Emit, Reporter, read_data
@@ -36,20 +37,18 @@ def bench(request: dict[str, Any], emit: Emit) -> None:
     more: dict[str, float] = {}
     if request["style"] == "ceiling":
         seconds = statistics.median(own.matrix_product(MATRIX, recipe, threads))
+    elif request["style"] == "notebook":
+        raw = _raw(request).with_first(int(request["images"]))
+        notebook = own.Notebook(raw, threads=threads, seed=recipe.seed)
+        seconds = notebook.epoch()
     else:
-        raw, prepared = read_data(recipe, request["data"])
-        images = int(request["images"])
-        if request["style"] == "notebook":
-            some_raw = _first(raw, images)
-            notebook = own.Notebook(some_raw, threads=threads, seed=recipe.seed)
-            seconds = notebook.epoch()
-        else:
-            recipe = recipe.changed(epochs=1)
-            trainer = _trainer(framework, recipe, prepared, threads)
-            more["first_step_seconds"] = machine.seconds_since_start()
-            some = _first_of(prepared.training, images)
-            seconds, harness = _in_turns(own, trainer, recipe, some, emit)
-            more["harness_seconds"] = harness
+        recipe = recipe.changed(epochs=1)
+        _data, prepared = read_data(recipe, request["data"])
+        trainer = ready_trainer(framework, recipe, prepared.training, threads)
+        more["first_step_seconds"] = machine.seconds_since_start()
+        some = _part(prepared.training, 0, int(request["images"]))
+        seconds, harness = _in_turns(own, trainer, recipe, some, emit)
+        more["harness_seconds"] = harness
     emit(
         "benched",
         seconds=seconds,
@@ -72,7 +71,6 @@ def reach(request: dict[str, Any], emit: Emit) -> None:
     recipe = validate(request["recipe"])
     framework = frameworks.find(request["framework"])
     threads = int(request["threads"])
-    raw, prepared = read_data(recipe, request["data"])
     load = machine.OtherLoad()
     seconds: list[float] = []
     accuracies: list[float] = []
@@ -84,13 +82,14 @@ def reach(request: dict[str, Any], emit: Emit) -> None:
 
     if request["style"] == "notebook":
         own = importlib.import_module(f"paripassu.frameworks.{framework.name}.bench")
-        notebook = own.Notebook(raw, threads=threads, seed=recipe.seed)
+        notebook = own.Notebook(_raw(request), threads=threads, seed=recipe.seed)
         for _ in range(int(request["epochs"])):
             note(notebook.epoch(), notebook.accuracy())
             if accuracies[-1] >= float(request["accuracy"]):
                 break
     else:
-        trainer = _trainer(framework, recipe, prepared, threads)
+        _data, prepared = read_data(recipe, request["data"])
+        trainer = ready_trainer(framework, recipe, prepared.training, threads)
         trainer.train(
             prepared.training,
             prepared.test,
@@ -106,8 +105,8 @@ def reach(request: dict[str, Any], emit: Emit) -> None:
     )
 
 
-def _trainer(
-    framework: frameworks.Framework, recipe: Recipe, prepared: Prepared, threads: int
+def ready_trainer(
+    framework: frameworks.Framework, recipe: Recipe, training: Split, threads: int
 ) -> Trainer:
     """A trainer that has made and undone its first steps."""
     trainer = framework.make_trainer(
@@ -116,7 +115,7 @@ def _trainer(
         threads=threads,
         device="auto",
     )
-    trainer.warm_up(prepared.training)
+    trainer.warm_up(training)
     return trainer
 
 
@@ -131,21 +130,26 @@ def _in_turns(
     bare = harness = 0.0
     count = len(training.labels)
     for piece in range(PIECES):
-        rows = slice(count * piece // PIECES, count * (piece + 1) // PIECES)
-        some = Split(training.images[rows], training.labels[rows])
+        ends = count * piece // PIECES, count * (piece + 1) // PIECES
+        some = _part(training, *ends)
         for turn in range(2):
             if (piece + turn) % 2:
-                harness += _under_harness(trainer, recipe, some, emit)
+                harness += recorded_epoch(trainer, recipe, some, emit)
             else:
                 bare += own.lesson_epoch(trainer, recipe, some)
     return bare, harness
 
 
-def _first_of(split: Split, images: int) -> Split:
-    return Split(split.images[:images], split.labels[:images])
+def _part(split: Split, start: int, end: int) -> Split:
+    return Split(split.images[start:end], split.labels[start:end])
 
 
-def _under_harness(trainer: Trainer, recipe: Recipe, some: Split, emit: Emit) -> float:
+def _raw(request: dict[str, Any]) -> datasets.ImageData:
+    """The data as they were read: a notebook prepares them itself, in its memory."""
+    return datasets.load(Path(request["data"]) if request["data"] else None)
+
+
+def recorded_epoch(trainer: Trainer, recipe: Recipe, some: Split, emit: Emit) -> float:
     """Seconds of an epoch as a recorded run counts them, with its progress told."""
     seconds: list[float] = []
 
@@ -154,21 +158,9 @@ def _under_harness(trainer: Trainer, recipe: Recipe, some: Split, emit: Emit) ->
 
     trainer.train(
         some,
-        Split(some.images[:1], some.labels[:1]),
+        _part(some, 0, 1),
         first_epoch=0,
         on_step=Reporter(emit, recipe, len(some.labels)).on_step,
         on_epoch=on_epoch,
     )
     return seconds[0]
-
-
-def _first(raw: ImageData, images: int) -> ImageData:
-    return datasets.ImageData(
-        name=raw.name,
-        source=raw.source,
-        sha256=raw.sha256,
-        train_images=raw.train_images[:images],
-        train_labels=raw.train_labels[:images],
-        test_images=raw.test_images,
-        test_labels=raw.test_labels,
-    )

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from paripassu import frameworks
-from paripassu.analysis.lessons import lesson_text, sections
+from paripassu.analysis.lessons import OPENING, by_heading, lesson_text
 from paripassu.analysis.wording import display_name
 from paripassu.core import files
 from paripassu.core.errors import UserError
@@ -129,9 +129,12 @@ def build(framework: str) -> Any:
     """
     nbformat = _library("nbformat")
     cells = []
+    make_cell = {
+        "markdown": nbformat.v4.new_markdown_cell,
+        "code": nbformat.v4.new_code_cell,
+    }
     for number, (kind, text, tags) in enumerate(_cells(framework)):
-        new = nbformat.v4.new_markdown_cell if kind == "markdown" else None
-        cell = (new or nbformat.v4.new_code_cell)(text)
+        cell = make_cell[kind](text)
         cell["id"] = f"cell-{number:02}"
         if tags:
             cell.metadata["tags"] = tags
@@ -147,13 +150,10 @@ def _cells(framework: str) -> Iterator[tuple[str, str, list[str]]]:
     own = _teaching(framework)
     if lesson is None or own is None:
         raise UserError(f"there is no notebook of {display_name(framework)}.")
-    shared = _by_heading(_teaching("shared") or "")
-    added = _by_heading(own)
-    parts = {
-        "Imports" if part.level == 1 else part.heading: part
-        for part in sections(lesson)
-    }
-    title = sections(lesson)[0].heading
+    shared = _pieces(_teaching("shared") or "")
+    added = _pieces(own)
+    parts = by_heading(lesson)
+    title = parts[OPENING].heading
     yield (
         "markdown",
         f"# {title}\n\n"
@@ -170,7 +170,7 @@ def _cells(framework: str) -> Iterator[tuple[str, str, list[str]]]:
         for kind, text, tags in pieces:
             if kind == "lesson":
                 assert part is not None
-                if heading != "Imports":
+                if heading != OPENING:
                     words.append(f"**{_thinking(framework)}** {_joined(part.prose)}")
                 yield "markdown", "\n\n".join(words), []
                 words = []
@@ -199,7 +199,7 @@ def _teaching(name: str) -> str | None:
     return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
-def _by_heading(text: str) -> dict[str, list[tuple[str, str, list[str]]]]:
+def _pieces(text: str) -> dict[str, list[tuple[str, str, list[str]]]]:
     """Markdown, code and the place of the lesson, heading by heading."""
     jupytext = _library("jupytext")
     found: dict[str, list[tuple[str, str, list[str]]]] = {}

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from paripassu.analysis.schema import Comparison, Estimate, FrameworkSummary, Spread
+from paripassu.analysis.wording import mebibytes
 from paripassu.convert import Conversion
 from paripassu.frameworks import FRAMEWORKS
 from paripassu.recipe_book import Entry
@@ -73,7 +74,7 @@ def _milliseconds(spread: Spread | None) -> str:
 
 
 def _memory(count: int | None) -> str:
-    return "–" if count is None else f"{count / 2**20:,.0f} MiB"
+    return "–" if count is None else mebibytes(count)
 
 
 _ROWS: dict[str, Any] = {

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 from paripassu.analysis.cautions import is_busy
 from paripassu.analysis.schema import Spread
+from paripassu.analysis.statistics import spread
 from paripassu.core.record import Model
 
 BENCH_FILE = "bench.json"
@@ -16,16 +17,25 @@ Style = Literal["ceiling", "lesson", "notebook"]
 STYLES: tuple[Style, ...] = ("ceiling", "notebook", "lesson")
 
 
-class Timed(Model):
+class Measured(Model):
     """One style of one framework in one round, in a fresh process."""
 
     framework: str
+    style: str
+    seconds: float
+    other_load: float  # of all cores, 0..1, while it ran
+
+
+class Timed(Measured):
+    """Of a benchmark: seconds for all images; of the ceiling, for one product."""
+
     style: Style
-    seconds: float  # for all images; of the ceiling, for one matrix product
     harness_seconds: float | None = None  # the same as the lesson's, in a recorded run
     first_step_seconds: float | None = None  # from the start of the process
     peak_memory_bytes: int
-    other_load: float  # of all cores, 0..1, while it ran
+
+
+One = TypeVar("One", bound=Measured)
 
 
 class Conditions(Model):
@@ -48,8 +58,37 @@ class Conditions(Model):
         return list(self.versions)
 
 
-class Bench(Conditions):
-    """A benchmark, for programs; `rounds` are measured, all else follows."""
+class Rounds(Conditions, Generic[One]):
+    """What was measured, round by round; all else that is said follows from it."""
+
+    rounds: list[list[One]]
+
+    @property
+    def busy(self) -> bool:
+        """Whether other programs used so much that nothing can be concluded."""
+        return any(is_busy(x.other_load) for each in self.rounds for x in each)
+
+    def of(self, framework: str, style: str) -> list[One]:
+        """One style, round by round."""
+        return [
+            x
+            for each in self.rounds
+            for x in each
+            if (x.framework, x.style) == (framework, style)
+        ]
+
+    def seconds(self, framework: str, style: str) -> Spread:
+        """Of all rounds."""
+        return spread([x.seconds for x in self.of(framework, style)])
+
+    def ratio(self, framework: str, style: str, other: str) -> Spread:
+        """The seconds of a style by those of another, within each round."""
+        pairs = zip(self.of(framework, style), self.of(framework, other), strict=True)
+        return spread([x.seconds / y.seconds for x, y in pairs])
+
+
+class Bench(Rounds[Timed]):
+    """A benchmark, for programs."""
 
     kind: Literal["bench"] = "bench"
     version: Literal[1] = 1
@@ -58,21 +97,6 @@ class Bench(Conditions):
     training_flops: int  # for one image, forward and backward
     images: int  # of the training set, each used once by every style
     matrix: int  # rows and columns of the product that is the ceiling
-    rounds: list[list[Timed]]
-
-    @property
-    def busy(self) -> bool:
-        """Whether other programs used so much that nothing can be concluded."""
-        return any(is_busy(x.other_load) for each in self.rounds for x in each)
-
-    def of(self, framework: str, style: Style) -> list[Timed]:
-        """One style, round by round."""
-        return [
-            x
-            for each in self.rounds
-            for x in each
-            if (x.framework, x.style) == (framework, style)
-        ]
 
     def ceilings(self) -> list[float]:
         """Floating-point operations per second of the fastest product of each round."""
@@ -82,9 +106,10 @@ class Bench(Conditions):
             for each in self.rounds
         ]
 
-    def seconds(self, framework: str, style: Style) -> Spread:
-        """For all images."""
-        return spread([x.seconds for x in self.of(framework, style)])
+    @property
+    def ceiling(self) -> float:
+        """The median of the ceilings, operations per second."""
+        return spread(self.ceilings()).median
 
     def images_per_second(self, framework: str, style: Style) -> Spread:
         """Of training."""
@@ -98,10 +123,7 @@ class Bench(Conditions):
 
     def beside_notebook(self, framework: str) -> Spread:
         """The lesson's seconds by those of the notebook's style, round by round."""
-        pairs = zip(
-            self.of(framework, "lesson"), self.of(framework, "notebook"), strict=True
-        )
-        return spread([left.seconds / right.seconds for left, right in pairs])
+        return self.ratio(framework, "lesson", "notebook")
 
     def harness(self, framework: str) -> Spread:
         """What a recorded run takes more than the lesson alone, as a share of it."""
@@ -128,15 +150,12 @@ class Bench(Conditions):
         return spread([float(x.peak_memory_bytes) for x in self.of(framework, style)])
 
 
-class Reached(Model):
-    """One training that was to reach an accuracy, in a fresh process."""
+class Reached(Measured):
+    """Of a race: seconds of training, to the end of the last epoch."""
 
-    framework: str
     style: Literal["recipe", "notebook"]
     seed: int
-    seconds: float  # of training, to the end of the last epoch
     accuracies: list[float]  # on the test images, 0..1, after each epoch
-    other_load: float  # of all cores, 0..1, while it ran
 
     @property
     def accuracy(self) -> float:
@@ -144,32 +163,13 @@ class Reached(Model):
         return self.accuracies[-1]
 
 
-class Race(Conditions):
+class Race(Rounds[Reached]):
     """How long a recipe and the notebooks' style take to an accuracy, for programs."""
 
     kind: Literal["race"] = "race"
     version: Literal[1] = 1
     target: float  # accuracy, 0..1
     most_epochs: int  # of the notebooks' style
-    rounds: list[list[Reached]]
-
-    @property
-    def busy(self) -> bool:
-        """Whether other programs used so much that nothing can be concluded."""
-        return any(is_busy(x.other_load) for each in self.rounds for x in each)
-
-    def of(self, framework: str, style: str) -> list[Reached]:
-        """One style, round by round."""
-        return [
-            x
-            for each in self.rounds
-            for x in each
-            if (x.framework, x.style) == (framework, style)
-        ]
-
-    def seconds(self, framework: str, style: str) -> Spread:
-        """Of training."""
-        return spread([x.seconds for x in self.of(framework, style)])
 
     def mean_accuracy(self, framework: str, style: str) -> float:
         """After the last epoch, mean of the rounds."""
@@ -184,13 +184,4 @@ class Race(Conditions):
 
         Where the notebook's style has not reached the accuracy, it is at least this.
         """
-        pairs = zip(
-            self.of(framework, "notebook"), self.of(framework, "recipe"), strict=True
-        )
-        return spread([slow.seconds / fast.seconds for slow, fast in pairs])
-
-
-def spread(values: list[float]) -> Spread:
-    """Median, least and greatest."""
-    middle = statistics.median(values)
-    return Spread(median=middle, low=min(values), high=max(values), n=len(values))
+        return self.ratio(framework, "notebook", "recipe")

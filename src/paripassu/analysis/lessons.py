@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from importlib.resources import files
 
+OPENING = "Imports"  # what stands before the first heading
 CELL = re.compile(r"^# %%(?P<kind>[^\n]*)\n", re.MULTILINE)
 
 
@@ -51,6 +52,13 @@ def sections(text: str) -> list[Section]:
         )
         for heading, level, prose, code in found
     ]
+
+
+def by_heading(text: str) -> dict[str, Section]:
+    """The sections of a lesson by heading; what is under its title as `OPENING`."""
+    return {
+        OPENING if part.level == 1 else part.heading: part for part in sections(text)
+    }
 
 
 def lesson_text(framework: str) -> str | None:

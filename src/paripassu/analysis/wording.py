@@ -32,6 +32,11 @@ def signed(value: float, decimals: int) -> str:
     return f"{value:+.{decimals}f}".replace("-", "−")
 
 
+def mebibytes(count: float) -> str:
+    """Bytes, whole MiB: 1554653184 -> "1,483 MiB"."""
+    return f"{count / 2**20:,.0f} MiB"
+
+
 def counted(count: int, noun: str) -> str:
     """1 -> "1 run", 2 -> "2 runs"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from paripassu.core.errors import UserError
 
@@ -20,9 +21,22 @@ if TYPE_CHECKING:
     from paripassu.train import Conditions
 
 INTERRUPTED = 130
+COMMANDS = (
+    *("train", "evaluate", "convert", "predict", "compare", "verify", "ledger"),
+    *("serve", "report", "bench", "notebooks", "info", "recipes"),
+)
+
+
+class InOrder(TyperGroup):
+    """Lists the commands in this order, not in that of the files they are in."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Their names."""
+        return sorted(super().list_commands(ctx), key=COMMANDS.index)
 
 
 app = typer.Typer(
+    cls=InOrder,
     name="paripassu",
     help="Train the same network in PyTorch and TensorFlow, prove the twins equal, "
     "and measure fairly what is left.",
@@ -149,11 +163,12 @@ def load_recipe(
     """The recipe that was named, with what was changed."""
     from paripassu.core import machine
     from paripassu.core.recipe import load
-    from paripassu.progress import warn
 
     more = [f"{key}={value}" for key, value in overrides.items() if value is not None]
     recipe = load(name, [*(settings or []), *more])
     if recipe.precision == "bfloat16" and machine.computes_bfloat16() is False:
+        from paripassu.progress import warn
+
         warn(
             terminal(stderr=True),
             "warning: this processor has no instructions for bfloat16: training will "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -20,9 +20,6 @@ from paripassu.cli.base import (
     recipe_names,
     terminal,
 )
-
-if TYPE_CHECKING:
-    pass
 
 recipes_app = typer.Typer(rich_markup_mode="markdown")
 

@@ -31,8 +31,6 @@ from paripassu.cli.base import (
 if TYPE_CHECKING:
     from paripassu.analysis.bench import Bench, Race
 
-    pass
-
 
 @app.command(
     epilog="**Examples**\n\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -20,8 +20,15 @@ from paripassu.cli.base import (
     terminal,
 )
 
-if TYPE_CHECKING:
-    pass
+HeldOption = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        "-r",
+        help="Whose network a file holds, if it does not say so itself.",
+        autocompletion=recipe_names,
+    ),
+]
 
 
 class Target(StrEnum):
@@ -49,15 +56,7 @@ def convert(
     ],
     target: Annotated[Target, typer.Option("--to", help="The format to write.")],
     out: Annotated[Path, typer.Option(help="The file; what is there is replaced.")],
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            "--recipe",
-            "-r",
-            help="Whose network a file holds, if it does not say so itself.",
-            autocompletion=recipe_names,
-        ),
-    ] = None,
+    recipe: HeldOption = None,
     fault: Annotated[
         str | None,
         typer.Option(
@@ -142,15 +141,7 @@ def predict(
             autocompletion=framework_names,
         ),
     ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            "--recipe",
-            "-r",
-            help="Whose network a file holds, if it does not say so itself.",
-            autocompletion=recipe_names,
-        ),
-    ] = None,
+    recipe: HeldOption = None,
     sheet: Annotated[
         Path | None,
         typer.Option(

@@ -13,13 +13,13 @@ from paripassu.analysis.wording import display_name
 WIDTH = 720.0
 LEFT, PLOT, PLOT_END = 10.0, 170.0, 560.0
 ROW, BAR = 26.0, 14.0
+TITLE = "Training beside the machine's ceiling"
 TITLES: dict[Style, str] = {"notebook": "notebook's style", "lesson": "lesson"}
 
 
 def picture(bench: Bench) -> str:
     """The share of a matrix product's speed that training reaches, as an SVG file."""
-    parts, height = [], 0.0
-    parts += list(_heading(bench))
+    parts = list(_heading(bench))
     shown: list[tuple[str, Style]] = [
         (name, style)
         for name in bench.frameworks
@@ -39,7 +39,6 @@ def picture(bench: Bench) -> str:
         parts += _bar(bench, name, style, across, y)
     x = across(1.0)
     parts.append(svg.line((x, top - 4), (x, bottom), "whisker"))
-    height = bottom + 40
     parts.append(
         svg.text(
             PLOT,
@@ -47,21 +46,19 @@ def picture(bench: Bench) -> str:
             "of the operations per second of a matrix product; whiskers: all rounds",
         )
     )
-    title = "Training beside the machine's ceiling"
     told = ". ".join(_sentence(bench, *key) for key in shown)
-    drawn = svg.drawing("bench", title, told, height, parts, width=WIDTH)
+    drawn = svg.drawing("bench", TITLE, told, bottom + 40, parts, width=WIDTH)
     return svg.standalone(drawn, WIDTH)
 
 
 def _heading(bench: Bench) -> Iterator[str]:
-    yield svg.text(LEFT, 22, "Training beside the machine's ceiling", "title")
-    ceiling = sorted(bench.ceilings())[len(bench.rounds) // 2] / 1e9
+    yield svg.text(LEFT, 22, TITLE, "title")
     yield svg.text(
         LEFT,
         43,
         f"{bench.recipe}, {bench.precision}, {n(bench.threads, 'thread')}, "
         f"{bench.images:,} images, {n(len(bench.rounds), 'round')}; "
-        f"ceiling {ceiling:,.0f} GFLOP/s"
+        f"ceiling {bench.ceiling / 1e9:,.0f} GFLOP/s"
         + ("; the machine was busy: no verdict" if bench.busy else ""),
     )
 

@@ -13,9 +13,7 @@ from pygments import (  # type: ignore[import-untyped, unused-ignore]
     lexers,
 )
 
-from paripassu.analysis.lessons import Section, differences, lesson_text, sections
-
-OPENING = "Imports"  # what stands before the first heading
+from paripassu.analysis.lessons import Section, by_heading, differences, lesson_text
 
 
 @dataclass(frozen=True)
@@ -52,10 +50,7 @@ def align(frameworks: Sequence[str]) -> tuple[list[Row], list[str]]:
         if text is None:
             without.append(name)
             continue
-        lessons[name] = {
-            OPENING if part.level == 1 else part.heading: part
-            for part in sections(text)
-        }
+        lessons[name] = by_heading(text)
     headings = dict.fromkeys(heading for parts in lessons.values() for heading in parts)
     notes = differences() if len(lessons) > 1 else {}
     rows = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from paripassu.core.datasets import folder
@@ -46,6 +46,11 @@ class ImageData:
     train_labels: Bytes
     test_images: Bytes
     test_labels: Bytes
+
+    def with_first(self, count: int) -> ImageData:
+        """The same with the first `count` training images only."""
+        images, labels = self.train_images[:count], self.train_labels[:count]
+        return replace(self, train_images=images, train_labels=labels)
 
 
 def load(path: Path | None = None) -> ImageData:
