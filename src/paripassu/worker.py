@@ -55,6 +55,10 @@ def main() -> int:
                 bench(request, emit)
             case "reach":
                 reach(request, emit)
+            case "check":
+                from paripassu.port.session import check_request
+
+                check_request(request, emit)
             case "describe":
                 describe(request, emit)
     except UserError as error:

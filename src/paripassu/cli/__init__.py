@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from paripassu.cli import book, proof, teaching, training, using
+from paripassu.cli import book, porting, proof, teaching, training, using
 from paripassu.cli.base import (
     INTERRUPTED,
     JsonOption,
@@ -22,7 +22,7 @@ from paripassu.cli.base import (
 )
 from paripassu.core.errors import UserError
 
-PARTS = (training, proof, book, using, teaching)  # each has added its commands
+PARTS = (training, proof, book, using, porting, teaching)  # each has added its commands
 RESUMED = ("train", "compare", "verify", "ledger", "bench")
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 COMMANDS = (
     *("train", "evaluate", "convert", "predict", "compare", "verify", "ledger"),
+    "check",
     *("serve", "report", "bench", "notebooks", "info", "recipes"),
 )
 

@@ -1,0 +1,1 @@
+"""Judges of ports: which weights are which, where models part, and why."""

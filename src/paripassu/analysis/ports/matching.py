@@ -1,0 +1,233 @@
+"""Finds which block of weights of one model is which of the other's.
+
+Blocks can be a pair where kind and shapes agree. Among those, what decides is the order
+in which they are called, how many layers with weights come before, and names that say
+the same. Values do not: exchanged weights would look like exchanged layers. Of all
+assignments the cheapest is taken (`scipy.optimize.linear_sum_assignment`, the Hungarian
+method).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from paripassu.core.errors import UserError
+from paripassu.core.ports import Block
+
+NEVER = 1e6
+LOOSE = ("other", "parameter")  # kinds that say nothing
+NORMS = {"layer_norm", "group_norm", "rms_norm"}
+MAIN = ("kernel", "table", "gamma", "query", "mean", "slope", "value", "recurrent")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A block of the left model and one of the right; None where it has no partner.
+
+    Attributes:
+        left, right: names of blocks.
+        why: what spoke for the pair.
+        doubt: another pair that would do as well, or shapes that differ.
+    """
+
+    left: str | None
+    right: str | None
+    why: str = ""
+    doubt: str = ""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A block, when it is called first, and how many weighted layers come before."""
+
+    block: Block
+    order: float
+    depth: int | None
+
+
+def match(
+    left: Sequence[Placed],
+    right: Sequence[Placed],
+    given: Mapping[str, str] | None = None,
+) -> list[Pair]:
+    """Pair the blocks of two models.
+
+    Args:
+        left, right: all blocks, in the order of their calls.
+        given: pairs that are not to be questioned, left name to right name.
+
+    Returns:
+        Every block once, pairs in the order of the left model, then those without.
+
+    Raises:
+        UserError: `given` names a block that is not there.
+    """
+    pairs = _given(left, right, given or {})
+    taken_left = {x.left for x in pairs}
+    taken_right = {x.right for x in pairs}
+    free_left = [x for x in left if x.block.name not in taken_left]
+    free_right = [x for x in right if x.block.name not in taken_right]
+    pairs += _assigned(free_left, free_right)
+    taken_left = {x.left for x in pairs}
+    taken_right = {x.right for x in pairs}
+    rest_left = [x for x in free_left if x.block.name not in taken_left]
+    rest_right = [x for x in free_right if x.block.name not in taken_right]
+    pairs += _left_over(rest_left, rest_right)
+    order = {x.block.name: n for n, x in enumerate(left)}
+    after = {x.block.name: n for n, x in enumerate(right)}
+    return sorted(
+        pairs,
+        key=lambda x: (
+            (order[x.left], 0)
+            if x.left is not None
+            else (len(order), after[x.right or ""])
+        ),
+    )
+
+
+def _given(
+    left: Sequence[Placed], right: Sequence[Placed], given: Mapping[str, str]
+) -> list[Pair]:
+    for side, blocks, names in (
+        ("left", left, list(given)),
+        ("right", right, list(given.values())),
+    ):
+        known = [x.block.name for x in blocks]
+        for name in names:
+            if name not in known:
+                raise UserError(
+                    f"the map names {name!r}, which the {side} model does not have. "
+                    f"It has {', '.join(known)}."
+                )
+        if len(set(names)) < len(names):
+            double = next(x for x in names if names.count(x) > 1)
+            raise UserError(f"the map gives {double!r} of the {side} model twice.")
+    return [Pair(one, two, "the map") for one, two in given.items()]
+
+
+def may_be(left: Block, right: Block) -> bool:
+    """Whether kinds and shapes allow two blocks to be a pair."""
+    one, two = left.shapes, right.shapes
+    if left.kind == right.kind and left.kind not in LOOSE:
+        common = one.keys() & two.keys()
+        return bool(common & set(MAIN)) and all(one[x] == two[x] for x in common)
+    if left.kind in LOOSE or right.kind in LOOSE or {left.kind, right.kind} <= NORMS:
+        return sorted(one.values()) == sorted(two.values())
+    return False
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _assigned(left: Sequence[Placed], right: Sequence[Placed]) -> list[Pair]:
+    if not left or not right:
+        return []
+    cost = np.full((len(left), len(right)), NEVER)
+    aligned = _aligned(left, right)
+    for row, one in enumerate(left):
+        for column, two in enumerate(right):
+            if may_be(one.block, two.block):
+                cost[row, column] = _cost(left, right, one, two)
+                cost[row, column] += 0 if (row, column) in aligned else 1
+    rows, columns = linear_sum_assignment(cost)
+    partner = {
+        int(row): int(column)
+        for row, column in zip(rows, columns, strict=True)
+        if cost[row, column] < NEVER
+    }
+    found = []
+    for row, column in partner.items():
+        one, two = left[row], right[column]
+        same_name = _plain(one.block.name) == _plain(two.block.name)
+        doubt = ""
+        for other, its in partner.items():
+            if other == row or same_name:
+                continue
+            swapped = cost[row, its] + cost[other, column]
+            if swapped <= cost[row, column] + cost[other, its] + 0.5 and (
+                one.depth is None or one.depth == left[other].depth
+            ):
+                doubt = f"{right[its].block.name} would do as well"
+        why = "kind, shapes and name" if same_name else "kind, shapes and order"
+        found.append(Pair(one.block.name, two.block.name, why, doubt))
+    return found
+
+
+def _aligned(left: Sequence[Placed], right: Sequence[Placed]) -> set[tuple[int, int]]:
+    """The longest common sequence of blocks that can be pairs, as pairs of places.
+
+    A layer that one model lacks then moves no other pair. (Needleman and Wunsch 1970.)
+    """
+    best = np.zeros((len(left) + 1, len(right) + 1))
+    gain = np.zeros((len(left), len(right)))
+    for row, one in enumerate(left):
+        for column, two in enumerate(right):
+            if may_be(one.block, two.block):
+                same = _plain(one.block.name) == _plain(two.block.name)
+                gain[row, column] = 1.0 + 0.5 * same
+                gain[row, column] -= 0.5 * (one.block.kind != two.block.kind)
+    for row in range(len(left)):
+        for column in range(len(right)):
+            best[row + 1, column + 1] = max(
+                best[row, column + 1],
+                best[row + 1, column],
+                best[row, column] + gain[row, column],
+            )
+    found: set[tuple[int, int]] = set()
+    row, column = len(left), len(right)
+    while row and column:
+        if best[row, column] == best[row - 1, column]:
+            row -= 1
+        elif best[row, column] == best[row, column - 1]:
+            column -= 1
+        else:
+            row, column = row - 1, column - 1
+            found.add((row, column))
+    return found
+
+
+def _cost(
+    left: Sequence[Placed], right: Sequence[Placed], one: Placed, two: Placed
+) -> float:
+    """Ranks are counted among the blocks that either of them could be."""
+    before = sum(may_be(x.block, two.block) for x in left if x.order < one.order)
+    after = sum(may_be(one.block, x.block) for x in right if x.order < two.order)
+    cost = 0.25 * abs(before - after) + 0.001 * abs(one.order - two.order)
+    if one.depth is not None and two.depth is not None:
+        cost += 0.25 * abs(one.depth - two.depth)
+    if one.block.kind != two.block.kind:
+        cost += 5
+    ends = [bool(x.block.described.settings.get("reverse")) for x in (one, two)]
+    if ends[0] != ends[1]:
+        cost += 2
+    if one.block.shapes.keys() != two.block.shapes.keys():
+        cost += 0.2
+    if _plain(one.block.name) == _plain(two.block.name):
+        cost -= 3
+    return cost
+
+
+def _left_over(left: Sequence[Placed], right: Sequence[Placed]) -> list[Pair]:
+    """Blocks of one kind whose shapes differ, in their order; then the others."""
+    found = []
+    rest = list(right)
+    for one in left:
+        other = next((x for x in rest if x.block.kind == one.block.kind), None)
+        if other is None:
+            found.append(Pair(one.block.name, None))
+            continue
+        rest.remove(other)
+        shapes = f"{_shapes(one.block)} and {_shapes(other.block)}"
+        doubt = f"shapes differ: {shapes}"
+        found.append(Pair(one.block.name, other.block.name, "kind and order", doubt))
+    return found + [Pair(None, x.block.name) for x in rest]
+
+
+def _shapes(block: Block) -> str:
+    return ", ".join(f"{name} {shape}" for name, shape in block.shapes.items())

@@ -1,0 +1,102 @@
+"""The page of a check of a port: the verdict, where the models part, the curve."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from paripassu.analysis.ports.schema import Checked, Place
+from paripassu.analysis.report import svg
+from paripassu.analysis.report.svg import Scale
+from paripassu.core import files
+
+WIDTH, LEFT, TOP = 720.0, 56.0, 12.0
+HEIGHT, FLOOR, CEILING = 220.0, 1e-17, 10.0
+HERE = Path(__file__).parent
+Value = Callable[[Place], float | None]
+SERIES: tuple[tuple[str, str, Value], ...] = (
+    ("float64, the two models", "parting hue0", lambda x: x.total),
+    ("float64, one ulp in the left one", "control hue0", lambda x: x.control),
+    ("float32, the two models", "parting hue1", lambda x: x.total_float32),
+    ("float32, one ulp in the left one", "control hue1", lambda x: x.control_float32),
+)
+
+
+def write(path: Path, found: Checked) -> None:
+    """Write the page, whole or not at all.
+
+    Raises:
+        UserError: it cannot be written there.
+    """
+    files.write_text(path, render(found))
+
+
+def render(found: Checked) -> str:
+    """The page as HTML, with nothing to load."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = (HERE / "report.css").read_text(encoding="utf-8")
+    style += (HERE / "port.css").read_text(encoding="utf-8")
+    return environment.get_template("port.html").render(
+        found=found,
+        css=Markup(style),
+        curve=curve(found.places),
+        marks={"holds": "✓", "fails": "✗", "note": "!", "not run": "–"},
+        sized=_sized,
+    )
+
+
+def _sized(value: float | None) -> str:
+    return "no size" if value is None else f"{value:.1e}"
+
+
+def curve(places: Sequence[Place]) -> Markup:
+    """Errors of layers' outputs on a logarithmic axis, in the order of the calls."""
+    across = Scale(0.0, max(len(places) - 1.0, 1.0), LEFT + 8, WIDTH - 8)
+    up = Scale(math.log10(FLOOR), math.log10(CEILING), HEIGHT, TOP)
+    parts = []
+    for power in range(-16, 1, 4):
+        y = up(power)
+        parts.append(svg.line((LEFT, y), (WIDTH, y), "grid"))
+        label = f"1e{power}" if power else "1"
+        parts.append(svg.text(LEFT - 6, y + 4, label, "tick", "end"))
+    for place_number, place in enumerate(places):
+        if _faulty(place):
+            x = across(place_number)
+            parts.append(svg.line((x, TOP), (x, HEIGHT), "fault"))
+    y = HEIGHT + 46
+    for label, kind, value in SERIES:
+        known = [(n, v) for n, x in enumerate(places) if (v := value(x)) is not None]
+        if not known:
+            continue
+        points = [
+            (across(n), up(math.log10(min(max(v, FLOOR), CEILING)))) for n, v in known
+        ]
+        parts.append(svg.path(points, kind))
+        if "parting" in kind:
+            parts += [
+                svg.circle(x, z, 2.4, f"mark {kind.split()[1]}") for x, z in points
+            ]
+        parts.append(svg.path([(LEFT, y - 4), (LEFT + 28, y - 4)], kind))
+        parts.append(svg.text(LEFT + 36, y, label, "tick"))
+        y += 17
+    middle = (LEFT + WIDTH) / 2
+    caption = "layers with weights, in the order of their calls"
+    parts.append(svg.text(middle, HEIGHT + 22, caption, "caption", "middle"))
+    worst = max((x.total for x in places if x.total is not None), default=0.0)
+    said = f"{len(places)} layers; in float64 at most {worst:.1e} apart"
+    return svg.drawing("curve", "Divergence by layer", said, y, parts, width=WIDTH)
+
+
+def _faulty(place: Place) -> bool:
+    own = place.own is None or place.own > place.bound
+    return own or place.entering is None or place.entering > place.entering_bound

@@ -1,0 +1,92 @@
+"""What a layer of anybody's network is, in words that no framework owns.
+
+A probe describes each layer of a model by a kind, settings and weights; the judges
+compare two descriptions, and `analysis/ports/reference.py` computes what one says.
+Arrays have channels last: images `(N, h, w, c)`, sequences `(N, t, c)`, volumes
+`(N, d, h, w, c)`. Weights have the axes below. i and o are input and output channels.
+
+| kind | weights | settings |
+|---|---|---|
+| dense | kernel (i, o), bias (o) | |
+| conv | kernel (*size, i / groups, o), bias (o) | strides, dilation: one number an axis; padding; groups; padding_mode "zeros", "reflect", "replicate" or "circular" |
+| conv_transpose | kernel (*size, i, o / groups): y[s p + k] += x[p] kernel[k]; bias (o) | strides, dilation, groups; crop: a pair (before, after) for each axis, cut from the full output of (n - 1) s + (k - 1) dilation + 1 values; a negative one adds zeros, before the bias |
+| batch_norm | gamma, beta, mean, variance (c) | epsilon; momentum: the share of the old statistics that stays; axis: -1, or another |
+| layer_norm | gamma, beta (the normalised axes) | epsilon; axes: how many, counted from the last |
+| rms_norm | gamma | epsilon; axes |
+| group_norm | gamma, beta (c) | epsilon, groups |
+| embedding | table (n, c) | |
+| lstm | kernel (i, 4h), recurrent (h, 4h): gates i, f, g, o; bias (4h), or input_bias and recurrent_bias | reverse; activation, recurrent_activation |
+| gru | kernel (i, 3h), recurrent (h, 3h): gates r, z, n; input_bias, recurrent_bias (3h) | reverse; reset_after; activation, recurrent_activation |
+| rnn | kernel (i, h), recurrent (h, h), bias or two | reverse; activation |
+| attention | query, key, value (i, heads * d), output (heads * d, o), and of each name_bias | heads; scale: what scores are multiplied by; causal |
+| prelu | slope | |
+| parameter | value | a weight of the model's own, in no layer |
+| max_pool, average_pool | | size, strides; padding; count_padding (average) |
+| global_average_pool, global_max_pool | | keepdims |
+| upsample | | factor: one number an axis; mode "nearest" or "bilinear"; align_corners |
+| pad | | padding, an explicit one; padding_mode; value |
+| relu, relu6, leaky_relu, elu, selu, celu, gelu, silu, sigmoid, hard_sigmoid, hard_swish, tanh, softplus, softmax, log_softmax, mish, identity | | slope (leaky_relu), alpha (elu, celu), approximate (gelu), axis (softmax) |
+| add, multiply, subtract, concatenate | | axis (concatenate) |
+| flatten, reshape, permute, dropout, cast, mean, sum, matmul, scale | | axis (mean, sum); factor, offset (scale) |
+| other | whatever it has, under its own names | whatever is known |
+
+A padding is "same" (as TensorFlow pads: what is missing is put before and after, and
+the odd one after), or a pair (before, after) for each axis of space. Where a pool has
+`ceil`, windows may begin inside and end outside. An `lstm`, `gru` or `rnn` has one
+output for each step, in the order of the input's steps, unless `last` is true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Padding = str | tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Described:
+    """A layer: its kind, settings and weights, as the table above has them."""
+
+    kind: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    weights: Mapping[str, Array] = field(default_factory=dict)
+
+
+def same_padding(size: int, window: int, stride: int, dilation: int) -> tuple[int, int]:
+    """How TensorFlow's "same" pads one axis: (before, after).
+
+    The output has `ceil(size / stride)` values; the odd one of the zeros comes after
+    (https://www.tensorflow.org/api_docs/python/tf/nn#notes_on_padding_2).
+    """
+    reach = (window - 1) * dilation + 1
+    total = max((-(-size // stride) - 1) * stride + reach - size, 0)
+    return total // 2, total - total // 2
+
+
+def relative(left: Array, right: Array) -> float:
+    """The largest difference of two arrays, over the largest value of the left one.
+
+    Elementwise: no mean hides a permutation. NaN at different places, or shapes that
+    differ, are infinitely far apart.
+    """
+    if left.shape != right.shape:
+        return float("inf")
+    if left.size == 0:
+        return 0.0
+    one, two = left.astype(np.float64), right.astype(np.float64)
+    if not np.array_equal(np.isfinite(one), np.isfinite(two)):
+        return float("inf")
+    finite = np.isfinite(one)
+    if not np.array_equal(one[~finite], two[~finite], equal_nan=True):
+        return float("inf")
+    if not finite.any():
+        return 0.0
+    scale = float(np.abs(one[finite]).max())
+    apart = float(np.abs(one[finite] - two[finite]).max())
+    return apart / scale if scale else (0.0 if apart == 0 else float("inf"))

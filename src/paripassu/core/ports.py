@@ -1,0 +1,161 @@
+"""What a probe tells of a model: blocks of weights, and calls as it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from paripassu.core.layers import Array, Described
+
+Arrays = dict[str, Array]
+
+
+class Live(Mapping[str, Array]):
+    """Weights that are read when they are asked for: a model is not held twice.
+
+    Args:
+        shapes: of each weight, with canonical axes.
+        read: gives one by its name.
+    """
+
+    def __init__(
+        self, shapes: Mapping[str, tuple[int, ...]], read: Callable[[str], Array]
+    ):
+        self.shapes, self.read = dict(shapes), read
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self.shapes:
+            raise KeyError(name)
+        return self.read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Weights that belong together: a layer's, or one direction's of an LSTM.
+
+    Attributes:
+        name: `layer1.0.bn2`, and for a part of a layer `rnn/1/reverse`.
+        layer: the layer that it is, or that it is a part of.
+        described: kind, settings and weights, as `core.layers` has them.
+        trainable: whether training changes any weight of it.
+    """
+
+    name: str
+    layer: str
+    described: Described
+    trainable: bool = True
+
+    @property
+    def kind(self) -> str:
+        """Its kind."""
+        return self.described.kind
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each weight."""
+        weights = self.described.weights
+        if isinstance(weights, Live):
+            return weights.shapes
+        return {name: x.shape for name, x in weights.items()}
+
+
+@dataclass(frozen=True)
+class Call:
+    """A layer or a function at work.
+
+    Attributes:
+        name: of the layer, or of the function.
+        title: what a reader would write: `MaxPool2d(kernel_size=2)`.
+        described: its kind and settings; weights are in the blocks.
+        weighted: whether it has weights of its own.
+        serial: the how manieth call of the run it is.
+        sources: the serials of the calls that made its inputs; -1 for the model's.
+            Only known where the run asked for it.
+    """
+
+    name: str
+    title: str
+    described: Described
+    weighted: bool
+    serial: int
+    sources: tuple[int, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """Its kind."""
+        return self.described.kind
+
+
+class Watcher(Protocol):
+    """Sees every call of a run; arrays have channels last where the kind has them."""
+
+    def enter(self, call: Call, inputs: Sequence[Array]) -> Sequence[Array] | None:
+        """Before it computes; what is returned takes the inputs' place."""
+
+    def leave(self, call: Call, outputs: Sequence[Array]) -> Sequence[Array] | None:
+        """After it computed; what is returned takes the outputs' place."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one pass forward and back in training mode leaves, dropout off."""
+
+    outputs: Arrays
+    gradients: Mapping[str, Arrays]  # of blocks
+    input_gradients: Arrays
+    statistics: Mapping[str, Arrays]  # mean and variance after it, of blocks
+
+
+@dataclass
+class Blind:
+    """A watcher that sees nothing."""
+
+    serials: list[int] = field(default_factory=list)
+
+    def enter(self, call: Call, inputs: Sequence[Array]) -> None:
+        """Nothing."""
+
+    def leave(self, call: Call, outputs: Sequence[Array]) -> None:
+        """Nothing."""
+
+
+class Probe(Protocol):
+    """Opens any model of a framework: blocks, calls, gradients, as NumPy arrays."""
+
+    framework: str
+    model: Any
+
+    def blocks(self) -> list[Block]:
+        """All weights, in the order in which the model lists its layers."""
+
+    def write(self, name: str, weights: Arrays) -> None:
+        """Give a block other weights, canonical; keys that it lacks are an error."""
+
+    def run(
+        self,
+        inputs: Arrays,
+        watcher: Watcher,
+        *,
+        training: bool = False,
+        sources: bool = False,
+    ) -> Arrays:
+        """One pass forward, dropout off, the state of the model unchanged."""
+
+    def step(
+        self, inputs: Arrays, cotangents: Arrays, *, training: bool = True
+    ) -> Step:
+        """Forward and back: gradients of the sum of outputs times `cotangents`."""
+
+    def set_dtype(self, dtype: str) -> None:
+        """Make the model compute in "float32" or "float64"; its weights stay.
+
+        Raises:
+            UserError: the model cannot be made anew in that type.
+        """

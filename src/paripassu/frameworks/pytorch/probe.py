@@ -1,0 +1,408 @@
+"""Opens any `torch.nn.Module`: its weights, calls and gradients as NumPy arrays."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from paripassu.core.errors import UserError
+from paripassu.core.files import replacing
+from paripassu.core.layers import Array, Described
+from paripassu.core.ports import Arrays, Blind, Block, Call, Step, Watcher
+from paripassu.frameworks.pytorch import describing
+from paripassu.frameworks.pytorch.describing import Part
+
+
+class Probe:
+    """See `paripassu.core.ports.Probe`."""
+
+    framework = "pytorch"
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+        self.names = {module: name for name, module in model.named_modules()}
+        self.parts = {part.name: part for part in self._find_parts()}
+
+    def _find_parts(self) -> Iterator[Part]:
+        seen: set[int] = set()
+        for name, module in self.model.named_modules():
+            for part in describing.parts(name or "model", module):
+                if not all(id(x) in seen for x in part.tensors):
+                    seen.update(map(id, part.tensors))
+                    yield part
+
+    def blocks(self) -> list[Block]:
+        return [
+            Block(
+                name,
+                part.layer,
+                Described(part.kind, part.settings, part.live()),
+                any(x.requires_grad for x in part.tensors),
+            )
+            for name, part in self.parts.items()
+        ]
+
+    def write(self, name: str, weights: Arrays) -> None:
+        self.parts[name].write(weights)
+
+    def run(
+        self,
+        inputs: Arrays,
+        watcher: Watcher,
+        *,
+        training: bool = False,
+        sources: bool = False,
+    ) -> Arrays:
+        with torch.no_grad(), _kept(self.model), _mode(self.model, training):
+            tensors = {name: self._tensor(x) for name, x in inputs.items()}
+            with _Watched(self, watcher, sources, list(tensors.values())):
+                found = self._call(tensors)
+            return {name: x.numpy() for name, x in _named(found).items()}
+
+    def step(
+        self, inputs: Arrays, cotangents: Arrays, *, training: bool = True
+    ) -> Step:
+        with _kept(self.model), _mode(self.model, training):
+            tensors = {name: self._tensor(x) for name, x in inputs.items()}
+            for tensor in tensors.values():
+                tensor.requires_grad_(tensor.is_floating_point())
+            weights = [x for x in self.model.parameters() if x.requires_grad]
+            with _Watched(self, Blind(), False, []):
+                outputs = _named(self._call(tensors))
+            total = sum(
+                (outputs[name] * self._tensor(x)).sum()
+                for name, x in cotangents.items()
+            )
+            wanted = [
+                *weights,
+                *(x for x in tensors.values() if x.requires_grad),
+            ]
+            if isinstance(total, torch.Tensor) and total.requires_grad:
+                found = list(
+                    torch.autograd.grad(total, wanted, allow_unused=True)
+                )
+            else:
+                found = [torch.zeros_like(x) for x in wanted]
+            slopes = {
+                id(tensor): torch.zeros_like(tensor) if slope is None else slope
+                for tensor, slope in zip(wanted, found, strict=True)
+            }
+            return Step(
+                {name: x.detach().numpy() for name, x in outputs.items()},
+                {name: part.read(slopes) for name, part in self.parts.items()},
+                {
+                    name: slopes[id(x)].numpy()
+                    for name, x in tensors.items()
+                    if id(x) in slopes
+                },
+                {
+                    name: {
+                        key: value.copy()
+                        for key, value in part.read().items()
+                        if key in ("mean", "variance")
+                    }
+                    for name, part in self.parts.items()
+                    if part.kind == "batch_norm"
+                },
+            )
+
+    def set_dtype(self, dtype: str) -> None:
+        self.model.to(getattr(torch, dtype))
+        self.parts = {part.name: part for part in self._find_parts()}
+
+    def _tensor(self, array: Array) -> torch.Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        if not tensor.is_floating_point():
+            return tensor
+        floats = (
+            x.dtype for x in self.model.parameters() if x.is_floating_point()
+        )
+        return tensor.to(next(floats, torch.get_default_dtype()))
+
+    def _call(self, tensors: Mapping[str, torch.Tensor]) -> Any:
+        if all(name.startswith("input") for name in tensors):
+            return self.model(*tensors.values())
+        return self.model(**tensors)
+
+
+def own_copy(model: nn.Module) -> nn.Module:
+    """A model of the same weights that may be changed."""
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise UserError(
+            f"the PyTorch model cannot be copied ({type(error).__name__}: {error}), so "
+            "it was not touched. Give a function that builds it."
+        ) from error
+
+
+def save(model: nn.Module, path: Path) -> None:
+    """Write a model's state, whole or not at all: .safetensors, else `torch.save`."""
+    state = {
+        name: x.detach().contiguous() for name, x in model.state_dict().items()
+    }
+    with replacing(path) as temporary:
+        if path.suffix == ".safetensors":
+            save_file(state, temporary)
+        else:
+            torch.save(state, temporary)
+
+
+class _Watched(TorchFunctionMode):
+    """Tells a watcher of each layer's call, and of functions called between layers."""
+
+    def __init__(
+        self,
+        probe: Probe,
+        watcher: Watcher,
+        sources: bool,
+        tensors: list[torch.Tensor],
+    ):
+        super().__init__()
+        self.probe, self.watcher = probe, watcher
+        self.serial, self.depth = 0, 0
+        self.origins: dict[int, int] | None = None
+        self.alive: list[Any] = []
+        if sources:
+            self.origins = {id(tensor): -1 for tensor in tensors}
+            self.alive.append(tensors)
+        self.open: list[Call] = []
+        self.hooks: list[Any] = []
+
+    def __enter__(self) -> Any:
+        leaves = describing.leaves(self.probe.model)
+        for module in leaves:
+            before = module.register_forward_pre_hook(
+                self._before, with_kwargs=True
+            )
+            after = module.register_forward_hook(self._after)
+            self.hooks += [before, after]
+        # In evaluation, the fast path of nn.TransformerEncoderLayer and
+        # nn.MultiheadAttention would call no layer at all.
+        self.fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        torch.backends.mha.set_fastpath_enabled(self.fast)
+        for hook in self.hooks:
+            hook.remove()
+
+    def _begin(
+        self, name: str, title: str, told: Described, given: Any
+    ) -> Call:
+        found: tuple[int, ...] = ()
+        if self.origins is not None:
+            found = tuple(
+                dict.fromkeys(
+                    self.origins[id(x)]
+                    for x in _tensors(given)
+                    if id(x) in self.origins
+                )
+            )
+        weighted = bool(told.weights)
+        call = Call(name, title, told, weighted, self.serial, found)
+        self.serial += 1
+        return call
+
+    def _made(self, call: Call, result: Any) -> None:
+        if self.origins is not None:
+            self.alive.append(result)
+            for tensor in _tensors(result):
+                self.origins[id(tensor)] = call.serial
+
+    def _before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        self.depth += 1
+        if self.depth > 1:
+            return None
+        with torch._C.DisableTorchFunction():
+            name = self.probe.names.get(module, type(module).__name__)
+            told = describing.described(module)
+            if told.kind == "attention":
+                told.settings["causal"] = _causal(kwargs.get("attn_mask"))
+            call = self._begin(
+                name or "model", str(module), told, (args, kwargs)
+            )
+            self.open.append(call)
+            tensors = _tensors((args, kwargs))
+            if (
+                told.kind == "attention"
+            ):  # query, value and key, as Keras has them
+                tensors = [tensors[0], *tensors[2:3], *tensors[1:2]]
+            seen = [_last(x, told, module) for x in tensors]
+            given = self.watcher.enter(call, seen)
+            if given is None:
+                return None
+            fresh = [
+                _first(x, told, module, like)
+                for x, like in zip(given, tensors, strict=False)
+            ]
+            return _replaced(
+                (args, kwargs), dict(zip(map(id, tensors), fresh, strict=False))
+            )
+
+    def _after(self, module: nn.Module, _args: Any, result: Any) -> Any:
+        self.depth -= 1
+        if self.depth:
+            return None
+        with torch._C.DisableTorchFunction():
+            call = self.open.pop()
+            return self._left(call, result, module)
+
+    def _left(self, call: Call, result: Any, module: nn.Module | None) -> Any:
+        tensors = _tensors(result)[:1]
+        if tensors:
+            seen = [_last(x, call.described, module) for x in tensors]
+            given = self.watcher.leave(call, seen)
+            if given is not None:
+                fresh = _first(given[0], call.described, module, tensors[0])
+                result = _replaced(result, {id(tensors[0]): fresh})
+        self._made(call, result)
+        return result
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", str(func))
+        if (
+            self.depth
+            or name in describing.QUIET
+            or not _tensors((args, kwargs))
+        ):
+            return func(*args, **kwargs)
+        told, title, args, kwargs = describing.function(name, args, kwargs)
+        call = self._begin(title.partition("(")[0], title, told, (args, kwargs))
+        tensors = _tensors((args, kwargs))
+        self.depth += 1
+        try:
+            with torch._C.DisableTorchFunction():
+                # Before it computes: it may change its input in place.
+                self.watcher.enter(
+                    call, [_last(x, told, None) for x in tensors]
+                )
+            result = func(*args, **kwargs)
+        finally:
+            self.depth -= 1
+        if not _tensors(result):
+            return result
+        with torch._C.DisableTorchFunction():
+            return self._left(call, result, None)
+
+
+def _causal(mask: Any) -> bool:
+    """Whether a mask hides what comes later, and nothing else."""
+    if mask is None or mask.ndim != 2:
+        return False
+    hidden = mask if mask.dtype == torch.bool else mask == -torch.inf
+    return bool(torch.equal(hidden, torch.ones_like(hidden).triu(1)))
+
+
+def _last(
+    tensor: torch.Tensor, told: Described, module: nn.Module | None
+) -> Array:
+    """An array with channels last, where the kind says that they are first."""
+    array = tensor.detach().numpy()
+    if describing.time_first(module, array.ndim):
+        return array.swapaxes(0, 1).copy()
+    if describing.channels_first(told, array.ndim):
+        return np.ascontiguousarray(np.moveaxis(array, 1, -1))
+    return array.copy()
+
+
+def _first(
+    array: Array, told: Described, module: nn.Module | None, like: torch.Tensor
+) -> torch.Tensor:
+    """The other way round."""
+    if describing.time_first(module, array.ndim):
+        array = array.swapaxes(0, 1)
+    elif describing.channels_first(told, array.ndim):
+        array = np.moveaxis(array, -1, 1)
+    return torch.from_numpy(np.ascontiguousarray(array)).to(like.dtype)
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    """All tensors in nested tuples, lists and dicts, in order."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (tuple, list)):
+        return [x for item in value for x in _tensors(item)]
+    return []
+
+
+def _replaced(value: Any, fresh: Mapping[int, torch.Tensor]) -> Any:
+    if isinstance(value, torch.Tensor):
+        return fresh.get(id(value), value)
+    if isinstance(value, dict):
+        return {key: _replaced(item, fresh) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_replaced(item, fresh) for item in value))
+    if isinstance(value, (tuple, list)):
+        return type(value)(_replaced(item, fresh) for item in value)
+    return value
+
+
+def _named(result: Any) -> dict[str, torch.Tensor]:
+    """A model's outputs by name: its own, or "output", "output1", ..."""
+    if isinstance(result, Mapping):
+        return {
+            str(k): v for k, v in result.items() if isinstance(v, torch.Tensor)
+        }
+    tensors = _tensors(result)
+    if not tensors:
+        raise UserError(
+            f"the PyTorch model returned {type(result).__name__}, which holds no "
+            "tensor. A tensor, or a tuple, list or dict of tensors is expected."
+        )
+    return {f"output{n or ''}": tensor for n, tensor in enumerate(tensors)}
+
+
+@contextlib.contextmanager
+def _kept(model: nn.Module) -> Iterator[None]:
+    """Put buffers, such as running statistics, back to what they were."""
+    buffers = [(x, x.clone()) for x in model.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
+
+
+@contextlib.contextmanager
+def _mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Training or evaluation mode, with dropout off in both."""
+    modes = [(module, module.training) for module in model.modules()]
+    rates: list[tuple[Any, float]] = []
+    if training:
+        # What is in evaluation mode on purpose, such as a frozen BatchNorm of a model
+        # that overrides `train`, stays as its `train` sets it.
+        model.train()
+    else:
+        model.eval()
+    for module, _ in modes:
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.eval()
+        elif isinstance(rate := getattr(module, "dropout", None), float):
+            rates.append((module, rate))
+            # Of recurrent layers and attention.
+            rates[-1][0].dropout = 0.0
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for module, rate in rates:
+            module.dropout = rate

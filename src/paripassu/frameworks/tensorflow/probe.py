@@ -1,0 +1,576 @@
+"""Opens any Keras model: its weights, calls and gradients as NumPy arrays."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from paripassu.core.errors import UserError
+from paripassu.core.files import replacing
+from paripassu.core.layers import Array, Described
+from paripassu.core.ports import Arrays, Blind, Block, Call, Step, Watcher
+from paripassu.frameworks.tensorflow import describing
+
+WITH_ACTIVATION = ("dense", "conv", "conv_transpose", "other")
+
+
+class Probe:
+    """See `paripassu.core.ports.Probe`.
+
+    Args:
+        model: called once with its inputs before, so that it has its weights.
+        build: makes it anew, in the float type that Keras is set to.
+    """
+
+    framework = "tensorflow"
+
+    def __init__(self, model: Any, build: Callable[[], Any] | None = None):
+        self.build = build
+        self._set(model)
+
+    def _set(self, model: Any) -> None:
+        self.model = model
+        self.leaves = {id(x): name for name, x in describing.leaves(model)}
+        self.parts = {part.name: part for part in self._find_parts()}
+
+    def _find_parts(self) -> Iterator[describing.Part]:
+        seen: set[int] = set()
+        found = [
+            *describing.containers(self.model),
+            *describing.leaves(self.model),
+        ]
+        for name, layer in found:
+            for part in describing.parts(name, layer):
+                variables = {id(slot.variable) for slot in part.slots.values()}
+                if not variables <= seen:
+                    seen |= variables
+                    yield part
+
+    def blocks(self) -> list[Block]:
+        trainable = {id(x) for x in self.model.trainable_variables}
+        return [
+            Block(
+                name,
+                part.layer,
+                Described(part.kind, part.settings, part.live()),
+                any(
+                    id(slot.variable) in trainable
+                    for slot in part.slots.values()
+                ),
+            )
+            for name, part in self.parts.items()
+        ]
+
+    def write(self, name: str, weights: Arrays) -> None:
+        self.parts[name].write(weights)
+
+    def run(
+        self,
+        inputs: Arrays,
+        watcher: Watcher,
+        *,
+        training: bool = False,
+        sources: bool = False,
+    ) -> Arrays:
+        tensors = {name: self._tensor(x) for name, x in inputs.items()}
+        with _kept(self.model), _Watched(self, watcher, sources, tensors):
+            found = self._call(tensors, training)
+        return {
+            name: np.asarray(x) for name, x in _named(self.model, found).items()
+        }
+
+    def step(
+        self, inputs: Arrays, cotangents: Arrays, *, training: bool = True
+    ) -> Step:
+        tensors = {name: self._tensor(x) for name, x in inputs.items()}
+        weights = self.model.trainable_variables
+        values = [x.value for x in weights]
+        floating = {n: x for n, x in tensors.items() if x.dtype.is_floating}
+        with _kept(self.model), tf.GradientTape() as tape:
+            tape.watch(list(floating.values()))
+            with _Watched(self, Blind(), False, {}):
+                outputs = _named(self.model, self._call(tensors, training))
+            total = tf.add_n(
+                [
+                    tf.reduce_sum(
+                        outputs[name] * tf.cast(x, outputs[name].dtype)
+                    )
+                    for name, x in cotangents.items()
+                ]
+            )
+            statistics = {
+                name: {
+                    key: value
+                    for key, value in part.read().items()
+                    if key in ("mean", "variance")
+                }
+                for name, part in self.parts.items()
+                if part.kind == "batch_norm"
+            }
+        wanted = [*values, *floating.values()]
+        found = tape.gradient(
+            total, wanted, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        arrays = [np.asarray(tf.convert_to_tensor(x)) for x in found]
+        slopes = {
+            id(x): slope
+            for x, slope in zip(weights, arrays[: len(values)], strict=True)
+        }
+        return Step(
+            {name: np.asarray(x) for name, x in outputs.items()},
+            {name: part.read(slopes) for name, part in self.parts.items()},
+            dict(zip(floating, arrays[len(values) :], strict=True)),
+            statistics,
+        )
+
+    def set_dtype(self, dtype: str) -> None:
+        values = self.model.get_weights()
+        made = _in_dtype(self.model, self.build, dtype)
+        if not made.built or not made.weights:
+            made.build([x.shape for x in self.model.inputs])
+        fresh = [x.shape for x in made.get_weights()]
+        if fresh != [x.shape for x in values]:
+            raise UserError("the Keras model, made anew, has other weights.")
+        made.set_weights(values)
+        found = {keras.backend.standardize_dtype(x.dtype) for x in made.weights}
+        if any(x.startswith("float") and x != dtype for x in found):
+            raise UserError(
+                f"the Keras model, made anew in {dtype}, has weights in "
+                f"{', '.join(sorted(found))}."
+            )
+        names, parts = list(self.leaves.values()), list(self.parts.values())
+        self._set(made)
+        # Keras numbers layers without a name on: dense_1 comes back as dense_3.
+        self.leaves = dict(zip(self.leaves, names, strict=True))
+        self.parts = {
+            old.name: replace(new, name=old.name, layer=old.layer)
+            for old, new in zip(parts, self.parts.values(), strict=True)
+        }
+
+    def _tensor(self, array: Array) -> Any:
+        tensor = tf.convert_to_tensor(np.ascontiguousarray(array))
+        if not tensor.dtype.is_floating:
+            return tensor
+        return tf.cast(tensor, self.model.compute_dtype)
+
+    def _call(self, tensors: Mapping[str, Any], training: bool) -> Any:
+        values = list(tensors.values())
+        names = {x.name for x in getattr(self.model, "inputs", None) or []}
+        given: Any = values[0] if len(values) == 1 else values
+        if len(values) > 1 and names and set(tensors) <= names:
+            struct = getattr(self.model, "_inputs_struct", None)
+            if isinstance(struct, dict):
+                given = dict(tensors)
+            else:
+                given = [tensors[x.name] for x in self.model.inputs]
+        elif len(values) > 1 and not names:
+            accepted = inspect.signature(self.model.call).parameters
+            if set(tensors) <= set(accepted):
+                return self.model(**tensors, training=training)
+        return self.model(given, training=training)
+
+
+def _in_dtype(model: Any, build: Callable[[], Any] | None, dtype: str) -> Any:
+    """The model made anew in another float type."""
+    before = keras.config.dtype_policy(), keras.config.floatx()
+    keras.config.set_floatx(dtype)
+    keras.config.set_dtype_policy(dtype)
+    try:
+        if build is not None:
+            return build()
+        if isinstance(model, keras.Sequential) or hasattr(model, "operations"):
+            return keras.models.clone_model(
+                model,
+                clone_function=lambda layer: type(layer).from_config(
+                    _retyped(layer, dtype)
+                ),
+            )
+        return type(model).from_config(_retyped(model, dtype))
+    except Exception as error:
+        raise UserError(
+            f"the Keras model cannot be made anew in {dtype} "
+            f"({type(error).__name__}: {error}). Give a function that builds it."
+        ) from error
+    finally:
+        keras.config.set_floatx(before[1])
+        keras.config.set_dtype_policy(before[0])
+
+
+def _retyped(layer: Any, dtype: str) -> dict[str, Any]:
+    """A layer's configuration, in it and in what it holds another float type."""
+
+    def retyped(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                key: dtype if key == "dtype" else retyped(item)
+                for key, item in value.items()
+            }
+        if isinstance(value, list):
+            return [retyped(item) for item in value]
+        return value
+
+    config = dict(retyped(layer.get_config()))
+    if isinstance(layer, keras.layers.Layer):
+        config["dtype"] = dtype
+    return config
+
+
+FUNCTIONS = {
+    "keras.ops": (
+        "relu relu6 leaky_relu elu selu celu gelu silu sigmoid hard_sigmoid hard_silu "
+        "tanh softplus softmax log_softmax mish max_pool average_pool add subtract "
+        "multiply true_divide divide concatenate stack reshape squeeze expand_dims "
+        "transpose swapaxes moveaxis mean sum max pad matmul take split flip "
+        "stop_gradient normalize"
+    ),
+    "keras.activations": (
+        "relu relu6 leaky_relu elu selu celu gelu silu sigmoid hard_sigmoid hard_silu "
+        "tanh softplus softmax log_softmax mish"
+    ),
+    "tf": "concat reshape transpose reduce_mean reduce_sum pad matmul stop_gradient",
+    "tf.nn": "relu relu6 leaky_relu elu selu gelu silu softmax max_pool2d avg_pool2d",
+    "tf.Tensor": (
+        "__add__ __radd__ __mul__ __rmul__ __sub__ __rsub__ __truediv__ __getitem__"
+    ),
+}
+PLAIN = {
+    "concat": "concatenate",
+    "reduce_mean": "mean",
+    "reduce_sum": "sum",
+    "radd": "add",
+    "mul": "multiply",
+    "rmul": "multiply",
+    "sub": "subtract",
+    "truediv": "true_divide",
+}
+
+
+def build(model: Any, inputs: Arrays) -> None:
+    """Call a model once, so that it makes its weights."""
+    tensors = [tf.convert_to_tensor(x) for x in inputs.values()]
+    accepted = inspect.signature(model.call).parameters
+    if len(inputs) > 1 and set(inputs) <= set(accepted):
+        model(**dict(zip(inputs, tensors, strict=True)))
+    else:
+        model(tensors[0] if len(tensors) == 1 else tensors)
+
+
+def save(model: Any, path: Path) -> None:
+    """Write a model (.keras) or its weights (.weights.h5), whole or not at all."""
+    with replacing(path) as temporary:
+        if path.name.endswith(".weights.h5"):
+            model.save_weights(temporary)
+        else:
+            model.save(temporary)
+
+
+class _Watched:
+    """Tells a watcher of each layer's call, and of functions called between layers."""
+
+    def __init__(
+        self,
+        probe: Probe,
+        watcher: Watcher,
+        sources: bool,
+        tensors: Mapping[str, Any],
+    ):
+        self.probe, self.watcher = probe, watcher
+        self.serial, self.depth = 0, 0
+        self.origins: dict[int, int] | None = None
+        self.alive: list[Any] = []
+        if sources:
+            self.origins = {id(x): -1 for x in tensors.values()}
+            self.alive.append(tensors)
+        self.undo = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with contextlib.ExitStack() as stack:
+            for layer in self.probe.model._flatten_layers():
+                for name in ("rate", "dropout"):
+                    own = not isinstance(
+                        getattr(type(layer), name, None), property
+                    )
+                    if own and isinstance(getattr(layer, name, None), float):
+                        stack.enter_context(_set(layer, name, 0.0))
+            original = keras.layers.Layer.__call__
+            of_operation = keras.Operation.__call__
+            watched = self
+
+            def call_layer(layer: Any, *args: Any, **kwargs: Any) -> Any:
+                return watched.layer(layer, original, args, kwargs)
+
+            def call_operation(
+                operation: Any, *args: Any, **kwargs: Any
+            ) -> Any:
+                if isinstance(operation, keras.layers.Layer):
+                    return of_operation(operation, *args, **kwargs)
+                return watched.operation(operation, of_operation, args, kwargs)
+
+            stack.enter_context(
+                _set(keras.layers.Layer, "__call__", call_layer)
+            )
+            stack.enter_context(
+                _set(keras.Operation, "__call__", call_operation)
+            )
+            places = {
+                "keras.ops": keras.ops,
+                "keras.activations": keras.activations,
+                "tf": tf,
+                "tf.nn": tf.nn,
+                "tf.Tensor": tf.Tensor,
+            }
+            for place, names in FUNCTIONS.items():
+                for name in names.split():
+                    if (
+                        given := getattr(places[place], name, None)
+                    ) is not None:
+                        wrapped = self._wrapped(name, given)
+                        stack.enter_context(_set(places[place], name, wrapped))
+            self.undo = stack.pop_all()
+
+    def __exit__(self, *error: Any) -> None:
+        self.undo.close()
+
+    def _begin(
+        self, name: str, title: str, told: Described, given: Any
+    ) -> Call:
+        found: tuple[int, ...] = ()
+        if self.origins is not None:
+            found = tuple(
+                dict.fromkeys(
+                    self.origins[id(x)]
+                    for x in _tensors(given)
+                    if id(x) in self.origins
+                )
+            )
+        call = Call(name, title, told, bool(told.weights), self.serial, found)
+        self.serial += 1
+        return call
+
+    def _made(self, call: Call, result: Any) -> None:
+        if self.origins is not None:
+            self.alive.append(result)
+            for tensor in _tensors(result):
+                self.origins[id(tensor)] = call.serial
+
+    def layer(self, layer: Any, original: Any, args: Any, kwargs: Any) -> Any:
+        """A layer is called."""
+        if self.depth or id(layer) not in self.probe.leaves:
+            return original(layer, *args, **kwargs)
+        told = describing.described(layer)
+        if told.kind == "attention":
+            told.settings["causal"] = bool(kwargs.get("use_causal_mask"))
+        name = self.probe.leaves[id(layer)]
+        call = self._begin(name, _title(layer), told, (args, kwargs))
+        args, kwargs = self._enter(call, layer, args, kwargs)
+        function = getattr(layer, "activation", None)
+        fused = (
+            told.kind in WITH_ACTIVATION and told.weights and callable(function)
+        )
+        self.depth += 1
+        try:
+            if not fused or describing.activation(function).kind == "identity":
+                result = original(layer, *args, **kwargs)
+            else:
+                inner: list[Call] = []
+
+                def activate(tensor: Any) -> Any:
+                    tensor = self._leave(call, layer, tensor)
+                    told = describing.activation(function)
+                    label = f"{name}:{told.settings.get('function', told.kind)}"
+                    inner.append(self._begin(label, label, told, tensor))
+                    self.watcher.enter(inner[0], [np.asarray(tensor)])
+                    return function(tensor)  # type: ignore[misc]
+
+                with _set(layer, "activation", activate):
+                    result = original(layer, *args, **kwargs)
+                call = inner[0]
+        finally:
+            self.depth -= 1
+        return self._leave(call, layer, result)
+
+    def operation(
+        self, operation: Any, original: Any, args: Any, kwargs: Any
+    ) -> Any:
+        """A function in a model's graph is called."""
+        if self.depth or not _tensors((args, kwargs)):
+            return original(operation, *args, **kwargs)
+        given = {
+            **vars(operation),
+            **dict(zip(("x1", "x2"), args, strict=False)),
+        }
+        name = describing._snake(type(operation).__name__)
+        told = describing.function(name, given)
+        call = self._begin(operation.name, name, told, (args, kwargs))
+        args, kwargs = self._enter(call, operation, args, kwargs)
+        self.depth += 1
+        try:
+            result = original(operation, *args, **kwargs)
+        finally:
+            self.depth -= 1
+        return self._leave(call, operation, result)
+
+    def _wrapped(self, name: str, original: Any) -> Any:
+        plain = PLAIN.get(name.strip("_"), name.strip("_"))
+
+        @functools.wraps(original)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            if self.depth or not _tensors((args, kwargs)):
+                return original(*args, **kwargs)
+            try:
+                given = dict(
+                    inspect.signature(original).bind(*args, **kwargs).arguments
+                )
+            except (TypeError, ValueError):
+                given = kwargs
+            given |= dict(zip(("x1", "x2"), args, strict=False))
+            call = self._begin(
+                plain, plain, describing.function(plain, given), (args, kwargs)
+            )
+            args, kwargs = self._enter(call, None, args, kwargs)
+            self.depth += 1
+            try:
+                result = original(*args, **kwargs)
+            finally:
+                self.depth -= 1
+            return self._leave(call, None, result)
+
+        return wrapped
+
+    def _enter(
+        self, call: Call, layer: Any, args: Any, kwargs: Any
+    ) -> tuple[Any, Any]:
+        tensors = _tensors((args, kwargs))
+        given = self.watcher.enter(call, [_last(x, layer) for x in tensors])
+        if given is None:
+            return args, kwargs
+        fresh = {
+            id(x): _first(y, layer, x)
+            for x, y in zip(tensors, given, strict=False)
+        }
+        return _replaced((args, kwargs), fresh)
+
+    def _leave(self, call: Call, layer: Any, result: Any) -> Any:
+        tensors = _tensors(result)[:1]
+        if tensors:
+            given = self.watcher.leave(call, [_last(tensors[0], layer)])
+            if given is not None:
+                fresh = _first(given[0], layer, tensors[0])
+                mask = getattr(tensors[0], "_keras_mask", None)
+                if mask is not None:
+                    fresh._keras_mask = mask
+                result = _replaced(result, {id(tensors[0]): fresh})
+        self._made(call, result)
+        return result
+
+
+def _title(layer: Any) -> str:
+    """A layer as a reader would write it, with what is not obvious."""
+    kind = type(layer).__name__
+    try:
+        config = layer.get_config()
+    except Exception:
+        return kind
+    names = (
+        *(
+            "units",
+            "filters",
+            "kernel_size",
+            "strides",
+            "padding",
+            "dilation_rate",
+        ),
+        *("pool_size", "epsilon", "momentum", "axis", "activation", "use_bias"),
+        *("negative_slope", "interpolation", "reset_after", "return_sequences"),
+    )
+    shown = [
+        f"{name}={config[name]!r}"
+        for name in names
+        if name in config and not isinstance(config[name], dict)
+    ]
+    return f"{kind}({', '.join(shown)})"
+
+
+def _last(tensor: Any, layer: Any) -> Array:
+    array = np.asarray(tensor)
+    if describing.channels_first(layer, array.ndim):
+        return np.ascontiguousarray(np.moveaxis(array, 1, -1))
+    return array
+
+
+def _first(array: Array, layer: Any, like: Any) -> Any:
+    if describing.channels_first(layer, array.ndim):
+        array = np.moveaxis(array, -1, 1)
+    return tf.cast(
+        tf.convert_to_tensor(np.ascontiguousarray(array)), like.dtype
+    )
+
+
+def _tensors(value: Any) -> list[Any]:
+    if isinstance(value, tf.Tensor):
+        return [value] if value.dtype != tf.string else []
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (tuple, list)):
+        return [x for item in value for x in _tensors(item)]
+    return []
+
+
+def _replaced(value: Any, fresh: Mapping[int, Any]) -> Any:
+    if isinstance(value, tf.Tensor):
+        return fresh.get(id(value), value)
+    if isinstance(value, dict):
+        return {key: _replaced(item, fresh) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(_replaced(item, fresh) for item in value)
+    return value
+
+
+def _named(model: Any, result: Any) -> dict[str, Any]:
+    """A model's outputs by name: its own, or "output", "output1", ..."""
+    if isinstance(result, Mapping):
+        return {str(name): x for name, x in result.items() if _tensors(x)}
+    tensors = _tensors(result)
+    if not tensors:
+        raise UserError(
+            f"the Keras model {model.name!r} returned {type(result).__name__}, which "
+            "holds no tensor. A tensor, or a list or dict of tensors is expected."
+        )
+    return {f"output{n or ''}": tensor for n, tensor in enumerate(tensors)}
+
+
+@contextlib.contextmanager
+def _kept(model: Any) -> Iterator[None]:
+    """Put running statistics and seeds back to what they were."""
+    before = [(x, np.array(x)) for x in model.non_trainable_variables]
+    try:
+        yield
+    finally:
+        for variable, value in before:
+            variable.assign(value)
+
+
+@contextlib.contextmanager
+def _set(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Give an attribute another value for a while."""
+    own = name in vars(owner)
+    before = getattr(owner, name)
+    if own:
+        before = vars(owner)[name]
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own or not isinstance(owner, type):
+            setattr(owner, name, before)
+        else:
+            delattr(owner, name)

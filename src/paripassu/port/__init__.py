@@ -1,0 +1,237 @@
+"""Check a port: whether two models, of whatever framework, compute the same."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+
+from paripassu.analysis.ports.schema import Checked, Fault
+from paripassu.core import files
+from paripassu.core.errors import UserError
+from paripassu.process import work
+
+COPIES = ("left-to-right", "right-to-left")
+SUFFIXES = {
+    "pytorch": (".safetensors", ".pt", ".pth"),
+    "tensorflow": (".keras", ".weights.h5"),
+}
+
+
+class NotEquivalent(AssertionError):
+    """Two models are not equal; the message says where and why.
+
+    Attributes:
+        checked: everything that was found.
+    """
+
+    def __init__(self, checked: Checked):
+        self.checked = checked
+        super().__init__(explained(checked))
+
+
+def check_sources(
+    left: str,
+    right: str,
+    *,
+    left_args: str | None = None,
+    right_args: str | None = None,
+    input: Sequence[str] = (),
+    inputs: Path | None = None,
+    copy: str | None = None,
+    map: Path | None = None,
+    save: Path | None = None,
+    gradients: bool = True,
+    threads: int,
+    command: str = "",
+    on_progress: Callable[[str, float], None] = lambda _text, _share: None,
+) -> Checked:
+    """Check two models that are named by where they are, in a process of their own.
+
+    Args:
+        left, right: `package.module:attribute` or `file.py:attribute`.
+        left_args, right_args: JSON, where the attribute is a function.
+        input: shapes of the left model's inputs, see `targets.parse_input`.
+        inputs: an .npz file with them, instead.
+        copy: "left-to-right" or "right-to-left": copy the weights before comparing.
+        map: a TOML file with pairs of blocks, see `write_map`.
+        save: write the model that was given weights.
+        gradients: also compare training mode, gradients and BatchNorm's statistics.
+        threads: that the frameworks may use.
+        command: for the record.
+        on_progress: called with what is being done and the share that is done.
+
+    Raises:
+        UserError: something that was given cannot be used; the message says what.
+        WorkerFailed: the user's code crashed the process.
+    """
+    if save is not None and copy is None:
+        raise UserError("--save writes the model that was given weights: add --copy.")
+    if inputs is not None and input:
+        raise UserError("give either --input or --inputs, not both.")
+    request = {
+        "task": "check",
+        "framework": "check",
+        "left": left,
+        "right": right,
+        "left_args": left_args,
+        "right_args": right_args,
+        "input": list(input),
+        "inputs": str(inputs) if inputs else None,
+        "copy": copy,
+        "map": read_map(map) if map else {},
+        "gradients": gradients,
+        "save": str(save) if save else None,
+        "threads": threads,
+    }
+    found: list[Checked] = []
+
+    def on_event(event: dict[str, Any]) -> None:
+        if event["event"] == "progress":
+            on_progress(event["text"], event["done"])
+        elif event["event"] == "checked":
+            result = Checked.model_validate(event["result"])
+            found.append(result.model_copy(update={"command": command}))
+
+    work(request, on_event, threads=threads, plain=True)
+    return found[0]
+
+
+def check(
+    left: Any,
+    right: Any,
+    inputs: Any = None,
+    *,
+    copy: str | None = None,
+    map: Mapping[str, str] | None = None,
+    gradients: bool = True,
+) -> Checked:
+    """Check two models that are here, in this process.
+
+    Args:
+        left, right: a `torch.nn.Module` or a `keras.Model`, of any mix; or a function
+            of no argument that builds one, which lets Keras build it in float64.
+        inputs: the left model's: an array `(N, ...)`, a dict of them by name, or a
+            text such as "1,3,224,224" to have them drawn. May be left out where the
+            left model is Keras's and declares its shape.
+        copy: "left-to-right" or "right-to-left": give one model the other's weights,
+            and leave them there.
+        map: pairs of blocks, left name to right name, that are not to be questioned.
+        gradients: also compare training mode, gradients and BatchNorm's statistics.
+
+    Returns:
+        What was found; `.equal` is the verdict.
+
+    Raises:
+        UserError: a model or its inputs cannot be used.
+    """
+    from paripassu.port import session, targets
+    from paripassu.port.examine import Wishes
+
+    if copy not in (None, *COPIES):
+        raise UserError(
+            f"copy is {copy!r}, but one of {', '.join(COPIES)} is expected."
+        )
+    found = [
+        _target(value, which, copied=copy == direction)
+        for value, which, direction in (
+            (left, "left", "right-to-left"),
+            (right, "right", "left-to-right"),
+        )
+    ]
+    given: Any = inputs
+    if isinstance(inputs, str):
+        given = [targets.parse_input(inputs, 0)]
+    elif inputs is not None and not isinstance(inputs, Mapping):
+        given = {"input": np.asarray(inputs)}
+    elif inputs is not None:
+        given = {str(name): np.asarray(x) for name, x in inputs.items()}
+    wishes = Wishes(copy, map or {}, gradients)
+    with session.kept(*(x.model for x in found)):
+        return session.prepare(found[0], found[1], given, wishes, _silent).go()
+
+
+def assert_equivalent(left: Any, right: Any, inputs: Any = None, **wishes: Any) -> None:
+    """Raise if two models do not compute the same; for tests.
+
+    Args:
+        left, right, inputs, wishes: as of `check`.
+
+    Raises:
+        NotEquivalent: an AssertionError that says where they part, and why.
+        UserError: a model or its inputs cannot be used.
+    """
+    found = check(left, right, inputs, **wishes)
+    if not found.equal:
+        raise NotEquivalent(found)
+
+
+def _silent(_text: str, _share: float) -> None:
+    pass
+
+
+def _target(value: Any, which: str, *, copied: bool) -> Any:
+    from paripassu.port import session, targets
+
+    if targets.is_model(value):
+        return targets.Target(which, session.apart(value, copied), None)
+    if callable(value):
+        name = getattr(value, "__qualname__", which)
+        return targets.Target(f"{which} ({name})", value(), value)
+    raise UserError(
+        f"{which} is a {type(value).__name__}. A torch.nn.Module, a keras.Model, or a "
+        "function that builds one is expected."
+    )
+
+
+def explained(checked: Checked) -> str:
+    """Why two models are not equal, in a few lines."""
+    lines = [
+        f"{checked.left.source} and {checked.right.source} do not compute the same:"
+    ]
+    lines += [f"  {x.name}: {x.detail}" for x in checked.checks if x.state == "fails"]
+    lines += [f"  at {placed(x)}" for x in checked.faults]
+    return "\n".join(lines)
+
+
+def placed(fault: Fault) -> str:
+    """A fault in a line: both names, the size, the cause."""
+    size = "" if fault.size is None else f", {fault.size:.1e} apart"
+    cause = fault.cause
+    why = "cause not found" if cause is None else f"{cause.key}: {cause.sentence}"
+    return f"{fault.left} / {fault.right} ({fault.phase}{size}): {why}"
+
+
+def read_map(path: Path) -> dict[str, str]:
+    """Pairs of blocks from a TOML file.
+
+    Raises:
+        UserError: it is not one; with an example.
+    """
+    example = 'For example:\n\n[blocks]\n"layer1.0.conv1" = "conv2d_3"'
+    try:
+        content = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"the map {path} cannot be read: {error}. {example}") from error
+    blocks = content.get("blocks")
+    if not isinstance(blocks, dict) or not all(
+        isinstance(x, str) for x in blocks.values()
+    ):
+        raise UserError(f"the map {path} has no table of names, [blocks]. {example}")
+    return dict(blocks)
+
+
+def write_map(path: Path, checked: Checked) -> None:
+    """Write the pairs that were found, to be edited and given back with --map."""
+    pairs = {x.left: x.right for x in checked.pairs if x.left and x.right}
+    doubts = [f"# {x.left}: {x.doubt}\n" for x in checked.pairs if x.left and x.doubt]
+    alone = [f"# only left: {x.left}\n" for x in checked.pairs if x.right is None]
+    alone += [f"# only right: {x.right}\n" for x in checked.pairs if x.left is None]
+    head = f"# {checked.left.source} = {checked.right.source}\n"
+    files.write_text(
+        path, head + "".join(doubts + alone) + "\n" + tomli_w.dumps({"blocks": pairs})
+    )

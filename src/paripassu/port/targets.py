@@ -1,0 +1,307 @@
+"""Finds a user's models and makes their inputs: `file.py:attribute`, `1,3,224,224`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import re
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from paripassu.core.errors import UserError
+from paripassu.core.layers import Array
+from paripassu.core.ports import Arrays, Block
+
+SEED = 20
+FORM = "package.module:attribute or file.py:attribute"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A user's model: the object, or how to build it."""
+
+    source: str
+    model: Any
+    build: Callable[[], Any] | None
+
+
+def find(text: str, arguments: str | None, which: str) -> Any:
+    """The object that a user names, which is not a function or has been called.
+
+    Raises:
+        UserError: it is not there, or the user's code raised; with the traceback.
+    """
+    found, build = locate(text, arguments, which)
+    model = (
+        found if build is None else run_theirs(build, f"{which}, {text}, building it")
+    )
+    return Target(text, model, build)
+
+
+def locate(
+    text: str, arguments: str | None, which: str
+) -> tuple[Any, Callable[[], Any] | None]:
+    """The object that a user names, and a call of it if it can be called to build."""
+    place, colon, name = text.rpartition(":")
+    if not colon or not place or not name:
+        raise UserError(
+            f"{which} is {text!r}, but {FORM} is expected, for example "
+            "models/resnet.py:build."
+        )
+    module = run_theirs(lambda: _module(place, which), f"{which}, {text}, importing it")
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            names = [
+                name
+                for name, value in vars(found).items()
+                if not name.startswith("_") and (callable(value) or is_model(value))
+            ]
+            raise UserError(
+                f"{which}: {place} has no {name!r}. "
+                f"It has {', '.join(names) or 'nothing'}."
+            )
+        found = getattr(found, part)
+    given = _arguments(arguments, which)
+    if is_model(found):
+        if arguments:
+            raise UserError(
+                f"{which}: {text} is a model, not a function, and takes no "
+                f"--{which}-args."
+            )
+        return found, None
+    if not callable(found):
+        raise UserError(
+            f"{which}: {text} is an object of type {type(found).__name__}. "
+            "A torch.nn.Module, a keras.Model, or a function or class that makes one "
+            "is expected."
+        )
+    args, kwargs = given
+    return found, lambda: found(*args, **kwargs)
+
+
+def is_model(value: Any) -> bool:
+    """Whether it is a model, and not a class of models."""
+    return not isinstance(value, type) and framework_of(value) is not None
+
+
+def framework_of(model: Any) -> str | None:
+    """ "pytorch", "tensorflow", or None; without importing either."""
+    for cls in type(model).__mro__:
+        if cls.__module__.startswith("torch.") and cls.__name__ == "Module":
+            return "pytorch"
+        if cls.__module__.startswith("keras.") and cls.__name__ in ("Layer", "Model"):
+            return "tensorflow"
+    return None
+
+
+def _module(place: str, which: str) -> Any:
+    if not place.endswith(".py"):
+        sys.path.insert(0, str(Path.cwd()))
+        return importlib.import_module(place)
+    path = Path(place)
+    if not path.is_file():
+        raise UserError(f"{which}: there is no file {place}. {FORM} is expected.")
+    sys.path.insert(0, str(path.resolve().parent))
+    name = f"{re.sub('[^0-9a-zA-Z_]', '_', path.stem)}_of_{which}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_theirs(call: Callable[[], Any], what: str) -> Any:
+    """Run a user's code; what it raises is told as theirs.
+
+    Raises:
+        UserError: with the traceback, without our own frames.
+    """
+    try:
+        return call()
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UserError(told(error, what)) from error
+
+
+def told(error: BaseException, what: str) -> str:
+    """A message with a user's traceback, from their own frames on."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = str(Path(__file__).parents[1])
+    begin = next(
+        (
+            number
+            for number, frame in enumerate(frames)
+            if not frame.filename.startswith((ours, "<frozen importlib", sys.prefix))
+            and "importlib" not in frame.filename
+        ),
+        len(frames),
+    )
+    lines = traceback.format_list(frames[begin:])
+    last = traceback.format_exception_only(error)
+    text = "".join([*lines, *last]).rstrip()
+    return f"{what} raised {type(error).__name__}; this comes from its code:\n\n{text}"
+
+
+def _arguments(text: str | None, which: str) -> tuple[list[Any], dict[str, Any]]:
+    if not text:
+        return [], {}
+    example = f"""--{which}-args '{{"width": 32}}' or --{which}-args '[32]'"""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"--{which}-args is not JSON ({error}). Type: {example}"
+        ) from error
+    if isinstance(value, dict):
+        return [], value
+    if isinstance(value, list):
+        return value, {}
+    raise UserError(f"--{which}-args is {value!r}. Type: {example}")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an input is to be: name, shape, type, and for whole numbers their limit."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    below: int | None
+
+
+def parse_input(text: str, number: int) -> Wanted:
+    """Read `1,3,224,224`, `ids=2,16:int:1000` or `mask=2,16:bool`.
+
+    Raises:
+        UserError: it is none of those.
+    """
+    found = re.fullmatch(
+        r"(?:([A-Za-z_]\w*)=)?(\d+(?:,\d+)*),?(?::(float|int|bool)(?::(\d+))?)?", text
+    )
+    if not found or "0" in found[2].split(","):
+        raise UserError(
+            f"--input {text!r} is not understood. A shape is expected, as in "
+            "--input 1,3,224,224; with a name and a type: --input ids=2,16:int:1000 "
+            "(whole numbers below 1000), --input mask=2,16:bool."
+        )
+    shape = tuple(int(x) for x in found[2].split(","))
+    below = int(found[4]) if found[4] else None
+    if below == 0:
+        raise UserError(f"--input {text!r}: whole numbers below 0 there are none.")
+    name = found[1] or f"input{number or ''}"
+    return Wanted(name, shape, found[3] or "float", below)
+
+
+def make_inputs(wanted: Sequence[Wanted], blocks: Sequence[Block]) -> Arrays:
+    """Draw inputs: standard normal, or whole numbers below the smallest table."""
+    random = np.random.Generator(np.random.Philox(SEED))
+    tables = [
+        x.described.weights["table"].shape[0]
+        for x in blocks
+        if "table" in x.described.weights
+    ]
+    made: Arrays = {}
+    for one in wanted:
+        if one.dtype == "float":
+            made[one.name] = random.standard_normal(one.shape).astype(np.float32)
+        elif one.dtype == "bool":
+            made[one.name] = random.random(one.shape) < 0.75
+        else:
+            below = one.below or min(tables, default=2)
+            made[one.name] = random.integers(0, below, one.shape)
+    return made
+
+
+def read_inputs(path: Path) -> Arrays:
+    """Inputs from an .npz file, by name.
+
+    Raises:
+        UserError: it is not one, or holds objects.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: np.asarray(file[name]) for name in file.files}
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path} cannot be read as inputs ({error}). An .npz file of arrays is "
+            "expected: numpy.savez('inputs.npz', input=array)."
+        ) from error
+    if not found:
+        raise UserError(f"{path} holds no array.")
+    return {
+        name: x.astype(np.float32) if x.dtype == np.float64 else x
+        for name, x in found.items()
+    }
+
+
+def for_right(
+    inputs: Arrays,
+    shapes: Mapping[str, tuple[int | None, ...]] | None,
+    *,
+    move: bool,
+) -> Arrays:
+    """The same inputs as the right model takes them.
+
+    Args:
+        inputs: of the left model.
+        shapes: that the right model declares, in its order, by its names.
+        move: whether frameworks differ, so that channels move: images to or from
+            channels last. Sequences stay, unless the declared shape asks for it.
+
+    Raises:
+        UserError: no way fits the declared shapes.
+    """
+    names = list(shapes or {})
+    if shapes and len(names) != len(inputs):
+        raise UserError(
+            f"the right model takes {len(names)} inputs ({', '.join(names)}), but "
+            f"{len(inputs)} came ({', '.join(inputs)}). "
+            "Give each with --input NAME=SHAPE."
+        )
+    made: Arrays = {}
+    for number, (name, array) in enumerate(inputs.items()):
+        ways = [array]
+        if move and array.ndim > 2 and np.issubdtype(array.dtype, np.floating):
+            moved = _other_way(array)
+            ways = [moved, array] if array.ndim > 3 else [array, moved]
+        key = name
+        if shapes:
+            same = name if name in shapes else names[number]
+            key = same
+            declared = shapes[same]
+            fit = [x for x in ways if _fits(x.shape, declared)]
+            if not fit:
+                raise UserError(
+                    f"the right model's input {same} has shape {_dims(declared)}, but "
+                    f"the left's is {_dims(array.shape)}. Give the left model's with "
+                    "--input."
+                )
+            ways = fit
+        made[key] = ways[0]
+    return made
+
+
+def _other_way(array: Array) -> Array:
+    return np.ascontiguousarray(np.moveaxis(array, 1, -1))
+
+
+def _fits(shape: Sequence[int], declared: Sequence[int | None]) -> bool:
+    return len(shape) == len(declared) and all(
+        wanted is None or wanted == one
+        for one, wanted in zip(shape, declared, strict=True)
+    )
+
+
+def _dims(shape: Sequence[int | None]) -> str:
+    return "(" + ", ".join("any" if x is None else str(x) for x in shape) + ")"

@@ -1,0 +1,223 @@
+"""`paripassu check`: users' own models, in real processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow  # each starts both frameworks
+ROOT = Path(__file__).parents[1]
+PORTS = ROOT / "examples" / "ports"
+NETS = """
+import keras
+import torch
+from keras import layers
+from torch import nn
+
+number = 5
+
+
+def dense(width=3):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, width))
+
+
+def keras_dense(width=3):
+    return keras.Sequential([keras.Input((4,)), layers.Dense(width)])
+
+
+model = dense()
+
+
+def nan():
+    made = keras_dense()
+    kernel, bias = made.get_weights()
+    kernel[0, 0] = float("nan")
+    made.set_weights([kernel, bias])
+    return made
+
+
+class Raises(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.dense = nn.Linear(4, 3)
+
+    def forward(self, x):
+        raise RuntimeError("not today")
+
+
+class Noisy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.dense = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.dense(x + torch.randn_like(x))
+
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 3), nn.Linear(5, 3)
+
+    def forward(self, image, extra):
+        return {"first": self.a(image) + self.b(extra), "second": self.b(extra)}
+
+
+def keras_two():
+    image, extra = keras.Input((4,), name="image"), keras.Input((5,), name="extra")
+    b = layers.Dense(3, name="b")(extra)
+    first = layers.Add()([layers.Dense(3, name="a")(image), b])
+    return keras.Model([image, extra], {"first": first, "second": b})
+
+
+class Sequence(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv1d(4, 6, 3)
+
+    def forward(self, x):
+        return self.conv(x).mean(-1)
+
+
+def keras_sequence():
+    steps = keras.Input((None, 4))
+    x = layers.Conv1D(6, 3)(steps)
+    return keras.Model(steps, layers.GlobalAveragePooling1D()(x))
+
+
+def crash():
+    import os
+    os.kill(os.getpid(), 11)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("check")
+    (made / "nets.py").write_text(NETS)
+    (made / "broken.py").write_text("import torch\n1 / 0\n")
+    return made
+
+
+def check(folder, *words):
+    command = [sys.executable, "-c", "from paripassu.cli import main; main()", "check"]
+    return subprocess.run(
+        [*command, *words], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+def found(folder, *words):
+    result = check(folder, *words, "--json")
+    assert result.returncode in (0, 1), result.stderr
+    return json.loads(result.stdout)
+
+
+def test_a_right_port_is_equal():
+    words = [f"{PORTS}/gru.py:pytorch", f"{PORTS}/gru.py:keras_port"]
+    result = check(ROOT, *words, "--input", "2,12,16")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Equal: the two models compute the same" in result.stdout
+
+
+def test_a_faulty_port_is_located_and_explained(tmp_path):
+    words = [f"{PORTS}/convnext.py:pytorch", f"{PORTS}/convnext.py:keras_port"]
+    page = tmp_path / "page.html"
+    result = check(
+        ROOT,
+        *words,
+        *("--input", "2,3,34,30", "--html", str(page)),
+        *("--right-args", '{"epsilon": 0.001}'),
+    )
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "First apart: stem.1" in result.stdout
+    assert "epsilon: left 1e-06, right 0.001" in " ".join(result.stdout.split())
+    assert "The two do not compute the same" in page.read_text()
+
+
+def test_weights_are_copied_and_the_ported_model_is_written(folder):
+    words = ["nets.py:dense", "nets.py:keras_dense", "--input", "2,4"]
+    apart = found(folder, *words)
+    assert not apart["equal"]
+    assert apart["faults"][0]["cause"]["key"] == "weights-not-copied"
+    saved = folder / "ported.keras"
+    more = ["--copy", "left-to-right", "--save", str(saved)]
+    assert found(folder, *words, *more)["equal"]
+    (folder / "saved.py").write_text(
+        f"import keras\nported = keras.saving.load_model({str(saved)!r})\n"
+    )
+    assert found(folder, "nets.py:dense", "saved.py:ported", "--input", "2,4")["equal"]
+
+
+def test_weights_are_copied_the_other_way(folder):
+    saved = folder / "ported.safetensors"
+    words = ["nets.py:dense", "nets.py:keras_dense", "--input", "2,4"]
+    more = ["--copy", "right-to-left", "--save", str(saved)]
+    assert found(folder, *words, *more)["equal"]
+    assert saved.is_file()
+
+
+def test_several_inputs_and_outputs_by_name(folder):
+    words = ["nets.py:Two", "nets.py:keras_two", "--copy", "left-to-right"]
+    shapes = ["--input", "image=2,4", "--input", "extra=2,5"]
+    assert found(folder, *words, *shapes)["equal"]
+
+
+def test_a_sequence_of_any_length(folder):
+    words = ["nets:Sequence", "nets:keras_sequence", "--copy", "left-to-right"]
+    assert found(folder, *words, "--input", "2,4,9")["equal"]
+
+
+def test_one_framework_twice_and_arguments(folder):
+    same = found(folder, "nets:dense", "nets:model", "--input", "2,4")
+    assert same["equal"]
+    words = ["nets:dense", "nets:dense", "--input", "2,4", "--left-args", "[4]"]
+    other = found(folder, *words)
+    assert not other["equal"]
+    assert other["faults"][0]["cause"]["key"] == "weights-shape"
+
+
+def test_nan_in_a_weight_is_said(folder):
+    result = found(folder, "nets.py:dense", "nets.py:nan", "--input", "2,4")
+    assert result["faults"][0]["cause"]["key"] == "not-finite"
+
+
+def test_a_map_is_written_and_obeyed(folder):
+    path = folder / "map.toml"
+    words = ["nets:Two", "nets:keras_two", "--copy", "left-to-right"]
+    words += ["--input", "image=2,4", "--input", "extra=2,5"]
+    result = check(folder, *words, "--write-map", str(path))
+    assert result.returncode == 0, result.stderr
+    assert 'a = "a"' in path.read_text()
+    assert found(folder, *words, "--map", str(path))["equal"]
+    path.write_text('[blocks]\na = "nothing"\n')
+    result = check(folder, *words, "--map", str(path))
+    assert result.returncode == 2
+    assert "the map names 'nothing'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nets.py:Raises", "nets.py:keras_dense", "--input", "2,4"], "not today"),
+        (["broken.py:x", "nets.py:keras_dense", "--input", "2,4"], "ZeroDivisionError"),
+        (
+            ["nets.py:dense", "nets.py:keras_dense", "--input", "2,5"],
+            "has shape (any, 4",
+        ),
+        (["nets.py:dense", "nets.py:keras_dense", "--input", "2x4"], "--input 1,3,224"),
+        (["nets.py:Noisy", "nets.py:keras_dense", "--input", "2,4"], "randn_like"),
+        (["nets.py:nothing", "nets.py:dense", "--input", "2,4"], "has no 'nothing'"),
+        (["nets.py:crash", "nets.py:dense", "--input", "2,4"], "killed by signal 11"),
+        (["nets.py:dense", "nets.py:dense", "--save", "x.pt"], "add --copy"),
+    ],
+)
+def test_what_cannot_be_checked_is_said(folder, words, said):
+    result = check(folder, *words)
+    assert result.returncode == 2, result.stdout
+    assert said in " ".join(result.stderr.split())
+    assert "paripassu/port" not in result.stderr or "crash" in words[0]
