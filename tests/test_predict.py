@@ -553,7 +553,7 @@ def test_ctrl_c_and_a_dead_framework_leave_nothing_behind(folder, untrained, tmp
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_pictures(folder, untrained, tmp_path):
     peaks = []
-    for count in (20, 4000):  # times six pictures
+    for count in (500, 4000):  # times six pictures; both fill every queue
         words = ["predict", "-m", untrained, *[folder] * count]
         with Running(*words, log=tmp_path / "log") as command:
             parent, peak = psutil.Process(command.process.pid), 0
@@ -565,8 +565,9 @@ def test_memory_does_not_grow_with_the_number_of_pictures(folder, untrained, tmp
                 time.sleep(0.02)
             assert command.wait() == 0, command.errors
         peaks.append(peak)
-    # Measured: 450 bytes a picture; its 784 pixels alone would be more.
-    assert (peaks[1] - peaks[0]) / (4000 * 6) < 784
+    # Measured: 370 to 740 bytes a picture, its path for the most; 784 pixels more
+    # would be beyond.
+    assert (peaks[1] - peaks[0]) / (3500 * 6) < 1150
 
 
 # Accuracy

@@ -1,0 +1,387 @@
+"""Opens any PyTorch optimizer: its rule, and the steps that it takes."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from paripassu.core.errors import UserError
+from paripassu.core.layers import Array
+from paripassu.frameworks.pytorch import optimizers as own
+
+Scheduler = torch.optim.lr_scheduler.LRScheduler
+EXAMPLE = "def make(parameters): return torch.optim.Adam(parameters, lr=1e-3)"
+
+
+def maker(found: Any, source: str) -> Callable[[list[Any]], Any]:
+    """A function that makes the optimizer a user names, and checks what comes.
+
+    Args:
+        found: an `Optimizer` class, or a function of a list of parameters that
+            returns an `Optimizer` or `(Optimizer, LRScheduler)`.
+        source: how the user named it, for errors.
+
+    Raises:
+        UserError: it is neither; from the function: it raises, or returns
+            something else.
+    """
+    if isinstance(found, torch.optim.Optimizer):
+        raise UserError(
+            f"{source} is a {type(found).__name__}, which is bound to its "
+            "parameters. A function of parameters, or a class of optimizers, "
+            f"is expected: {EXAMPLE}."
+        )
+    if not callable(found):
+        raise UserError(
+            f"{source} is an object of type {type(found).__name__}. A function "
+            "of parameters, or a class of optimizers, is expected: "
+            f"{EXAMPLE}."
+        )
+
+    def make(parameters: list[Any]) -> Any:
+        made = theirs(lambda: found(parameters), source)
+        _split(made, source)
+        return made
+
+    return make
+
+
+def examine(
+    found: Any,
+    source: str,
+    parameters: Mapping[str, Array],
+    gradients: Sequence[Mapping[str, Array]],
+    horizon: int = 0,
+) -> tuple[dict[str, Any], list[dict[str, Array]]]:
+    """The rule of a user's optimizer, and its path through the gradients.
+
+    Args:
+        found: see `maker`.
+        source: how the user named it.
+        parameters: by name.
+        gradients: of each step, by name.
+        horizon: for how many steps the schedule is read, if more than followed.
+
+    Returns:
+        See `describe` and `follow`.
+
+    Raises:
+        UserError: see `maker` and `follow`.
+    """
+    make = maker(found, source)
+    steps = max(horizon, len(gradients))
+    rule = describe(make(_tensors(parameters)), steps)
+    return rule, follow(make, parameters, gradients)
+
+
+def describe(made: Any, steps: int) -> dict[str, Any]:
+    """What an optimizer is made of; a schedule is used up by it.
+
+    Args:
+        made: an `Optimizer` or `(Optimizer, LRScheduler)`, not stepped yet.
+        steps: how many rates are read of the schedule.
+
+    Returns:
+        family, settings, forms, name and because, as
+        `paripassu.analysis.ports.optimizers.OptimizerRule` takes them.
+
+    Raises:
+        UserError: the schedule wants more than to be stepped.
+    """
+    optimizer, scheduler = _split(made, "the function")
+    name = _name(type(optimizer))
+    groups = optimizer.param_groups
+    constants = [
+        {key: x for key, x in group.items() if key in CONSTANTS}
+        for group in groups
+    ]
+    family, settings, forms = _rule(optimizer, constants[0])
+    because = "" if family != "other" else f"{name} is not known here"
+    differing = sorted(
+        key
+        for key in constants[0]
+        if any(other.get(key) != constants[0][key] for other in constants[1:])
+    )
+    if family != "other" and differing:
+        because = f"its groups of parameters differ in {', '.join(differing)}"
+    clipping = _clipping(optimizer)
+    if clipping is None and not because:
+        because = "a hook changes the gradients before its step"
+    if "lr" in groups[0]:
+        settings["learning_rate"] = _rates(optimizer, scheduler, steps)
+    elif family != "other":
+        because = "it has no learning rate"
+    for key, x in (clipping or {}).items():
+        (forms if key.endswith("_form") else settings)[key] = x
+    return {
+        "family": "other" if because else family,
+        "settings": settings,
+        "forms": forms,
+        "name": name,
+        "because": because,
+    }
+
+
+def follow(
+    make: Callable[[list[Any]], Any],
+    parameters: Mapping[str, Array],
+    gradients: Sequence[Mapping[str, Array]],
+) -> list[dict[str, Array]]:
+    """Where an optimizer takes the parameters, in float64.
+
+    Args:
+        make: from `maker`, or a user's function; a scheduler is stepped after
+            each step.
+        parameters: by name, of any shape.
+        gradients: of each step, by name.
+
+    Returns:
+        The parameters after each step.
+
+    Raises:
+        UserError: the optimizer or the schedule raises.
+    """
+    tensors = _tensors(parameters)
+    made = theirs(lambda: make(tensors), "the function that makes it")
+    optimizer, scheduler = _split(made, "the function")
+    path = []
+    for given in gradients:
+        for name, tensor in zip(parameters, tensors, strict=True):
+            tensor.grad = torch.from_numpy(np.array(given[name], np.float64))
+        theirs(optimizer.step, f"{_name(type(optimizer))}.step()")
+        if scheduler is not None:
+            theirs(scheduler.step, f"{type(scheduler).__name__}.step()")
+        path.append(
+            {
+                name: np.array(tensor.detach().numpy())
+                for name, tensor in zip(parameters, tensors, strict=True)
+            }
+        )
+    return path
+
+
+def theirs(call: Callable[[], Any], what: str) -> Any:
+    """Run a user's code.
+
+    Raises:
+        UserError: it raised; with the traceback, from its own frames on.
+    """
+    try:
+        return call()
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = traceback.format_list(
+            [frame for frame in frames if frame.filename != __file__]
+        )
+        lines += traceback.format_exception_only(error)
+        raise UserError(
+            f"{what} raised {type(error).__name__}; see its code, and run the "
+            f"check again:\n\n{''.join(lines).rstrip()}"
+        ) from error
+
+
+def _tensors(parameters: Mapping[str, Array]) -> list[Any]:
+    return [
+        nn.Parameter(torch.from_numpy(np.array(x, np.float64)))
+        for x in parameters.values()
+    ]
+
+
+def _split(made: Any, source: str) -> tuple[Any, Any]:
+    """The optimizer and its schedule or None.
+
+    Raises:
+        UserError: it is something else.
+    """
+    pair = made if isinstance(made, tuple) else (made, None)
+    if len(pair) == 2 and isinstance(pair[0], torch.optim.Optimizer):
+        optimizer, scheduler = pair
+        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            raise UserError(
+                f"{source} returns a ReduceLROnPlateau, whose rates follow the "
+                "loss, and there is none here. One of steps is expected; "
+                "to check the optimizer by itself, return it alone."
+            )
+        if scheduler is None or isinstance(scheduler, Scheduler):
+            return optimizer, scheduler
+    what = type(made).__name__
+    if isinstance(made, tuple):
+        what = f"({', '.join(type(x).__name__ for x in made)})"
+    raise UserError(
+        f"{source} returns {what}. A torch.optim.Optimizer, or (Optimizer, "
+        f"LRScheduler), is expected: {EXAMPLE}."
+    )
+
+
+def _name(cls: type) -> str:
+    if cls.__module__.startswith("torch.optim"):
+        return f"torch.optim.{cls.__name__}"
+    return f"{cls.__module__}.{cls.__name__}"
+
+
+CONSTANTS = (
+    "lr",
+    "momentum",
+    "nesterov",
+    "dampening",
+    "weight_decay",
+    "betas",
+    "eps",
+    "amsgrad",
+    "alpha",
+    "rho",
+    "centered",
+    "initial_accumulator_value",
+    "lr_decay",
+    "momentum_decay",
+    "maximize",
+    "decoupled_weight_decay",
+)
+
+
+def _rule(
+    optimizer: Any, found: Mapping[str, Any]
+) -> tuple[str, dict[str, Any], dict[str, str]]:
+    """The family, settings and forms of a class that is known."""
+    kind = type(optimizer)
+    settings: dict[str, Any] = {
+        "weight_decay": float(found.get("weight_decay") or 0),
+        "maximize": bool(found.get("maximize")),
+    }
+    decoupled = found.get("decoupled_weight_decay") or (
+        getattr(optimizer, "decoupled", False)
+        if kind in (own.SGD, own.AdamHat)
+        else False
+    )
+    forms = {"decay_form": "decoupled" if decoupled else "l2"}
+    if "betas" in found:
+        settings |= {
+            f"beta{i + 1}": float(x) for i, x in enumerate(found["betas"])
+        }
+    if "eps" in found and kind is not torch.optim.SGD:
+        settings["epsilon"] = float(found["eps"])
+    if kind in (torch.optim.SGD, own.SGD):
+        inside = kind is own.SGD and optimizer.rate_inside
+        settings |= {
+            "momentum": float(found["momentum"]),
+            "nesterov": bool(found["nesterov"]),
+            "dampening": float(found["dampening"]),
+        }
+        forms["momentum_form"] = "rate_inside" if inside else "rate_outside"
+        return "sgd", settings, forms
+    if kind in (torch.optim.Adam, torch.optim.AdamW, own.AdamHat):
+        settings["amsgrad"] = bool(found["amsgrad"])
+        forms["epsilon_form"] = "hat" if kind is own.AdamHat else "outside"
+        return "adam", settings, forms
+    if kind is torch.optim.NAdam:
+        settings["momentum_decay"] = float(found["momentum_decay"])
+        return "nadam", settings, forms
+    if kind is torch.optim.Adamax:
+        return "adamax", settings, {**forms, "epsilon_form": "maximum"}
+    if kind in (torch.optim.RMSprop, own.RMSpropInside):
+        settings |= {
+            "rho": float(found["alpha"]),
+            "momentum": float(found["momentum"]),
+            "centered": bool(found["centered"]),
+        }
+        forms["momentum_form"] = "rate_outside"
+        inside = kind is own.RMSpropInside
+        forms["epsilon_form"] = "inside" if inside else "outside"
+        return "rmsprop", settings, forms
+    if kind is torch.optim.Adagrad:
+        settings |= {
+            "accumulator": float(found["initial_accumulator_value"]),
+            "learning_rate_decay": float(found["lr_decay"]),
+        }
+        return "adagrad", settings, {**forms, "epsilon_form": "outside"}
+    if kind is torch.optim.Adadelta:
+        settings["rho"] = float(found["rho"])
+        return "adadelta", settings, forms
+    return "other", {}, {}
+
+
+def _rates(optimizer: Any, scheduler: Any, steps: int) -> float | list[float]:
+    """The rate of each step; one number where none changes it."""
+    group = optimizer.param_groups[0]
+    if scheduler is None:
+        return float(group["lr"])
+    for parameter in (x for y in optimizer.param_groups for x in y["params"]):
+        parameter.grad = torch.zeros_like(parameter)
+    rates = []
+    for _ in range(steps):
+        rates.append(float(group["lr"]))
+        # Schedules warn if they are stepped before it.
+        theirs(optimizer.step, f"{type(optimizer).__name__}.step()")
+        theirs(scheduler.step, f"{type(scheduler).__name__}.step()")
+    return rates if len(set(rates)) > 1 else rates[0]
+
+
+def _clipping(optimizer: Any) -> dict[str, Any] | None:
+    """What hooks before the step do to gradients; None: it is not known."""
+    hooks = list(getattr(optimizer, "_optimizer_step_pre_hooks", {}).values())
+    parameters = [
+        x for group in optimizer.param_groups for x in group["params"]
+    ]
+    if not hooks or len(parameters) < 2:
+        return {} if not hooks else None
+    random = torch.Generator().manual_seed(20)
+    drawn = [
+        torch.randn(x.shape, generator=random, dtype=x.dtype)
+        for x in parameters
+    ]
+    given = [x * 1e6 for x in drawn]
+    taken = _after(hooks, optimizer, parameters, given)
+    if taken is None:
+        return None
+    if all(torch.equal(x, y) for x, y in zip(given, taken, strict=True)):
+        return {}
+    value = float(taken[0].abs().max())
+    if all(
+        torch.equal(y, x.clamp(-value, value))
+        for x, y in zip(given, taken, strict=True)
+    ):
+        return {"clip_value": value}
+    norms = [float(x.norm()) for x in taken]
+    factors = [
+        float(y.norm() / x.norm()) for x, y in zip(given, taken, strict=True)
+    ]
+    if np.allclose(factors, factors[0], rtol=1e-9, atol=0):
+        key, bound = "clip_global_norm", float(np.linalg.norm(norms))
+        whole = float(np.linalg.norm([float(x.norm()) for x in drawn]))
+        given = [x / whole * 2 * bound for x in drawn]
+    elif np.allclose(norms, norms[0], rtol=1e-9, atol=0):
+        key, bound = "clip_norm", norms[0]
+        given = [x / x.norm() * 2 * bound for x in drawn]
+    else:
+        return None
+    bound = float(f"{bound:.11g}")
+    taken = _after(hooks, optimizer, parameters, given)
+    if taken is None:
+        return None
+    half = float(taken[0].norm() / given[0].norm())
+    if abs(half * 2 - 1) > 1e-3 + 1e-6 / bound:  # it does not clip
+        return None
+    more = abs(half * 2 - 1) > 1e-7 / bound
+    return {key: bound, "clip_form": "plus 1e-6" if more else "plain"}
+
+
+def _after(
+    hooks: Sequence[Any], optimizer: Any, parameters: Sequence[Any], given: Any
+) -> list[Any] | None:
+    """The gradients that hooks make of those that are given."""
+    for parameter, gradient in zip(parameters, given, strict=True):
+        parameter.grad = gradient.clone()
+    for hook in hooks:
+        theirs(partial(hook, optimizer, (), {}), "a hook of its step")
+    taken = [parameter.grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    return None if any(x is None for x in taken) else taken

@@ -1,0 +1,328 @@
+"""Opens any Keras optimizer: its rule, and the steps that it takes."""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from paripassu.core.errors import UserError
+from paripassu.core.layers import Array
+from paripassu.frameworks.tensorflow import optimizers as own
+
+EXAMPLE = "def make(): return keras.optimizers.Adam(1e-3)"
+Schedule = keras.optimizers.schedules.LearningRateSchedule
+
+
+def maker(found: Any, source: str) -> Callable[[], Any]:
+    """A function that makes the optimizer a user names, and checks what comes.
+
+    An instance is made anew from its configuration, with the shortest decimal
+    number for a learning rate that Keras keeps in float32: 0.001, not
+    0.0010000000475.
+
+    Args:
+        found: an `Optimizer`, a class of them, or a function that returns one.
+        source: how the user named it, for errors.
+
+    Raises:
+        UserError: it is none of those; from the function: it raises, or returns
+            something else.
+    """
+    if isinstance(found, keras.optimizers.Optimizer):
+        return lambda: _anew(found, source)
+    if not callable(found):
+        raise UserError(
+            f"{source} is an object of type {type(found).__name__}. A "
+            "keras.optimizers.Optimizer, a class of them or a function that "
+            f"makes one is expected: {EXAMPLE}."
+        )
+
+    def make() -> Any:
+        made = theirs(found, source)
+        _check(made, source)
+        # A function may return the same one each time.
+        return _anew(made, source) if made.built else made
+
+    return make
+
+
+def examine(
+    found: Any,
+    source: str,
+    parameters: Mapping[str, Array],
+    gradients: Sequence[Mapping[str, Array]],
+    horizon: int = 0,
+) -> tuple[dict[str, Any], list[dict[str, Array]]]:
+    """The rule of a user's optimizer, and its path through the gradients.
+
+    Args:
+        found: see `maker`.
+        source: how the user named it.
+        parameters: by name.
+        gradients: of each step, by name.
+        horizon: for how many steps the schedule is read, if more than followed.
+
+    Returns:
+        See `describe` and `follow`.
+
+    Raises:
+        UserError: see `maker` and `follow`.
+    """
+    make = maker(found, source)
+    with _in_float64():
+        rule = describe(make(), max(horizon, len(gradients)))
+    return rule, follow(make, parameters, gradients)
+
+
+def describe(made: Any, steps: int) -> dict[str, Any]:
+    """What an optimizer is made of.
+
+    Args:
+        made: an `Optimizer`, not stepped yet.
+        steps: how many rates are read of a schedule.
+
+    Returns:
+        family, settings, forms, name and because, as
+        `paripassu.analysis.ports.optimizers.OptimizerRule` takes them.
+
+    Raises:
+        UserError: it is something else, or its schedule raises.
+    """
+    _check(made, "the function")
+    name = _name(type(made))
+    family, settings, forms = _rule(made)
+    because = f"{name} is not known here" if family == "other" else ""
+    for key in ("use_ema", "gradient_accumulation_steps"):
+        if getattr(made, key, None):
+            because = because or f"it has {key}"
+    if getattr(made, "_exclude_from_weight_decay", None) or getattr(
+        made, "_exclude_from_weight_decay_pattern", None
+    ):
+        because = (
+            because or "some of its variables are excluded from weight decay"
+        )
+    settings["learning_rate"] = _rates(made, steps)
+    return {
+        "family": "other" if because else family,
+        "settings": settings,
+        "forms": forms,
+        "name": name,
+        "because": because,
+    }
+
+
+def follow(
+    make: Callable[[], Any],
+    parameters: Mapping[str, Array],
+    gradients: Sequence[Mapping[str, Array]],
+) -> list[dict[str, Array]]:
+    """Where an optimizer takes the parameters, in float64.
+
+    Args:
+        make: from `maker`, or a user's function.
+        parameters: by name, of any shape.
+        gradients: of each step, by name.
+
+    Returns:
+        The parameters after each step.
+
+    Raises:
+        UserError: the optimizer or the schedule raises.
+    """
+    with _in_float64():
+        optimizer = theirs(make, "the function that makes it")
+        _check(optimizer, "the function")
+        what = f"{_name(type(optimizer))}.apply()"
+        variables = [
+            keras.Variable(np.array(x, np.float64), dtype="float64", name=name)
+            for name, x in parameters.items()
+        ]
+        # Training multiplies the loss by it; the optimizer takes it back.
+        factor = getattr(optimizer, "loss_scale_factor", None) or 1.0
+        path = []
+        for given in gradients:
+            tensors = [
+                tf.constant(np.array(given[name], np.float64) * factor)
+                for name in parameters
+            ]
+            theirs(partial(optimizer.apply, tensors, variables), what)
+            path.append(
+                {
+                    name: np.array(variable.value)
+                    for name, variable in zip(
+                        parameters, variables, strict=True
+                    )
+                }
+            )
+    return path
+
+
+def theirs(call: Callable[[], Any], what: str) -> Any:
+    """Run a user's code.
+
+    Raises:
+        UserError: it raised; with the traceback, from its own frames on.
+    """
+    try:
+        return call()
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = traceback.format_list(
+            [frame for frame in frames if frame.filename != __file__]
+        )
+        lines += traceback.format_exception_only(error)
+        raise UserError(
+            f"{what} raised {type(error).__name__}; see its code, and run the "
+            f"check again:\n\n{''.join(lines).rstrip()}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _in_float64() -> Iterator[None]:
+    before = keras.config.floatx()
+    keras.config.set_floatx("float64")
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(before)
+
+
+def _check(made: Any, source: str) -> None:
+    if not isinstance(made, keras.optimizers.Optimizer):
+        raise UserError(
+            f"{source} returns {type(made).__name__}. A "
+            f"keras.optimizers.Optimizer is expected: {EXAMPLE}."
+        )
+
+
+def _anew(optimizer: Any, source: str) -> Any:
+    """The same optimizer before its first step."""
+    try:
+        with warnings.catch_warnings():  # of a lambda in what is not saved
+            warnings.simplefilter("ignore")
+            config = dict(optimizer.get_config())
+        rate = config.get("learning_rate")
+        if isinstance(rate, float) and rate == float(np.float32(rate)):
+            config["learning_rate"] = float(str(np.float32(rate)))
+        made = type(optimizer).from_config(config)
+    except Exception as error:
+        if not optimizer.built:
+            return optimizer
+        raise UserError(
+            f"{source} has been used, and cannot be made anew from its "
+            f"configuration ({type(error).__name__}: {error}). A function that "
+            f"makes one is expected: {EXAMPLE}."
+        ) from error
+    for key in (
+        "_exclude_from_weight_decay",
+        "_exclude_from_weight_decay_pattern",
+    ):
+        if hasattr(optimizer, key):
+            setattr(made, key, getattr(optimizer, key))
+    return made
+
+
+def _name(cls: type) -> str:
+    if cls.__module__.startswith("keras.src.optimizers"):
+        return f"keras.optimizers.{cls.__name__}"
+    return f"{cls.__module__}.{cls.__name__}"
+
+
+def _rates(optimizer: Any, steps: int) -> float | list[float]:
+    """The rate of each step; one number where none changes it."""
+    schedule = optimizer._learning_rate
+    if isinstance(schedule, Schedule):
+        rates = theirs(
+            lambda: [
+                float(schedule(tf.constant(t, tf.int64))) for t in range(steps)
+            ],
+            type(schedule).__name__,
+        )
+    elif callable(schedule) and not isinstance(schedule, keras.Variable):
+        rates = theirs(
+            lambda: [float(schedule()) for _ in range(steps)],
+            "the learning rate's function",
+        )
+    else:
+        return float(keras.ops.convert_to_numpy(schedule))
+    return rates if len(set(rates)) > 1 else rates[0]
+
+
+CLIPS = {
+    "clipnorm": "clip_norm",
+    "global_clipnorm": "clip_global_norm",
+    "clipvalue": "clip_value",
+}
+CONSTANTS = {"beta_1": "beta1", "beta_2": "beta2", "epsilon": "epsilon"}
+
+
+def _rule(made: Any) -> tuple[str, dict[str, Any], dict[str, str]]:
+    """The family, settings and forms of a class that is known."""
+    kind = type(made)
+    known = keras.optimizers
+    l2 = float(getattr(made, "l2", 0.0)) if kind in (own.SGD, own.Adam) else 0.0
+    settings: dict[str, Any] = {
+        "weight_decay": l2 or float(made.weight_decay or 0),
+        "maximize": False,
+    }
+    forms = {"decay_form": "l2" if l2 else "decoupled"}
+    if l2 and made.weight_decay:
+        return "other", {}, {}
+    for key, name in CLIPS.items():
+        if getattr(made, key, None):
+            settings[name] = float(getattr(made, key))
+            forms["clip_form"] = "plain"
+    settings |= {
+        name: float(getattr(made, key))
+        for key, name in CONSTANTS.items()
+        if hasattr(made, key)
+    }
+    if kind in (known.SGD, own.SGD):
+        outside = kind is own.SGD and made.rate_outside
+        settings |= {
+            "momentum": float(made.momentum),
+            "nesterov": bool(made.nesterov) and not outside,
+            "dampening": 0.0,
+        }
+        forms["momentum_form"] = "rate_outside" if outside else "rate_inside"
+        return "sgd", settings, forms
+    if kind in (known.Adam, known.AdamW, own.Adam):
+        outside = kind is own.Adam and made.epsilon_outside
+        settings["amsgrad"] = bool(made.amsgrad) and not outside
+        forms["epsilon_form"] = "outside" if outside else "hat"
+        return "adam", settings, forms
+    if kind is known.Nadam:
+        settings["momentum_decay"] = 1.0
+        return "nadam", settings, forms
+    if kind is known.Adamax:
+        return "adamax", settings, {**forms, "epsilon_form": "outside"}
+    if kind in (known.RMSprop, own.RMSpropOutside):
+        outside = kind is own.RMSpropOutside
+        settings |= {
+            "rho": float(made.rho),
+            "momentum": 0.0 if outside else float(made.momentum),
+            "centered": bool(made.centered) and not outside,
+        }
+        forms["momentum_form"] = "rate_inside"
+        forms["epsilon_form"] = "outside" if outside else "inside"
+        return "rmsprop", settings, forms
+    if kind is known.Adagrad:
+        settings |= {
+            "accumulator": float(made.initial_accumulator_value),
+            "learning_rate_decay": 0.0,
+        }
+        return "adagrad", settings, {**forms, "epsilon_form": "inside"}
+    if kind is known.Adadelta:
+        settings["rho"] = float(made.rho)
+        return "adadelta", settings, forms
+    return "other", {}, {}
