@@ -353,7 +353,7 @@ FAULTS = [
     },
     {
         "name": "inception-square-kernel-in-and-out",
-        "cause": "kernel-transposed",
+        "cause": "kernel-axes",
         "places": ("mixed1.large_again.conv",),
         "mistakes": {"square_axes": (2, 3, 0, 1)},
     },
@@ -377,7 +377,7 @@ FAULTS = [
     },
     {
         "name": "inception-leaky-slope-of-keras",
-        "cause": "activation-kind",
+        "cause": "negative-slope",
         "places": ("leaky_relu", "stem_activation"),
         "mistakes": {"stem_activation": "leaky-of-keras"},
     },

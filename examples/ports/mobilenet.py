@@ -320,7 +320,7 @@ FAULTS = [
     },
     {
         "name": "mobilenet-depthwise-reshaped",  # to the right shape, not transposed
-        "cause": "kernel-transposed",
+        "cause": "kernel-axes",
         "places": ("features.1.conv.0.0",),
         "mistakes": {"depthwise_reshaped": True},
     },
@@ -332,7 +332,7 @@ FAULTS = [
     },
     {
         "name": "mobilenet-square-kernel-not-transposed",  # it is 16 by 16
-        "cause": "kernel-transposed",
+        "cause": "kernel-axes",
         "places": ("features.1.conv.1",),
         "mistakes": {"transpose_square": False},
     },

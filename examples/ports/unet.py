@@ -289,7 +289,7 @@ FAULTS = [
     },
     {
         "name": "unet-transpose-in-and-out",  # as a Conv2d's, and it fits
-        "cause": "kernel-transposed",
+        "cause": "kernel-axes",
         "places": ("up2", "up2_crop"),
         "mistakes": {"transpose_axes": (2, 3, 0, 1)},
     },
@@ -356,7 +356,7 @@ FAULTS = [
     {
         "name": "unet-skips-detached",  # seen in gradients only
         "cause": "stop-gradient",
-        "places": ("cat", "down1", "down2"),
+        "places": ("cat", "down1.norm2", "down2.norm2"),
         "mistakes": {"skip_detached": True},
     },
     {
@@ -373,7 +373,7 @@ FAULTS = [
     },
     {
         "name": "unet-square-kernels-in-and-out",
-        "cause": "kernel-transposed",
+        "cause": "kernel-axes",
         "places": ("down1.conv2",),
         "mistakes": {"square_axes": (2, 3, 0, 1)},
     },

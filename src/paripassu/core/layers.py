@@ -25,6 +25,7 @@ Arrays have channels last: images `(N, h, w, c)`, sequences `(N, t, c)`, volumes
 | global_average_pool, global_max_pool | | keepdims |
 | upsample | | factor: one number an axis; mode "nearest" or "bilinear"; align_corners |
 | pad | | padding, an explicit one; padding_mode; value |
+| crop | | crop: a pair (before, after) for each axis |
 | relu, relu6, leaky_relu, elu, selu, celu, gelu, silu, sigmoid, hard_sigmoid, hard_swish, tanh, softplus, softmax, log_softmax, mish, identity | | slope (leaky_relu), alpha (elu, celu), approximate (gelu), axis (softmax) |
 | add, multiply, subtract, concatenate | | axis (concatenate) |
 | flatten, reshape, permute, dropout, cast, mean, sum, matmul, scale | | axis (mean, sum); factor, offset (scale) |

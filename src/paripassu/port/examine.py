@@ -49,6 +49,7 @@ CONTROLS, FLOOR = 64, 64
 # A constant or a function that float32 has rounded, in a network of float64.
 ROUNDED = 4 * EPS32
 EQUAL = 2 * EPS32  # of weights
+LATER = ("training mode", "statistics", "gradients")  # phases
 ANEW = 1e-2  # a model in float64 and in float32 are closer, were it chaotic not
 
 
@@ -262,7 +263,7 @@ class Examination:
 
     def _align(self, store: Store) -> None:
         """Find in which order the right model flattens; copy weights if asked to."""
-        shapes: set[tuple[int, ...]] = set()
+        shapes = {x.shape[1:] for x in self.inputs.values() if x.ndim > 2}
         self._record(store, shapes)
         watcher = Comparer(self.groups, store, forced=True, shapes=shapes)
         anchors = Anchors(self.groups, "right", watcher, shapes)
@@ -735,8 +736,10 @@ class Examination:
 
     @property
     def faults(self) -> list[Fault]:
-        """In the order in which the left model computes."""
-        return [x for _, x in sorted(self.found, key=lambda x: x[0])]
+        """In the order in which the left model computes; training mode is after it."""
+        return [
+            x for _, x in sorted(self.found, key=lambda x: (x[1].phase in LATER, x[0]))
+        ]
 
     def _explain(self, walks: dict[str, Walk]) -> None:  # noqa: PLR0912
         """Name a cause for each faulty place.
@@ -902,6 +905,16 @@ class Examination:
             left = _updated(left, one[visit].call)
             got = two[visit].outputs[0]
             wanted = group.carry("out", one[visit].outputs[0], got)
+            regions = None
+            if group.kind == "conv_transpose" and wanted is not None:
+                regions = group.regions(one[visit].outputs[0], got)
+            if regions and one[visit].outputs[0].shape != got.shape:
+                # The right model crops later: look at what the left one has kept.
+                wanted, got = one[visit].outputs[0][regions[0]], got[regions[1]]
+                crop = {"crop": left[0].settings["crop"]}
+                right = [
+                    Described(x.kind, {**x.settings, **crop}, x.weights) for x in right
+                ]
             inputs = []
             for x, y in zip(first[visit].inputs, begin[visit].inputs, strict=False):
                 carried = group.carry("in", x, y)
@@ -961,6 +974,8 @@ class Examination:
                 _before(left_calls, target_left, stops_left),
                 _before(right_calls, target_right, stops_right),
                 _kind_before(left_calls, target_left, stops_left),
+                target_left,
+                target_right,
             ),
         )
         self._parted(parted, target_left, jump, seen)
@@ -1008,6 +1023,8 @@ class Examination:
                 _before(left_calls, len(left_calls), stops_left),
                 _before(right_calls, len(right_calls), stops_right),
                 _kind_before(left_calls, len(left_calls), stops_left),
+                None,
+                None,
             ),
         )
         jump = error / self._output_bound(walks)
@@ -1107,7 +1124,9 @@ class Examination:
                 unbiased.append((one, apart))
             elif cause is not None:
                 found.append(one)
-                if not any(x.left == blocks[0].layer for x in self.faults):
+                inherited = cause.key == "statistics" and bool(self.faults)
+                told = any(x.left == blocks[0].layer for x in self.faults)
+                if not (inherited or told):
                     names = blocks[0].layer, blocks[1].layer
                     self._fault("statistics", *names, apart, cause)
         if not left.statistics:

@@ -15,6 +15,7 @@ from paripassu.core.layers import Array, Described, relative
 from paripassu.core.ports import Block, Call
 
 End = Literal["in", "out"]
+Region = tuple[slice, ...]
 SEQUENCES = ("lstm", "gru", "rnn")
 
 
@@ -54,6 +55,8 @@ class Group:
             return array[..., self.rows]
         if end == "in" and self.kind == "conv" and array.shape != like.shape:
             return self._padded(array, like)
+        if end == "out" and self.kind == "conv_transpose" and array.shape != like.shape:
+            return self._uncropped(array, like)
         sequence = self.kind in SEQUENCES and array.ndim == 3 and end == "out"
         if array.shape == like.shape and not sequence:
             return array
@@ -90,6 +93,33 @@ class Group:
             for (a, b), n in zip(whole, padded.shape, strict=True)
         )
         return padded[cut] if padded[cut].shape == like.shape else None
+
+    def _uncropped(self, array: Array, like: Array) -> Array | None:
+        """A transposed convolution's output, where one model crops in a layer after it.
+
+        The right's own values stay where the left model has cut.
+        """
+        regions = self.regions(array, like)
+        if regions is None:
+            return None
+        made = like.copy()
+        made[regions[1]] = array[regions[0]]
+        return made
+
+    def regions(self, array: Array, like: Array) -> tuple[Region, Region] | None:
+        """Which part of the left's and the right's output are the same points."""
+        told: list[Any] = [x.described.settings.get("crop") for x in self.blocks[0]]
+        if array.ndim != like.ndim or any(isinstance(x, str) or not x for x in told):
+            return None
+        here, there = [slice(None)], [slice(None)]
+        sizes = array.shape[1:-1], like.shape[1:-1]
+        for one, two, size, other in zip(*told, *sizes, strict=True):
+            begin, end = one[0] - two[0], one[1] - two[1]
+            if other - begin - end != size:
+                return None
+            there.append(slice(max(begin, 0), other - max(end, 0)))
+            here.append(slice(max(-begin, 0), size - max(-end, 0)))
+        return tuple(here), tuple(there)
 
     def _last(self, steps: Array) -> Array:
         """Of outputs of all steps (N, t, c), the one that was computed last."""

@@ -326,6 +326,7 @@ def missing_key(kind: str) -> str:
         "add": "residual-missing",
         "scale": "input-scale",
         "pad": "padding",
+        "crop": "crop",
         "concatenate": "concat-order",
     }.get(kind, "layer-missing")
 
@@ -334,9 +335,12 @@ def extra_key(kind: str) -> str:
     """The key of a function that only the right model calls."""
     if kind in ACTIVATIONS:
         return "activation-extra"
-    return {"add": "residual-extra", "scale": "input-scale", "pad": "padding"}.get(
-        kind, "layer-extra"
-    )
+    return {
+        "add": "residual-extra",
+        "scale": "input-scale",
+        "pad": "padding",
+        "crop": "crop",
+    }.get(kind, "layer-extra")
 
 
 def told(settings: Mapping[str, Any]) -> str:

@@ -335,6 +335,11 @@ def _pad(x: Array, settings: Settings) -> Array:
     return _padded(x, tuple(settings["padding"]), mode, settings.get("value", 0.0))
 
 
+def _crop(x: Array, settings: Settings) -> Array:
+    cuts = zip(settings["crop"], x.shape[1:-1], strict=True)
+    return x[:, *(slice(begin, n - end) for (begin, end), n in cuts)]
+
+
 # ## Functions
 
 
@@ -395,6 +400,7 @@ ALONE: dict[str, Callable[[Array, Settings], Array]] = {
     "global_max_pool": lambda x, s: _global(x, s, largest=True),
     "upsample": _upsample,
     "pad": _pad,
+    "crop": _crop,
     "flatten": lambda x, _: x.reshape(len(x), -1),
     "mean": lambda x, s: x.mean(_axis(s)),
     "sum": lambda x, s: x.sum(_axis(s)),

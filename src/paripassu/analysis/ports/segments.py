@@ -7,6 +7,7 @@ of the right one that the left has nowhere, are where the models part.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from paripassu.core.ports import Call
 NEUTRAL = {
     *("flatten", "reshape", "permute", "dropout", "identity", "cast"),
 }
+ARITHMETIC = {"add", "subtract", "multiply", "scale", "other"}
 INPUT = "the input"
 GUESSED = 1e-7  # relative: TensorFlow's GELU of float64 has constants of float32
 ALIKE = 1e-9  # relative, in float64: what rounds alike is far closer
@@ -103,7 +105,15 @@ def between(calls: Sequence[Seen], target: int | None, stops: set[int]) -> list[
 
 @dataclass(frozen=True)
 class Target:
-    """What two segments lead to, and after which layers they begin."""
+    """What two segments lead to, and after which layers they begin.
+
+    Attributes:
+        left, right: names of the calls that they lead to.
+        wanted, got: what these are given.
+        left_after, right_after: names of the layers before.
+        left_kind: the kind of that on the left.
+        left_end, right_end: serials of the calls; None: the models' outputs.
+    """
 
     left: str
     right: str
@@ -112,6 +122,8 @@ class Target:
     left_after: str
     right_after: str
     left_kind: str
+    left_end: int | None
+    right_end: int | None
 
 
 def part(
@@ -128,20 +140,26 @@ def part(
         left_all, right_all: the calls of the whole runs.
         target: what they lead to.
     """
-    mine, other = _alone(left, right_all), _alone(right, left_all)
+    mine = _leading(left_all, left, target.left_end, right_all)
+    other = _leading(right_all, right, target.right_end, left_all)
     size = None
     if target.wanted.shape == target.got.shape:
         size = relative(target.wanted, target.got)
     if mine and other:
+        one, two = _unpadded(mine), _unpadded(other)
+        if {_family(one), _family(two)} <= causes.POOLS:
+            return _both(one, two, padded=mine[0] is not one or other[0] is not two)
         one, two = mine[0], other[0]
-        families = [{_family(x) for x in found} for found in (mine, other)]
+        counts = [Counter(map(_family, found)) for found in (mine, other)]
         if _family(one) != _family(two):
             # The other model's call comes later on this side: this one is too much.
-            if _family(one) in families[1] and _family(two) not in families[0]:
+            fewer = _family(one) in counts[0] - counts[1]
+            more = _family(two) in counts[1] - counts[0]
+            if more and not fewer:
                 return _extra(two, left_all, right_all, target, size)
-            if _family(two) in families[0] and _family(one) not in families[1]:
+            if fewer and not more:
                 return _missing(one, left_all, right_all, target, size)
-            if _family(one) in families[1] and _family(two) in families[0]:
+            if not fewer and not more:
                 text = f"left {_title(one)} comes first, right {_title(two)}"
                 cause = Cause(key="layer-order", sentence=text)
                 return Parted(one.call.name, two.call.name, size, cause)
@@ -151,6 +169,48 @@ def part(
     if other:
         return _extra(other[0], left_all, right_all, target, size)
     return _wired(left, left_all, target, size)
+
+
+def _leading(
+    calls: Sequence[Seen],
+    segment: Sequence[Seen],
+    end: int | None,
+    other: Sequence[Seen],
+) -> list[Seen]:
+    """The calls of a segment from its end back to what the other model has as well.
+
+    A call whose value the other model has nowhere, but which leads to one that it has,
+    is another way to the same: a layer that pads before a pool.
+    """
+    alone = {x.call.serial: x for x in _alone(segment, other)}
+    inside = {x.call.serial for x in segment}
+    pending = [calls[-1].call.serial] if end is None else list(calls[end].call.sources)
+    found: set[int] = set()
+    passed: set[int] = set()
+    while pending:
+        serial = pending.pop()
+        if serial < 0 or serial in passed:
+            continue
+        passed.add(serial)
+        call = calls[serial].call
+        if serial in alone:
+            found.add(serial)
+        elif serial in inside or call.kind not in NEUTRAL:
+            continue
+        if not call.sources:
+            return list(alone.values())  # its values came by a way not watched
+        pending += call.sources
+    if not found and (end is None or not calls[end].call.sources):
+        return list(alone.values())
+    return [alone[x] for x in sorted(found)]
+
+
+def _unpadded(found: Sequence[Seen]) -> Seen:
+    """The first call, or the pool for which it pads."""
+    padding = found[0].call.kind == "pad" or found[0].call.name.endswith("pad")
+    if len(found) > 1 and padding and _family(found[1]) in causes.POOLS:
+        return found[1]
+    return found[0]
 
 
 def _family(seen: Seen) -> str:
@@ -173,6 +233,8 @@ def _missing(
         key, sentence = "layer-order", f"{sentence} here; the right one does elsewhere"
     elif (kind == "scale" and one.inputs[0].dtype.kind in "iu") or kind == "embedding":
         key = "position"
+    elif target.left_after == INPUT and kind in ARITHMETIC:
+        key = "input-scale"
     cause = Cause(key=key, sentence=sentence)
     after = _source(one, right_all) or target.right_after
     return Parted(one.call.name, f"after {after}", size, cause)
@@ -259,7 +321,7 @@ def identified(seen: Seen) -> Described:
     return told
 
 
-def _both(one: Seen, two: Seen) -> Parted:
+def _both(one: Seen, two: Seen, *, padded: bool = False) -> Parted:
     size = apart(one.outputs[0], two.outputs[0])
     finite = size if np.isfinite(size) else None
     names = one.call.name, two.call.name
@@ -277,6 +339,8 @@ def _both(one: Seen, two: Seen) -> Parted:
         pools = mine.kind in causes.POOLS
         cause = Cause(key="pool-kind" if pools else "last-step", sentence=sentence)
         return Parted(*names, finite, cause)
+    if padded and mine.kind == other.kind:
+        return Parted(*names, finite, Cause(key="pool-padding", sentence=sentence))
     if mine.kind == other.kind and mine.kind != "other":
         wanted, inputs = _laid(one.outputs[0], two.outputs[0]), list(two.inputs)
         found = None

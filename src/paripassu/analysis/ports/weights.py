@@ -100,7 +100,13 @@ def _mistakes(
         yield from _gates(kind, name, wanted)
     if main and wanted.ndim == 2:
         yield "kernel-transposed", "it is the left model's, not transposed", wanted.T
-        yield from _heads(wanted)
+        if kind == "attention":
+            yield from _heads(wanted)
+        yield (
+            "kernel-transposed",
+            "it was reshaped where it should have been transposed",
+            wanted.T.reshape(wanted.shape),
+        )
     if wanted.ndim > 2:
         yield from _axes(wanted)
     if name == "table":
@@ -183,11 +189,6 @@ def _heads(wanted: Array) -> Iterator[tuple[str, str, Array]]:
             split = wanted.reshape(heads, -1, wanted.shape[1])
             turned = split.swapaxes(0, 1).reshape(wanted.shape)
             yield "kernel-axes", "its heads are interleaved", turned
-    yield (
-        "kernel-transposed",
-        "it was reshaped where it should have been transposed",
-        wanted.T.reshape(wanted.shape),
-    )
 
 
 def _axes(wanted: Array) -> Iterator[tuple[str, str, Array]]:

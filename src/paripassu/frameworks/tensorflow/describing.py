@@ -278,6 +278,11 @@ def _weightless(layer: Any) -> tuple[str, Settings]:
             return "upsample", settings | (
                 {"align_corners": False} if mode == "bilinear" else {}
             )
+        case L.Cropping1D() | L.Cropping2D() | L.Cropping3D():
+            crop = layer.cropping
+            if isinstance(layer, L.Cropping1D):
+                crop = (crop,)
+            return "crop", {"crop": tuple(map(tuple, crop))}
         case L.ZeroPadding1D() | L.ZeroPadding2D() | L.ZeroPadding3D():
             padding = layer.padding
             if isinstance(layer, L.ZeroPadding1D):

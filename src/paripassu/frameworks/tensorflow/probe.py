@@ -236,8 +236,15 @@ FUNCTIONS = {
         "relu relu6 leaky_relu elu selu celu gelu silu sigmoid hard_sigmoid hard_silu "
         "tanh softplus softmax log_softmax mish"
     ),
-    "tf": "concat reshape transpose reduce_mean reduce_sum pad matmul stop_gradient",
-    "tf.nn": "relu relu6 leaky_relu elu selu gelu silu softmax max_pool2d avg_pool2d",
+    "tf": (
+        "concat reshape transpose reduce_mean reduce_sum pad matmul stop_gradient "
+        "sigmoid tanh"
+    ),
+    "tf.math": "sigmoid tanh softplus",
+    "tf.nn": (
+        "relu relu6 leaky_relu elu selu gelu silu sigmoid tanh softplus softmax "
+        "log_softmax max_pool2d avg_pool2d"
+    ),
     "tf.Tensor": (
         "__add__ __radd__ __mul__ __rmul__ __sub__ __rsub__ __truediv__ __getitem__"
     ),
@@ -325,6 +332,7 @@ class _Watched:
                 "keras.ops": keras.ops,
                 "keras.activations": keras.activations,
                 "tf": tf,
+                "tf.math": tf.math,
                 "tf.nn": tf.nn,
                 "tf.Tensor": tf.Tensor,
             }
