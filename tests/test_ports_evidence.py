@@ -20,7 +20,7 @@ import json, os, sys
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import torch
 from paripassu.port import session, targets
-from paripassu.port.examine import Wishes
+from paripassu.port.sides import Wishes
 
 module = targets._module(sys.argv[1], "left")
 for fault in [None, *module.FAULTS[:: int(sys.argv[2])]]:

@@ -70,6 +70,9 @@ def same_padding(size: int, window: int, stride: int, dilation: int) -> tuple[in
     return total // 2, total - total // 2
 
 
+PART = 2**20  # values
+
+
 def relative(left: Array, right: Array) -> float:
     """The largest difference of two arrays, over the largest value of the left one.
 
@@ -78,16 +81,19 @@ def relative(left: Array, right: Array) -> float:
     """
     if left.shape != right.shape:
         return float("inf")
-    if left.size == 0:
-        return 0.0
-    one, two = left.astype(np.float64), right.astype(np.float64)
-    if not np.array_equal(np.isfinite(one), np.isfinite(two)):
-        return float("inf")
-    finite = np.isfinite(one)
-    if not np.array_equal(one[~finite], two[~finite], equal_nan=True):
-        return float("inf")
-    if not finite.any():
-        return 0.0
-    scale = float(np.abs(one[finite]).max())
-    apart = float(np.abs(one[finite] - two[finite]).max())
+    scale = apart = 0.0
+    left, right = np.atleast_1d(left), np.atleast_1d(right)
+    rows = max(1, PART * max(len(left), 1) // max(left.size, 1))
+    for begin in range(0, len(left), rows):  # a part at a time: arrays may be large
+        one = left[begin : begin + rows].astype(np.float64)
+        two = right[begin : begin + rows].astype(np.float64)
+        finite = np.isfinite(one)
+        if not np.array_equal(finite, np.isfinite(two)):
+            return float("inf")
+        if not finite.all():
+            if not np.array_equal(one[~finite], two[~finite], equal_nan=True):
+                return float("inf")
+            one, two = one[finite], two[finite]
+        scale = max(scale, float(np.abs(one).max(initial=0)))
+        apart = max(apart, float(np.abs(one - two).max(initial=0)))
     return apart / scale if scale else (0.0 if apart == 0 else float("inf"))

@@ -130,7 +130,7 @@ def check(
         UserError: a model or its inputs cannot be used.
     """
     from paripassu.port import session, targets
-    from paripassu.port.examine import Wishes
+    from paripassu.port.sides import Wishes
 
     if copy not in (None, *COPIES):
         raise UserError(

@@ -16,13 +16,17 @@ from paripassu.analysis.ports.schema import Checked
 from paripassu.core.errors import UserError
 from paripassu.core.ports import Arrays, Probe
 from paripassu.port import targets
-from paripassu.port.examine import Examination, ModelFailed, Progress, Side, Wishes
+from paripassu.port.examine import Examination
+from paripassu.port.sides import ModelFailed, Side, Wishes
+from paripassu.port.walks import Progress
 
 
 def check_request(request: Mapping[str, Any], emit: Callable[..., None]) -> None:
     """Do what `paripassu check` asks of a worker; see `paripassu.port.check`."""
     faulthandler.enable()  # what a crash of a user's code leaves
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # TensorFlow's allocator with oneDNN keeps all that it ever had.
+    os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
     with contextlib.suppress(ImportError):
         importlib.import_module("torch")  # before TensorFlow: the other way has crashed
     found = [
@@ -45,6 +49,7 @@ def check_request(request: Mapping[str, Any], emit: Callable[..., None]) -> None
         Wishes(request["copy"], request["map"], request["gradients"]),
         progress,
     )
+    del found  # Keras makes another model in float64: the first one can go
     checked = _told(examination)
     if request["save"]:
         _save(examination, Path(request["save"]), request["copy"])
@@ -134,11 +139,11 @@ def _open(
         return module.Probe(target.model)  # type: ignore[no-any-return]
     if not target.model.built and inputs is None:
         return None
-    build = target.build
+    build, what = target.build, f"{which}, {target.source}, building it"
     if build is not None:
 
         def rebuild() -> Any:
-            made = targets.run_theirs(build, f"{which}, {target.source}, building it")
+            made = targets.run_theirs(build, what)
             if not (made.built and made.weights) and inputs is not None:
                 _call(made, inputs)
             return made
