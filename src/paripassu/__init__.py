@@ -5,14 +5,26 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from paripassu.port import NotEquivalent, assert_equivalent, check
+    from paripassu.port import (
+        NotEquivalent,
+        assert_equivalent,
+        check,
+        check_optimizer,
+    )
 
-__all__ = ["NotEquivalent", "__version__", "assert_equivalent", "check"]
+LAZY = ("NotEquivalent", "assert_equivalent", "check", "check_optimizer")
+__all__ = [
+    "NotEquivalent",
+    "__version__",
+    "assert_equivalent",
+    "check",
+    "check_optimizer",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """`check` and `assert_equivalent`, imported when they are first asked for."""
-    if name in ("NotEquivalent", "assert_equivalent", "check"):
+    """`check` and its like, imported when they are first asked for."""
+    if name in LAZY:
         from paripassu import port
 
         return getattr(port, name)

@@ -56,9 +56,9 @@ def main() -> int:
             case "reach":
                 reach(request, emit)
             case "check":
-                from paripassu.port.session import check_request
+                from paripassu.port.session import answer
 
-                check_request(request, emit)
+                answer(request, emit)
             case "describe":
                 describe(request, emit)
     except UserError as error:

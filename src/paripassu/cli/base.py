@@ -24,6 +24,7 @@ INTERRUPTED = 130
 COMMANDS = (
     *("train", "evaluate", "convert", "predict", "compare", "verify", "ledger"),
     "check",
+    "check-optimizer",
     *("serve", "report", "bench", "notebooks", "info", "recipes"),
 )
 

@@ -157,3 +157,61 @@ def check(
             if path:
                 console.print(f"{what}: {path}", highlight=False)
     raise typer.Exit(0 if found.equal else 1)
+
+
+@app.command(
+    "check-optimizer",
+    epilog="**Examples**\n\n"
+    "- `paripassu check-optimizer torch.optim:AdamW keras.optimizers:AdamW`\n\n"
+    "- `paripassu check-optimizer torch.optim:Adam keras.optimizers:Adam --left-args "
+    """'{"eps": 1e-7}'`\n\n"""
+    "- `paripassu check-optimizer train.py:make_optimizer train_keras.py:optimizer`",
+)
+def check_optimizer(
+    left: Annotated[
+        str,
+        typer.Argument(
+            metavar="LEFT",
+            help="package.module:attribute or file.py:attribute: a class of "
+            "optimizers; a Keras optimizer; a function of parameters that makes a "
+            "torch.optim.Optimizer, alone or with its scheduler; a function that makes "
+            "a Keras one.",
+            show_default=False,
+        ),
+    ],
+    right: Annotated[
+        str, typer.Argument(metavar="RIGHT", help="The same.", show_default=False)
+    ],
+    left_args: Annotated[
+        str | None,
+        typer.Option(metavar="JSON", help="Settings of LEFT: '{\"lr\": 0.001}'."),
+    ] = None,
+    right_args: Annotated[
+        str | None, typer.Option(metavar="JSON", help="And of RIGHT.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 12,
+    as_json: JsonOption = False,
+) -> None:
+    """Check an optimizer: do two of them take the same steps?
+
+    Both are given the same parameters and gradients, in float64. Where they part, the
+    setting or the form that makes the difference is named: the one that closes it when
+    it is exchanged. A schedule of learning rates belongs to it. Exit code 0: the same
+    steps; 1: others; 2: it could not be checked.
+    """
+    from paripassu.optimizer_view import optimizer_view
+    from paripassu.port import check_optimizer_sources
+    from paripassu.process import WorkerFailed
+
+    try:
+        found = check_optimizer_sources(
+            left, right, left_args=left_args, right_args=right_args, steps=steps
+        )
+    except WorkerFailed as failed:
+        complain(f"the optimizers' process crashed: {failed}")
+        raise typer.Exit(2) from failed
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        terminal().print(optimizer_view(found, left, right))
+    raise typer.Exit(0 if found.equal else 1)

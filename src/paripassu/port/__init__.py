@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import tomli_w
 
+from paripassu.analysis.ports.optimizer_verdict import OptimizerChecked
 from paripassu.analysis.ports.schema import Checked, Fault
 from paripassu.core import files
 from paripassu.core.errors import UserError
 from paripassu.process import work
 
+STEPS = 12  # of a check of optimizers
 COPIES = ("left-to-right", "right-to-left")
 SUFFIXES = {
     "pytorch": (".safetensors", ".pt", ".pth"),
@@ -99,6 +101,68 @@ def check_sources(
 
     work(request, on_event, threads=threads, plain=True)
     return found[0]
+
+
+def check_optimizer_sources(
+    left: str,
+    right: str,
+    *,
+    left_args: str | None = None,
+    right_args: str | None = None,
+    steps: int = STEPS,
+    threads: int = 1,
+) -> OptimizerChecked:
+    """Step two optimizers that are named by where they are, in a process of their own.
+
+    Args:
+        left, right: `package.module:attribute` or `file.py:attribute`.
+        left_args, right_args: a JSON object of settings, where it can be called.
+        steps: how many.
+        threads: that the frameworks may use.
+
+    Raises:
+        UserError: something that was given cannot be used; the message says what.
+        WorkerFailed: the user's code crashed the process.
+    """
+    request = {
+        "task": "check",
+        "framework": "check",
+        "left": left,
+        "right": right,
+        "left_args": left_args,
+        "right_args": right_args,
+        "steps": steps,
+        "threads": threads,
+    }
+    found: list[OptimizerChecked] = []
+
+    def on_event(event: dict[str, Any]) -> None:
+        if event["event"] == "checked":
+            found.append(OptimizerChecked.model_validate(event["result"]))
+
+    work(request, on_event, threads=threads, plain=True)
+    return found[0]
+
+
+def check_optimizer(left: Any, right: Any, *, steps: int = STEPS) -> OptimizerChecked:
+    """Step two optimizers on the same gradients, in this process.
+
+    Args:
+        left, right: of each framework, or of one: a class of optimizers; a Keras
+            optimizer; a function of a list of parameters that makes a
+            `torch.optim.Optimizer`, alone or with its scheduler; a function of nothing
+            that makes a Keras one.
+        steps: how many; float64.
+
+    Returns:
+        What was found: `.equal`, `.causes`, `.write`.
+
+    Raises:
+        UserError: one of them makes no optimizer, or raises.
+    """
+    from paripassu.port.optimizers import examine
+
+    return examine((left, "left"), (right, "right"), steps=steps)
 
 
 def check(

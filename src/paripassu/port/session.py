@@ -17,18 +17,26 @@ from paripassu.core.errors import UserError
 from paripassu.core.ports import Arrays, Probe
 from paripassu.port import targets
 from paripassu.port.examine import Examination
+from paripassu.port.optimizers import check_request as optimizers
 from paripassu.port.sides import ModelFailed, Side, Wishes
 from paripassu.port.walks import Progress
 
 
-def check_request(request: Mapping[str, Any], emit: Callable[..., None]) -> None:
-    """Do what `paripassu check` asks of a worker; see `paripassu.port.check`."""
+def answer(request: Mapping[str, Any], emit: Callable[..., None]) -> None:
+    """Do what `paripassu check` and `check-optimizer` ask of a worker."""
     faulthandler.enable()  # what a crash of a user's code leaves
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # TensorFlow's allocator with oneDNN keeps all that it ever had.
     os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
     with contextlib.suppress(ImportError):
         importlib.import_module("torch")  # before TensorFlow: the other way has crashed
+    if "steps" in request:
+        emit("checked", result=optimizers(request).model_dump(mode="json"))
+    else:
+        _check(request, emit)
+
+
+def _check(request: Mapping[str, Any], emit: Callable[..., None]) -> None:
     found = [
         targets.find(request[which], request[f"{which}_args"], which)
         for which in ("left", "right")

@@ -49,27 +49,8 @@ def locate(
     text: str, arguments: str | None, which: str
 ) -> tuple[Any, Callable[[], Any] | None]:
     """The object that a user names, and a call of it if it can be called to build."""
-    place, colon, name = text.rpartition(":")
-    if not colon or not place or not name:
-        raise UserError(
-            f"{which} is {text!r}, but {FORM} is expected, for example "
-            "models/resnet.py:build."
-        )
-    module = run_theirs(lambda: _module(place, which), f"{which}, {text}, importing it")
-    found: Any = module
-    for part in name.split("."):
-        if not hasattr(found, part):
-            names = [
-                name
-                for name, value in vars(found).items()
-                if not name.startswith("_") and (callable(value) or is_model(value))
-            ]
-            raise UserError(
-                f"{which}: {place} has no {name!r}. "
-                f"It has {', '.join(names) or 'nothing'}."
-            )
-        found = getattr(found, part)
-    given = _arguments(arguments, which)
+    found = attribute(text, which, "models/resnet.py:build")
+    given = parse_arguments(arguments, which)
     if is_model(found):
         if arguments:
             raise UserError(
@@ -85,6 +66,39 @@ def locate(
         )
     args, kwargs = given
     return found, lambda: found(*args, **kwargs)
+
+
+def attribute(text: str, which: str, example: str) -> Any:
+    """The object that a user names, as it is.
+
+    Args:
+        text: `package.module:attribute` or `file.py:attribute`.
+        which: "left" or "right", for errors.
+        example: of what was expected.
+
+    Raises:
+        UserError: it is not there, or importing it raised; with the traceback.
+    """
+    place, colon, name = text.rpartition(":")
+    if not colon or not place or not name:
+        raise UserError(
+            f"{which} is {text!r}, but {FORM} is expected, for example {example}."
+        )
+    module = run_theirs(lambda: _module(place, which), f"{which}, {text}, importing it")
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            names = [
+                name
+                for name, value in vars(found).items()
+                if not name.startswith("_") and (callable(value) or is_model(value))
+            ]
+            raise UserError(
+                f"{which}: {place} has no {name!r}. "
+                f"It has {', '.join(names) or 'nothing'}."
+            )
+        found = getattr(found, part)
+    return found
 
 
 def is_model(value: Any) -> bool:
@@ -153,7 +167,12 @@ def told(error: BaseException, what: str) -> str:
     return f"{what} raised {type(error).__name__}; this comes from its code:\n\n{text}"
 
 
-def _arguments(text: str | None, which: str) -> tuple[list[Any], dict[str, Any]]:
+def parse_arguments(text: str | None, which: str) -> tuple[list[Any], dict[str, Any]]:
+    """Arguments from JSON: a list, or an object of them by name.
+
+    Raises:
+        UserError: it is no such JSON.
+    """
     if not text:
         return [], {}
     example = f"""--{which}-args '{{"width": 32}}' or --{which}-args '[32]'"""

@@ -1,0 +1,85 @@
+"""Steps two optimizers on the same gradients, in a worker or here."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from paripassu.analysis.ports.optimizer_verdict import OptimizerChecked, judge, trial
+from paripassu.analysis.ports.optimizers import OptimizerRule, framework_of
+from paripassu.core.errors import UserError
+from paripassu.port import targets
+
+EXAMPLE = "torch.optim:AdamW, keras.optimizers:AdamW or training.py:make_optimizer"
+
+
+def check_request(request: Mapping[str, Any]) -> OptimizerChecked:
+    """What `paripassu check-optimizer` asks of a worker; see `paripassu.port`."""
+    one, two = (_found(request, which) for which in ("left", "right"))
+    return examine(one, two, steps=request["steps"])
+
+
+def _found(request: Mapping[str, Any], which: str) -> tuple[Any, str]:
+    source, given = request[which], request[f"{which}_args"]
+    found = targets.attribute(source, which, EXAMPLE)
+    args, kwargs = targets.parse_arguments(given, which)
+    if (args or kwargs) and not callable(found):
+        raise UserError(
+            f"{which}: {source} is an object of type {type(found).__name__}, not a "
+            f"function or a class, and takes no --{which}-args."
+        )
+    if args:
+        raise UserError(
+            f"--{which}-args: {given} is a list. An object of settings by name is "
+            """expected: '{"lr": 0.001}'."""
+        )
+    if kwargs:
+        try:
+            inspect.signature(found).bind_partial(**kwargs)
+        except TypeError as error:
+            raise UserError(
+                f"--{which}-args: {source} {error}. It takes "
+                f"{', '.join(inspect.signature(found).parameters)}."
+            ) from error
+    return (functools.partial(found, **kwargs) if kwargs else found), source
+
+
+def examine(
+    left: tuple[Any, str], right: tuple[Any, str], *, steps: int
+) -> OptimizerChecked:
+    """Step both and compare.
+
+    Args:
+        left, right: what makes an optimizer, and how the user named it.
+        steps: how many.
+
+    Raises:
+        UserError: one of them makes no optimizer, or raises.
+    """
+    parameters, gradients = trial(steps=steps)
+    rules, paths = [], []
+    for found, source in (left, right):
+        framework = framework_of(found)
+        if framework is None:
+            raise UserError(
+                f"{source} is {_said(found)}. An optimizer "
+                "is expected: a class of them; a Keras optimizer; a function of "
+                "parameters that makes a torch.optim.Optimizer, or of nothing that "
+                "makes a Keras one."
+            )
+        probe = importlib.import_module(
+            f"paripassu.frameworks.{framework}.optimizer_probe"
+        )
+        rule, path = probe.examine(found, source, parameters, gradients)
+        rules.append(OptimizerRule(**rule))
+        paths.append(path)
+    return judge(rules[0], rules[1], paths[0], paths[1], parameters, gradients)
+
+
+def _said(found: Any) -> str:
+    if isinstance(found, type):
+        return f"the class {found.__module__}.{found.__qualname__}"
+    return f"an object of type {type(found).__name__}"
