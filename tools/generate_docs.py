@@ -130,6 +130,22 @@ def waterfall() -> str:
     return waterfall(DOCS.parent)
 
 
+def check() -> str:
+    """How `paripassu check` works, with how well it does."""
+    from check_docs import measured
+    from marks import filled
+
+    page = (DOCS / "check.md").read_text()
+    return filled(page, "measured", measured(DOCS.parent))
+
+
+def differences() -> str:
+    """The table of the frameworks' differences."""
+    from differences_docs import page
+
+    return page(DOCS.parent)
+
+
 def choose() -> str:
     """The question of the article, with the table of what was measured."""
     from choose_docs import measured
@@ -148,6 +164,8 @@ def side_by_side() -> str:
 
 GENERATED: dict[str, Callable[[], str]] = {
     "choose.md": choose,
+    "check.md": check,
+    "framework-differences.md": differences,
     "cli.md": cli,
     "comparison.schema.json": schema,
     "divergence.svg": divergence,

@@ -1,0 +1,54 @@
+"""The table of differences: each example differs as it comes, and is equal as written.
+
+The defaults and the sizes in the record are measured again with the installed versions.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import needs_both
+
+ROOT = Path(__file__).parents[1]
+RECORD = json.loads((ROOT / "results" / "differences.json").read_text())
+KEYS = [row["key"] for row in RECORD["differences"]]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    out = tmp_path_factory.mktemp("differences") / "found.json"
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "differences"), "--out", str(out)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return {row["key"]: row for row in json.loads(out.read_text())["differences"]}
+
+
+def test_there_are_enough_and_each_is_there_once():
+    assert len(KEYS) == len(set(KEYS)) >= 40
+
+
+@needs_both
+@pytest.mark.slow
+@pytest.mark.parametrize("key", KEYS)
+def test_a_difference_is_as_the_table_says(measured, key):
+    row = next(x for x in RECORD["differences"] if x["key"] == key)
+    found = measured[key]
+    assert (found["pytorch"], found["keras"]) == (row["pytorch"], row["keras"])
+    assert found["default"] > 1e-6  # it fails as it comes
+    assert found["default"] == pytest.approx(row["default"], rel=0.06)
+    assert found["equal"] <= row["rest"]
+    assert found["equal"] < found["default"] or row["rest"] >= 1
+
+
+@needs_both
+@pytest.mark.slow
+def test_the_record_has_what_is_installed_and_nothing_else(measured):
+    assert set(measured) == set(KEYS)

@@ -1,0 +1,51 @@
+"""The table of docs/check.md: how well ports of known faults are judged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def measured(root: Path) -> str:
+    """The table, from results/ports.json.
+
+    Args:
+        root: of the repository.
+    """
+    record = json.loads((root / "results" / "ports.json").read_text())
+    ports: dict[str, Any] = record["ports"]
+    lines = [
+        "| port | right one | faults | caught | first place right | cause right |",
+        "|---|---|---|---|---|---|",
+    ]
+    total = [0, 0, 0, 0]
+    for name, port in ports.items():
+        faults = port["faults"]
+        counts = [
+            len(faults),
+            sum(not x["equal"] for x in faults),
+            sum(x["place"] for x in faults),
+            sum(x["cause"] for x in faults),
+        ]
+        total = [a + b for a, b in zip(total, counts, strict=True)]
+        verdict = "equal" if port["right"]["equal"] else "not equal"
+        cells = " | ".join(map(str, counts))
+        lines.append(f"| [{name}](../examples/ports/{name}.py) | {verdict} | {cells} |")
+    right = sum(x["right"]["equal"] for x in ports.values())
+    shares = " | ".join(f"{x} ({x / total[0]:.1%})" for x in total[1:])
+    lines.append(f"| all | {right} of {len(ports)} | {total[0]} | {shares} |")
+    versions = ", ".join(f"{name} {x}" for name, x in record["versions"].items())
+    missed = [
+        f"`{x['name']}`"
+        for port in ports.values()
+        for x in port["faults"]
+        if not (x["place"] and x["cause"])
+    ]
+    return (
+        "\n".join(lines)
+        + f"\n\n{versions}; record: [results/ports.json](../results/ports.json). What "
+        "a reader would accept as place and cause is in each port's file, and was "
+        "written by the same people as the tool: other people's faults may do worse."
+        + (f" Not named rightly: {', '.join(missed)}." if missed else "")
+    )

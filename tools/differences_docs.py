@@ -1,0 +1,84 @@
+"""docs/framework-differences.md, from results/differences.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+TOPICS = (
+    "Convolution",
+    "Normalisation",
+    "Pooling and resizing",
+    "Activations",
+    "Recurrent layers",
+    "Attention and embeddings",
+    "Initialisers",
+    "Losses",
+    "Optimizers",
+    "Numbers",
+)
+HEAD = """\
+# Known differences of PyTorch and Keras
+
+What the two frameworks do differently as they come, and what makes them equal. Each row
+is a function in [examples/differences](../examples/differences), which computes the same
+thing in both: the defaults are read from the installed versions, the sizes are measured,
+in float64 where the framework has it. `tests/test_framework_differences.py` measures them
+again.
+
+- **apart**: the largest difference with the defaults, over the largest value; for
+  initialisers, of the spread; for optimizers, over the largest step of
+  [`paripassu check-optimizer`](check.md#optimizers).
+- **equal**: the same with what the last column says. What is about 1e-7 has constants
+  that pass through float32 in one framework.
+- **check**: the cause under which [`paripassu check`](check.md) or `check-optimizer`
+  names it; a dash where it shows outside a model.
+"""
+
+
+def page(root: Path) -> str:
+    """The page.
+
+    Args:
+        root: of the repository.
+    """
+    record = json.loads((root / "results" / "differences.json").read_text())
+    rows: list[dict[str, Any]] = record["differences"]
+    unknown = {x["topic"] for x in rows} - set(TOPICS)
+    if unknown:
+        raise ValueError(f"topics without a place: {unknown}")
+    versions = ", ".join(f"{name} {x}" for name, x in record["versions"].items())
+    parts = [
+        HEAD,
+        f"{len(rows)} differences; {versions}; record: "
+        "[results/differences.json](../results/differences.json), made by "
+        f"`{record['command']}`.",
+    ]
+    for topic in TOPICS:
+        parts += [
+            f"## {topic}",
+            "\n".join(
+                [
+                    "| what | PyTorch | Keras | apart | equal | check | write |",
+                    "|---|---|---|---|---|---|---|",
+                    *(_row(x) for x in rows if x["topic"] == topic),
+                ]
+            ),
+        ]
+    return "\n\n".join(x.strip() for x in parts) + "\n"
+
+
+def _row(row: dict[str, Any]) -> str:
+    equal = "no setting" if row["rest"] >= 1 and row["equal"] else f"{row['equal']:.0e}"
+    cause = f"`{row['cause']}`" if row["cause"] else "–"
+    cells = [
+        row["title"],
+        row["pytorch"],
+        row["keras"],
+        f"{row['default']:.2g}",
+        "0" if not row["equal"] else equal,
+        cause,
+        row["write"],
+    ]
+    return f"| {' | '.join(cells)} |"
