@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -104,10 +105,15 @@ def folder(tmp_path_factory):
     return made
 
 
-def check(folder, *words):
+def check(folder, *words, environment=None):
     command = [sys.executable, "-c", "from paripassu.cli import main; main()", "check"]
     return subprocess.run(
-        [*command, *words], cwd=folder, capture_output=True, text=True, check=False
+        [*command, *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -214,6 +220,13 @@ def test_a_map_is_written_and_obeyed(folder):
         (["nets.py:nothing", "nets.py:dense", "--input", "2,4"], "has no 'nothing'"),
         (["nets.py:crash", "nets.py:dense", "--input", "2,4"], "killed by signal 11"),
         (["nets.py:dense", "nets.py:dense", "--save", "x.pt"], "add --copy"),
+        (
+            [
+                *("nets.py:dense", "nets.py:keras_dense", "--input", "2,4"),
+                *("--copy", "left-to-right", "--save", "x.pt"),
+            ],
+            "files end in .keras or .weights.h5",
+        ),
     ],
 )
 def test_what_cannot_be_checked_is_said(folder, words, said):
@@ -221,3 +234,12 @@ def test_what_cannot_be_checked_is_said(folder, words, said):
     assert result.returncode == 2, result.stdout
     assert said in " ".join(result.stderr.split())
     assert "paripassu/port" not in result.stderr or "crash" in words[0]
+
+
+def test_another_backend_of_keras_is_said(folder):
+    result = check(
+        *(folder, "nets.py:dense", "nets.py:keras_dense", "--input", "2,4"),
+        environment={**os.environ, "KERAS_BACKEND": "torch"},
+    )
+    assert result.returncode == 2
+    assert "KERAS_BACKEND=tensorflow" in result.stderr

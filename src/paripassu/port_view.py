@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
@@ -149,7 +148,7 @@ def fault_view(fault: Fault, *, first: bool) -> RenderableType:
         size.append(
             f"{fault.jump:.2g} times what rounding may do here: a jump, not growth"
         )
-    lines: list[RenderableType] = [
+    lines: list[Text] = [
         Text(f"{fault.phase}; {'; '.join(size)}" if size else fault.phase, style="dim")
     ]
     if fault.cause is None:
@@ -158,7 +157,7 @@ def fault_view(fault: Fault, *, first: bool) -> RenderableType:
         )
     else:
         lines += _cause(fault.cause)
-    return Group(head, Padding(Group(*lines), (0, 0, 0, 2)))
+    return Group(head, *(Text("  ").append_text(line) for line in lines))
 
 
 def _cause(cause: Cause) -> Iterator[Text]:

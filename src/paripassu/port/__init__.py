@@ -18,10 +18,6 @@ from paripassu.process import work
 
 STEPS = 12  # of a check of optimizers
 COPIES = ("left-to-right", "right-to-left")
-SUFFIXES = {
-    "pytorch": (".safetensors", ".pt", ".pth"),
-    "tensorflow": (".keras", ".weights.h5"),
-}
 
 
 class NotEquivalent(AssertionError):

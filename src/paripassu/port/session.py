@@ -21,6 +21,12 @@ from paripassu.port.optimizers import check_request as optimizers
 from paripassu.port.sides import ModelFailed, Side, Wishes
 from paripassu.port.walks import Progress
 
+SUFFIXES = {
+    "pytorch": (".safetensors", ".pt", ".pth"),
+    "tensorflow": (".keras", ".weights.h5"),
+}
+NAMES = {"pytorch": "PyTorch", "tensorflow": "Keras"}
+
 
 def answer(request: Mapping[str, Any], emit: Callable[..., None]) -> None:
     """Do what `paripassu check` and `check-optimizer` ask of a worker."""
@@ -58,6 +64,8 @@ def _check(request: Mapping[str, Any], emit: Callable[..., None]) -> None:
         progress,
     )
     del found  # Keras makes another model in float64: the first one can go
+    if request["save"]:
+        _check_suffix(examination, request["save"], request["copy"])
     checked = _told(examination)
     if request["save"]:
         _save(examination, Path(request["save"]), request["copy"])
@@ -132,7 +140,16 @@ def _framework(target: targets.Target, which: str) -> str:
             f"{type(target.model).__name__}. "
             "A torch.nn.Module or a keras.Model is expected."
         )
+    if found == "tensorflow" and _backend() != "tensorflow":
+        raise UserError(
+            f"{which}: Keras computes with {_backend()} here, but TensorFlow is "
+            "expected. Type: KERAS_BACKEND=tensorflow paripassu check ..."
+        )
     return found
+
+
+def _backend() -> str:
+    return str(importlib.import_module("keras").config.backend())
 
 
 def _open(
@@ -209,9 +226,22 @@ def _versions(framework: str) -> dict[str, str]:
     return {x: importlib.import_module(x).__version__ for x in names}
 
 
+def _given(examination: Examination, copy: str | None) -> Side:
+    return examination.right if copy == "left-to-right" else examination.left
+
+
+def _check_suffix(examination: Examination, path: str, copy: str | None) -> None:
+    framework = _given(examination, copy).probe.framework
+    if not path.endswith(SUFFIXES[framework]):
+        raise UserError(
+            f"--save {path}: the model that is written is {NAMES[framework]}'s, whose "
+            f"files end in {' or '.join(SUFFIXES[framework])}."
+        )
+
+
 def _save(examination: Examination, path: Path, copy: str | None) -> None:
     """Write the model that was given the other's weights."""
-    side = examination.right if copy == "left-to-right" else examination.left
+    side = _given(examination, copy)
     side.probe.set_dtype("float32")
     module = importlib.import_module(
         f"paripassu.frameworks.{side.probe.framework}.probe"
