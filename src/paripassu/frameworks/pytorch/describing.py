@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -312,6 +312,19 @@ def _described(module: Any) -> tuple[str, Settings]:
             return _upsample(
                 module.scale_factor, module.mode, module.align_corners
             )
+        case (
+            nn.modules.padding._ConstantPadNd()
+            | nn.modules.padding._ReflectionPadNd()
+            | nn.modules.padding._ReplicationPadNd()
+            | nn.modules.padding._CircularPadNd()
+        ):
+            name = type(module).__name__
+            modes = (x for key, x in PADS.items() if name.startswith(key))
+            return "pad", {
+                "padding": _from_last(module.padding),
+                "padding_mode": next(modes, "constant"),
+                "value": getattr(module, "value", 0.0),
+            }
         case nn.GELU():
             return "gelu", {"approximate": module.approximate == "tanh"}
         case nn.LeakyReLU():
@@ -364,6 +377,12 @@ def _adaptive(kind: str, size: Any) -> tuple[str, Settings]:
     if all(x == 1 for x in sizes):
         return f"global_{kind}_pool", {"keepdims": True}
     return "other", {"size": tuple(sizes)}
+
+
+def _from_last(flat: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """(before, after) for each axis, from what begins with the last axis."""
+    pairs = [(flat[n], flat[n + 1]) for n in range(0, len(flat), 2)]
+    return tuple(reversed(pairs))
 
 
 def _upsample(factor: Any, mode: str, align: Any) -> tuple[str, Settings]:
@@ -516,7 +535,14 @@ SPATIAL = (
     "upsample",
     "global_average_pool",
     "global_max_pool",
+    "pad",
+    "prelu",
 )
+PADS = {
+    "Reflection": "reflect",
+    "Replication": "replicate",
+    "Circular": "circular",
+}
 
 
 def channels_first(told: Described, dimensions: int) -> bool:
@@ -657,12 +683,10 @@ def _function(
                 )
             )
         case "pad":
-            flat = given("pad", 1)
-            pairs = [(flat[n], flat[n + 1]) for n in range(0, len(flat), 2)]
             return Described(
                 "pad",
                 {
-                    "padding": tuple(reversed(pairs)),
+                    "padding": _from_last(given("pad", 1)),
                     "padding_mode": given("mode", 2, "constant"),
                     "value": given("value", 3) or 0.0,
                 },

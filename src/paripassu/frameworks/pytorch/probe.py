@@ -29,6 +29,7 @@ class Probe:
 
     def __init__(self, model: nn.Module):
         self.model = model
+        self.dtype = torch.get_default_dtype()  # where it has no weights
         self.names = {module: name for name, module in model.named_modules()}
         self.parts = {part.name: part for part in self._find_parts()}
 
@@ -116,7 +117,8 @@ class Probe:
             )
 
     def set_dtype(self, dtype: str) -> None:
-        self.model.to(getattr(torch, dtype))
+        self.dtype = getattr(torch, dtype)
+        self.model.to(self.dtype)
         self.parts = {part.name: part for part in self._find_parts()}
 
     def _tensor(self, array: Array) -> torch.Tensor:
@@ -126,7 +128,7 @@ class Probe:
         floats = (
             x.dtype for x in self.model.parameters() if x.is_floating_point()
         )
-        return tensor.to(next(floats, torch.get_default_dtype()))
+        return tensor.to(next(floats, self.dtype))
 
     def _call(self, tensors: Mapping[str, torch.Tensor]) -> Any:
         if all(name.startswith("input") for name in tensors):

@@ -559,7 +559,7 @@ def _named(model: Any, result: Any) -> dict[str, Any]:
 @contextlib.contextmanager
 def _kept(model: Any) -> Iterator[None]:
     """Put running statistics and seeds back to what they were."""
-    before = [(x, np.array(x)) for x in model.non_trainable_variables]
+    before = [(x, np.asarray(x).copy()) for x in model.non_trainable_variables]
     try:
         yield
     finally:
