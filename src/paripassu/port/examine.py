@@ -70,6 +70,8 @@ class Examination:
                 self._judge(places, {})
         finally:
             store.close()
+        if self.findings.faults:
+            self.structure.doubts()
         self.progress("done", 1.0)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return Checked(

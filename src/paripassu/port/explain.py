@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from paripassu.analysis.ports import causes, segments, weights
+from paripassu.analysis.ports.matching import INPUT
 from paripassu.analysis.ports.schema import Cause
 from paripassu.analysis.ports.segments import Seen
 from paripassu.core.layers import Array, Described, relative
@@ -329,7 +330,7 @@ class Explainer:
 def _before(calls: Sequence[Seen], end: int, stops: set[int]) -> str:
     """The name of the last layer of the other model as well, before a call."""
     last = max((x for x in stops if x < end), default=-1)
-    return calls[last].call.name if last >= 0 else segments.INPUT
+    return calls[last].call.name if last >= 0 else INPUT
 
 
 def _kind_before(calls: Sequence[Seen], end: int, stops: set[int]) -> str:

@@ -64,7 +64,8 @@ class Models:
         for number, block in enumerate(side.probe.blocks()):
             serial = order.get(block.layer, last + number)
             depth = listing.depths.get(block.layer)
-            placed.append(Placed(block, serial + 1e-4 * number, depth))
+            parents = listing.parents.get(block.layer)
+            placed.append(Placed(block, serial + 1e-4 * number, depth, parents))
         return sorted(placed, key=lambda x: x.order), order
 
     def copy(self, direction: str) -> None:

@@ -46,8 +46,12 @@ class Structure:
         else:
             count = len(self.models.pairs)
             self.findings.check("layers", "holds", f"{count} of {count} blocks paired")
-        doubts = [x for x in self.models.pairs if x.doubt and x not in shapes]
-        for pair in doubts:
+
+    def doubts(self) -> None:
+        """Say which pairs another one would do as well for: models that part."""
+        for pair in self.models.pairs:
+            if not pair.doubt or pair.doubt.startswith("shapes differ"):
+                continue
             self.findings.notes.append(
                 f"{pair.left} was taken for {pair.right}; {pair.doubt}. "
                 "To decide it yourself, write the map: --write-map map.toml"

@@ -177,7 +177,7 @@ class Training:
                 ):
                     sums = float(np.abs(wanted).sum()), float(np.abs(got).sum())
                     bad.append(_Bad(pair.left, pair.right, name, *sums, error))
-                elif error <= bound:
+                elif error <= bound and not small:
                     worst = max(worst, error)
         if not bad:
             detail = f"{total} of {total} equal, at most {said(worst, EPS64)}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from paripassu.analysis.ports.matching import INPUT
 from paripassu.analysis.ports.segments import Seen
 from paripassu.core.layers import Array
 from paripassu.core.layout import hash_arrays
@@ -45,7 +46,9 @@ class Listing:
         self.calls: list[Call] = []
         self.order: dict[str, int] = {}
         self.depths: dict[str, int] = {}
+        self.parents: dict[str, frozenset[str]] = {}
         self._depth: dict[int, int | None] = {-1: 0}
+        self._names: dict[int, frozenset[str]] = {-1: frozenset((INPUT,))}
 
     def enter(self, call: Call, inputs: Sequence[Array]) -> None:
         """Note the order."""
@@ -61,6 +64,13 @@ class Listing:
             if call.weighted:
                 self.depths.setdefault(call.name, depth)
         self._depth[call.serial] = depth
+        if depth is not None:
+            known_names = [self._names.get(x, frozenset()) for x in call.sources]
+            parents: frozenset[str] = frozenset().union(*known_names)
+            if call.weighted:
+                self.parents.setdefault(call.name, parents)
+                parents = frozenset((call.name,))
+            self._names[call.serial] = parents
 
     def leave(self, call: Call, outputs: Sequence[Array]) -> None:
         """Nothing."""

@@ -14,12 +14,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
 from paripassu.core.errors import UserError
 from paripassu.core.ports import Block
 
+INPUT = "the input"
 NEVER = 1e6
+ROUNDS = 5  # of assigning anew
+WIRED = 2.0
 LOOSE = ("other", "parameter")  # kinds that say nothing
 NORMS = {"layer_norm", "group_norm", "rms_norm"}
 MAIN = ("kernel", "table", "gamma", "query", "mean", "slope", "value", "recurrent")
@@ -43,11 +47,19 @@ class Pair:
 
 @dataclass(frozen=True)
 class Placed:
-    """A block, when it is called first, and how many weighted layers come before."""
+    """A block as it is called first.
+
+    Attributes:
+        block: the block.
+        order: when it is called.
+        depth: how many layers with weights come before, at most; None: not known.
+        parents: the nearest layers with weights that it is fed by.
+    """
 
     block: Block
     order: float
     depth: int | None
+    parents: frozenset[str] | None = None
 
 
 def match(
@@ -135,12 +147,13 @@ def _assigned(left: Sequence[Placed], right: Sequence[Placed]) -> list[Pair]:
             if may_be(one.block, two.block):
                 cost[row, column] = _cost(left, right, one, two)
                 cost[row, column] += 0 if (row, column) in aligned else 1
-    rows, columns = linear_sum_assignment(cost)
-    partner = {
-        int(row): int(column)
-        for row, column in zip(rows, columns, strict=True)
-        if cost[row, column] < NEVER
-    }
+    partner = _cheapest(cost)
+    for _ in range(ROUNDS):
+        wired = cost + _wiring(left, right, partner)
+        if (better := _cheapest(wired)) == partner:
+            break
+        partner = better
+    cost = cost + _wiring(left, right, partner)
     found = []
     for row, column in partner.items():
         one, two = left[row], right[column]
@@ -150,13 +163,49 @@ def _assigned(left: Sequence[Placed], right: Sequence[Placed]) -> list[Pair]:
             if other == row or same_name:
                 continue
             swapped = cost[row, its] + cost[other, column]
-            if swapped <= cost[row, column] + cost[other, its] + 0.5 and (
-                one.depth is None or one.depth == left[other].depth
+            cheap = swapped <= cost[row, column] + cost[other, its] + 0.5
+            # Branches that the same layers feed: only the order of calls tells.
+            alike = swapped < NEVER and (
+                one.parents == left[other].parents
+                and two.parents == right[its].parents
+                and bool(one.parents)
+            )
+            if alike or (
+                cheap and (one.depth is None or one.depth == left[other].depth)
             ):
                 doubt = f"{right[its].block.name} would do as well"
         why = "kind, shapes and name" if same_name else "kind, shapes and order"
         found.append(Pair(one.block.name, two.block.name, why, doubt))
     return found
+
+
+def _cheapest(cost: npt.NDArray[np.float64]) -> dict[int, int]:
+    rows, columns = linear_sum_assignment(cost)
+    return {
+        int(row): int(column)
+        for row, column in zip(rows, columns, strict=True)
+        if cost[row, column] < NEVER
+    }
+
+
+def _wiring(
+    left: Sequence[Placed], right: Sequence[Placed], partner: Mapping[int, int]
+) -> npt.NDArray[np.float64]:
+    """What a pair costs whose layers are not fed by layers that are a pair."""
+    layers: dict[str, set[str]] = {INPUT: {INPUT}}
+    for row, column in partner.items():
+        name = left[row].block.layer
+        layers.setdefault(name, set()).add(right[column].block.layer)
+    cost = np.zeros((len(left), len(right)))
+    for row, one in enumerate(left):
+        if not one.parents:
+            continue
+        fed = [layers.get(x, set()) for x in one.parents]
+        for column, two in enumerate(right):
+            if two.parents:
+                same = sum(bool(x & two.parents) for x in fed)
+                cost[row, column] = WIRED * (1 - same / max(len(fed), len(two.parents)))
+    return cost
 
 
 def _aligned(left: Sequence[Placed], right: Sequence[Placed]) -> set[tuple[int, int]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from paripassu.analysis.ports import causes, reference
+from paripassu.analysis.ports.matching import INPUT
 from paripassu.analysis.ports.schema import Cause
 from paripassu.core.layers import Array, Described, relative
 from paripassu.core.ports import Call
@@ -22,7 +23,6 @@ NEUTRAL = {
     *("flatten", "reshape", "permute", "dropout", "identity", "cast"),
 }
 ARITHMETIC = {"add", "subtract", "multiply", "scale", "other"}
-INPUT = "the input"
 GUESSED = 1e-7  # relative: TensorFlow's GELU of float64 has constants of float32
 ALIKE = 1e-9  # relative, in float64: what rounds alike is far closer
 

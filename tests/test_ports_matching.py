@@ -1,0 +1,71 @@
+"""Which block is which: by kind, shapes, order, names, and what feeds it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from paripassu.analysis.ports.matching import INPUT, Placed, match
+from paripassu.core.layers import Described
+from paripassu.core.ports import Block
+
+
+def conv(name, order, depth, parents, *, size=1, width=8):
+    weights = {"kernel": np.zeros((size, size, 8, width))}
+    block = Block(name, name, Described("conv", {}, weights))
+    return Placed(block, order, depth, frozenset(parents))
+
+
+def pairs(left, right):
+    return {x.left: x.right for x in match(left, right)}
+
+
+def test_branches_of_equal_shapes_are_told_apart_by_what_feeds_them():
+    """One model calls its shortcut after the branch, the other before it."""
+    left = [
+        conv("stem", 0, 1, [INPUT], size=3),
+        conv("reduce", 1, 2, ["stem"], width=4),
+        conv("shortcut", 2, 2, ["stem"]),
+        conv("expand", 3, 3, ["reduce"]),
+    ]
+    right = [
+        conv("a", 0, 1, [INPUT], size=3),
+        conv("b", 1, 2, ["a"], width=4),
+        conv("c", 2, 3, ["b"]),
+        conv("d", 3, 2, ["a"]),
+    ]
+    wanted = {"stem": "a", "reduce": "b", "shortcut": "d", "expand": "c"}
+    assert pairs(left, right) == wanted
+    before = [right[0], right[3], right[1], right[2]]
+    before = [Placed(x.block, n, x.depth, x.parents) for n, x in enumerate(before)]
+    assert pairs(left, before) == wanted
+
+
+def test_a_layer_that_one_model_lacks_moves_no_other_pair():
+    def chain(names, widths):
+        fed = [INPUT, *names]
+        return [
+            conv(name, n, n + 1, [fed[n]], width=width)
+            for n, (name, width) in enumerate(zip(names, widths, strict=True))
+        ]
+
+    left = chain("abcdef", [8, 8, 4, 8, 8, 8])
+    right = chain("uvwxy", [8, 8, 8, 8, 8])
+    found = pairs(left, right)
+    assert found["c"] is None
+    assert [found[x] for x in "abdef"] == list("uvwxy")
+
+
+def test_names_decide_where_all_else_is_equal():
+    left = [conv("query", 0, 1, [INPUT]), conv("key", 1, 1, [INPUT])]
+    right = [conv("key", 0, 1, [INPUT]), conv("query", 1, 1, [INPUT])]
+    assert pairs(left, right) == {"query": "query", "key": "key"}
+
+
+def test_what_would_do_as_well_is_said():
+    left = [conv("a", 0, 1, [INPUT]), conv("b", 1, 1, [INPUT])]
+    right = [conv("x", 0, 1, [INPUT]), conv("y", 1, 1, [INPUT])]
+    found = match(left, right)
+    assert [(x.left, x.right) for x in found] == [("a", "x"), ("b", "y")]
+    assert "y would do as well" in found[0].doubt
+    sure = match([left[0]], [right[0]])
+    assert not sure[0].doubt
