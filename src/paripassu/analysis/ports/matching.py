@@ -141,12 +141,14 @@ def _assigned(left: Sequence[Placed], right: Sequence[Placed]) -> list[Pair]:
     if not left or not right:
         return []
     cost = np.full((len(left), len(right)), NEVER)
-    aligned = _aligned(left, right)
-    for row, one in enumerate(left):
-        for column, two in enumerate(right):
-            if may_be(one.block, two.block):
-                cost[row, column] = _cost(left, right, one, two)
-                cost[row, column] += 0 if (row, column) in aligned else 1
+    may = np.array([[may_be(x.block, y.block) for y in right] for x in left])
+    # Ranks are counted among the blocks that either of two could be.
+    before, after = (np.cumsum(may, axis) - may for axis in (0, 1))
+    aligned = _aligned(left, right, may)
+    for row, column in zip(*np.nonzero(may), strict=True):
+        one, two = left[row], right[column]
+        cost[row, column] = 0.25 * abs(before[row, column] - after[row, column])
+        cost[row, column] += _cost(one, two) + ((row, column) not in aligned)
     partner = _cheapest(cost)
     for _ in range(ROUNDS):
         wired = cost + _wiring(left, right, partner)
@@ -208,7 +210,9 @@ def _wiring(
     return cost
 
 
-def _aligned(left: Sequence[Placed], right: Sequence[Placed]) -> set[tuple[int, int]]:
+def _aligned(
+    left: Sequence[Placed], right: Sequence[Placed], may: npt.NDArray[np.bool_]
+) -> set[tuple[int, int]]:
     """The longest common sequence of blocks that can be pairs, as pairs of places.
 
     A layer that one model lacks then moves no other pair. (Needleman and Wunsch 1970.)
@@ -217,7 +221,7 @@ def _aligned(left: Sequence[Placed], right: Sequence[Placed]) -> set[tuple[int, 
     gain = np.zeros((len(left), len(right)))
     for row, one in enumerate(left):
         for column, two in enumerate(right):
-            if may_be(one.block, two.block):
+            if may[row, column]:
                 same = _plain(one.block.name) == _plain(two.block.name)
                 gain[row, column] = 1.0 + 0.5 * same
                 gain[row, column] -= 0.5 * (one.block.kind != two.block.kind)
@@ -241,13 +245,8 @@ def _aligned(left: Sequence[Placed], right: Sequence[Placed]) -> set[tuple[int, 
     return found
 
 
-def _cost(
-    left: Sequence[Placed], right: Sequence[Placed], one: Placed, two: Placed
-) -> float:
-    """Ranks are counted among the blocks that either of them could be."""
-    before = sum(may_be(x.block, two.block) for x in left if x.order < one.order)
-    after = sum(may_be(one.block, x.block) for x in right if x.order < two.order)
-    cost = 0.25 * abs(before - after) + 0.001 * abs(one.order - two.order)
+def _cost(one: Placed, two: Placed) -> float:
+    cost = 0.001 * abs(one.order - two.order)
     if one.depth is not None and two.depth is not None:
         cost += 0.25 * abs(one.depth - two.depth)
     if one.block.kind != two.block.kind:
