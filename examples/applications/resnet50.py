@@ -1,8 +1,8 @@
 """ResNet-50 in PyTorch beside `keras.applications.ResNet50`, 26 million parameters.
 
-He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, as Keras has it: the
-stride is in a block's first convolution, convolutions have biases, and BatchNorm's epsilon
-is 1.001e-5. Both are randomly initialised: nothing is downloaded.
+He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, as Keras has it:
+the stride is in a block's first convolution, convolutions have biases, and BatchNorm's
+epsilon is 1.001e-5. Both are randomly initialised: nothing is downloaded.
 
     paripassu check examples/applications/resnet50.py:pytorch \\
         examples/applications/resnet50.py:keras_model --input 2,3,64,64 \\
