@@ -19,7 +19,7 @@ test: $(READY_DEV) ## all tests but the slow ones
 	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 slow: $(READY_DEV) ## the slow tests
-	@$(BIN)/python -m pytest -m slow -n 2 --dist worksteal
+	@$(BIN)/python -m pytest -m slow -n 3 --dist worksteal
 
 check: $(READY_DEV) ## format, lint, types, generated files
 	@$(BIN)/ruff format --check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from serving import Server
 
 from paripassu.core import datasets
 from paripassu.frameworks import FRAMEWORKS
+
+# In the background a shell has Ctrl-C ignored, and the commands would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A machine that is busy with something else is slow, and no test fails by that.
 settings.register_profile("paripassu", deadline=None)

@@ -253,28 +253,31 @@ def test_wrong_usage(words, message, tmp_path):
 @needs_both
 @pytest.mark.slow
 def test_it_runs_and_goes_on(tmp_path: Path):
-    words = ["bench", "--images", "256", "--out", str(tmp_path), "--json"]
-    done = run_paripassu(*words, "--rounds", "1")
+    words = ["bench", "--images", "256", "--json"]
+    both = [*words, "--out", str(tmp_path / "both"), "--rounds", "1"]
+    done = run_paripassu(*both)
     assert done.returncode == 0, done.stderr
-    first = json.loads(done.stdout)
-    done = run_paripassu(*words, "--rounds", "2", "--frameworks", "tensorflow")
-    assert done.returncode == 2
-    assert "holds a benchmark with versions" in done.stderr
-    done = run_paripassu(*words, "--rounds", "2")
-    assert done.returncode == 0, done.stderr
-    second = json.loads(done.stdout)
-    assert second["rounds"][0] == first["rounds"][0]
-    assert len(second["rounds"]) == 2
-    order = [(x["framework"], x["style"]) for x in second["rounds"][0]]
-    assert [(x["framework"], x["style"]) for x in second["rounds"][1]] == order[::-1]
-    assert set(order) == {
+    (turns,) = json.loads(done.stdout)["rounds"]
+    assert {(x["framework"], x["style"]) for x in turns} == {
         (name, style) for name in BOTH for style in ("ceiling", "notebook", "lesson")
     }
-    for each in second["rounds"]:
-        for one in each:
-            assert one["seconds"] > 0
-            assert (one["harness_seconds"] is not None) == (one["style"] == "lesson")
-    ET.parse(tmp_path / "bench.svg")
+    for one in turns:
+        assert one["seconds"] > 0
+        assert (one["harness_seconds"] is not None) == (one["style"] == "lesson")
+    ET.parse(tmp_path / "both" / "bench.svg")
+    done = run_paripassu(*both, "--frameworks", "tensorflow")
+    assert done.returncode == 2
+    assert "holds a benchmark with versions" in done.stderr
+
+    words += ["--recipe", "fast", "--frameworks", "pytorch", "--out", str(tmp_path)]
+    first, second = (
+        json.loads(run_paripassu(*words, "--rounds", count).stdout) for count in "12"
+    )
+    assert second["rounds"][0] == first["rounds"][0]
+    assert len(second["rounds"]) == 2
+    order = [x["style"] for x in second["rounds"][0]]
+    assert [x["style"] for x in second["rounds"][1]] == order[::-1]
+    assert set(order) == {"ceiling", "lesson"}
 
 
 @skip_without("pytorch")

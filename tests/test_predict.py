@@ -523,7 +523,7 @@ def test_models_and_frameworks_side_by_side(trained, untrained, folder):
 @needs_pytorch
 @pytest.mark.slow
 def test_ctrl_c_and_a_dead_framework_leave_nothing_behind(folder, untrained, tmp_path):
-    many = [str(folder)] * 2000
+    many = [str(folder)] * 8000
     for ending, code in (("interrupt", 130), ("kill the framework", 1)):
         with Running(
             "predict", "-m", untrained, *many, log=tmp_path / "log"
@@ -534,7 +534,7 @@ def test_ctrl_c_and_a_dead_framework_leave_nothing_behind(folder, untrained, tmp
                 return found if len(found) > 1 else []
 
             workers = command.wait_for(started, "the processes")
-            time.sleep(4)
+            time.sleep(3)
             if ending == "interrupt":
                 command.process.send_signal(2)
             else:

@@ -111,8 +111,7 @@ SETTINGS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("framework", BOTH)
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(("name", "framework"), zip(SETTINGS, BOTH * 2, strict=True))
 @needs_both
 def test_a_run_of_the_recipe_book(name, framework, tiny: Path, tmp_path: Path):
     """Its losses, and the same from its own file and in the other framework."""
