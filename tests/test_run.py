@@ -111,7 +111,9 @@ SETTINGS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "framework"), zip(SETTINGS, BOTH * 2, strict=True))
+@pytest.mark.parametrize(
+    ("name", "framework"), list(zip(SETTINGS, BOTH * 2, strict=True))
+)
 @needs_both
 def test_a_run_of_the_recipe_book(name, framework, tiny: Path, tmp_path: Path):
     """Its losses, and the same from its own file and in the other framework."""
