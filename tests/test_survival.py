@@ -278,6 +278,7 @@ def test_a_run_survives_many_kills(framework, kill, small, straight_of, tmp_path
     check_same_end(folder, straight, kills)
 
 
+@pytest.mark.slow
 def test_the_comparison_of_ends_can_fail(straight_of, one_epoch_done, tmp_path):
     """Red: another seed's weights, an epoch twice, a file left behind."""
     if not straight_of:
@@ -343,6 +344,7 @@ def test_ctrl_c_keeps_what_is_done(small, straight_of, interrupted):
     assert len(record.load_record(interrupted).sessions) == 3
 
 
+@pytest.mark.slow
 @needs_pytorch
 def test_a_second_process_is_refused_and_the_first_undisturbed(
     small, straight_of, interrupted
