@@ -1,7 +1,7 @@
 """How many ports that are right pass, and how many faults are caught and named.
 
 Every file in `examples/ports` has a right port and faulty ones, with the places and the
-causes that a reader would accept. Every 15th fault is tried; with `EACH=1`, all.
+causes that a reader would accept. Every ninth fault is tried; with `EACH=1`, all.
 The record of all of them, `results/ports.json`, is held to what the project promises.
 """
 
@@ -24,7 +24,7 @@ from ports import judged  # noqa: E402
 def check(right, faults):
     """All right ports pass, all faults are caught, 95% of places, 85% of causes."""
     assert right["equal"]
-    assert faults
+    assert len(faults) >= 2
     assert not [x["name"] for x in faults if x["equal"]]
     misplaced = [x for x in faults if not x["place"]]
     assert len(misplaced) <= 0.05 * len(faults), misplaced
@@ -35,7 +35,7 @@ def check(right, faults):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PORTS, ids=lambda x: x.stem)
 def test_the_right_port_passes_and_faults_are_caught_and_named(path):
-    right, *faults = judged(path, int(os.environ.get("EACH", "15")))
+    right, *faults = judged(path, int(os.environ.get("EACH", "9")))
     check(right, faults)
 
 

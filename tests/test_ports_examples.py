@@ -130,7 +130,7 @@ def examine(path: Path) -> dict[str, Any]:
 
 @needs_both
 @pytest.mark.slow
-def test_right_ports_are_right_and_every_fault_changes_something():
+def test_right_ports_are_right_and_every_fault_changes_something(subtests):
     result = subprocess.run(
         [sys.executable, __file__],
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
@@ -142,24 +142,25 @@ def test_right_ports_are_right_and_every_fault_changes_something():
     measured = json.loads(result.stdout.splitlines()[-1])
     assert set(measured) == {path.stem for path in PORTS}
     for name, found in measured.items():
-        check(name, found)
+        with subtests.test(name):
+            check(found)
 
 
-def check(name: str, found: dict[str, Any]) -> None:
-    assert found["right"]["float32"] < 1e-5, name
-    assert found["right"]["float64"] < 1e-6, name  # TensorFlow rounds a few to float32
-    assert max(found["again"].values()) < 1e-12, name  # what is measured is no chance
+def check(found: dict[str, Any]) -> None:
+    assert found["right"]["float32"] < 1e-5
+    assert found["right"]["float64"] < 1e-6  # a few of TensorFlow's round to float32
+    assert max(found["again"].values()) < 1e-12  # what is measured is no chance
 
     faults = found["faults"]
     count = len(found["all"])
     assert len({x["name"] for x in found["all"]}) == count >= 6
     assert {x["cause"] for x in found["all"]} <= set(CAUSES.split())
     without = [x for x, y in faults.items() if max(y.values()) <= CHANGED]
-    assert not without, f"these faults of {name} change nothing"
+    assert not without, "these faults change nothing"
     for fault in found["all"]:
-        assert 1 <= len(fault["places"]) <= 3, (name, fault["name"])
+        assert 1 <= len(fault["places"]) <= 3, fault["name"]
         dotted = {x for x in fault["places"] if "." in x}
-        assert dotted <= set(found["names"]), (name, fault["name"])
+        assert dotted <= set(found["names"]), fault["name"]
 
 
 def test_every_port_says_its_input():

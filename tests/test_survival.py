@@ -256,9 +256,12 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
 
 
 @pytest.mark.slow
-@needs_both
 @pytest.mark.parametrize(
-    ("framework", "kill"), [("pytorch", kill_parent), ("tensorflow", kill_worker)]
+    ("framework", "kill"),  # the other two are among FAST
+    [
+        pytest.param("pytorch", kill_parent, marks=needs_pytorch),
+        pytest.param("tensorflow", kill_worker, marks=skip_without("tensorflow")),
+    ],
 )
 def test_a_run_survives_many_kills(framework, kill, small, straight_of, tmp_path):
     straight, folder = straight_of(framework), tmp_path / "run"
