@@ -25,6 +25,14 @@ from paripassu.core.recipe import validate
 HOW = {"threads": 1, "device": "cpu"}
 
 
+def _split(images, labels):
+    """A split of normalised images: each of their values is a level."""
+    levels, pixels = np.unique(images, return_inverse=True)
+    table = np.zeros(256, np.float32)
+    table[: len(levels)] = levels
+    return Split(pixels.reshape(images.shape).astype(np.uint8), labels, table)
+
+
 class Child:
     def __init__(self, framework: frameworks.Framework) -> None:
         self._framework = framework
@@ -46,8 +54,8 @@ class Child:
         epochs: list[dict[str, Any]] = []
         steps: list[tuple[int, float, float]] = []
         self.trainer.train(
-            Split(arrays["images"], arrays["labels"]),
-            Split(arrays["monitored.images"], arrays["monitored.labels"]),
+            _split(arrays["images"], arrays["labels"]),
+            _split(arrays["monitored.images"], arrays["monitored.labels"]),
             first_epoch=request["first_epoch"],
             on_step=lambda *values: steps.append(values),
             on_epoch=lambda report: epochs.append(asdict(report)),
@@ -55,11 +63,11 @@ class Child:
         return {"epochs": epochs, "steps": steps}, {}
 
     def warm_up(self, _request, arrays):
-        self.trainer.warm_up(Split(arrays["images"], arrays["labels"]))
+        self.trainer.warm_up(_split(arrays["images"], arrays["labels"]))
         return {}, {}
 
     def evaluate(self, _request, arrays):
-        split = Split(arrays["images"], arrays["labels"])
+        split = _split(arrays["images"], arrays["labels"])
         loss, accuracy = self.trainer.evaluate(split)
         return {"loss": loss, "accuracy": accuracy}, {}
 

@@ -37,9 +37,10 @@ def shared_step(
     recipe: Recipe, training: datasets.Split, rows: Any, epoch: int, step: int
 ) -> TwinStep:
     """Images, labels and dropout masks of one step of an epoch."""
+    some = training[rows]
     return TwinStep(
-        images=training.images[rows],
-        labels=training.labels[rows],
+        images=some.images,
+        labels=some.labels,
         masks=draws.dropout_masks(recipe.score_sheet, recipe, len(rows), epoch, step),
     )
 

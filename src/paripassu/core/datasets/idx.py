@@ -7,8 +7,6 @@ import io
 import struct
 from pathlib import Path
 
-import numpy as np
-
 from paripassu.core.datasets.reading import (
     FETCH_AGAIN,
     OTHER_DATA,
@@ -52,8 +50,8 @@ def read(path: Path, role: str) -> Piece:
         shape = struct.unpack(f">{axes}I", header[4:])
         check_shape(where, shape, role)
         content = read_promised(stream, shape, where)
-    sha256 = digest(header, content)
-    array = np.frombuffer(content, np.uint8).reshape(shape)
+    sha256 = digest(header, content.data)
+    array = content.reshape(shape)
     array.flags.writeable = False
     return Piece(where, path.name.removesuffix(".gz"), sha256, sha256, array)
 

@@ -17,7 +17,6 @@ from paripassu.core.datasets.reading import (
     FETCH_AGAIN,
     OTHER_DATA,
     ROLES,
-    Bytes,
     Piece,
     check_shape,
     digest,
@@ -82,13 +81,13 @@ def _read_array(archive: zipfile.ZipFile, where: str, key: str, role: str) -> Pi
         shape, fortran_order = _read_header(stream, where)
         check_shape(where, shape, role)
         content = read_promised(stream, shape, where)
-    array: Bytes = np.frombuffer(content, np.uint8)
     if fortran_order:
-        array = np.ascontiguousarray(array.reshape(shape, order="F"))
-        content = bytearray(array.tobytes())
-    array = array.reshape(shape)
+        content = np.ascontiguousarray(content.reshape(shape, order="F")).ravel()
+    array = content.reshape(shape)
     array.flags.writeable = False
-    return Piece(where, key, digest(content), digest(idx_header(shape), content), array)
+    return Piece(
+        where, key, digest(content.data), digest(idx_header(shape), content.data), array
+    )
 
 
 def _read_header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], bool]:

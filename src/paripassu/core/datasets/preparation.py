@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,15 +16,42 @@ from paripassu.core.datasets.reading import OTHER_DATA, Bytes
 from paripassu.core.errors import UserError
 
 TOLERANCE = 0.0005  # published constants have four digits: 0.1307, 0.3081
-_CHUNK = 1024  # images; NumPy widens indices to 8 bytes, so not all at once
+_CHUNK = 128  # images; NumPy widens indices to 8 bytes, so not all at once
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Normalised images, float32 `(N, 28, 28)`, and labels, int64 `(N,)`."""
+    """Images with their labels, in the bytes that they came in.
 
-    images: npt.NDArray[np.float32]
+    Normalised they would take four times the memory; a pixel is one of 256 values, and
+    what becomes of each is in a table.
+
+    Attributes:
+        pixels: uint8 `(N, 28, 28)`.
+        labels: int64 `(N,)`.
+        levels: float32 `(256,)`, what each value of a pixel is normalised to.
+    """
+
+    pixels: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
+    levels: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        """How many images there are."""
+        return len(self.labels)
+
+    def __getitem__(self, rows: slice | npt.NDArray[np.integer[Any]]) -> Split:
+        """Some of the images, by a slice or by their numbers."""
+        return Split(self.pixels[rows], self.labels[rows], self.levels)
+
+    @property
+    def images(self) -> npt.NDArray[np.float32]:
+        """The images normalised, float32 `(N, 28, 28)`, made at each call."""
+        result = np.empty(self.pixels.shape, np.float32)
+        for rows in _slices(len(self)):
+            # No byte is outside 0..255; "clip" only spares NumPy a second buffer.
+            np.take(self.levels, self.pixels[rows], out=result[rows], mode="clip")
+        return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,11 +113,9 @@ def prepare(
 
     table = _table(used_mean, used_std)
     return Prepared(
-        training=_normalised(images, labels, table),
-        validation=_normalised(
-            data.train_images[chosen], data.train_labels[chosen], table
-        ),
-        test=_normalised(data.test_images, data.test_labels, table),
+        training=_split(images, labels, table),
+        validation=_split(data.train_images[chosen], data.train_labels[chosen], table),
+        test=_split(data.test_images, data.test_labels, table),
         mean=used_mean,
         std=used_std,
         warnings=_warnings(used_mean, used_std, own_mean, own_std),
@@ -152,12 +177,10 @@ def _mean_and_std(images: Bytes) -> tuple[float, float]:
     return first / (total * 255), math.sqrt(variance)
 
 
-def _normalised(images: Bytes, labels: Bytes, table: npt.NDArray[np.float32]) -> Split:
-    result = np.empty(images.shape, np.float32)
-    for rows in _slices(len(images)):
-        # No uint8 is outside 0..255; "clip" only spares NumPy a second buffer.
-        np.take(table, images[rows], out=result[rows], mode="clip")
-    return Split(images=result, labels=labels.astype(np.int64))
+def _split(images: Bytes, labels: Bytes, table: npt.NDArray[np.float32]) -> Split:
+    pixels = images.view()
+    pixels.flags.writeable = True  # PyTorch warns of memory that it may not write to
+    return Split(pixels, labels.astype(np.int64), table)
 
 
 def _warnings(mean: float, std: float, own_mean: float, own_std: float) -> list[str]:

@@ -75,7 +75,7 @@ def idx_header(shape: tuple[int, ...]) -> bytes:
     return struct.pack(f">HBB{len(shape)}I", 0, 8, len(shape), *shape)
 
 
-def digest(*parts: bytes | bytearray) -> str:
+def digest(*parts: bytes | memoryview) -> str:
     """The SHA-256, in hex, of some bytes one after the other."""
     total = hashlib.sha256()
     for part in parts:
@@ -108,27 +108,38 @@ def check_shape(where: str, shape: tuple[int, ...], role: str) -> None:
         )
 
 
-def read_promised(stream: Readable, shape: tuple[int, ...], where: str) -> bytearray:
+def read_promised(stream: Readable, shape: tuple[int, ...], where: str) -> Bytes:
     """Read the bytes of a uint8 array, and the end of the stream right after them.
 
+    Returns:
+        An array of one axis.
+
     Raises:
-        UserError: fewer bytes came, or more.
+        UserError: fewer bytes came, or more, or there is no memory for them.
     """
     promised = math.prod(shape)
-    content = bytearray()
-    while chunk := stream.read(min(_CHUNK, promised + 1 - len(content))):
-        content += chunk
-    if len(content) < promised:
+    try:
+        content = np.empty(promised + 1, np.uint8)  # takes no memory until written to
+    except MemoryError:
+        raise UserError(
+            f"{where}: its header promises {promised} bytes, more than there is memory "
+            f"for. {FETCH_AGAIN}"
+        ) from None
+    came = 0
+    while chunk := stream.read(min(_CHUNK, promised + 1 - came)):
+        content[came : came + len(chunk)] = np.frombuffer(chunk, np.uint8)
+        came += len(chunk)
+    if came < promised:
         raise UserError(
             f"{where} is cut short: its header promises {shape[0]} items, "
-            f"{promised} bytes, and {len(content)} came. {FETCH_AGAIN}"
+            f"{promised} bytes, and {came} came. {FETCH_AGAIN}"
         )
-    if len(content) > promised:
+    if came > promised:
         raise UserError(
             f"{where} has surplus bytes: its header promises {shape[0]} items, "
             f"{promised} bytes, and more came. {FETCH_AGAIN}"
         )
-    return content
+    return content[:promised]
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@
 # %%
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
 from paripassu.core import datasets, draws
 from paripassu.core.recipe import load
@@ -13,15 +14,23 @@ from paripassu.frameworks.pytorch.weights import from_common
 # %% [markdown]
 # ## Data
 # PyTorch wants the channel axis before height and width, and leaves it to you
-# to put data and network on a device. The whole set fits in memory: it becomes
-# two tensors once, not one image at a time.
+# to put data and network on a device. The whole set fits there, in bytes; a
+# batch, not an image, is taken at a time. `levels` says what each byte becomes.
 
 
 # %%
-def to_tensors(split, device, dtype=torch.float32):
-    images = torch.from_numpy(split.images).unsqueeze(1)  # (N, 1, 28, 28)
-    labels = torch.from_numpy(split.labels)  # (N,), int64
-    return images.to(device, dtype), labels.to(device)
+class Digits(Dataset):
+    def __init__(self, split, device, dtype=torch.float32):
+        pixels = torch.from_numpy(split.pixels).unsqueeze(1)
+        self.pixels = pixels.to(device)  # (N, 1, 28, 28), uint8
+        self.labels = torch.from_numpy(split.labels).to(device)  # (N,), int64
+        self.levels = torch.from_numpy(split.levels).to(device, dtype)  # (256,)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, rows):
+        return self.levels[self.pixels[rows].int()], self.labels[rows]
 
 
 # %% [markdown]
@@ -83,10 +92,10 @@ def make_schedule(optimizer, recipe):
 
 
 # %%
-def train_epoch(network, loss_of, optimizer, images, labels, batches):
+def train_epoch(network, loss_of, optimizer, data, batches):
     network.train()
     for rows in batches:
-        x, y = images[rows], labels[rows]
+        x, y = data[rows]
         output = network(x)
         loss = loss_of(output, y)
         optimizer.zero_grad()
@@ -96,11 +105,12 @@ def train_epoch(network, loss_of, optimizer, images, labels, batches):
 
 
 @torch.inference_mode()
-def evaluate(network, loss_of, images, labels):
+def evaluate(network, loss_of, data):
     network.eval()
-    outputs = torch.cat([network(x) for x in images.split(1000)])
-    accuracy = (outputs.argmax(1) == labels).double().mean()
-    return loss_of(outputs, labels).item(), accuracy.item()
+    batches = torch.arange(len(data)).split(100)
+    outputs = torch.cat([network(data[rows][0]) for rows in batches])
+    accuracy = (outputs.argmax(1) == data.labels).double().mean()
+    return loss_of(outputs, data.labels).item(), accuracy.item()
 
 
 # %% [markdown]
@@ -141,7 +151,7 @@ if __name__ == "__main__":
     recipe = load("article", ["epochs=1"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     data = datasets.prepare(datasets.load(), mean=0.1307, std=0.3081)
-    training, test = (to_tensors(x, device) for x in (data.training, data.test))
+    training, test = Digits(data.training, device), Digits(data.test, device)
     torch.manual_seed(recipe.seed)
     # Channels last in memory, not in shape: convolutions run faster so.
     network = Network(**recipe.dropout)
@@ -151,9 +161,9 @@ if __name__ == "__main__":
     optimizer = make_optimizer(network, recipe)
     schedule = make_schedule(optimizer, recipe)
     for epoch in range(recipe.epochs):
-        order = draws.batches(recipe, len(training[1]), epoch)
-        train = train_epoch(network, cross_entropy, optimizer, *training, order)
+        order = draws.batches(recipe, len(training), epoch)
+        train = train_epoch(network, cross_entropy, optimizer, training, order)
         print("training loss", torch.stack([x for x, _right in train]).mean())
         schedule.step()
-    print("test", *evaluate(network, cross_entropy, *test))
-    print(predict(network, test[0][:1]))
+    print("test", *evaluate(network, cross_entropy, test))
+    print(predict(network, test[:1][0]))

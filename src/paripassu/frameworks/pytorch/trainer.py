@@ -54,34 +54,33 @@ class Trainer:
         self.network = book.make_network(recipe).to(
             memory_format=torch.channels_last, **self.place
         )
+        if not cuda:
+            book.drop_by_bytes(self.network)
         if recipe.precision == "bfloat16":
             book.compute_in_bfloat16(self.network, self.place["device"])
         self.loss = book.make_loss(recipe)
         self.network.load_state_dict(from_common(recipe, dict(weights)))
         self.optimizer = book.make_optimizer(self.network, recipe)
         self.schedule = book.make_schedule(self.optimizer, recipe)
-        self._tensors: list[
-            tuple[Split, tuple[torch.Tensor, torch.Tensor]]
-        ] = []
+        self._loaded: list[tuple[Split, lesson.Digits]] = []
         self.device = torch.cuda.get_device_name() if cuda else "cpu"
         self.versions = {"torch": str(torch.__version__)}
         self.settings = {
             "memory format": "channels last",
             "TF32": "off",
             "mode": "eager",
+            "dropout": "PyTorch's" if cuda else "by bytes",
             "oneDNN": str(torch.backends.mkldnn.is_available()),
         }
 
     def warm_up(self, training: Split) -> None:
         before = self.state()
-        images, labels = self.to_tensors(training)
-        rows = np.arange(min(self._recipe.batch_size, len(labels)))
+        rows = np.arange(min(self._recipe.batch_size, len(training)))
         for _ in lesson.train_epoch(
             self.network,
             self.loss,
             self.optimizer,
-            images,
-            labels,
+            self.to_digits(training),
             [rows, rows, rows],
         ):
             pass
@@ -96,13 +95,13 @@ class Trainer:
         on_step: Callable[[int, float, float], None],
         on_epoch: Callable[[EpochReport], None],
     ) -> None:
-        images, labels = self.to_tensors(training)
-        self.to_tensors(monitored)
+        digits = self.to_digits(training)
+        self.to_digits(monitored)
         for epoch in range(first_epoch, self._recipe.epochs):
             learning_rate = self.schedule.get_last_lr()[0]
             start = time.perf_counter()
-            batches = draws.batches(self._recipe, len(labels), epoch)
-            loss, accuracy = self._train_epoch(images, labels, batches, on_step)
+            batches = draws.batches(self._recipe, len(digits), epoch)
+            loss, accuracy = self._train_epoch(digits, batches, on_step)
             trained = time.perf_counter()
             monitor_loss, monitor_accuracy = self.evaluate(monitored)
             evaluated = time.perf_counter()
@@ -121,8 +120,7 @@ class Trainer:
 
     def _train_epoch(
         self,
-        images: torch.Tensor,
-        labels: torch.Tensor,
+        digits: lesson.Digits,
         batches: list[npt.NDArray[np.int64]],
         on_step: Callable[[int, float, float], None],
     ) -> tuple[float, float]:
@@ -130,7 +128,7 @@ class Trainer:
         total_correct: Any = 0
         seen = 0
         results = lesson.train_epoch(
-            self.network, self.loss, self.optimizer, images, labels, batches
+            self.network, self.loss, self.optimizer, digits, batches
         )
         for step, (loss, correct) in enumerate(results, start=1):
             if self._recipe.decay.unit == "step":
@@ -148,14 +146,14 @@ class Trainer:
         return float(total_loss) / seen, int(total_correct) / seen
 
     def evaluate(self, split: Split) -> tuple[float, float]:
-        tensors = self.to_tensors(split)
-        return lesson.evaluate(self.network, self.loss, *tensors)
+        digits = self.to_digits(split)
+        return lesson.evaluate(self.network, self.loss, digits)
 
     def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         self.network.eval()
         with torch.inference_mode():
             tensor = torch.from_numpy(images).unsqueeze(1).to(**self.place)
-            parts = [self.network(part) for part in tensor.split(1000)]
+            parts = [self.network(part) for part in tensor.split(100)]
             outputs: npt.NDArray[Any] = torch.cat(parts).numpy(force=True)
         if self._recipe.output == "logits":
             return outputs
@@ -214,14 +212,14 @@ class Trainer:
             return None
         return int(torch.cuda.max_memory_allocated())
 
-    def to_tensors(self, split: Split) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tensors of a split, made once."""
-        for known, tensors in self._tensors:
+    def to_digits(self, split: Split) -> lesson.Digits:
+        """A split on the device, put there once."""
+        for known, digits in self._loaded:
             if known is split:
-                return tensors
-        tensors = lesson.to_tensors(split, **self.place)
-        self._tensors.append((split, tensors))
-        return tensors
+                return digits
+        digits = lesson.Digits(split, **self.place)
+        self._loaded.append((split, digits))
+        return digits
 
 
 def _copy(tensor: torch.Tensor) -> npt.NDArray[Any]:

@@ -20,7 +20,7 @@ from paripassu.core.layout import relayout
 from paripassu.core.networks import Network
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import Arrays, TwinStep
-from paripassu.frameworks.pytorch import book, lesson
+from paripassu.frameworks.pytorch import book
 from paripassu.frameworks.pytorch.trainer import Trainer, under
 from paripassu.frameworks.pytorch.weights import from_common, to_common
 
@@ -113,7 +113,9 @@ class Twin:
 
     def _step(self, step: TwinStep) -> Tensor:
         self.masks = step.masks
-        images, labels = lesson.to_tensors(step, **self.trainer.place)
+        place = self.trainer.place
+        images = torch.from_numpy(step.images).unsqueeze(1).to(**place)
+        labels = torch.from_numpy(step.labels).to(place["device"])
         optimizer = self.trainer.optimizer
         self.network.train()
         loss = self.loss(self.network(images), labels)

@@ -16,19 +16,22 @@ from paripassu.frameworks.tensorflow.weights import from_common
 # %% [markdown]
 # ## Data
 # TensorFlow wants the channel axis last, and finds the device by itself. A
-# `tf.data` pipeline gathers each batch while the one before is trained on.
+# `tf.data` pipeline prepares each batch while the one before is trained on.
 
 
 # %%
 def to_arrays(split):
-    images = split.images[..., None].astype(keras.config.floatx())
-    return images, split.labels  # (N, 28, 28, 1), (N,)
+    images = split.images[..., None]  # (N, 28, 28, 1), normalised
+    return images.astype(keras.config.floatx(), copy=False), split.labels
 
 
-def to_dataset(images, labels, batches):
-    rows = tf.TensorSpec([None], tf.int64)
-    order = tf.data.Dataset.from_generator(batches, output_signature=rows)
-    pairs = order.map(lambda x: (tf.gather(images, x), tf.gather(labels, x)))
+def to_dataset(split, batches):
+    images = tf.TensorSpec([None, 28, 28, 1], keras.config.floatx())
+    labels = tf.TensorSpec([None], tf.int64)
+    pairs = tf.data.Dataset.from_generator(
+        lambda: (to_arrays(split[rows]) for rows in batches()),
+        output_signature=(images, labels),
+    )
     return pairs.prefetch(tf.data.AUTOTUNE)
 
 
@@ -90,19 +93,17 @@ def make_schedule(recipe):
 
 # %%
 def train(network, recipe, training, monitored, callbacks, first_epoch=0):
-    images, labels = map(tf.constant, training)
-
     def batches():
         for epoch in range(first_epoch, recipe.epochs):
-            yield from draws.batches(recipe, len(labels), epoch)
+            yield from draws.batches(recipe, len(training), epoch)
 
     return network.fit(
-        to_dataset(images, labels, batches),
-        steps_per_epoch=math.ceil(len(labels) / recipe.batch_size),
+        to_dataset(training, batches),
+        steps_per_epoch=math.ceil(len(training) / recipe.batch_size),
         epochs=recipe.epochs,
         initial_epoch=first_epoch,
         validation_data=monitored,
-        validation_batch_size=1000,
+        validation_batch_size=100,
         callbacks=callbacks,
         shuffle=False,  # the batches come shuffled
         verbose=0,
@@ -110,7 +111,7 @@ def train(network, recipe, training, monitored, callbacks, first_epoch=0):
 
 
 def evaluate(network, images, labels):
-    return network.evaluate(images, labels, batch_size=1000, verbose=0)
+    return network.evaluate(images, labels, batch_size=100, verbose=0)
 
 
 # %% [markdown]
@@ -148,12 +149,12 @@ if __name__ == "__main__":
     keras.config.set_image_data_format("channels_last")
     recipe = load("article", ["epochs=1"])
     data = datasets.prepare(datasets.load(), mean=0.1307, std=0.3081)
-    training, test = to_arrays(data.training), to_arrays(data.test)
+    test = to_arrays(data.test)
     keras.utils.set_random_seed(recipe.seed)
     network = make_network(**recipe.dropout)
     first = draws.initial_weights(recipe.score_sheet, recipe)
     from_common(recipe, network, first)
     network.compile(make_optimizer(recipe), make_loss(), metrics=["accuracy"])
-    train(network, recipe, training, test, [make_schedule(recipe)])
+    train(network, recipe, data.training, test, [make_schedule(recipe)])
     print("test", *evaluate(network, *test))
     print(predict(network, test[0][:1]))

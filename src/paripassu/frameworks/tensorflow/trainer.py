@@ -67,12 +67,11 @@ class Trainer:
 
     def warm_up(self, training: Split) -> None:
         before = self.state()
-        rows = np.arange(min(self._recipe.batch_size, len(training.labels)))
-        few = Split(training.images[rows], training.labels[rows])
+        few = training[: self._recipe.batch_size]
         lesson.train(
             self.network,
             self._recipe.changed(epochs=2),
-            lesson.to_arrays(few),
+            few,
             lesson.to_arrays(few),
             book.make_schedule(self._recipe),
         )
@@ -90,7 +89,7 @@ class Trainer:
         lesson.train(
             self.network,
             self._recipe,
-            lesson.to_arrays(training),
+            training,
             lesson.to_arrays(monitored),
             [*book.make_schedule(self._recipe), _Reporter(on_step, on_epoch)],
             first_epoch,
@@ -102,12 +101,9 @@ class Trainer:
 
     def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         arrays = images[..., None].astype(keras.config.floatx(), copy=False)
-        starts = range(0, len(arrays), 1000)
+        starts = range(0, len(arrays), 100)
         outputs = np.concatenate(
-            [
-                self.network.predict_on_batch(arrays[i : i + 1000])
-                for i in starts
-            ]
+            [self.network.predict_on_batch(arrays[i : i + 100]) for i in starts]
         )
         outputs = outputs.astype(keras.config.floatx(), copy=False)
         if self._recipe.output == "logits":
