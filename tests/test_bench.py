@@ -27,10 +27,18 @@ from paripassu.train import Conditions
 IMAGES = 6000
 FLOPS = 10_000_000
 MATRIX = 1000
-# seconds: ceiling, notebook's style, lesson, the same recorded
+# seconds: ceiling, kernels, notebook's style, lesson, the same recorded
 ROUNDS = {
-    "pytorch": [(0.02, 4.0, 2.0, 2.02), (0.02, 4.0, 3.0, 3.0), (0.02, 5.0, 4.0, 4.0)],
-    "tensorflow": [(0.04, 3.0, 2.0, 2.0), (0.01, 3.0, 2.0, 2.1), (0.02, 3.0, 2.0, 2.0)],
+    "pytorch": [
+        (0.02, 1.0, 4.0, 2.0, 2.02),
+        (0.02, 1.2, 4.0, 3.0, 3.0),
+        (0.02, 1.0, 5.0, 4.0, 4.0),
+    ],
+    "tensorflow": [
+        (0.04, 1.0, 3.0, 2.0, 2.0),
+        (0.01, 1.0, 3.0, 2.0, 2.1),
+        (0.02, 1.0, 3.0, 2.0, 2.0),
+    ],
 }
 
 
@@ -54,8 +62,9 @@ def made(rounds: int = 3) -> Bench:
     for number in range(rounds):
         each = []
         for name, values in ROUNDS.items():
-            ceiling, notebook, lesson, harness = values[number]
+            ceiling, kernels, notebook, lesson, harness = values[number]
             each.append(timed(name, "ceiling", ceiling, None))
+            each.append(timed(name, "kernels", kernels, None))
             each.append(timed(name, "notebook", notebook, None))
             each.append(timed(name, "lesson", lesson, harness))
         measured.append(each)
@@ -143,6 +152,10 @@ def test_figures_come_from_the_rounds():
     assert found.images_per_second("pytorch", "lesson").high == 3000.0
     shares = found.of_ceiling("pytorch", "lesson")  # 6e10 / seconds / ceiling
     assert (shares.low, shares.median, shares.high) == pytest.approx((0.1, 0.15, 0.3))
+    kernels = found.of_kernels("pytorch")
+    assert (kernels.low, kernels.median, kernels.high) == pytest.approx(
+        (0.25, 0.4, 0.5)
+    )
     ratio = found.beside_notebook("pytorch")
     assert (ratio.low, ratio.median, ratio.high) == pytest.approx((0.5, 0.75, 0.8))
     assert found.harness("pytorch").high == pytest.approx(0.01)
@@ -165,6 +178,7 @@ def test_the_table_says_what_was_measured():
     text = printed(made())
     assert "0.75 (0.50 to 0.80)" in text
     assert "15% (10% to 30%)" in text
+    assert "40% (25% to 50%)" in text
     assert "30.0 s (20.0 s to 40.0 s)" in text  # 60,000 images
     assert "512 MiB" in text
     assert "100 GFLOP/s" in text
@@ -178,7 +192,7 @@ def test_the_picture_is_a_whole_file():
         text = picture(found)
         root = ET.fromstring(text)
         assert root.tag.endswith("svg")
-        assert text.count('class="bar') == 4
+        assert text.count('class="bar') == 6
         assert "PyTorch, lesson: 15%" in text or len(found.rounds) == 1
 
 
@@ -230,6 +244,7 @@ def test_another_benchmark_is_not_gone_on_with(tmp_path):
             out=tmp_path,
             rounds=4,
             images=IMAGES + 1,
+            matrix=MATRIX,
             conditions=Conditions(),
         )
     assert Bench.model_validate_json((tmp_path / BENCH_FILE).read_text()) == made()
@@ -259,7 +274,7 @@ def test_it_runs_and_goes_on(tmp_path: Path):
     assert done.returncode == 0, done.stderr
     (turns,) = json.loads(done.stdout)["rounds"]
     assert {(x["framework"], x["style"]) for x in turns} == {
-        (name, style) for name in BOTH for style in ("ceiling", "notebook", "lesson")
+        (name, style) for name in BOTH for style in STYLES
     }
     for one in turns:
         assert one["seconds"] > 0
@@ -279,7 +294,7 @@ def test_it_runs_and_goes_on(tmp_path: Path):
         rounds.append(json.loads(done.stdout)["rounds"])
     assert rounds[1][0] == rounds[0][0]
     assert [len(x) for x in rounds] == [1, 2]
-    assert {x["style"] for x in rounds[1][1]} == {"ceiling", "lesson"}
+    assert {x["style"] for x in rounds[1][1]} == {"ceiling", "kernels", "lesson"}
 
 
 def test_every_other_round_goes_the_other_way_round(tmp_path):
@@ -295,7 +310,7 @@ def test_every_other_round_goes_the_other_way_round(tmp_path):
     found = in_rounds(made(0), path, rounds=1, **wanted)
     found = in_rounds(made(0), path, rounds=3, **wanted)
     assert len(found.rounds) == 3
-    first, second, third = asked[:6], asked[6:12], asked[12:]
+    first, second, third = asked[:8], asked[8:16], asked[16:]
     assert set(first) == {(name, style) for name in BOTH for style in STYLES}
     assert second == first[::-1]
     assert third == first

@@ -25,7 +25,6 @@ from paripassu.analysis.bench import (
 )
 from paripassu.analysis.reading import checked
 from paripassu.analysis.report.bench import picture
-from paripassu.benching import MATRIX
 from paripassu.core import files, machine
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
@@ -43,6 +42,7 @@ def bench(
     out: Path,
     rounds: int,
     images: int,
+    matrix: int = 2048,
     conditions: Conditions,
     on_progress: Callable[[str, float], None] = lambda _what, _share: None,
 ) -> Bench:
@@ -54,6 +54,7 @@ def bench(
         out: the folder.
         rounds: how many it is to have; those it has are kept.
         images: of the training set, that each style uses once.
+        matrix: rows and columns of the two matrices whose product is the ceiling.
         conditions: data, threads, device and command.
         on_progress: called with what is being timed, and the share that is done.
 
@@ -68,7 +69,7 @@ def bench(
         precision=recipe.precision,
         training_flops=sheet.training_flops,
         images=images,
-        matrix=MATRIX,
+        matrix=matrix,
         rounds=[],
     )
     styles = [x for x in STYLES if x != "notebook" or recipe.network == NOTEBOOKS]
@@ -80,6 +81,7 @@ def bench(
             style=turn.style,
             recipe=recipe.model_dump(),
             images=images,
+            matrix=matrix,
         )
         return Timed(**turn.fields, **turn.run(request, "benched"))
 

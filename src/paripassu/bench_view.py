@@ -27,6 +27,7 @@ class _Columns:
         for name in self._names:
             self.table.add_column(display_name(name), justify="right", no_wrap=True)
         self.row("version", lambda x: found.versions[x])
+        self.row("device", found.device)
 
     def row(self, label: str, cell: Callable[[str], str]) -> None:
         """One row; `cell` is called with each framework."""
@@ -52,6 +53,8 @@ def bench_table(bench: Bench) -> RenderableType:
         lambda x: f"{bench.images_per_second(x, 'lesson').median:,.0f}",
     )
     row("of the ceiling", lambda x: _share(bench.of_ceiling(x, "lesson"), 0))
+    row("  its kernels alone", lambda x: _share(bench.of_ceiling(x, "kernels"), 0))
+    row("  lesson, of its kernels", lambda x: _share(bench.of_kernels(x), 0))
     row("overhead of a recorded run", lambda x: _share(bench.harness(x), 1))
     row("start to first step", lambda x: _seconds(bench.first_step(x)))
     row("peak memory", lambda x: _mib(bench.memory(x, "lesson")))
@@ -66,7 +69,8 @@ def bench_table(bench: Bench) -> RenderableType:
         f"median (least to greatest), seconds for {FULL:,} images.",
         f"Ceiling: {bench.ceiling / 1e9:,.0f} GFLOP/s, a product of two matrices of "
         f"{bench.matrix:,} x {bench.matrix:,}; training takes "
-        f"{bench.training_flops / 1e6:.1f} MFLOP an image.",
+        f"{bench.training_flops / 1e6:.1f} MFLOP an image. Kernels: the framework's "
+        "own convolutions and matrix products of this network, with nothing between.",
     ]
     return _shown(columns, lines, busy=bench.busy)
 

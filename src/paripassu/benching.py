@@ -14,16 +14,16 @@ from paripassu.core.recipe import Recipe, validate
 from paripassu.frameworks import EpochReport, Trainer
 from paripassu.run import Emit, Reporter, read_data
 
-MATRIX = 2048  # rows and columns of the product that is the ceiling
-PIECES = 4  # of the images: the lesson with and without the harness, in turns
+PIECES = 8  # of the images: the lesson with and without the harness, in turns
 
 
 def bench(request: dict[str, Any], emit: Emit) -> None:
     """Time one style.
 
     Args:
-        request: `framework`; `style`, "ceiling", "lesson" or "notebook"; `recipe`;
-            `data`; `images`, how many of the training set; `threads`.
+        request: `framework`; `style`, one of `paripassu.analysis.bench.STYLES`;
+            `recipe`; `data`; `images`, how many of the training set; `matrix`, rows and
+            columns of the product that is the ceiling; `threads`.
         emit: gets `benched`: seconds for all images (of the ceiling: for one product),
             the most memory in bytes, the share of the machine that others used; for
             the lesson `harness_seconds` too, and from the start of the process to the
@@ -36,7 +36,12 @@ def bench(request: dict[str, Any], emit: Emit) -> None:
     load = machine.OtherLoad()
     more: dict[str, float] = {}
     if request["style"] == "ceiling":
-        seconds = statistics.median(own.matrix_product(MATRIX, recipe, threads))
+        seconds = statistics.median(
+            own.matrix_product(int(request["matrix"]), recipe, threads)
+        )
+    elif request["style"] == "kernels":
+        steps = int(request["images"]) / recipe.batch_size
+        seconds = own.kernels(recipe, threads) * steps
     elif request["style"] == "notebook":
         raw = _raw(request).with_first(int(request["images"]))
         notebook = own.Notebook(raw, threads=threads, seed=recipe.seed)
@@ -46,12 +51,13 @@ def bench(request: dict[str, Any], emit: Emit) -> None:
         _data, prepared = read_data(recipe, request["data"])
         trainer = ready_trainer(framework, recipe, prepared.training, threads)
         more["first_step_seconds"] = machine.seconds_since_start()
-        some = _part(prepared.training, 0, int(request["images"]))
+        some = prepared.training[: int(request["images"])]
         seconds, harness = _in_turns(own, trainer, recipe, some, emit)
         more["harness_seconds"] = harness
     emit(
         "benched",
         seconds=seconds,
+        device=own.device(),
         peak_memory_bytes=machine.peak_memory_bytes(),
         other_load=load.look(),
         **more,
@@ -70,6 +76,7 @@ def reach(request: dict[str, Any], emit: Emit) -> None:
     """
     recipe = validate(request["recipe"])
     framework = frameworks.find(request["framework"])
+    own = importlib.import_module(f"paripassu.frameworks.{framework.name}.bench")
     threads = int(request["threads"])
     load = machine.OtherLoad()
     seconds: list[float] = []
@@ -81,7 +88,6 @@ def reach(request: dict[str, Any], emit: Emit) -> None:
         emit("epoch", epoch=len(seconds), accuracy=accuracy)
 
     if request["style"] == "notebook":
-        own = importlib.import_module(f"paripassu.frameworks.{framework.name}.bench")
         notebook = own.Notebook(_raw(request), threads=threads, seed=recipe.seed)
         for _ in range(int(request["epochs"])):
             note(notebook.epoch(), notebook.accuracy())
@@ -100,6 +106,7 @@ def reach(request: dict[str, Any], emit: Emit) -> None:
     emit(
         "reached",
         seconds=sum(seconds),
+        device=own.device(),
         accuracies=accuracies,
         other_load=load.look(),
     )
@@ -128,20 +135,15 @@ def _in_turns(
     told from what the machine does beside.
     """
     bare = harness = 0.0
-    count = len(training.labels)
+    count = len(training)
     for piece in range(PIECES):
-        ends = count * piece // PIECES, count * (piece + 1) // PIECES
-        some = _part(training, *ends)
+        some = training[count * piece // PIECES : count * (piece + 1) // PIECES]
         for turn in range(2):
             if (piece + turn) % 2:
                 harness += recorded_epoch(trainer, recipe, some, emit)
             else:
                 bare += own.lesson_epoch(trainer, recipe, some)
     return bare, harness
-
-
-def _part(split: Split, start: int, end: int) -> Split:
-    return Split(split.images[start:end], split.labels[start:end])
 
 
 def _raw(request: dict[str, Any]) -> datasets.ImageData:
@@ -158,9 +160,9 @@ def recorded_epoch(trainer: Trainer, recipe: Recipe, some: Split, emit: Emit) ->
 
     trainer.train(
         some,
-        _part(some, 0, 1),
+        some[:1],
         first_epoch=0,
-        on_step=Reporter(emit, recipe, len(some.labels)).on_step,
+        on_step=Reporter(emit, recipe, len(some)).on_step,
         on_epoch=on_epoch,
     )
     return seconds[0]

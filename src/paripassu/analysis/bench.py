@@ -13,8 +13,10 @@ from paripassu.core.record import Model
 BENCH_FILE = "bench.json"
 RACE_FILE = "race.json"
 
-Style = Literal["ceiling", "lesson", "notebook"]
-STYLES: tuple[Style, ...] = ("ceiling", "notebook", "lesson")
+# A large matrix product; the network's convolutions and matrix products alone; training
+# in the style of the article's notebook; and as the lesson does.
+Style = Literal["ceiling", "kernels", "notebook", "lesson"]
+STYLES: tuple[Style, ...] = ("ceiling", "kernels", "notebook", "lesson")
 
 
 class Measured(Model):
@@ -24,10 +26,14 @@ class Measured(Model):
     style: str
     seconds: float
     other_load: float  # of all cores, 0..1, while it ran
+    device: str = "cpu"  # or the name of an accelerator
 
 
 class Timed(Measured):
-    """Of a benchmark: seconds for all images; of the ceiling, for one product."""
+    """Of a benchmark: seconds for all images; of the ceiling, for one product.
+
+    Of the kernels, the seconds of one batch, times how many batches the images make.
+    """
 
     style: Style
     harness_seconds: float | None = None  # the same as the lesson's, in a recorded run
@@ -67,6 +73,18 @@ class Rounds(Conditions, Generic[One]):
     def busy(self) -> bool:
         """Whether other programs used so much that nothing can be concluded."""
         return any(is_busy(x.other_load) for each in self.rounds for x in each)
+
+    def device(self, framework: str) -> str:
+        """What it ran on."""
+        return next(
+            (
+                x.device
+                for each in self.rounds
+                for x in each
+                if x.framework == framework
+            ),
+            "none",
+        )
 
     def of(self, framework: str, style: str) -> list[One]:
         """One style, round by round."""
@@ -120,6 +138,10 @@ class Bench(Rounds[Timed]):
         pairs = zip(self.of(framework, style), self.ceilings(), strict=True)
         work = self.images * self.training_flops
         return spread([work / x.seconds / ceiling for x, ceiling in pairs])
+
+    def of_kernels(self, framework: str) -> Spread:
+        """The share of the lesson's time that its kernels take when they run alone."""
+        return self.ratio(framework, "kernels", "lesson")
 
     def beside_notebook(self, framework: str) -> Spread:
         """The lesson's seconds by those of the notebook's style, round by round."""

@@ -233,6 +233,15 @@ def bench(
         int,
         typer.Option("--images", min=256, max=60_000, help="For each style and round."),
     ] = 60_000,
+    matrix: Annotated[
+        int,
+        typer.Option(
+            "--matrix",
+            min=256,
+            max=16_384,
+            help="Rows and columns of the ceiling's product; more for an accelerator.",
+        ),
+    ] = 2048,
     to_accuracy: Annotated[
         float | None,
         typer.Option(
@@ -253,6 +262,8 @@ def bench(
     """Time training beside notebooks' style and the machine's ceiling.
 
     The ceiling is a large matrix product, same number type, same threads, same round.
+    Kernels are the network's own convolutions and matrix products, with nothing
+    between them.
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -280,7 +291,7 @@ def bench(
         found: Bench | Race
         try:
             if to_accuracy is None:
-                found = time_all(names, chosen, images=images, **common)
+                found = time_all(names, chosen, images=images, matrix=matrix, **common)
             else:
                 found = race(names, chosen, target=to_accuracy, **common)
         except WorkerFailed as failure:

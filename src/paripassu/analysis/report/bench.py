@@ -14,7 +14,11 @@ WIDTH = 720.0
 LEFT, PLOT, PLOT_END = 10.0, 170.0, 560.0
 ROW, BAR = 26.0, 14.0
 TITLE = "Training beside the machine's ceiling"
-TITLES: dict[Style, str] = {"notebook": "notebook's style", "lesson": "lesson"}
+TITLES: dict[Style, str] = {
+    "kernels": "kernels alone",
+    "notebook": "notebook's style",
+    "lesson": "lesson",
+}
 
 
 def picture(bench: Bench) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from typing import Any
 
@@ -15,14 +16,23 @@ from torch.utils.data import DataLoader, Dataset
 
 from paripassu.core import datasets, draws
 from paripassu.core.recipe import Recipe
-from paripassu.frameworks.pytorch import lesson
+from paripassu.frameworks.pytorch import book, lesson
 from paripassu.frameworks.pytorch.trainer import Trainer
 
+WARM_UP = 1.0  # seconds of products before those that count
+PRODUCTS = 20
+TURNS = 40  # of each layer's kernels; the first half is not counted
 SKIPPED = 3  # steps before the clock starts, in the notebook's style
 
 
+def device() -> str:
+    """What this process computes on: "cpu", or the name of a GPU."""
+    cuda = torch.cuda.is_available()
+    return torch.cuda.get_device_name() if cuda else "cpu"
+
+
 def matrix_product(size: int, recipe: Recipe, threads: int) -> list[float]:
-    """Seconds of each of ten products of two square matrices."""
+    """Seconds of each of twenty products of two square matrices, warmed up."""
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = getattr(torch, recipe.precision)
@@ -30,25 +40,69 @@ def matrix_product(size: int, recipe: Recipe, threads: int) -> list[float]:
         torch.rand(size, size, device=device).to(dtype) for _ in range(2)
     )
     out = left @ right
-    seconds = []
-    for _ in range(10):
+    end = time.perf_counter() + WARM_UP
+    seconds: list[float] = []
+    while time.perf_counter() < end or len(seconds) < PRODUCTS:
         _wait()
         start = time.perf_counter()
         torch.mm(left, right, out=out)
         _wait()
         seconds.append(time.perf_counter() - start)
-    return seconds
+    return seconds[-PRODUCTS:]
+
+
+def kernels(recipe: Recipe, threads: int) -> float:
+    """Seconds of a step's convolutions and matrix products, and nothing else.
+
+    Each layer with weights runs alone, forward and backward as in training, on
+    what a batch of random images gives it; the sum of their medians.
+    """
+    torch.set_num_threads(threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = book.make_network(recipe).to(
+        device, memory_format=torch.channels_last
+    )
+    inputs: dict[nn.Module, torch.Tensor] = {}
+    for layer in network.modules():
+        if list(layer.parameters(recurse=False)):
+            layer.register_forward_hook(
+                lambda layer, given, _output: inputs.update({layer: given[0]})
+            )
+    low = recipe.precision == "bfloat16"
+    with torch.autocast(device, torch.bfloat16, enabled=low):
+        network(torch.rand(recipe.batch_size, 1, 28, 28, device=device))
+        first, *_others = given = list(inputs.items())
+        return sum(
+            _layer_seconds(layer, x.detach(), is_first=layer is first[0])
+            for layer, x in given
+        )
+
+
+def _layer_seconds(
+    layer: nn.Module, x: torch.Tensor, *, is_first: bool
+) -> float:
+    x.requires_grad_(not is_first)  # no gradient goes to the images
+    wanted = [*layer.parameters(recurse=False), *([] if is_first else [x])]
+    slope = torch.rand_like(layer(x))
+    seconds: list[float] = []
+    for _ in range(TURNS):
+        _wait()
+        start = time.perf_counter()
+        torch.autograd.grad(layer(x), wanted, slope)
+        _wait()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[TURNS // 2 :])
 
 
 def lesson_epoch(
     trainer: Trainer, recipe: Recipe, training: datasets.Split
 ) -> float:
     """Seconds of one epoch of the lesson's loop, with nothing around it."""
-    images, labels = trainer.to_tensors(training)
-    order = draws.batches(recipe, len(training.labels), 0)
+    digits = trainer.to_digits(training)
+    order = draws.batches(recipe, len(training), 0)
     start = time.perf_counter()
     for _result in lesson.train_epoch(
-        trainer.network, trainer.loss, trainer.optimizer, images, labels, order
+        trainer.network, trainer.loss, trainer.optimizer, digits, order
     ):
         pass
     _wait()

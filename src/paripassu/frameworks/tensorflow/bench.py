@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from typing import Any
 
@@ -11,35 +12,89 @@ from keras import layers
 
 from paripassu.core import datasets
 from paripassu.core.recipe import Recipe
-from paripassu.frameworks.tensorflow import lesson
+from paripassu.frameworks.tensorflow import book, lesson
 from paripassu.frameworks.tensorflow.trainer import Trainer
+
+WARM_UP = 1.0  # seconds of products before those that count
+PRODUCTS = 20
+TURNS = 40  # of each layer's kernels; the first half is not counted
+
+
+def device() -> str:
+    """What this process computes on: "cpu", or the name of a GPU."""
+    gpus = tf.config.get_visible_devices("GPU")
+    if not gpus:
+        return "cpu"
+    details = tf.config.experimental.get_device_details(gpus[0])
+    return str(details.get("device_name", "GPU"))
 
 
 def matrix_product(size: int, recipe: Recipe, threads: int) -> list[float]:
-    """Seconds of each of ten products of two square matrices."""
+    """Seconds of each of twenty products of two square matrices, warmed up."""
     _set_threads(threads)
     left, right = (
         tf.cast(tf.random.uniform((size, size)), recipe.precision)
         for _ in range(2)
     )
     tf.matmul(left, right)[0, 0].numpy()
-    seconds = []
-    for _ in range(10):
+    end = time.perf_counter() + WARM_UP
+    seconds: list[float] = []
+    while time.perf_counter() < end or len(seconds) < PRODUCTS:
         start = time.perf_counter()
         tf.matmul(left, right)[0, 0].numpy()
         seconds.append(time.perf_counter() - start)
-    return seconds
+    return seconds[-PRODUCTS:]
+
+
+def kernels(recipe: Recipe, threads: int) -> float:
+    """Seconds of a step's convolutions and matrix products, and nothing else.
+
+    Each layer with weights runs alone, forward and backward as in training, on
+    what a batch of random images gives it; the sum of their medians.
+    """
+    _set_threads(threads)
+    book.set_precision(recipe)
+    network = book.make_network(recipe)
+    x = tf.random.uniform((recipe.batch_size, 28, 28, 1))
+    total = 0.0
+    for layer in network.layers:
+        if layer.trainable_weights:
+            total += _layer_seconds(layer, x, is_first=total == 0.0)
+        x = layer(x)
+    return total
+
+
+def _layer_seconds(layer: Any, x: Any, *, is_first: bool) -> float:
+    slope = tf.random.uniform(layer(x).shape)
+    slope = tf.cast(slope, layer.compute_dtype)
+    wanted = layer.trainable_variables
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def gradients(x: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+        # No gradient goes to the images. What is not returned is not computed.
+        sources = wanted if is_first else [*wanted, x]
+        return y, tape.gradient(y, sources, slope)
+
+    seconds: list[float] = []
+    for _ in range(TURNS):
+        start = time.perf_counter()
+        gradients(x)
+        tf.test.experimental.sync_devices()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[TURNS // 2 :])
 
 
 def lesson_epoch(
     trainer: Trainer, recipe: Recipe, training: datasets.Split
 ) -> float:
     """Seconds of one epoch of the lesson's `fit`, with nothing around it."""
-    images, labels = lesson.to_arrays(training)
     clock = _Clock()
-    few = images[:1], labels[:1]
+    few = lesson.to_arrays(training[:1])
     once = recipe.changed(epochs=1)
-    lesson.train(trainer.network, once, (images, labels), few, [clock])
+    lesson.train(trainer.network, once, training, few, [clock])
     return clock.seconds
 
 
