@@ -25,7 +25,9 @@ from make_records import (
     make_proof,
 )
 from PIL import Image
+from test_bench import made as made_bench
 
+from paripassu.analysis.bench import BENCH_FILE
 from paripassu.analysis.comparison import summarise
 from paripassu.analysis.lessons import lesson_text, sections
 from paripassu.analysis.report import divergence, svg, words, write_report
@@ -600,6 +602,21 @@ def test_hostile_names_of_frameworks_are_escaped(tmp_path: Path) -> None:
     assert page.problems == []
     check_self_contained(page)
     assert "No lesson is at hand for" in page.text
+
+
+def test_a_benchmark_in_the_folder_is_in_the_report(tmp_path: Path) -> None:
+    assert "of the ceiling" not in page_of(tmp_path / "without").html
+    folder = tmp_path / "with"
+    comparison = comparison_of(folder)
+    (folder / BENCH_FILE).write_text(made_bench().model_dump_json())
+    page = written(folder, comparison)
+    assert "PyTorch, lesson: 15% of the ceiling" in page.section("time")
+    check_self_contained(page)
+    check_names(page)
+    (folder / BENCH_FILE).write_text("{}")
+    page = written(folder, comparison)
+    assert "bench.json is damaged" in page.section("warnings")
+    assert "lesson: 15%" not in page.html
 
 
 def test_control_characters_do_not_reach_the_page(tmp_path: Path) -> None:

@@ -263,7 +263,7 @@ def bench(
 
     The ceiling is a large matrix product, same number type, same threads, same round.
     Kernels are the network's own convolutions and matrix products, with nothing
-    between them.
+    between them. In a comparison's folder (--out), the report shows the picture.
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 

@@ -38,7 +38,9 @@ def integer(seed: int, purpose: str, *index: int) -> int:
 def uniform(shape: tuple[int, ...], seed: int, purpose: str, *index: int) -> Floats:
     """Float64 numbers in [0, 1), multiples of 2**-53."""
     bits = _bits(math.prod(shape), seed, purpose, *index)
-    numbers = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    bits >>= np.uint64(11)  # in place, as below: a training's memory begins here
+    numbers = bits.astype(np.float64)
+    numbers *= 2.0**-53
     return numbers.reshape(shape)
 
 
@@ -82,9 +84,12 @@ def initial_weights(network: Network, recipe: Recipe) -> dict[str, Floats]:
             "lecun_1998_uniform": 2.4 / fan_in,
         }[scheme]
         numbers = uniform(weight.shape, recipe.seed, f"initial {weight.name}")
-        weights[weight.name] = limit * (2 * numbers - 1)
+        numbers *= 2
+        numbers -= 1
+        numbers *= limit
         if weight.table:
-            weights[weight.name] *= weight.connected
+            numbers *= weight.connected
+        weights[weight.name] = numbers
     return weights
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
-from paripassu.analysis.bench import Bench, Style
+from markupsafe import Markup
+
+from paripassu.analysis.bench import BENCH_FILE, Bench, Style
+from paripassu.analysis.reading import checked
 from paripassu.analysis.report import svg
+from paripassu.analysis.report.figures import Figure
 from paripassu.analysis.report.svg import Scale
 from paripassu.analysis.report.words import n, percent, seconds
 from paripassu.analysis.wording import display_name
+from paripassu.core.errors import UserError
 
 WIDTH = 720.0
 LEFT, PLOT, PLOT_END = 10.0, 170.0, 560.0
@@ -21,8 +27,30 @@ TITLES: dict[Style, str] = {
 }
 
 
+def figure(folder: Path) -> tuple[Figure | None, list[str]]:
+    """The benchmark in a comparison's folder, if there is one, and what is wrong."""
+    path = folder / BENCH_FILE
+    if not path.exists():
+        return None, []
+    try:
+        bench = checked(Bench, path)
+    except UserError as error:
+        return None, [str(error)]
+    if not bench.rounds:
+        return None, []
+    caption = (
+        f"{bench.command}; {bench.created}; {bench.processor}. Kernels alone: the "
+        "network's own convolutions and matrix products, with nothing between them."
+    )
+    return Figure(TITLE, _drawing(bench), caption), []
+
+
 def picture(bench: Bench) -> str:
     """The share of a matrix product's speed that training reaches, as an SVG file."""
+    return svg.standalone(_drawing(bench), WIDTH)
+
+
+def _drawing(bench: Bench) -> Markup:
     parts = list(_heading(bench))
     shown: list[tuple[str, Style]] = [
         (name, style)
@@ -51,8 +79,7 @@ def picture(bench: Bench) -> str:
         )
     )
     told = ". ".join(_sentence(bench, *key) for key in shown)
-    drawn = svg.drawing("bench", TITLE, told, bottom + 40, parts, width=WIDTH)
-    return svg.standalone(drawn, WIDTH)
+    return svg.drawing("bench", TITLE, told, bottom + 40, parts, width=WIDTH)
 
 
 def _heading(bench: Bench) -> Iterator[str]:

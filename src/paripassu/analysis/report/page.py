@@ -15,6 +15,7 @@ from markupsafe import Markup
 from paripassu.analysis.ladder import CONTROL_RUNG, DRAWS_RUNG
 from paripassu.analysis.parity import LARGEST
 from paripassu.analysis.report import (
+    bench,
     costs,
     divergence,
     figures,
@@ -67,6 +68,7 @@ def render(folder: Path, comparison: Comparison) -> str:
         for item in trained
         if (table := tables.confusions(item, runs.confusion(item.name)))
     ]
+    bench_figure, bench_problems = bench.figure(folder)
     rows, without_lesson = panes.align([item.name for item in shown])
     html = _template().render(
         css=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),
@@ -76,7 +78,7 @@ def render(folder: Path, comparison: Comparison) -> str:
         verdicts=_verdicts(comparison, trained),
         no_pair=_no_pair(comparison),
         notices=[item for item in shown if item.summary.message],
-        warnings=[*comparison.warnings, *runs.problems],
+        warnings=[*comparison.warnings, *runs.problems, *bench_problems],
         key_figures=tables.key_figures(comparison, shown),
         accuracy=[
             *figures.accuracy(trained),
@@ -91,6 +93,7 @@ def render(folder: Path, comparison: Comparison) -> str:
         split=_split(trained),
         times=costs.times(trained),
         memory=costs.memory_and_latency(trained),
+        bench_figure=bench_figure,
         galleries=_galleries(comparison, shown),
         pictures=read_pictures(comparison),
         matrices=matrices,

@@ -21,15 +21,14 @@ from paripassu.frameworks.pytorch.weights import from_common
 # %%
 class Digits(Dataset):
     def __init__(self, split, device, dtype=torch.float32):
-        pixels = torch.from_numpy(split.pixels).unsqueeze(1)
-        self.pixels = pixels.to(device)  # (N, 1, 28, 28), uint8
-        self.labels = torch.from_numpy(split.labels).to(device)  # (N,), int64
+        self.pixels = torch.from_numpy(split.pixels).unsqueeze(1).to(device)
+        self.labels = torch.from_numpy(split.labels).to(device)
         self.levels = torch.from_numpy(split.levels).to(device, dtype)  # (256,)
 
     def __len__(self):
         return len(self.labels)
 
-    def __getitem__(self, rows):
+    def __getitem__(self, rows):  # (B, 1, 28, 28) and (B,)
         return self.levels[self.pixels[rows].int()], self.labels[rows]
 
 
@@ -107,10 +106,13 @@ def train_epoch(network, loss_of, optimizer, data, batches):
 @torch.inference_mode()
 def evaluate(network, loss_of, data):
     network.eval()
-    batches = torch.arange(len(data)).split(100)
-    outputs = torch.cat([network(data[rows][0]) for rows in batches])
-    accuracy = (outputs.argmax(1) == data.labels).double().mean()
-    return loss_of(outputs, data.labels).item(), accuracy.item()
+    loss, right = 0.0, 0
+    for rows in torch.arange(len(data)).split(100):
+        x, y = data[rows]
+        output = network(x)
+        loss += loss_of(output, y).item() * len(y)
+        right += (output.argmax(1) == y).sum().item()
+    return loss / len(data), right / len(data)
 
 
 # %% [markdown]

@@ -153,8 +153,15 @@ class Trainer:
         self.network.eval()
         with torch.inference_mode():
             tensor = torch.from_numpy(images).unsqueeze(1).to(**self.place)
-            parts = [self.network(part) for part in tensor.split(100)]
-            outputs: npt.NDArray[Any] = torch.cat(parts).numpy(force=True)
+            classes = self._recipe.score_sheet.num_classes
+            # One array for all: small ones kept between large ones would leave
+            # holes in memory that nothing fits into.
+            found = torch.empty(len(tensor), classes, **self.place)
+            for part, out in zip(
+                tensor.split(100), found.split(100), strict=True
+            ):
+                out.copy_(self.network(part))
+        outputs: npt.NDArray[Any] = found.numpy(force=True)
         if self._recipe.output == "logits":
             return outputs
         return np.log(np.maximum(outputs, np.finfo(outputs.dtype).tiny))
