@@ -135,9 +135,13 @@ def _in_turns(
     told from what the machine does beside.
     """
     bare = harness = 0.0
-    count = len(training)
+    batch = recipe.batch_size
+    steps = -(-len(training) // batch)
     for piece in range(PIECES):
-        some = training[count * piece // PIECES : count * (piece + 1) // PIECES]
+        first, end = (steps * i // PIECES * batch for i in (piece, piece + 1))
+        some = training[first:end]
+        if not len(some):
+            continue
         for turn in range(2):
             if (piece + turn) % 2:
                 harness += recorded_epoch(trainer, recipe, some, emit)
