@@ -8,37 +8,35 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from paripassu.analysis.bench import BENCH_FILE, Bench
 from paripassu.analysis.comparison import load
 from paripassu.analysis.wording import mebibytes
 
 NAMES = ("pytorch", "tensorflow")
 ARTICLE = "[results/article](../results/article/comparison.json)"
-STYLE = "[results/notebook_style.json](../results/notebook_style.json)"
+BENCH = "[results/bench/float32](../results/bench/float32/bench.json)"
 CHOOSE = "[results/choose.json](../results/choose.json)"
 
 
 def measured(root: Path) -> str:
     """The table, with a link to the record of each row."""
     found = json.loads((root / "results" / "choose.json").read_text())
-    style = json.loads((root / "results" / "notebook_style.json").read_text())
+    path = root / "results" / "bench" / "float32" / BENCH_FILE
+    bench = Bench.model_validate_json(path.read_text())
+    epoch = 60_000 / bench.images
+    rounds = f"median of {len(bench.rounds)}"
     article = load(root / "results" / "article")
     each = [found["frameworks"][name] for name in NAMES]
     trained = [article.frameworks[name] for name in NAMES]
     rows = [
         "test accuracy, `article`, 10 epochs, mean and 95% interval"
         + _cells([_accuracy(x.test_accuracy) for x in trained], f"n = 3; {ARTICLE}"),
-        "one epoch of training, 60,000 images, the lesson, median of 3"
+        f"one epoch of training, 60,000 images, the lesson, {rounds}"
         + _cells(
-            [f"{style['median_seconds'][f'{x} lesson']:.1f} s" for x in NAMES], STYLE
+            [f"{bench.seconds(x, 'lesson').median * epoch:.1f} s" for x in NAMES], BENCH
         ),
-        "peak memory of that process, median of 3"
-        + _cells(
-            [
-                mebibytes(style["median_peak_memory_bytes"][f"{x} lesson"])
-                for x in NAMES
-            ],
-            STYLE,
-        ),
+        f"peak memory of that process, {rounds}"
+        + _cells([mebibytes(bench.memory(x, "lesson").median) for x in NAMES], BENCH),
         "from the start of Python's imports to the first answer"
         + _start_up(each, "first_answer_seconds", "{:.1f} s".format),
         "one image, over and over, on a warm network"

@@ -139,6 +139,22 @@ def check() -> str:
     return filled(page, "measured", measured(DOCS.parent))
 
 
+def performance() -> str:
+    """How fast training is, with every table between two lines."""
+    from performance_docs import page
+
+    return page(DOCS / "performance.md", DOCS.parent / "results")
+
+
+def bench_picture() -> str:
+    """The picture of the record that the page begins with."""
+    from paripassu.analysis.bench import BENCH_FILE, Bench
+    from paripassu.analysis.report.bench import picture
+
+    path = DOCS.parent / "results" / "bench" / "float32" / BENCH_FILE
+    return picture(Bench.model_validate_json(path.read_text()))
+
+
 def differences() -> str:
     """The table of the frameworks' differences."""
     from differences_docs import page
@@ -163,6 +179,7 @@ def side_by_side() -> str:
 
 
 GENERATED: dict[str, Callable[[], str]] = {
+    "bench.svg": bench_picture,
     "choose.md": choose,
     "check.md": check,
     "framework-differences.md": differences,
@@ -170,6 +187,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "comparison.schema.json": schema,
     "divergence.svg": divergence,
     "ledger.schema.json": ledger_schema,
+    "performance.md": performance,
     "proof.md": proof,
     "recipes.md": recipes,
     "side-by-side.md": side_by_side,

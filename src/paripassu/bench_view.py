@@ -25,7 +25,7 @@ class _Columns:
         self.table = Table(box=None, pad_edge=False, header_style="bold")
         self.table.add_column("", no_wrap=True)
         for name in self._names:
-            self.table.add_column(display_name(name), justify="right", no_wrap=True)
+            self.table.add_column(display_name(name), justify="right")
         self.row("version", lambda x: found.versions[x])
         self.row("device", found.device)
 

@@ -1,0 +1,333 @@
+"""The tables of docs/performance.md, from the records in results/."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from marks import filled
+
+from paripassu.analysis.bench import Bench, Race
+from paripassu.analysis.comparison import load
+from paripassu.analysis.schema import Spread
+from paripassu.analysis.statistics import equivalence, mean_estimate
+from paripassu.analysis.wording import counted, display_name, mebibytes
+from paripassu.core.record import load_record
+
+MARGIN = 0.001  # of accuracy: a tenth of a point
+EPOCH = 60_000  # images
+
+
+def page(path: Path, results: Path) -> str:
+    """The page with every table between its markers made anew."""
+    float32 = _bench(results / "bench" / "float32")
+    bfloat16 = _bench(results / "bench" / "bfloat16")
+    race = Race.model_validate_json(
+        (results / "bench" / "race" / "race.json").read_text()
+    )
+    text = path.read_text(encoding="utf-8")
+    blocks = {
+        "ceiling": _ceiling(float32, bfloat16),
+        "changes": _changes(json.loads((results / "speedups.json").read_text())),
+        "bfloat16": _low_precision(
+            float32,
+            bfloat16,
+            results / "bench" / "fast-float32",
+            results / "recipes" / "fast",
+        ),
+        "race": _race(race, float32),
+        "start": _start(float32),
+        "gpu": _gpu(results / "bench"),
+    }
+    for name, block in blocks.items():
+        text = filled(text, name, block)
+    return text
+
+
+def _bench(folder: Path) -> Bench:
+    return Bench.model_validate_json((folder / "bench.json").read_text())
+
+
+def _ceiling(float32: Bench, bfloat16: Bench) -> str:
+    names = float32.frameworks
+    rows: list[tuple[str, Callable[[Bench, str], str]]] = [
+        ("notebook's style, one epoch", lambda b, x: _epoch(b, x, "notebook")),
+        ("**lesson, one epoch**", lambda b, x: _epoch(b, x, "lesson")),
+        ("lesson / notebook's style", lambda b, x: _ratio(b.beside_notebook(x))),
+        (
+            "images per second",
+            lambda b, x: f"{b.images_per_second(x, 'lesson').median:,.0f}",
+        ),
+        ("of the ceiling", lambda b, x: _share(b.of_ceiling(x, "lesson"))),
+        (
+            "kernels alone, of the ceiling",
+            lambda b, x: _share(b.of_ceiling(x, "kernels")),
+        ),
+        ("lesson, of its kernels alone", lambda b, x: _share(b.of_kernels(x))),
+        ("overhead of a recorded run", lambda b, x: _share(b.harness(x), 1)),
+        ("peak memory", lambda b, x: _mebibytes(b.memory(x, "lesson"))),
+        ("of the notebook's style", lambda b, x: _mebibytes(b.memory(x, "notebook"))),
+    ]
+    both = [(b, x) for b in (float32, bfloat16) for x in names]
+    head = [f"{display_name(x)}, {b.precision}" for b, x in both]
+    table = _table(["", *head], [[label, *(f(*y) for y in both)] for label, f in rows])
+    return f"{table}\n\n{_of(float32, 'float32')}\n\n{_of(bfloat16, 'bfloat16')}"
+
+
+def _of(bench: Bench, folder: str) -> str:
+    busy = " **The machine was busy: no verdict.**" if bench.busy else ""
+    low, high = min(bench.ceilings()) / 1e9, max(bench.ceilings()) / 1e9
+    return (
+        f"{bench.precision}: ceiling {bench.ceiling / 1e9:,.0f} GFLOP/s ({low:,.0f} to "
+        f"{high:,.0f}), {_where(bench)}; {bench.images:,} images in each of "
+        f"{len(bench.rounds)} rounds, seconds for {EPOCH:,}.{busy} Record: "
+        f"[results/bench/{folder}](../results/bench/{folder}/bench.json), "
+        f"`{bench.command}`."
+    )
+
+
+def _where(found: Bench | Race) -> str:
+    versions = ", ".join(f"{display_name(k)} {v}" for k, v in found.versions.items())
+    machine = f"{found.cores} cores of {_article(found.processor)}"
+    return f"{found.threads} threads on {machine}, Python {found.python}, {versions}"
+
+
+def _article(processor: str) -> str:
+    return f"an {processor}" if processor[0] in "AEIOU" else f"a {processor}"
+
+
+def _changes(record: dict[str, Any]) -> str:
+    parts = []
+    for name, each in record["said"].items():
+        base = record["ratios"][f"{name}: as it is"]["step_seconds"]
+        rows = []
+        for variant, said in each.items():
+            found = record["ratios"][f"{name}: {variant}"]
+            if variant == "as it is":
+                rows.append([said, f"{1000 * found['step_seconds']:.1f} ms", "1", ""])
+                continue
+            extra = found["warm_up_seconds"]
+            rows.append(
+                [
+                    said,
+                    f"{1000 * found['step_seconds']:.1f} ms",
+                    _in_range("{:.2f}", *(found[x] for x in ("median", "low", "high"))),
+                    f"{extra:.0f} s" if said.startswith("tried") else "",
+                ]
+            )
+        head = [
+            f"{display_name(name)} {record['versions'][name]}",
+            "one step",
+            f"by {1000 * base:.1f} ms, median and range of {len(record['rounds'])}",
+            "before the first step",
+        ]
+        parts.append(_table(head, rows))
+    parts.append(
+        f"{record['images']:,} images in each round ({record['images_of_slow']} of "
+        "`run_eagerly` and of `jit_compile`), batches of 64; a fresh process each; "
+        f"{record['cores']} cores of {_article(record['processor'])}. At most "
+        f"{record['busiest']:.1%} of the machine was used by others. Record: "
+        f"[results/speedups.json](../results/speedups.json), `{record['command']}`."
+    )
+    return "\n\n".join(parts)
+
+
+def _low_precision(float32: Bench, bfloat16: Bench, full: Path, low: Path) -> str:
+    rows = []
+    for name in float32.frameworks:
+        seconds = [
+            b.seconds(name, "lesson").median / b.images for b in (bfloat16, float32)
+        ]
+        left, right = _accuracies(low, name), _accuracies(full, name)
+        gaps = [left[seed] - right[seed] for seed in sorted(left.keys() & right.keys())]
+        found = equivalence(gaps, MARGIN)
+        assert found is not None
+        mean = sum(gaps) / len(gaps)
+        rows.append(
+            [
+                display_name(name),
+                f"{seconds[0] / seconds[1]:.2f}",
+                _accuracy(list(left.values())),
+                _accuracy(list(right.values())),
+                _in_range("{:+.3f}", *(100 * x for x in (mean, found.low, found.high))),
+                f"{'yes' if found.p < 0.05 else 'not shown'}, p = {found.p:.2g}",
+            ]
+        )
+    table = _table(
+        [
+            "",
+            "`article`: time of a step, bfloat16 / float32",
+            "`fast` in bfloat16, test accuracy (95%)",
+            "in float32",
+            "paired difference, points (90%)",
+            f"equivalent within {100 * MARGIN:.1f} points",
+        ],
+        rows,
+    )
+    command = load(full).command
+    return (
+        f"{table}\n\nTimes: the records above. Accuracy: {len(left)} seeds of "
+        "[results/recipes/fast](../results/recipes/fast/comparison.json) and "
+        f"{len(right)} of [results/bench/fast-float32]"
+        f"(../results/bench/fast-float32/comparison.json), `{command}`."
+    )
+
+
+def _accuracies(folder: Path, name: str) -> dict[int, float]:
+    """Seed -> test accuracy of the finished runs."""
+    found = load(folder).frameworks[name]
+    return {
+        seed: result.test_accuracy
+        for seed, run in zip(found.seeds, found.runs, strict=True)
+        if (result := load_record(folder / run).result)
+    }
+
+
+def _accuracy(values: Sequence[float]) -> str:
+    found = mean_estimate(values)
+    return f"{found.mean:.2%} ({found.low:.2%} to {found.high:.2%})"
+
+
+def _race(race: Race, bench: Bench) -> str:
+    rows, paces = [], []
+    count = len(race.rounds)
+    for name in race.frameworks:
+        fast, slow = (
+            [
+                _seconds(race.seconds(name, style)),
+                f"{race.mean_accuracy(name, style):.2%}",
+                f"{race.reached(name, style)} of {count}",
+            ]
+            for style in ("recipe", "notebook")
+        )
+        faster = race.times_faster(name)
+        times = f"{faster.median:.0f}"
+        if faster.n > 1:
+            times += f" ({faster.low:.0f} to {faster.high:.0f})"
+        if race.reached(name, "notebook") < count:
+            times = f"at least {times}"
+        rows.append([display_name(name), *fast, *slow, times])
+        runs = race.of(name, "notebook")
+        each = [x.seconds / len(x.accuracies) for x in runs]
+        epoch = bench.seconds(name, "notebook").median * EPOCH / bench.images
+        trained = statistics.median(len(x.accuracies) for x in runs)
+        at_pace = trained * epoch / race.seconds(name, "recipe").median
+        paces.append(
+            f"{display_name(name)}'s took {statistics.median(each):.1f} s an epoch, "
+            f"{trained:.0f} of them, against {epoch:.1f} s in the first table: at that "
+            f"pace the last column would be {at_pace:.0f}"
+        )
+    table = _table(
+        [
+            "",
+            f"`{race.recipe}`, training",
+            "test accuracy",
+            f"reached {race.target:.0%}",
+            "notebook's style, training",
+            "test accuracy at its end",
+            f"reached {race.target:.0%}",
+            "times faster",
+        ],
+        rows,
+    )
+    busy = " **The machine was busy: no verdict.**" if race.busy else ""
+    return (
+        f"{table}\n\n{counted(count, 'round')}, seeds from 42; {_where(race)}. The "
+        "notebook's style stops after the epoch that reaches the accuracy, or after "
+        f"{race.most_epochs}. {'; '.join(paces)}."
+        f"{busy} Record: [results/bench/race](../results/bench/race/race.json), "
+        f"`{race.command}`."
+    )
+
+
+def _start(bench: Bench) -> str:
+    each = "; ".join(
+        f"{display_name(x)} {_seconds(bench.first_step(x))}" for x in bench.frameworks
+    )
+    return (
+        "From the start of the process to the first training step, data read, network "
+        f"built and warmed up: {each} (record of float32 above)."
+    )
+
+
+def _gpu(folder: Path) -> str:
+    benches = [_bench(folder / f"h200-{x}") for x in ("float32", "bfloat16")]
+    name = "pytorch"
+    rows = []
+    for bench in benches:
+        rows.append(
+            [
+                bench.precision,
+                _epoch(bench, name, "notebook"),
+                _epoch(bench, name, "lesson"),
+                _ratio(bench.beside_notebook(name)),
+                f"{bench.ceiling / 1e12:,.0f} TFLOP/s",
+                _share(bench.of_ceiling(name, "lesson"), 1),
+                _share(bench.of_kernels(name)),
+            ]
+        )
+    table = _table(
+        [
+            benches[0].device(name),
+            "notebook's style, one epoch",
+            "lesson",
+            "lesson / notebook's style",
+            "ceiling",
+            "lesson, of the ceiling",
+            "of its kernels alone",
+        ],
+        rows,
+    )
+    first = benches[0]
+    twin = json.loads((folder / "h200-twin.json").read_text())
+    worst = max(x["worst"] for x in twin["recipes"].values())
+    return (
+        f"{table}\n\n{_where(first)}; {first.images:,} images in each of "
+        f"{len(first.rounds)} rounds. Records: "
+        "[float32](../results/bench/h200-float32/bench.json), "
+        "[bfloat16](../results/bench/h200-bfloat16/bench.json), "
+        f"`{first.command}`.\n\n"
+        "The twin on this GPU, in float64, beside the NumPy referee: "
+        f"{', '.join(f'`{x}`' for x in twin['recipes'])}, every activation, gradient, "
+        f"step and loss of {twin['steps']} steps, at most {worst:.0e} of an array's "
+        "largest value apart ([record](../results/bench/h200-twin.json))."
+    )
+
+
+# Cells
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def _epoch(bench: Bench, name: str, style: str) -> str:
+    return _seconds(bench.seconds(name, style), EPOCH / bench.images)
+
+
+def _seconds(spread: Spread, factor: float = 1.0) -> str:
+    middle, low, high = (
+        f"{x * factor:.1f}" for x in (spread.median, spread.low, spread.high)
+    )
+    return f"{middle} s" if spread.n == 1 else f"{middle} s ({low} to {high})"
+
+
+def _ratio(spread: Spread) -> str:
+    return _in_range("{:.2f}", spread.median, spread.low, spread.high)
+
+
+def _share(spread: Spread, digits: int = 0) -> str:
+    said = f"{{:.{digits}%}}"
+    return _in_range(said, spread.median, spread.low, spread.high)
+
+
+def _in_range(said: str, *values: float) -> str:
+    return "{} ({} to {})".format(*map(said.format, values))
+
+
+def _mebibytes(spread: Spread) -> str:
+    return mebibytes(spread.median)
