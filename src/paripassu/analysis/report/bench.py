@@ -12,12 +12,12 @@ from paripassu.analysis.reading import checked
 from paripassu.analysis.report import svg
 from paripassu.analysis.report.figures import Figure
 from paripassu.analysis.report.svg import Scale
-from paripassu.analysis.report.words import n, percent, seconds
-from paripassu.analysis.wording import display_name
+from paripassu.analysis.report.words import percent, seconds
+from paripassu.analysis.wording import counted, display_name
 from paripassu.core.errors import UserError
 
 WIDTH = 720.0
-LEFT, PLOT, PLOT_END = 10.0, 170.0, 560.0
+LEFT, PLOT, PLOT_END = 10.0, 195.0, 575.0
 ROW, BAR = 26.0, 14.0
 TITLE = "Training beside the machine's ceiling"
 TITLES: dict[Style, str] = {
@@ -87,8 +87,8 @@ def _heading(bench: Bench) -> Iterator[str]:
     yield svg.text(
         LEFT,
         43,
-        f"{bench.recipe}, {bench.precision}, {n(bench.threads, 'thread')}, "
-        f"{bench.images:,} images, {n(len(bench.rounds), 'round')}; "
+        f"{bench.recipe}, {bench.precision}, {counted(bench.threads, 'thread')}, "
+        f"{bench.images:,} images, {counted(len(bench.rounds), 'round')}; "
         f"ceiling {bench.ceiling / 1e9:,.0f} GFLOP/s"
         + ("; the machine was busy: no verdict" if bench.busy else ""),
     )
