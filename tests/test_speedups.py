@@ -37,7 +37,13 @@ def test_ratios_are_taken_within_a_round():
 
 CHANGED = {
     "pytorch": ["own dropout", "relu before pool", "image by image", "relu in place"],
-    "tensorflow": ["relu before pool", "no prefetch", "eager", "one thread between"],
+    "tensorflow": [
+        "own dropout",
+        "relu before pool",
+        "no prefetch",
+        "eager",
+        "one thread between",
+    ],
 }
 
 

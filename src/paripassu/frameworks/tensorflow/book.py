@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from functools import partial
 from typing import Any
 
 import keras
@@ -11,6 +12,8 @@ from keras import layers
 
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks.tensorflow import lesson, optimizers
+
+BYTE_RATES = frozenset(n / 256 for n in range(1, 256))
 
 
 def set_precision(recipe: Recipe) -> None:
@@ -30,6 +33,37 @@ def make_network(recipe: Recipe) -> Any:
     if recipe.output == "probabilities":
         network.add(layers.Softmax(name="softmax"))
     return network
+
+
+def drop_by_bytes(network: Any) -> None:
+    """Let dropout on a CPU draw 8 random bits for a number, not 32.
+
+    A byte is as good where the rate is a multiple of 1/256: the chance of each
+    number to be dropped is exactly the rate, and the numbers stay independent.
+    Other rates are left as they are. The layers stay Keras's, with their
+    generators, so that files do not change.
+    """
+    for layer in network.layers:
+        if isinstance(layer, layers.Dropout) and layer.rate in BYTE_RATES:
+            layer.call = partial(_dropped, layer)
+
+
+def _dropped(layer: Any, inputs: Any, training: bool = False) -> Any:
+    if not training:
+        return inputs
+    shape = tf.shape(inputs)
+    count = tf.reduce_prod(shape)
+    words = tf.random.stateless_uniform(
+        [(count + 3) // 4],
+        layer.seed_generator.next(),
+        minval=None,
+        maxval=None,  # all 32 bits
+        dtype=tf.int32,
+    )
+    noise = tf.reshape(tf.bitcast(words, tf.uint8), [-1])[:count]
+    limit = tf.constant(round(layer.rate * 256), tf.uint8)
+    kept = tf.cast(tf.reshape(noise, shape) >= limit, inputs.dtype)
+    return inputs * (kept * (1 / (1 - layer.rate)))
 
 
 def _maker_of(network: str) -> Any:

@@ -39,12 +39,14 @@ class Trainer:
         book.set_precision(recipe)
         self._recipe = recipe
         self.network = book.make_network(recipe)
+        gpus = tf.config.get_visible_devices("GPU")
+        if not gpus:
+            book.drop_by_bytes(self.network)
         self.loss = book.make_loss(recipe)
         from_common(recipe, self.network, dict(weights))
         optimizer = book.make_optimizer(recipe)
         self.network.compile(optimizer, self.loss, metrics=["accuracy"])
         self.network.optimizer.build(self.network.trainable_variables)
-        gpus = tf.config.get_visible_devices("GPU")
         self.device = (
             str(
                 tf.config.experimental.get_device_details(gpus[0])[
@@ -62,6 +64,7 @@ class Trainer:
             "memory format": "channels last",
             "TF32": "off",
             "mode": "graph, XLA" if self.network.jit_compile else "graph",
+            "dropout": "Keras's" if gpus else "by bytes",
             "oneDNN": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1"),
         }
 
