@@ -119,6 +119,7 @@ def tensorflow(variant: str, trainer: Any) -> None:
     if variant == "own dropout":
         for layer in network.layers:
             vars(layer).pop("call", None)  # the class's own is left
+        network.compile(optimizer, loss, metrics=["accuracy"])  # traced anew
     elif variant == "relu before pool":
         order = {layer.name: layer for layer in network.layers}
         names = list(order)
