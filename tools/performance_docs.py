@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from marks import filled
+from recipe_docs import markdown_table
 
 from paripassu.analysis.bench import Bench, Race
 from paripassu.analysis.comparison import load
@@ -73,7 +74,9 @@ def _ceiling(float32: Bench, bfloat16: Bench) -> str:
     ]
     both = [(b, x) for b in (float32, bfloat16) for x in names]
     head = [f"{display_name(x)}, {b.precision}" for b, x in both]
-    table = _table(["", *head], [[label, *(f(*y) for y in both)] for label, f in rows])
+    table = markdown_table(
+        ["", *head], [[label, *(f(*y) for y in both)] for label, f in rows]
+    )
     return f"{table}\n\n{_of(float32, 'float32')}\n\n{_of(bfloat16, 'bfloat16')}"
 
 
@@ -124,7 +127,7 @@ def _changes(record: dict[str, Any]) -> str:
             f"by {1000 * base:.1f} ms, median and range of {len(record['rounds'])}",
             "before the first step",
         ]
-        parts.append(_table(head, rows))
+        parts.append(markdown_table(head, rows))
     parts.append(
         f"{record['images']:,} images in each round ({record['images_of_slow']} of "
         "`run_eagerly` and of `jit_compile`), batches of 64; a fresh process each; "
@@ -156,7 +159,7 @@ def _low_precision(float32: Bench, bfloat16: Bench, full: Path, low: Path) -> st
                 f"{'yes' if found.p < 0.05 else 'not shown'}, p = {found.p:.2g}",
             ]
         )
-    table = _table(
+    table = markdown_table(
         [
             "",
             "`article`: time of a step, bfloat16 / float32",
@@ -220,7 +223,7 @@ def _race(race: Race, bench: Bench) -> str:
             f"{trained:.0f} of them, against {epoch:.1f} s in the first table: at that "
             f"pace the last column would be {at_pace:.0f}"
         )
-    table = _table(
+    table = markdown_table(
         [
             "",
             f"`{race.recipe}`, training",
@@ -269,7 +272,7 @@ def _gpu(folder: Path) -> str:
                 _share(bench.of_kernels(name)),
             ]
         )
-    table = _table(
+    table = markdown_table(
         [
             benches[0].device(name),
             "notebook's style, one epoch",
@@ -298,11 +301,6 @@ def _gpu(folder: Path) -> str:
 
 
 # Cells
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
 def _epoch(bench: Bench, name: str, style: str) -> str:

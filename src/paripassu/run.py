@@ -260,7 +260,8 @@ class Run:
                 f"predictions are right {correct} times of {len(test.labels)}"
             )
         inference = self._timed(
-            "inference", lambda: _time_inference(trainer, test.images)
+            "inference",
+            lambda: _time_inference(trainer, test[:INFERENCE_BATCH].images),
         )
         start = time.perf_counter()
         network = self._recipe.score_sheet

@@ -71,10 +71,9 @@ def kernels(recipe: Recipe, threads: int) -> float:
     low = recipe.precision == "bfloat16"
     with torch.autocast(device, torch.bfloat16, enabled=low):
         network(torch.rand(recipe.batch_size, 1, 28, 28, device=device))
-        first, *_others = given = list(inputs.items())
         return sum(
-            _layer_seconds(layer, x.detach(), is_first=layer is first[0])
-            for layer, x in given
+            _layer_seconds(layer, x.detach(), is_first=number == 0)
+            for number, (layer, x) in enumerate(inputs.items())
         )
 
 
