@@ -46,6 +46,8 @@ VARIANTS = {
     "tensorflow": {
         AS_IT_IS: "as it is",
         "own dropout": "without: masks of bytes, Keras's `Dropout` instead",
+        "own optimizer": "without: Adadelta in one pass, Keras's instead",
+        "step by step": "without: ten steps in a row, single ones instead",
         "allocator": "without: memory kept by the allocator, glibc's defaults instead",
         "relu before pool": "without: ReLU after the pool, before it instead",
         "no prefetch": "without: `prefetch`",
@@ -55,6 +57,7 @@ VARIANTS = {
         "XLA": "tried: `jit_compile=True`",
     },
 }
+TEN: dict[str, Any] = {"steps_per_execution": 10}  # as the lesson has it
 SLOW = {"eager", "XLA"}
 ENVIRONMENT = {"no oneDNN": {"TF_ENABLE_ONEDNN_OPTS": "0"}}
 
@@ -119,7 +122,12 @@ def tensorflow(variant: str, trainer: Any) -> None:
     if variant == "own dropout":
         for layer in network.layers:
             vars(layer).pop("call", None)  # the class's own is left
-        network.compile(optimizer, loss, metrics=["accuracy"])  # traced anew
+        lesson.compile_network(network, optimizer, loss)  # traced anew
+    elif variant == "own optimizer":
+        del optimizer.update_step
+        lesson.compile_network(network, optimizer, loss)
+    elif variant == "step by step":
+        network.compile(optimizer, loss, metrics=["accuracy"])
     elif variant == "relu before pool":
         order = {layer.name: layer for layer in network.layers}
         names = list(order)
@@ -127,18 +135,18 @@ def tensorflow(variant: str, trainer: Any) -> None:
         names[first], names[second] = names[second], names[first]
         inputs = layers.Input((28, 28, 1))
         trainer.network = models.Sequential([inputs, *(order[x] for x in names)])
-        trainer.network.compile(optimizer, loss, metrics=["accuracy"])
+        lesson.compile_network(trainer.network, optimizer, loss)
     elif variant in SLOW:
         how = {"run_eagerly": True} if variant == "eager" else {"jit_compile": True}
-        network.compile(optimizer, loss, metrics=["accuracy"], **how)
+        network.compile(optimizer, loss, metrics=["accuracy"], **TEN, **how)
     elif variant == "no prefetch":
         to_dataset = lesson.to_dataset
 
-        def plain(split: Any, batches: Any) -> Any:
+        def plain(*given: Any) -> Any:
             prefetch = tf.data.Dataset.prefetch
             tf.data.Dataset.prefetch = lambda self, _count: self
             try:
-                return to_dataset(split, batches)
+                return to_dataset(*given)
             finally:
                 tf.data.Dataset.prefetch = prefetch
 

@@ -151,6 +151,10 @@ def examine(name: str) -> dict[str, Any]:
                 if FORMS[other]["kind"] == FORMS[form]["kind"]
             },
         }
+        if (name, form) == ("tensorflow", "adadelta"):
+            twin = FRAMEWORKS[name].make_twin(recipe_of(form), **options)
+            del twin.network.optimizer.update_step  # Keras's own is left
+            found[form]["own"] = gap(train(twin)[1], right[form][1])
         if form in SAVED:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / twin.trainer.MODEL_FILE
@@ -212,6 +216,11 @@ def test_every_form_is_the_referees(findings, name, form):
     print(f"{name}, {form}: {found['kept']:.1e}, {found['ends']:.1e}")
     assert found["kept"] < BOUND
     assert found["ends"] < BOUND
+
+
+def test_one_pass_takes_the_steps_of_kerass_own_adadelta(findings):
+    """The lesson's optimizer composes its step; runs take it in one operation."""
+    assert findings("tensorflow")["adadelta"]["own"] < BOUND
 
 
 @every_form

@@ -97,9 +97,9 @@ def train_epoch(network, loss_of, optimizer, data, batches):
         x, y = data[rows]
         output = network(x)
         loss = loss_of(output, y)
-        optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        optimizer.zero_grad()
         yield loss.detach(), (output.argmax(1) == y).sum()
 
 

@@ -91,11 +91,15 @@ def make_optimizer(recipe: Recipe) -> Any:
     """The optimizer in its form, with the schedule if that counts steps."""
     chosen, decay = recipe.optimizer, recipe.decay
     if decay.unit == "epoch" and chosen.kind == "adadelta":
-        return lesson.make_optimizer(recipe)
-    rate = chosen.learning_rate
-    if decay.unit == "step":
-        rate = _schedule(recipe)
-    return optimizers.make(chosen, rate)
+        optimizer = lesson.make_optimizer(recipe)
+    else:
+        rate = chosen.learning_rate
+        if decay.unit == "step":
+            rate = _schedule(recipe)
+        optimizer = optimizers.make(chosen, rate)
+    if chosen.kind == "adadelta" and not tf.config.get_visible_devices("GPU"):
+        optimizers.update_in_one_pass(optimizer)
+    return optimizer
 
 
 def _schedule(recipe: Recipe) -> Any:

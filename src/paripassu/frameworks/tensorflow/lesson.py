@@ -16,7 +16,8 @@ from paripassu.frameworks.tensorflow.weights import from_common
 # %% [markdown]
 # ## Data
 # TensorFlow wants the channel axis last, and finds the device by itself. A
-# `tf.data` pipeline prepares each batch while the one before is trained on.
+# `tf.data` pipeline prepares each batch while the one before is trained on. It
+# is gone through once in each epoch, and takes the next order each time.
 
 
 # %%
@@ -25,13 +26,14 @@ def to_arrays(split):
     return images.astype(keras.config.floatx(), copy=False), split.labels
 
 
-def to_dataset(split, batches):
+def to_dataset(split, orders, steps):
     images = tf.TensorSpec([None, 28, 28, 1], keras.config.floatx())
     labels = tf.TensorSpec([None], tf.int64)
     pairs = tf.data.Dataset.from_generator(
-        lambda: (to_arrays(split[rows]) for rows in batches()),
+        lambda: (to_arrays(split[rows]) for rows in next(orders)),
         output_signature=(images, labels),
     )
+    pairs = pairs.apply(tf.data.experimental.assert_cardinality(steps))
     return pairs.prefetch(tf.data.AUTOTUNE)
 
 
@@ -87,19 +89,27 @@ def make_schedule(recipe):
 
 # %% [markdown]
 # ## Train and evaluate
-# `compile` has joined network, loss and optimizer; `fit` is the loop. Callbacks
-# see each batch and epoch. `fit` turns dropout on; `evaluate` runs without it.
+# `compile` joins network, loss and optimizer; `fit` is the loop. It takes ten
+# steps in a row before it is back in Python, where callbacks see how it goes.
+# `fit` turns dropout on; `evaluate` runs without it.
 
 
 # %%
-def train(network, recipe, training, monitored, callbacks, first_epoch=0):
-    def batches():
-        for epoch in range(first_epoch, recipe.epochs):
-            yield from draws.batches(recipe, len(training), epoch)
+def compile_network(network, optimizer, loss):
+    network.compile(
+        optimizer,
+        loss,
+        metrics=["accuracy"],
+        steps_per_execution=10,
+    )
 
+
+def train(network, recipe, training, monitored, callbacks, first_epoch=0):
+    epochs = range(first_epoch, recipe.epochs)
+    orders = (draws.batches(recipe, len(training), epoch) for epoch in epochs)
+    steps = math.ceil(len(training) / recipe.batch_size)
     return network.fit(
-        to_dataset(training, batches),
-        steps_per_epoch=math.ceil(len(training) / recipe.batch_size),
+        to_dataset(training, orders, steps),
         epochs=recipe.epochs,
         initial_epoch=first_epoch,
         validation_data=monitored,
@@ -154,7 +164,7 @@ if __name__ == "__main__":
     network = make_network(**recipe.dropout)
     first = draws.initial_weights(recipe.score_sheet, recipe)
     from_common(recipe, network, first)
-    network.compile(make_optimizer(recipe), make_loss(), metrics=["accuracy"])
+    compile_network(network, make_optimizer(recipe), make_loss())
     train(network, recipe, data.training, test, [make_schedule(recipe)])
     print("test", *evaluate(network, *test))
     print(predict(network, test[0][:1]))

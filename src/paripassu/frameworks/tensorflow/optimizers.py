@@ -9,10 +9,12 @@ names, and take another step with it.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from paripassu.core import recipe
@@ -58,6 +60,32 @@ def make(
     if outside or l2:
         return SGD(rate, momentum, **decoupled, rate_outside=outside, l2=l2)
     return keras.optimizers.SGD(rate, momentum, **decoupled)
+
+
+def update_in_one_pass(optimizer: keras.optimizers.Adadelta) -> None:
+    """Let Adadelta on a CPU take its step in TensorFlow's own operation for it.
+
+    Keras composes the step of a dozen operations, each of which goes through
+    all weights: a tenth of the training time in bfloat16. The optimizer stays
+    Keras's, with its variables, so that files do not change.
+    """
+    optimizer.update_step = partial(_apply_adadelta, optimizer)
+
+
+def _apply_adadelta(
+    optimizer: Any, gradient: Any, variable: Any, learning_rate: Any
+) -> None:
+    index = optimizer._get_variable_index(variable)
+    dtype = variable.dtype
+    tf.raw_ops.ResourceApplyAdadelta(
+        var=variable.handle,
+        accum=optimizer._accumulated_grads[index].value.handle,
+        accum_update=optimizer._accumulated_delta_vars[index].value.handle,
+        lr=tf.cast(learning_rate, dtype),
+        rho=tf.constant(optimizer.rho, dtype),
+        epsilon=tf.constant(optimizer.epsilon, dtype),
+        grad=tf.cast(gradient, dtype),
+    )
 
 
 @keras.saving.register_keras_serializable("paripassu")

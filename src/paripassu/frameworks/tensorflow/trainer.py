@@ -45,7 +45,7 @@ class Trainer:
         self.loss = book.make_loss(recipe)
         from_common(recipe, self.network, dict(weights))
         optimizer = book.make_optimizer(recipe)
-        self.network.compile(optimizer, self.loss, metrics=["accuracy"])
+        lesson.compile_network(self.network, optimizer, self.loss)
         self.network.optimizer.build(self.network.trainable_variables)
         self.device = (
             str(
@@ -186,7 +186,9 @@ class _Reporter(keras.callbacks.Callback):  # type: ignore[misc]
         self._start = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
-        self._on_step(batch + 1, float(logs["loss"]), float(logs["accuracy"]))
+        # Keras counts the last steps in a row as if they were as many.
+        step = min(batch + 1, self.params["steps"])
+        self._on_step(step, float(logs["loss"]), float(logs["accuracy"]))
 
     def on_test_begin(self, logs: Any = None) -> None:  # noqa: ARG002
         self._trained = time.perf_counter()
