@@ -1,9 +1,10 @@
 """Times one change at a time: what each thing that makes the lessons fast brings.
 
     python benchmarks/speedups.py --rounds 3 --json results/speedups.json
+    python benchmarks/speedups.py --precision bfloat16 --variants allocator eager
 
-Each variant is training as `paripassu train` does it, recipe `article` in float32, with
-one thing taken away or added, in a fresh process. A round measures each variant once,
+Each variant is training as `paripassu train` does it, recipe `article`, with one thing
+taken away or added, in a fresh process. A round measures each variant once,
 the next in the opposite order; ratios are taken within a round.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -159,7 +161,7 @@ CHANGES: dict[str, Callable[[str, Any], None]] = {
 }
 
 
-def child(framework: str, variant: str, images: int) -> dict[str, Any]:
+def child(framework: str, variant: str, images: int, precision: str) -> dict[str, Any]:
     """What one process measures: seconds a step, before them, and the load."""
     if variant == "one thread between":
         import tensorflow as tf
@@ -167,7 +169,7 @@ def child(framework: str, variant: str, images: int) -> dict[str, Any]:
         threading = tf.config.threading
         threads_between = threading.set_inter_op_parallelism_threads
         threading.set_inter_op_parallelism_threads = lambda _count: threads_between(1)
-    recipe = load("article", ["epochs=1"])
+    recipe = load("article", ["epochs=1", f"precision={precision}"])
     prepared = datasets.prepare(datasets.load(), mean=0.1307, std=0.3081)
     threads = machine.usable_cores()
     trainer = ready_trainer(
@@ -188,7 +190,9 @@ def child(framework: str, variant: str, images: int) -> dict[str, Any]:
     }
 
 
-def measure(framework: str, variant: str, images: int) -> dict[str, Any]:
+def measure(
+    framework: str, variant: str, images: int, precision: str
+) -> dict[str, Any]:
     """Run a child."""
     threads = machine.usable_cores()
     environment = (
@@ -198,6 +202,7 @@ def measure(framework: str, variant: str, images: int) -> dict[str, Any]:
         [
             *(sys.executable, __file__, "--child", framework, variant),
             *("--images", str(FEW if variant in SLOW else images)),
+            *("--precision", precision),
         ],
         capture_output=True,
         env=environment | ENVIRONMENT.get(variant, {}),
@@ -214,23 +219,31 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=9600, help="for each variant")
+    parser.add_argument("--variants", nargs="+", help="only these, and as it is")
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16"), default="float32"
+    )
     parser.add_argument("--json", type=Path, help="where to write the record")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        print(json.dumps(child(*arguments.child, arguments.images)))
+        given = arguments.images, arguments.precision
+        print(json.dumps(child(*arguments.child, *given)))
         return 0
-    turns = [(name, variant) for name, each in VARIANTS.items() for variant in each]
+    wanted = [AS_IT_IS, *(arguments.variants or set().union(*VARIANTS.values()))]
+    turns = [(name, x) for name, each in VARIANTS.items() for x in each if x in wanted]
+    if unknown := set(wanted) - {variant for _name, variant in turns}:
+        parser.error(f"no such variants: {', '.join(sorted(unknown))}")
     rounds: list[dict[str, dict[str, Any]]] = []
     for number in range(arguments.rounds):
         found = {}
         for name, variant in turns if number % 2 == 0 else reversed(turns):
-            one = measure(name, variant, arguments.images)
+            one = measure(name, variant, arguments.images, arguments.precision)
             found[f"{name}: {variant}"] = one
             milliseconds = 1000 * one["step_seconds"]
             print(f"round {number + 1}  {name:10} {variant:20} {milliseconds:7.1f} ms")
         rounds.append(found)
-    record = judge(rounds, arguments.images)
+    record = judge(rounds, arguments.images, arguments.precision)
     for name, each in record["ratios"].items():
         print(
             f"{name:34} {each['median']:.2f} ({each['low']:.2f} to {each['high']:.2f})"
@@ -240,7 +253,9 @@ def main() -> int:
     return 0
 
 
-def judge(rounds: list[dict[str, dict[str, Any]]], images: int) -> dict[str, Any]:
+def judge(
+    rounds: list[dict[str, dict[str, Any]]], images: int, precision: str
+) -> dict[str, Any]:
     """Of each variant, its seconds by those of its framework as it is."""
     ratios = {}
     for key in rounds[0]:
@@ -258,10 +273,11 @@ def judge(rounds: list[dict[str, dict[str, Any]]], images: int) -> dict[str, Any
     return {
         "kind": "speed-ups, one at a time",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": "python benchmarks/speedups.py " + " ".join(sys.argv[1:]),
+        "command": f"python benchmarks/speedups.py {shlex.join(sys.argv[1:])}",
         "processor": machine.processor(),
         "cores": machine.usable_cores(),
         "platform": machine.system(),
+        "precision": precision,
         "images": images,
         "images_of_slow": FEW,
         "versions": {name: frameworks.find(name).version for name in VARIANTS},

@@ -156,12 +156,27 @@ def test_figures_come_from_the_rounds():
     assert (kernels.low, kernels.median, kernels.high) == pytest.approx(
         (0.25, 0.4, 0.5)
     )
+    own = found.own_product("pytorch")  # half of the other's in one round
+    assert (own.low, own.median, own.high) == pytest.approx((0.5, 1.0, 1.0))
     ratio = found.beside_notebook("pytorch")
     assert (ratio.low, ratio.median, ratio.high) == pytest.approx((0.5, 0.75, 0.8))
     assert found.harness("pytorch").high == pytest.approx(0.01)
     assert found.harness("tensorflow").median == 0.0
     assert found.memory("pytorch", "notebook").median == 2**29
     assert not found.busy
+
+
+def test_a_turn_at_half_speed_is_named():
+    found = made()
+    (ceiling,) = found.outliers()  # a product of 0.04 s; the others took 0.01 and 0.02
+    assert ceiling == (found.rounds[0][4], 1, 2.0)
+    text = "TensorFlow's notebook took 2.0 times its median in round 3"
+    assert text not in printed(found)
+    slow = found.rounds[2][6]
+    assert (slow.framework, slow.style) == ("tensorflow", "notebook")
+    slow.__dict__["seconds"] = 6.0  # frozen, and this is a test
+    assert found.outliers() == [ceiling, (slow, 3, 2.0)]
+    assert text in printed(found)
 
 
 def test_a_busy_machine_gives_no_verdict():

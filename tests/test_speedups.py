@@ -27,7 +27,7 @@ def test_ratios_are_taken_within_a_round():
         {"pytorch: as it is": seen(0.04), "pytorch: slower": seen(0.04)},
         {"pytorch: as it is": seen(0.01), "pytorch: slower": seen(0.02)},
     ]
-    found = speedups.judge(rounds, 640)
+    found = speedups.judge(rounds, 640, "float32")
     slower = found["ratios"]["pytorch: slower"]
     assert (slower["low"], slower["median"], slower["high"]) == (1.0, 1.5, 2.0)
     assert slower["step_seconds"] == 0.03
@@ -35,10 +35,24 @@ def test_ratios_are_taken_within_a_round():
     assert found["busiest"] == 0.01
 
 
+def test_an_unknown_variant_is_refused():
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--variants", "magic"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "no such variants: magic" in done.stderr
+
+
 CHANGED = {
     "pytorch": ["own dropout", "relu before pool", "image by image", "relu in place"],
     "tensorflow": [
         "own dropout",
+        "own optimizer",
+        "step by step",
         "relu before pool",
         "no prefetch",
         "eager",
@@ -53,7 +67,10 @@ def test_a_changed_training_runs(framework):
     for variant in CHANGED[framework]:
         assert variant in speedups.VARIANTS[framework]
         done = subprocess.run(
-            [sys.executable, SCRIPT, "--child", framework, variant, "--images", "128"],
+            [
+                *(sys.executable, SCRIPT, "--child", framework, variant),
+                *("--images", "128", "--precision", "bfloat16"),
+            ],
             env=environment(),
             capture_output=True,
             text=True,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from paripassu.analysis.schema import Proof
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
 def cli() -> str:
@@ -146,6 +146,13 @@ def performance() -> str:
     return page(DOCS / "performance.md", DOCS.parent / "results")
 
 
+def readme() -> str:
+    """The README, with the benchmark's table between two lines."""
+    from performance_docs import readme
+
+    return readme(DOCS.parent / "README.md", DOCS.parent / "results")
+
+
 def bench_picture() -> str:
     """The picture of the record that the page begins with."""
     from paripassu.analysis.bench import BENCH_FILE, Bench
@@ -190,6 +197,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "performance.md": performance,
     "proof.md": proof,
     "recipes.md": recipes,
+    "../README.md": readme,
     "side-by-side.md": side_by_side,
 }
 
@@ -210,7 +218,7 @@ def main() -> int:
         stale.append(name)
         if not only_check:
             path.write_text(text)
-            print(f"wrote docs/{name}")
+            print(f"wrote {path.resolve().relative_to(DOCS.parent)}")
     if only_check and stale:
         print(f"stale: {', '.join(stale)}. Type: python tools/generate_docs.py")
         return 1

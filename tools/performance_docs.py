@@ -32,7 +32,10 @@ def page(path: Path, results: Path) -> str:
     text = path.read_text(encoding="utf-8")
     blocks = {
         "ceiling": _ceiling(float32, bfloat16),
-        "changes": _changes(json.loads((results / "speedups.json").read_text())),
+        "changes": _changes(
+            json.loads((results / "speedups.json").read_text()),
+            json.loads((results / "speedups-bfloat16.json").read_text()),
+        ),
         "bfloat16": _low_precision(
             float32,
             bfloat16,
@@ -46,6 +49,39 @@ def page(path: Path, results: Path) -> str:
     for name, block in blocks.items():
         text = filled(text, name, block)
     return text
+
+
+def readme(path: Path, results: Path) -> str:
+    """The README with its table of the same record made anew."""
+    bench = _bench(results / "bench" / "float32")
+    rows: list[tuple[str, Callable[[str], str]]] = [
+        ("notebook's style", lambda x: _epoch(bench, x, "notebook")),
+        ("lesson", lambda x: _epoch(bench, x, "lesson")),
+        ("lesson / notebook's style", lambda x: _ratio(bench.beside_notebook(x))),
+        ("lesson, of the ceiling", lambda x: _share(bench.of_ceiling(x, "lesson"))),
+        (
+            "its kernels alone, of the ceiling",
+            lambda x: _share(bench.of_ceiling(x, "kernels")),
+        ),
+        (
+            "peak memory, lesson and notebook's style",
+            lambda x: " and ".join(
+                _mebibytes(bench.memory(x, style)) for style in ("lesson", "notebook")
+            ),
+        ),
+    ]
+    names = bench.frameworks
+    table = markdown_table(
+        ["", *map(display_name, names)],
+        [[label, *map(said, names)] for label, said in rows],
+    )
+    where = f"{bench.cores} cores of {_article(bench.processor)}"
+    block = (
+        f"{table}\n\nOne epoch in float32; medians and range of {len(bench.rounds)} "
+        f"rounds on {where}. Record: [results/bench/float32]"
+        f"(results/bench/float32/bench.json), `{bench.command}`."
+    )
+    return filled(path.read_text(encoding="utf-8"), "bench", block)
 
 
 def _bench(folder: Path) -> Bench:
@@ -63,6 +99,10 @@ def _ceiling(float32: Bench, bfloat16: Bench) -> str:
             lambda b, x: f"{b.images_per_second(x, 'lesson').median:,.0f}",
         ),
         ("of the ceiling", lambda b, x: _share(b.of_ceiling(x, "lesson"))),
+        (
+            "the framework's own matrix product, of the ceiling",
+            lambda b, x: _share(b.own_product(x)),
+        ),
         (
             "kernels alone, of the ceiling",
             lambda b, x: _share(b.of_ceiling(x, "kernels")),
@@ -102,40 +142,47 @@ def _article(processor: str) -> str:
     return f"an {processor}" if processor[0] in "AEIOU" else f"a {processor}"
 
 
-def _changes(record: dict[str, Any]) -> str:
+def _changes(record: dict[str, Any], low: dict[str, Any]) -> str:
     parts = []
     for name, each in record["said"].items():
-        base = record["ratios"][f"{name}: as it is"]["step_seconds"]
         rows = []
         for variant, said in each.items():
-            found = record["ratios"][f"{name}: {variant}"]
-            if variant == "as it is":
-                rows.append([said, f"{1000 * found['step_seconds']:.1f} ms", "1", ""])
-                continue
-            extra = found["warm_up_seconds"]
+            key = f"{name}: {variant}"
+            extra = record["ratios"][key]["warm_up_seconds"]
             rows.append(
                 [
                     said,
-                    f"{1000 * found['step_seconds']:.1f} ms",
-                    _in_range("{:.2f}", *(found[x] for x in ("median", "low", "high"))),
+                    *(_change(x, key, variant) for x in (record, low)),
                     f"{extra:.0f} s" if said.startswith("tried") else "",
                 ]
             )
-        head = [
-            f"{display_name(name)} {record['versions'][name]}",
-            "one step",
-            f"by {1000 * base:.1f} ms, median and range of {len(record['rounds'])}",
-            "before the first step",
+        heads = [
+            f"{precision}, median and range of {len(x['rounds'])}"
+            for precision, x in (("float32", record), ("bfloat16", low))
         ]
-        parts.append(markdown_table(head, rows))
+        head = f"{display_name(name)} {record['versions'][name]}"
+        parts.append(markdown_table([head, *heads, "before the first step"], rows))
+    busiest = max(record["busiest"], low["busiest"])
     parts.append(
         f"{record['images']:,} images in each round ({record['images_of_slow']} of "
         "`run_eagerly` and of `jit_compile`), batches of 64; a fresh process each; "
         f"{record['cores']} cores of {_article(record['processor'])}. At most "
-        f"{record['busiest']:.1%} of the machine was used by others. Record: "
-        f"[results/speedups.json](../results/speedups.json), `{record['command']}`."
+        f"{busiest:.1%} of the machine was used by others. Records: "
+        f"[results/speedups.json](../results/speedups.json), `{record['command']}`; "
+        "[results/speedups-bfloat16.json](../results/speedups-bfloat16.json), "
+        f"`{low['command']}`."
     )
     return "\n\n".join(parts)
+
+
+def _change(record: dict[str, Any], key: str, variant: str) -> str:
+    """How many times as long a step takes; of what is, how long."""
+    found = record["ratios"].get(key)
+    if not found:
+        return ""
+    if variant == "as it is":
+        return f"{1000 * found['step_seconds']:.1f} ms"
+    return _in_range("{:.2f}", *(found[x] for x in ("median", "low", "high")))
 
 
 def _low_precision(float32: Bench, bfloat16: Bench, full: Path, low: Path) -> str:

@@ -53,6 +53,7 @@ def bench_table(bench: Bench) -> RenderableType:
         lambda x: f"{bench.images_per_second(x, 'lesson').median:,.0f}",
     )
     row("of the ceiling", lambda x: _share(bench.of_ceiling(x, "lesson"), 0))
+    row("  its own matrix product", lambda x: _share(bench.own_product(x), 0))
     row("  its kernels alone", lambda x: _share(bench.of_ceiling(x, "kernels"), 0))
     row("  lesson, of its kernels", lambda x: _share(bench.of_kernels(x), 0))
     row("overhead of a recorded run", lambda x: _share(bench.harness(x), 1))
@@ -71,6 +72,11 @@ def bench_table(bench: Bench) -> RenderableType:
         f"{bench.matrix:,} x {bench.matrix:,}; training takes "
         f"{bench.training_flops / 1e6:.1f} MFLOP an image. Kernels: the framework's "
         "own convolutions and matrix products of this network, with nothing between.",
+    ]
+    lines += [
+        f"{display_name(turn.framework)}'s {turn.style} took {times:.1f} times its "
+        f"median in round {number}: ranges have it in them, medians hardly."
+        for turn, number, times in bench.outliers()
     ]
     return _shown(columns, lines, busy=bench.busy)
 

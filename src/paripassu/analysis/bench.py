@@ -12,6 +12,7 @@ from paripassu.core.record import Model
 
 BENCH_FILE = "bench.json"
 RACE_FILE = "race.json"
+OUTLIER = 1.5  # times the median
 
 # A large matrix product; the network's convolutions and matrix products alone; training
 # in the style of the article's notebook; and as the lesson does.
@@ -129,6 +130,20 @@ class Bench(Rounds[Timed]):
         """The median of the ceilings, operations per second."""
         return spread(self.ceilings()).median
 
+    def outliers(self) -> list[tuple[Timed, int, float]]:
+        """Turns far slower than their style's others.
+
+        With the round, counted from 1, and how many times the median it took. A process
+        of two threads that the system keeps on one core looks so.
+        """
+        found = []
+        for number, each in enumerate(self.rounds, start=1):
+            for turn in each:
+                usual = self.seconds(turn.framework, turn.style).median
+                if turn.seconds > OUTLIER * usual:
+                    found.append((turn, number, turn.seconds / usual))
+        return found
+
     def images_per_second(self, framework: str, style: Style) -> Spread:
         """Of training."""
         return spread([self.images / x.seconds for x in self.of(framework, style)])
@@ -138,6 +153,11 @@ class Bench(Rounds[Timed]):
         pairs = zip(self.of(framework, style), self.ceilings(), strict=True)
         work = self.images * self.training_flops
         return spread([work / x.seconds / ceiling for x, ceiling in pairs])
+
+    def own_product(self, framework: str) -> Spread:
+        """The share of the ceiling that the framework's own matrix product reaches."""
+        pairs = zip(self.of(framework, "ceiling"), self.ceilings(), strict=True)
+        return spread([2 * self.matrix**3 / x.seconds / top for x, top in pairs])
 
     def of_kernels(self, framework: str) -> Spread:
         """The share of the lesson's time that its kernels take when they run alone."""
