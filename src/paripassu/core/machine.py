@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
@@ -86,7 +87,15 @@ def seconds_since_start() -> float:
 
 
 def peak_memory_bytes() -> int:
-    """The most resident memory that this process has had, in bytes."""
+    """The most resident memory that this process has had, in bytes.
+
+    On Linux `ru_maxrss` will not do: a process begins with that of the one that started
+    it, which may be larger.
+    """
+    with contextlib.suppress(OSError), Path("/proc/self/status").open() as file:
+        for line in file:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024  # said in kB, meant as KiB
     import resource  # not on Windows
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Mapping
 
 from paripassu.analysis.ports.schema import Cause, Checked, Model, State
+from paripassu.core import machine
 from paripassu.core.errors import UserError
 from paripassu.core.layers import relative
 from paripassu.core.ports import Arrays, Block
@@ -73,7 +72,6 @@ class Examination:
         if self.findings.faults:
             self.structure.doubts()
         self.progress("done", 1.0)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return Checked(
             equal=not self.findings.faults
             and all(x.state != "fails" for x in self.findings.checks),
@@ -87,7 +85,7 @@ class Examination:
             faults=tuple(self.findings.faults),
             notes=tuple(dict.fromkeys(self.findings.notes)),
             seconds=time.perf_counter() - begin,
-            peak_memory_mib=peak / (2**20 if sys.platform == "darwin" else 2**10),
+            peak_memory_mib=machine.peak_memory_bytes() / 2**20,
         )
 
     def _model(self, side: Side, blocks: Mapping[str, Block]) -> Model:
