@@ -189,8 +189,7 @@ class _Reporter(keras.callbacks.Callback):  # type: ignore[misc]
         # Keras counts the last steps in a row as if they were as many.
         step = min(batch + 1, self.params["steps"])
         self._on_step(step, float(logs["loss"]), float(logs["accuracy"]))
-
-    def on_test_begin(self, logs: Any = None) -> None:  # noqa: ARG002
+        # Not when validation begins: before that Keras makes its data ready.
         self._trained = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
