@@ -26,9 +26,6 @@ def page(path: Path, results: Path) -> str:
     """The page with every table between its markers made anew."""
     float32 = _bench(results / "bench" / "float32")
     bfloat16 = _bench(results / "bench" / "bfloat16")
-    race = Race.model_validate_json(
-        (results / "bench" / "race" / "race.json").read_text()
-    )
     text = path.read_text(encoding="utf-8")
     blocks = {
         "ceiling": _ceiling(float32, bfloat16),
@@ -42,7 +39,9 @@ def page(path: Path, results: Path) -> str:
             results / "bench" / "fast-float32",
             results / "recipes" / "fast",
         ),
-        "race": _race(race, float32),
+        "race": "\n\n".join(
+            _race(results / "bench" / x, float32) for x in ("race", "race-tensorflow")
+        ),
         "start": _start(float32),
         "gpu": _gpu(results / "bench"),
     }
@@ -241,7 +240,8 @@ def _accuracy(values: Sequence[float]) -> str:
     return f"{found.mean:.2%} ({found.low:.2%} to {found.high:.2%})"
 
 
-def _race(race: Race, bench: Bench) -> str:
+def _race(folder: Path, bench: Bench) -> str:
+    race = Race.model_validate_json((folder / "race.json").read_text())
     rows, paces = [], []
     count = len(race.rounds)
     for name in race.frameworks:
@@ -288,8 +288,8 @@ def _race(race: Race, bench: Bench) -> str:
         f"{table}\n\n{counted(count, 'round')}, seeds from 42; {_where(race)}. The "
         "notebook's style stops after the epoch that reaches the accuracy, or after "
         f"{race.most_epochs}. {'; '.join(paces)}."
-        f"{busy} Record: [results/bench/race](../results/bench/race/race.json), "
-        f"`{race.command}`."
+        f"{busy} Record: [results/bench/{folder.name}]"
+        f"(../results/bench/{folder.name}/race.json), `{race.command}`."
     )
 
 
