@@ -59,7 +59,6 @@ VARIANTS = {
         "XLA": "tried: `jit_compile=True`",
     },
 }
-TEN: dict[str, Any] = {"steps_per_execution": 10}  # as the lesson has it
 SLOW = {"eager", "XLA"}
 ENVIRONMENT = {"no oneDNN": {"TF_ENABLE_ONEDNN_OPTS": "0"}}
 
@@ -139,8 +138,8 @@ def tensorflow(variant: str, trainer: Any) -> None:
         trainer.network = models.Sequential([inputs, *(order[x] for x in names)])
         lesson.compile_network(trainer.network, optimizer, loss)
     elif variant in SLOW:
-        how = {"run_eagerly": True} if variant == "eager" else {"jit_compile": True}
-        network.compile(optimizer, loss, metrics=["accuracy"], **TEN, **how)
+        lesson.compile_network(network, optimizer, loss)
+        setattr(network, "run_eagerly" if variant == "eager" else "jit_compile", True)
     elif variant == "no prefetch":
         to_dataset = lesson.to_dataset
 

@@ -22,6 +22,41 @@ MARGIN = 0.001  # of accuracy: a tenth of a point
 EPOCH = 60_000  # images
 
 
+# Rows of a benchmark's table: a label, and the cell of a framework
+
+Row = tuple[str, Callable[[Bench, str], str]]
+NOTEBOOK: Row = ("notebook's style, one epoch", lambda b, x: _epoch(b, x, "notebook"))
+LESSON: Row = ("**lesson, one epoch**", lambda b, x: _epoch(b, x, "lesson"))
+BESIDE: Row = ("lesson / notebook's style", lambda b, x: _ratio(b.beside_notebook(x)))
+SHARE: Row = ("of the ceiling", lambda b, x: _share(b.of_ceiling(x, "lesson")))
+KERNELS: Row = (
+    "kernels alone, of the ceiling",
+    lambda b, x: _share(b.of_ceiling(x, "kernels")),
+)
+MEMORY: list[Row] = [
+    ("peak memory", lambda b, x: _mebibytes(b.memory(x, "lesson"))),
+    ("of the notebook's style", lambda b, x: _mebibytes(b.memory(x, "notebook"))),
+]
+ROWS: list[Row] = [
+    NOTEBOOK,
+    LESSON,
+    BESIDE,
+    (
+        "images per second",
+        lambda b, x: f"{b.images_per_second(x, 'lesson').median:,.0f}",
+    ),
+    SHARE,
+    (
+        "the framework's own matrix product, of the ceiling",
+        lambda b, x: _share(b.own_product(x)),
+    ),
+    KERNELS,
+    ("lesson, of its kernels alone", lambda b, x: _share(b.of_kernels(x))),
+    ("overhead of a recorded run", lambda b, x: _share(b.harness(x), 1)),
+    *MEMORY,
+]
+
+
 def page(path: Path, results: Path) -> str:
     """The page with every table between its markers made anew."""
     float32 = _bench(results / "bench" / "float32")
@@ -51,34 +86,13 @@ def page(path: Path, results: Path) -> str:
 
 
 def readme(path: Path, results: Path) -> str:
-    """The README with its table of the same record made anew."""
+    """The README with its part of the same table made anew."""
     bench = _bench(results / "bench" / "float32")
-    rows: list[tuple[str, Callable[[str], str]]] = [
-        ("notebook's style", lambda x: _epoch(bench, x, "notebook")),
-        ("lesson", lambda x: _epoch(bench, x, "lesson")),
-        ("lesson / notebook's style", lambda x: _ratio(bench.beside_notebook(x))),
-        ("lesson, of the ceiling", lambda x: _share(bench.of_ceiling(x, "lesson"))),
-        (
-            "its kernels alone, of the ceiling",
-            lambda x: _share(bench.of_ceiling(x, "kernels")),
-        ),
-        (
-            "peak memory, lesson and notebook's style",
-            lambda x: " and ".join(
-                _mebibytes(bench.memory(x, style)) for style in ("lesson", "notebook")
-            ),
-        ),
-    ]
-    names = bench.frameworks
-    table = markdown_table(
-        ["", *map(display_name, names)],
-        [[label, *map(said, names)] for label, said in rows],
-    )
-    where = f"{bench.cores} cores of {_article(bench.processor)}"
+    table = _table([bench], [NOTEBOOK, LESSON, BESIDE, SHARE, KERNELS, *MEMORY])
     block = (
-        f"{table}\n\nOne epoch in float32; medians and range of {len(bench.rounds)} "
-        f"rounds on {where}. Record: [results/bench/float32]"
-        f"(results/bench/float32/bench.json), `{bench.command}`."
+        f"{table}\n\nMedians and range of {len(bench.rounds)} rounds; {_where(bench)}. "
+        "Record: [results/bench/float32](results/bench/float32/bench.json), "
+        f"`{bench.command}`."
     )
     return filled(path.read_text(encoding="utf-8"), "bench", block)
 
@@ -88,35 +102,17 @@ def _bench(folder: Path) -> Bench:
 
 
 def _ceiling(float32: Bench, bfloat16: Bench) -> str:
-    names = float32.frameworks
-    rows: list[tuple[str, Callable[[Bench, str], str]]] = [
-        ("notebook's style, one epoch", lambda b, x: _epoch(b, x, "notebook")),
-        ("**lesson, one epoch**", lambda b, x: _epoch(b, x, "lesson")),
-        ("lesson / notebook's style", lambda b, x: _ratio(b.beside_notebook(x))),
-        (
-            "images per second",
-            lambda b, x: f"{b.images_per_second(x, 'lesson').median:,.0f}",
-        ),
-        ("of the ceiling", lambda b, x: _share(b.of_ceiling(x, "lesson"))),
-        (
-            "the framework's own matrix product, of the ceiling",
-            lambda b, x: _share(b.own_product(x)),
-        ),
-        (
-            "kernels alone, of the ceiling",
-            lambda b, x: _share(b.of_ceiling(x, "kernels")),
-        ),
-        ("lesson, of its kernels alone", lambda b, x: _share(b.of_kernels(x))),
-        ("overhead of a recorded run", lambda b, x: _share(b.harness(x), 1)),
-        ("peak memory", lambda b, x: _mebibytes(b.memory(x, "lesson"))),
-        ("of the notebook's style", lambda b, x: _mebibytes(b.memory(x, "notebook"))),
-    ]
-    both = [(b, x) for b in (float32, bfloat16) for x in names]
+    table = _table([float32, bfloat16], ROWS)
+    return f"{table}\n\n{_of(float32, 'float32')}\n\n{_of(bfloat16, 'bfloat16')}"
+
+
+def _table(benches: Sequence[Bench], rows: Sequence[Row]) -> str:
+    """A column for each framework in each benchmark."""
+    both = [(b, x) for b in benches for x in b.frameworks]
     head = [f"{display_name(x)}, {b.precision}" for b, x in both]
-    table = markdown_table(
+    return markdown_table(
         ["", *head], [[label, *(f(*y) for y in both)] for label, f in rows]
     )
-    return f"{table}\n\n{_of(float32, 'float32')}\n\n{_of(bfloat16, 'bfloat16')}"
 
 
 def _of(bench: Bench, folder: str) -> str:

@@ -92,9 +92,8 @@ def lesson_epoch(
 ) -> float:
     """Seconds of one epoch of the lesson's `fit`, with nothing around it."""
     clock = _Clock()
-    few = lesson.to_arrays(training[:1])
     once = recipe.changed(epochs=1)
-    lesson.train(trainer.network, once, training, few, [clock])
+    lesson.train(trainer.network, once, training, None, [clock])
     return clock.seconds
 
 
@@ -160,7 +159,7 @@ def _set_threads(threads: int) -> None:
 
 
 class _Clock(keras.callbacks.Callback):  # type: ignore[misc]
-    """From the beginning of an epoch to that of its validation."""
+    """From the beginning of an epoch, without validation, to its end."""
 
     seconds = 0.0
 
@@ -168,6 +167,6 @@ class _Clock(keras.callbacks.Callback):  # type: ignore[misc]
         """Start."""
         self._start = time.perf_counter()
 
-    def on_test_begin(self, logs: Any = None) -> None:  # noqa: ARG002
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Stop."""
         self.seconds = time.perf_counter() - self._start
