@@ -19,7 +19,7 @@ from pydantic import Field
 from paripassu.analysis import comparison as judge
 from paripassu.analysis.schema import Comparison
 from paripassu.core.recipe import Part, Recipe, built_in, load, parse, validate
-from paripassu.recipe_book import show
+from paripassu.core.recipe_book import show
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ROOT / "tools"

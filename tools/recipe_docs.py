@@ -20,7 +20,7 @@ from paripassu.analysis.wording import counted, display_name, points
 from paripassu.core.networks import NETWORKS
 from paripassu.core.recipe import NOT_DECISIVE, Part, Recipe, built_in, validate
 from paripassu.core.recipe import load as load_recipe
-from paripassu.recipe_book import WIDTH, published
+from paripassu.core.recipe_book import WIDTH, published
 
 FEW_SEEDS = 3  # fewer are said
 METHODS = {"student t": "Student t", "wilson": "Wilson", "bca bootstrap": "BCa"}

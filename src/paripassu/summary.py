@@ -13,8 +13,8 @@ from rich.text import Text
 from paripassu.analysis.schema import Comparison, Estimate, FrameworkSummary, Spread
 from paripassu.analysis.wording import mebibytes
 from paripassu.convert import Conversion
+from paripassu.core.recipe_book import Entry
 from paripassu.frameworks import FRAMEWORKS
-from paripassu.recipe_book import Entry
 
 
 def summary_table(result: Comparison) -> RenderableType:

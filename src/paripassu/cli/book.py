@@ -39,7 +39,7 @@ def recipes(context: typer.Context, as_json: JsonOption = False) -> None:
     context.obj = as_json
     if context.invoked_subcommand:
         return
-    from paripassu.recipe_book import entries
+    from paripassu.core.recipe_book import entries
     from paripassu.summary import recipes_table
 
     found = entries()
@@ -71,7 +71,7 @@ def show_recipe(
 
     What it prints is itself a recipe file.
     """
-    from paripassu.recipe_book import show
+    from paripassu.core.recipe_book import show
 
     recipe = load_recipe(name, None)
     if as_json or context.obj:
