@@ -69,7 +69,7 @@ def test_imports_lead_down_only():
         ("core.draws", "from paripassu.analysis import parity"),
         ("analysis.parity", "from paripassu.frameworks import find"),
         ("frameworks.pytorch.twin", "import keras"),
-        ("frameworks.pytorch.twin", "from paripassu.frameworks.numpy import layers"),
+        ("frameworks.pytorch.twin", "from paripassu.reference import layers"),
         ("compare", "import tensorflow as tf"),
     ],
 )

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from paripassu.analysis.ports.optimizer_verdict import judge, trial
-from paripassu.analysis.ports.optimizers import OptimizerRule, framework_of, step_all
+from paripassu.reference.rules import OptimizerRule, framework_of, step_all
 
 # Every family by hand: PyTorch's and Keras's
 

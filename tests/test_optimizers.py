@@ -25,8 +25,8 @@ import pytest
 from paripassu.core import datasets, draws, networks
 from paripassu.core.recipe import SGD, Adam, Recipe, RMSprop, validate
 from paripassu.frameworks import FRAMEWORKS, REFEREE, Arrays, Twin, TwinStep
-from paripassu.frameworks.numpy.optimizers import OPTIMIZERS
 from paripassu.process import worker_environment
+from paripassu.reference.optimizers import OPTIMIZERS
 
 NETWORK = networks.ARTICLE
 STEPS, KEPT = 5, 2  # steps of a training, and after how many its state is kept

@@ -1,7 +1,7 @@
 """The NumPy reference of layers computes what the frameworks' layers compute.
 
 Each layer is made natively, opened by the probe as a model is, and run in float64;
-from what the probe tells of it, `reference.apply` must give the same output.
+from what the probe tells of it, `described.apply` must give the same output.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from helpers import skip_without
 
-from paripassu.analysis.ports import causes, reference
+from paripassu.analysis.ports import causes
 from paripassu.core.layers import Described, relative
+from paripassu.reference import described
 
 ROUNDING = 1e-12
 # TensorFlow's GELU and leaky slopes have constants of float32, its bilinear resize
@@ -287,5 +288,5 @@ def test_another_setting_gives_another_output(name, setting, value):
 
 
 def test_what_the_reference_does_not_know_is_said():
-    with pytest.raises(reference.Unknown):
-        reference.apply(Described("unheard of"), [np.zeros(3)])
+    with pytest.raises(described.Unknown):
+        described.apply(Described("unheard of"), [np.zeros(3)])

@@ -32,15 +32,10 @@ from paripassu.core.recipe import (
     validate,
 )
 from paripassu.frameworks import FRAMEWORKS, Arrays, Framework, TwinStep
-from paripassu.frameworks.numpy import layers, twin
-from paripassu.frameworks.numpy.loss import LOSSES, cross_entropy, of_probabilities
-from paripassu.frameworks.numpy.optimizers import (
-    OPTIMIZERS,
-    adadelta,
-    learning_rate,
-    sgd,
-)
 from paripassu.process import worker_environment
+from paripassu.reference import layers, twin
+from paripassu.reference.losses import LOSSES, cross_entropy, of_probabilities
+from paripassu.reference.optimizers import OPTIMIZERS, adadelta, learning_rate, sgd
 
 Floats = npt.NDArray[np.float64]
 
@@ -432,7 +427,7 @@ def test_every_kind_that_a_recipe_may_name_is_known():
 
 def test_the_referee_imports_no_framework():
     code = (
-        "import sys, paripassu.frameworks.numpy.twin;"
+        "import sys, paripassu.reference.twin;"
         "print({'torch', 'tensorflow', 'keras', 'jax'} & sys.modules.keys())"
     )
     done = subprocess.run(

@@ -29,9 +29,9 @@ from paripassu import frameworks
 from paripassu.core import datasets, files
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import validate
-from paripassu.core.softmax import softmax
 from paripassu.model_source import ModelSource
 from paripassu.process import TAIL_LINES, WorkerFailed, worker_environment
+from paripassu.reference.softmax import softmax
 
 QUESTION = struct.Struct("<Q")
 ANSWER = struct.Struct("<Qd")

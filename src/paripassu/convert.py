@@ -17,9 +17,9 @@ from paripassu import __version__, frameworks, onnx_file
 from paripassu.core import datasets, files, layout
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
-from paripassu.core.softmax import softmax
 from paripassu.model_source import ModelSource, read_source
 from paripassu.process import WorkerFailed, work, worker_environment
+from paripassu.reference.softmax import softmax
 
 SUFFIXES = {
     "pytorch": (".pt", ".pth"),

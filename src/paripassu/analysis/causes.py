@@ -19,7 +19,7 @@ from paripassu.analysis.schema import Divergence
 from paripassu.core import draws, networks
 from paripassu.core.layout import hash_arrays, relayout
 from paripassu.core.recipe import Adadelta, Recipe
-from paripassu.core.softmax import softmax
+from paripassu.reference.softmax import softmax
 
 Array = npt.NDArray[Any]
 Trace = Mapping[str, Array]

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from paripassu.analysis.ports.optimizer_verdict import OptimizerChecked, judge, trial
-from paripassu.analysis.ports.optimizers import OptimizerRule, framework_of
 from paripassu.core.errors import UserError
 from paripassu.port import targets
+from paripassu.reference.rules import OptimizerRule, framework_of
 
 EXAMPLE = "torch.optim:AdamW, keras.optimizers:AdamW or training.py:make_optimizer"
 

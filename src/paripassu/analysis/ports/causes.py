@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from paripassu.analysis.ports import reference
 from paripassu.analysis.ports.schema import Cause
 from paripassu.core.layers import Array, Described, relative
+from paripassu.reference import described
 
 IGNORED = ("bidirectional", "layers", "function", "flipped")
 NORMS = ("layer_norm", "group_norm", "rms_norm", "batch_norm")
@@ -165,7 +165,7 @@ def _after(
             _changed(one, two, names) for one, two in zip(left, right, strict=False)
         ]
         return relative(wanted, compute(changed, inputs, shape))
-    except (reference.Unknown, KeyError, ValueError, IndexError, TypeError):
+    except (described.Unknown, KeyError, ValueError, IndexError, TypeError):
         return None
 
 
@@ -196,11 +196,11 @@ def compute(
 ) -> Array:
     """What a layer of one or more parts gives, by the NumPy reference."""
     if len(parts) == 1:
-        return reference.apply(parts[0], inputs)
+        return described.apply(parts[0], inputs)
     if parts[0].kind not in ("lstm", "gru", "rnn"):
         value = list(inputs)
         for part in parts:
-            value = [reference.apply(part, value)]
+            value = [described.apply(part, value)]
         return value[0]
     steps, begin = inputs[0], 0
     for number, count in enumerate(shape.counts):
@@ -220,7 +220,7 @@ def compute(
 
 def _direction(part: Described, steps: Array, *, last: bool) -> Array:
     settings = {**part.settings, "last": last}
-    return reference.apply(Described(part.kind, settings, part.weights), [steps])
+    return described.apply(Described(part.kind, settings, part.weights), [steps])
 
 
 def _cause(

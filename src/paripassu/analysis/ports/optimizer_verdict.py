@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from paripassu.analysis.ports.optimizers import (
+from paripassu.reference.rules import (
     CONSTANTS,
     GATES,
     Floats,

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paripassu.analysis.ports import causes, reference
+from paripassu.analysis.ports import causes
 from paripassu.analysis.ports.matching import INPUT
 from paripassu.analysis.ports.schema import Cause
 from paripassu.core.layers import Array, Described, relative
 from paripassu.core.ports import Call
+from paripassu.reference import described
 
 NEUTRAL = {
     *("flatten", "reshape", "permute", "dropout", "identity", "cast"),
@@ -316,7 +317,7 @@ def identified(seen: Seen) -> Described:
     if given.shape != made.shape or given.dtype.kind != "f":
         return told
     for guess in GUESSES:
-        if relative(made, reference.apply(guess, [given])) <= GUESSED:
+        if relative(made, described.apply(guess, [given])) <= GUESSED:
             return guess
     return told
 

@@ -89,7 +89,7 @@ def describe(made: Any, steps: int) -> dict[str, Any]:
 
     Returns:
         family, settings, forms, name and because, as
-        `paripassu.analysis.ports.optimizers.OptimizerRule` takes them.
+        `paripassu.reference.rules.OptimizerRule` takes them.
 
     Raises:
         UserError: the schedule wants more than to be stepped.

@@ -39,9 +39,7 @@ def cross_entropy(logits: Floats, labels: Labels) -> tuple[Floats, Floats]:
     return np.asarray(loss), gradient / len(labels)
 
 
-def of_probabilities(
-    probabilities: Floats, labels: Labels
-) -> tuple[Floats, Floats]:
+def of_probabilities(probabilities: Floats, labels: Labels) -> tuple[Floats, Floats]:
     """Cross-entropy of what a softmax has already made probabilities.
 
     loss                       = mean over n of -log(p[n, labels[n]])

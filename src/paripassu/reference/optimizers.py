@@ -143,9 +143,7 @@ def adam(
     square_gradient = beta2 * square_gradient + (1 - beta2) * gradient**2
     c1, c2 = 1 - beta1**step, 1 - beta2**step
     if chosen.epsilon_form == "outside":
-        update = (mean_gradient / c1) / (
-            np.sqrt(square_gradient / c2) + epsilon
-        )
+        update = (mean_gradient / c1) / (np.sqrt(square_gradient / c2) + epsilon)
     else:
         root = np.sqrt(square_gradient) + epsilon
         update = np.sqrt(c2) / c1 * mean_gradient / root
@@ -241,9 +239,7 @@ def adadelta(
     square_update = state.get("square_update", zeros)
 
     square_gradient = rho * square_gradient + (1 - rho) * gradient**2
-    ratio = np.sqrt(square_update + epsilon) / np.sqrt(
-        square_gradient + epsilon
-    )
+    ratio = np.sqrt(square_update + epsilon) / np.sqrt(square_gradient + epsilon)
     update = ratio * gradient
     square_update = rho * square_update + (1 - rho) * update**2
     return weight - learning_rate * update, {

@@ -118,9 +118,7 @@ def zero_padding(x: Floats, size: int) -> tuple[Floats, int]:
     return np.pad(x, ((0, 0), frame, frame, (0, 0))), size
 
 
-def zero_padding_backward(
-    gradient: Floats, memory: int
-) -> tuple[Floats, tuple[()]]:
+def zero_padding_backward(gradient: Floats, memory: int) -> tuple[Floats, tuple[()]]:
     """dL/dx is the gradient without the frame: no pixel of x moved that."""
     inside = slice(memory, -memory)
     return gradient[:, inside, inside], ()
@@ -200,9 +198,7 @@ def softmax(x: Floats) -> tuple[Floats, Floats]:
     return y, y
 
 
-def softmax_backward(
-    gradient: Floats, memory: Floats
-) -> tuple[Floats, tuple[()]]:
+def softmax_backward(gradient: Floats, memory: Floats) -> tuple[Floats, tuple[()]]:
     """dL/dx[n, k] = y[n, k] * (g[n, k] - sum over j of g[n, j] * y[n, j]).
 
     Every x moves every y: dy[j]/dx[k] = y[j] * ((1 if j == k else 0) - y[k]).
@@ -265,9 +261,7 @@ def max_pool_backward(
     return to_x, ()
 
 
-def dropout(
-    x: Floats, mask: Mask, rate: float
-) -> tuple[Floats, tuple[Mask, float]]:
+def dropout(x: Floats, mask: Mask, rate: float) -> tuple[Floats, tuple[Mask, float]]:
     """Keep what the mask keeps, enlarged: y = x * mask / (1 - rate).
 
     The mask is True with probability 1 - rate, so that on average y is x, and

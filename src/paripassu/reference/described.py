@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from scipy.special import erf, expit
 
-from paripassu.analysis.ports.recurrent import RECURRENT
 from paripassu.core.layers import Array, Described, same_padding
+from paripassu.reference.recurrent import RECURRENT
 
 Settings = Mapping[str, Any]
 Pairs = tuple[tuple[int, int], ...]

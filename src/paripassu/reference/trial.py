@@ -10,7 +10,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from paripassu.core.recipe import parse
-from paripassu.frameworks.numpy.twin import forward
+from paripassu.reference.twin import forward
 
 if __name__ == "__main__":
     model, path, images, out = sys.argv[1:]

@@ -16,13 +16,9 @@ from paripassu.core.layout import check_weights
 from paripassu.core.networks import Layer, Network, Weight
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import Arrays, TwinStep
-from paripassu.frameworks.numpy.layers import LAYERS, Floats, Mask
-from paripassu.frameworks.numpy.loss import LOSSES
-from paripassu.frameworks.numpy.optimizers import (
-    State,
-    learning_rate,
-    update,
-)
+from paripassu.reference.layers import LAYERS, Floats, Mask
+from paripassu.reference.losses import LOSSES
+from paripassu.reference.optimizers import State, learning_rate, update
 
 Weights = Mapping[str, Floats]
 Masks = Mapping[str, Mask]
@@ -58,12 +54,8 @@ class Twin:
 
     def evaluate(self, images: npt.NDArray[Any]) -> Arrays:
         """Layer -> what leaves it, dropout off."""
-        outputs, _ = forward(
-            self.network, self.recipe, self._weights, images, None
-        )
-        x = images.astype(np.float64).reshape(
-            len(images), *self.network.input_shape
-        )
+        outputs, _ = forward(self.network, self.recipe, self._weights, images, None)
+        x = images.astype(np.float64).reshape(len(images), *self.network.input_shape)
         return {"input": x, **outputs}
 
     def logits(self, images: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -72,9 +64,7 @@ class Twin:
             forward(self.network, self.recipe, self._weights, part, None)[0]
             for part in np.split(images, range(1000, len(images), 1000))
         ]
-        outputs = np.concatenate(
-            [part[self.network.layers[-1].name] for part in parts]
-        )
+        outputs = np.concatenate([part[self.network.layers[-1].name] for part in parts])
         if self.recipe.output == "logits":
             return outputs
         return np.log(np.maximum(outputs, np.finfo(np.float64).tiny))
@@ -100,9 +90,7 @@ class Twin:
         last = outputs[self.network.layers[-1].name]
         loss, gradient = LOSSES[self.recipe.loss](last, step.labels)
         gradients = backward(self.network, gradient, memories)
-        rate = learning_rate(
-            self.recipe, epoch=self._epoch, step=self._finished
-        )
+        rate = learning_rate(self.recipe, epoch=self._epoch, step=self._finished)
         self._finished += 1
         for name, weight in self._weights.items():
             self._weights[name], self._slots[name] = update(
