@@ -316,10 +316,10 @@ MISTAKES = {
 def child() -> None:
     import torch  # before TensorFlow, as in a worker
 
-    import paripassu.frameworks.pytorch.optimizer_probe as torch_probe
     import paripassu.frameworks.pytorch.optimizers as torch_own
-    import paripassu.frameworks.tensorflow.optimizer_probe as keras_probe
     import paripassu.frameworks.tensorflow.optimizers as keras_own
+    import paripassu.sides.keras_optimizer as keras_probe
+    import paripassu.sides.torch_optimizer as torch_probe
     from paripassu.core.errors import UserError
 
     keras = keras_probe.keras

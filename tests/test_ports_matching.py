@@ -6,7 +6,7 @@ import numpy as np
 
 from paripassu.analysis.ports.matching import INPUT, Placed, match
 from paripassu.core.layers import Described
-from paripassu.core.ports import Block
+from paripassu.sides.contract import Block
 
 
 def conv(name, order, depth, parents, *, size=1, width=8):

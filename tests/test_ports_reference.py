@@ -154,7 +154,7 @@ def shake(parameters, torch):
 def by_torch(name):
     import torch
 
-    from paripassu.frameworks.pytorch.probe import Probe
+    from paripassu.sides.torch_module import Probe
 
     shape, make = TORCH[name]
     model = torch.nn.Sequential(make(torch.nn)).eval()
@@ -236,7 +236,7 @@ KERAS = {
 def by_keras(name):
     import keras
 
-    from paripassu.frameworks.tensorflow.probe import Probe
+    from paripassu.sides.keras_model import Probe
 
     shape, make = KERAS[name]
 

@@ -9,7 +9,6 @@ from paripassu.analysis.ports.schema import Cause, Checked, Model, State
 from paripassu.core import machine
 from paripassu.core.errors import UserError
 from paripassu.core.layers import relative
-from paripassu.core.ports import Arrays, Block
 from paripassu.port.explain import Explainer
 from paripassu.port.findings import EPS32, EPS64, Findings, said
 from paripassu.port.groups import Store
@@ -19,6 +18,7 @@ from paripassu.port.structure import Structure
 from paripassu.port.training import Training
 from paripassu.port.walks import CONTROLS, ROUNDED, Progress, Walk, Walker
 from paripassu.port.watchers import Nothing
+from paripassu.sides.contract import Arrays, Block
 
 ANEW = 1e-2  # a model in float64 and in float32 are closer, were it chaotic not
 

@@ -13,7 +13,6 @@ from paripassu.analysis.ports.matching import INPUT
 from paripassu.analysis.ports.schema import Cause
 from paripassu.analysis.ports.segments import Seen
 from paripassu.core.layers import Array, Described, relative
-from paripassu.core.ports import Arrays, Call
 from paripassu.port.findings import Findings, finite
 from paripassu.port.groups import (
     Anchors,
@@ -26,6 +25,7 @@ from paripassu.port.groups import (
 from paripassu.port.mapping import Models
 from paripassu.port.walks import ROUNDED, Walk, Walker
 from paripassu.port.watchers import Everything
+from paripassu.sides.contract import Arrays, Call
 
 
 class Explainer:

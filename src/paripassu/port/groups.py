@@ -12,7 +12,7 @@ import numpy as np
 
 from paripassu.analysis.ports.matching import Pair
 from paripassu.core.layers import Array, Described, relative
-from paripassu.core.ports import Block, Call
+from paripassu.sides.contract import Block, Call
 
 End = Literal["in", "out"]
 Region = tuple[slice, ...]

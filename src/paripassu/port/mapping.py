@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from paripassu.analysis.ports.matching import Placed, match
-from paripassu.core.ports import Arrays, Block
 from paripassu.port.groups import Group, grouped
 from paripassu.port.sides import Side
 from paripassu.port.watchers import Listing
+from paripassu.sides.contract import Arrays, Block
 
 
 class Models:

@@ -14,12 +14,12 @@ import numpy as np
 
 from paripassu.analysis.ports.schema import Checked
 from paripassu.core.errors import UserError
-from paripassu.core.ports import Arrays, Probe
 from paripassu.port import targets
 from paripassu.port.examine import Examination
 from paripassu.port.optimizers import check_request as optimizers
 from paripassu.port.sides import ModelFailed, Side, Wishes
 from paripassu.port.walks import Progress
+from paripassu.sides.contract import Arrays, Probe
 
 SUFFIXES = {
     "pytorch": (".safetensors", ".pt", ".pth"),
@@ -179,7 +179,7 @@ def _open(
 
 def _call(model: Any, inputs: Arrays) -> None:
     """Call a Keras model once, so that it makes its weights."""
-    module = importlib.import_module("paripassu.frameworks.tensorflow.probe")
+    module = importlib.import_module("paripassu.sides.keras_model")
     module.build(model, inputs)
 
 
@@ -253,7 +253,7 @@ def apart(model: Any, copied: bool) -> Any:
     """A model that may be examined: a PyTorch one is copied, unless it gets weights."""
     if targets.framework_of(model) != "pytorch" or copied:
         return model
-    module = importlib.import_module("paripassu.frameworks.pytorch.probe")
+    module = importlib.import_module("paripassu.sides.torch_module")
     return module.own_copy(model)
 
 

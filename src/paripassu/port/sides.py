@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from paripassu.core.errors import UserError
-from paripassu.core.ports import Arrays, Probe, Step
 from paripassu.port.watchers import Prints
+from paripassu.sides.contract import Arrays, Probe, Step
 
 
 @dataclass

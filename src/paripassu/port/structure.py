@@ -9,9 +9,9 @@ import numpy as np
 
 from paripassu.analysis.ports.schema import Cause, Pairing, Weight
 from paripassu.core.layers import relative
-from paripassu.core.ports import Block
 from paripassu.port.findings import EPS32, Findings, finite
 from paripassu.port.mapping import Models
+from paripassu.sides.contract import Block
 
 EQUAL = 2 * EPS32  # of weights
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from paripassu.core.errors import UserError
 from paripassu.core.layers import Array
-from paripassu.core.ports import Arrays, Block
+from paripassu.sides.contract import Arrays, Block
 
 SEED = 20
 FORM = "package.module:attribute or file.py:attribute"

@@ -10,12 +10,12 @@ import numpy as np
 
 from paripassu.analysis.ports.schema import Cause
 from paripassu.core.layers import Array, relative
-from paripassu.core.ports import Arrays, Block, Step
 from paripassu.port.findings import EPS64, Findings, finite, said
 from paripassu.port.groups import Store
 from paripassu.port.mapping import Models
 from paripassu.port.walks import CONTROLS, FLOOR, ROUNDED, Walker
 from paripassu.port.watchers import Nothing
+from paripassu.sides.contract import Arrays, Block, Step
 
 
 class Training:

@@ -12,10 +12,10 @@ import numpy as np
 from paripassu.analysis.ports.schema import Place
 from paripassu.core.errors import UserError
 from paripassu.core.layers import Array, relative
-from paripassu.core.ports import Arrays
 from paripassu.port.findings import EPS32, finite
 from paripassu.port.groups import Anchors, Comparer, Recorder, Store
 from paripassu.port.mapping import Models
+from paripassu.sides.contract import Arrays
 
 Progress = Callable[[str, float], None]
 # How many times the left model's own one-ulp control an error may be, and how many eps

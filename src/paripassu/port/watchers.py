@@ -10,8 +10,8 @@ from paripassu.analysis.ports.matching import INPUT
 from paripassu.analysis.ports.segments import Seen
 from paripassu.core.layers import Array
 from paripassu.core.layout import hash_arrays
-from paripassu.core.ports import Call
 from paripassu.port.groups import Anchors
+from paripassu.sides.contract import Call
 
 
 class Nothing:

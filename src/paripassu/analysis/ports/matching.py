@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
 from paripassu.core.errors import UserError
-from paripassu.core.ports import Block
+from paripassu.sides.contract import Block
 
 INPUT = "the input"
 NEVER = 1e6

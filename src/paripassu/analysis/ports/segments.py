@@ -17,8 +17,8 @@ from paripassu.analysis.ports import causes
 from paripassu.analysis.ports.matching import INPUT
 from paripassu.analysis.ports.schema import Cause
 from paripassu.core.layers import Array, Described, relative
-from paripassu.core.ports import Call
 from paripassu.reference import described
+from paripassu.sides.contract import Call
 
 NEUTRAL = {
     *("flatten", "reshape", "permute", "dropout", "identity", "cast"),

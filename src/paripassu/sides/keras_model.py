@@ -17,14 +17,14 @@ import tensorflow as tf
 from paripassu.core.errors import UserError
 from paripassu.core.files import replacing
 from paripassu.core.layers import Array, Described
-from paripassu.core.ports import Arrays, Blind, Block, Call, Step, Watcher
-from paripassu.frameworks.tensorflow import describing
+from paripassu.sides import keras_layers
+from paripassu.sides.contract import Arrays, Blind, Block, Call, Step, Watcher
 
 WITH_ACTIVATION = ("dense", "conv", "conv_transpose", "other")
 
 
 class Probe:
-    """See `paripassu.core.ports.Probe`.
+    """See `paripassu.sides.contract.Probe`.
 
     Args:
         model: called once with its inputs before, so that it has its weights.
@@ -39,17 +39,17 @@ class Probe:
 
     def _set(self, model: Any) -> None:
         self.model = model
-        self.leaves = {id(x): name for name, x in describing.leaves(model)}
+        self.leaves = {id(x): name for name, x in keras_layers.leaves(model)}
         self.parts = {part.name: part for part in self._find_parts()}
 
-    def _find_parts(self) -> Iterator[describing.Part]:
+    def _find_parts(self) -> Iterator[keras_layers.Part]:
         seen: set[int] = set()
         found = [
-            *describing.containers(self.model),
-            *describing.leaves(self.model),
+            *keras_layers.containers(self.model),
+            *keras_layers.leaves(self.model),
         ]
         for name, layer in found:
-            for part in describing.parts(name, layer):
+            for part in keras_layers.parts(name, layer):
                 variables = {id(slot.variable) for slot in part.slots.values()}
                 if not variables <= seen:
                     seen |= variables
@@ -62,10 +62,7 @@ class Probe:
                 name,
                 part.layer,
                 Described(part.kind, part.settings, part.live()),
-                any(
-                    id(slot.variable) in trainable
-                    for slot in part.slots.values()
-                ),
+                any(id(slot.variable) in trainable for slot in part.slots.values()),
             )
             for name, part in self.parts.items()
         ]
@@ -84,9 +81,7 @@ class Probe:
         tensors = {name: self._tensor(x) for name, x in inputs.items()}
         with _kept(self.model), _Watched(self, watcher, sources, tensors):
             found = self._call(tensors, training)
-        return {
-            name: np.asarray(x) for name, x in _named(self.model, found).items()
-        }
+        return {name: np.asarray(x) for name, x in _named(self.model, found).items()}
 
     def step(
         self, inputs: Arrays, cotangents: Arrays, *, training: bool = True
@@ -101,9 +96,7 @@ class Probe:
                 outputs = _named(self.model, self._call(tensors, training))
             total = tf.add_n(
                 [
-                    tf.reduce_sum(
-                        outputs[name] * tf.cast(x, outputs[name].dtype)
-                    )
+                    tf.reduce_sum(outputs[name] * tf.cast(x, outputs[name].dtype))
                     for name, x in cotangents.items()
                 ]
             )
@@ -303,9 +296,7 @@ class _Watched:
         with contextlib.ExitStack() as stack:
             for layer in self.probe.model._flatten_layers():
                 for name in ("rate", "dropout"):
-                    own = not isinstance(
-                        getattr(type(layer), name, None), property
-                    )
+                    own = not isinstance(getattr(type(layer), name, None), property)
                     if own and isinstance(getattr(layer, name, None), float):
                         stack.enter_context(_set(layer, name, 0.0))
             original = keras.layers.Layer.__call__
@@ -315,19 +306,13 @@ class _Watched:
             def call_layer(layer: Any, *args: Any, **kwargs: Any) -> Any:
                 return watched.layer(layer, original, args, kwargs)
 
-            def call_operation(
-                operation: Any, *args: Any, **kwargs: Any
-            ) -> Any:
+            def call_operation(operation: Any, *args: Any, **kwargs: Any) -> Any:
                 if isinstance(operation, keras.layers.Layer):
                     return of_operation(operation, *args, **kwargs)
                 return watched.operation(operation, of_operation, args, kwargs)
 
-            stack.enter_context(
-                _set(keras.layers.Layer, "__call__", call_layer)
-            )
-            stack.enter_context(
-                _set(keras.Operation, "__call__", call_operation)
-            )
+            stack.enter_context(_set(keras.layers.Layer, "__call__", call_layer))
+            stack.enter_context(_set(keras.Operation, "__call__", call_operation))
             places = {
                 "keras.ops": keras.ops,
                 "keras.activations": keras.activations,
@@ -338,9 +323,7 @@ class _Watched:
             }
             for place, names in FUNCTIONS.items():
                 for name in names.split():
-                    if (
-                        given := getattr(places[place], name, None)
-                    ) is not None:
+                    if (given := getattr(places[place], name, None)) is not None:
                         wrapped = self._wrapped(name, given)
                         stack.enter_context(_set(places[place], name, wrapped))
             self.undo = stack.pop_all()
@@ -348,9 +331,7 @@ class _Watched:
     def __exit__(self, *error: Any) -> None:
         self.undo.close()
 
-    def _begin(
-        self, name: str, title: str, told: Described, given: Any
-    ) -> Call:
+    def _begin(self, name: str, title: str, told: Described, given: Any) -> Call:
         found: tuple[int, ...] = ()
         if self.origins is not None:
             found = tuple(
@@ -374,26 +355,24 @@ class _Watched:
         """A layer is called."""
         if self.depth or id(layer) not in self.probe.leaves:
             return original(layer, *args, **kwargs)
-        told = describing.described(layer)
+        told = keras_layers.described(layer)
         if told.kind == "attention":
             told.settings["causal"] = bool(kwargs.get("use_causal_mask"))
         name = self.probe.leaves[id(layer)]
         call = self._begin(name, _title(layer), told, (args, kwargs))
         args, kwargs = self._enter(call, layer, args, kwargs)
         function = getattr(layer, "activation", None)
-        fused = (
-            told.kind in WITH_ACTIVATION and told.weights and callable(function)
-        )
+        fused = told.kind in WITH_ACTIVATION and told.weights and callable(function)
         self.depth += 1
         try:
-            if not fused or describing.activation(function).kind == "identity":
+            if not fused or keras_layers.activation(function).kind == "identity":
                 result = original(layer, *args, **kwargs)
             else:
                 inner: list[Call] = []
 
                 def activate(tensor: Any) -> Any:
                     tensor = self._leave(call, layer, tensor)
-                    told = describing.activation(function)
+                    told = keras_layers.activation(function)
                     label = f"{name}:{told.settings.get('function', told.kind)}"
                     inner.append(self._begin(label, label, told, tensor))
                     self.watcher.enter(inner[0], [np.asarray(tensor)])
@@ -406,9 +385,7 @@ class _Watched:
             self.depth -= 1
         return self._leave(call, layer, result)
 
-    def operation(
-        self, operation: Any, original: Any, args: Any, kwargs: Any
-    ) -> Any:
+    def operation(self, operation: Any, original: Any, args: Any, kwargs: Any) -> Any:
         """A function in a model's graph is called."""
         if self.depth or not _tensors((args, kwargs)):
             return original(operation, *args, **kwargs)
@@ -416,8 +393,8 @@ class _Watched:
             **vars(operation),
             **dict(zip(("x1", "x2"), args, strict=False)),
         }
-        name = describing._snake(type(operation).__name__)
-        told = describing.function(name, given)
+        name = keras_layers._snake(type(operation).__name__)
+        told = keras_layers.function(name, given)
         call = self._begin(operation.name, name, told, (args, kwargs))
         args, kwargs = self._enter(call, operation, args, kwargs)
         self.depth += 1
@@ -442,7 +419,7 @@ class _Watched:
                 given = kwargs
             given |= dict(zip(("x1", "x2"), args, strict=False))
             call = self._begin(
-                plain, plain, describing.function(plain, given), (args, kwargs)
+                plain, plain, keras_layers.function(plain, given), (args, kwargs)
             )
             args, kwargs = self._enter(call, None, args, kwargs)
             self.depth += 1
@@ -454,16 +431,13 @@ class _Watched:
 
         return wrapped
 
-    def _enter(
-        self, call: Call, layer: Any, args: Any, kwargs: Any
-    ) -> tuple[Any, Any]:
+    def _enter(self, call: Call, layer: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
         tensors = _tensors((args, kwargs))
         given = self.watcher.enter(call, [_last(x, layer) for x in tensors])
         if given is None:
             return args, kwargs
         fresh = {
-            id(x): _first(y, layer, x)
-            for x, y in zip(tensors, given, strict=False)
+            id(x): _first(y, layer, x) for x, y in zip(tensors, given, strict=False)
         }
         return _replaced((args, kwargs), fresh)
 
@@ -510,17 +484,15 @@ def _title(layer: Any) -> str:
 
 def _last(tensor: Any, layer: Any) -> Array:
     array = np.asarray(tensor)
-    if describing.channels_first(layer, array.ndim):
+    if keras_layers.channels_first(layer, array.ndim):
         return np.ascontiguousarray(np.moveaxis(array, 1, -1))
     return array
 
 
 def _first(array: Array, layer: Any, like: Any) -> Any:
-    if describing.channels_first(layer, array.ndim):
+    if keras_layers.channels_first(layer, array.ndim):
         array = np.moveaxis(array, -1, 1)
-    return tf.cast(
-        tf.convert_to_tensor(np.ascontiguousarray(array)), like.dtype
-    )
+    return tf.cast(tf.convert_to_tensor(np.ascontiguousarray(array)), like.dtype)
 
 
 def _tensors(value: Any) -> list[Any]:

@@ -17,13 +17,13 @@ from torch.overrides import TorchFunctionMode
 from paripassu.core.errors import UserError
 from paripassu.core.files import replacing
 from paripassu.core.layers import Array, Described
-from paripassu.core.ports import Arrays, Blind, Block, Call, Step, Watcher
-from paripassu.frameworks.pytorch import describing
-from paripassu.frameworks.pytorch.describing import Part
+from paripassu.sides import torch_layers
+from paripassu.sides.contract import Arrays, Blind, Block, Call, Step, Watcher
+from paripassu.sides.torch_layers import Part
 
 
 class Probe:
-    """See `paripassu.core.ports.Probe`."""
+    """See `paripassu.sides.contract.Probe`."""
 
     framework = "pytorch"
 
@@ -36,7 +36,7 @@ class Probe:
     def _find_parts(self) -> Iterator[Part]:
         seen: set[int] = set()
         for name, module in self.model.named_modules():
-            for part in describing.parts(name or "model", module):
+            for part in torch_layers.parts(name or "model", module):
                 if not all(id(x) in seen for x in part.tensors):
                     seen.update(map(id, part.tensors))
                     yield part
@@ -88,9 +88,7 @@ class Probe:
                 *(x for x in tensors.values() if x.requires_grad),
             ]
             if isinstance(total, torch.Tensor) and total.requires_grad:
-                found = list(
-                    torch.autograd.grad(total, wanted, allow_unused=True)
-                )
+                found = list(torch.autograd.grad(total, wanted, allow_unused=True))
             else:
                 found = [torch.zeros_like(x) for x in wanted]
             slopes = {
@@ -125,9 +123,7 @@ class Probe:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         if not tensor.is_floating_point():
             return tensor
-        floats = (
-            x.dtype for x in self.model.parameters() if x.is_floating_point()
-        )
+        floats = (x.dtype for x in self.model.parameters() if x.is_floating_point())
         return tensor.to(next(floats, self.dtype))
 
     def _call(self, tensors: Mapping[str, torch.Tensor]) -> Any:
@@ -149,9 +145,7 @@ def own_copy(model: nn.Module) -> nn.Module:
 
 def save(model: nn.Module, path: Path) -> None:
     """Write a model's state, whole or not at all: .safetensors, else `torch.save`."""
-    state = {
-        name: x.detach().contiguous() for name, x in model.state_dict().items()
-    }
+    state = {name: x.detach().contiguous() for name, x in model.state_dict().items()}
     with replacing(path) as temporary:
         if path.suffix == ".safetensors":
             save_file(state, temporary)
@@ -181,11 +175,9 @@ class _Watched(TorchFunctionMode):
         self.hooks: list[Any] = []
 
     def __enter__(self) -> Any:
-        leaves = describing.leaves(self.probe.model)
+        leaves = torch_layers.leaves(self.probe.model)
         for module in leaves:
-            before = module.register_forward_pre_hook(
-                self._before, with_kwargs=True
-            )
+            before = module.register_forward_pre_hook(self._before, with_kwargs=True)
             after = module.register_forward_hook(self._after)
             self.hooks += [before, after]
         # In evaluation, the fast path of nn.TransformerEncoderLayer and
@@ -200,9 +192,7 @@ class _Watched(TorchFunctionMode):
         for hook in self.hooks:
             hook.remove()
 
-    def _begin(
-        self, name: str, title: str, told: Described, given: Any
-    ) -> Call:
+    def _begin(self, name: str, title: str, told: Described, given: Any) -> Call:
         found: tuple[int, ...] = ()
         if self.origins is not None:
             found = tuple(
@@ -229,17 +219,13 @@ class _Watched(TorchFunctionMode):
             return None
         with torch._C.DisableTorchFunction():
             name = self.probe.names.get(module, type(module).__name__)
-            told = describing.described(module)
+            told = torch_layers.described(module)
             if told.kind == "attention":
                 told.settings["causal"] = _causal(kwargs.get("attn_mask"))
-            call = self._begin(
-                name or "model", str(module), told, (args, kwargs)
-            )
+            call = self._begin(name or "model", str(module), told, (args, kwargs))
             self.open.append(call)
             tensors = _tensors((args, kwargs))
-            if (
-                told.kind == "attention"
-            ):  # query, value and key, as Keras has them
+            if told.kind == "attention":  # query, value and key, as Keras has them
                 tensors = [tensors[0], *tensors[2:3], *tensors[1:2]]
             seen = [_last(x, told, module) for x in tensors]
             given = self.watcher.enter(call, seen)
@@ -277,22 +263,16 @@ class _Watched(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", str(func))
-        if (
-            self.depth
-            or name in describing.QUIET
-            or not _tensors((args, kwargs))
-        ):
+        if self.depth or name in torch_layers.QUIET or not _tensors((args, kwargs)):
             return func(*args, **kwargs)
-        told, title, args, kwargs = describing.function(name, args, kwargs)
+        told, title, args, kwargs = torch_layers.function(name, args, kwargs)
         call = self._begin(title.partition("(")[0], title, told, (args, kwargs))
         tensors = _tensors((args, kwargs))
         self.depth += 1
         try:
             with torch._C.DisableTorchFunction():
                 # Before it computes: it may change its input in place.
-                self.watcher.enter(
-                    call, [_last(x, told, None) for x in tensors]
-                )
+                self.watcher.enter(call, [_last(x, told, None) for x in tensors])
             result = func(*args, **kwargs)
         finally:
             self.depth -= 1
@@ -310,14 +290,12 @@ def _causal(mask: Any) -> bool:
     return bool(torch.equal(hidden, torch.ones_like(hidden).triu(1)))
 
 
-def _last(
-    tensor: torch.Tensor, told: Described, module: nn.Module | None
-) -> Array:
+def _last(tensor: torch.Tensor, told: Described, module: nn.Module | None) -> Array:
     """An array with channels last, where the kind says that they are first."""
     array = tensor.detach().numpy()
-    if describing.time_first(module, array.ndim):
+    if torch_layers.time_first(module, array.ndim):
         return array.swapaxes(0, 1).copy()
-    if describing.channels_first(told, array.ndim):
+    if torch_layers.channels_first(told, array.ndim):
         return np.ascontiguousarray(np.moveaxis(array, 1, -1))
     return array.copy()
 
@@ -326,9 +304,9 @@ def _first(
     array: Array, told: Described, module: nn.Module | None, like: torch.Tensor
 ) -> torch.Tensor:
     """The other way round."""
-    if describing.time_first(module, array.ndim):
+    if torch_layers.time_first(module, array.ndim):
         array = array.swapaxes(0, 1)
-    elif describing.channels_first(told, array.ndim):
+    elif torch_layers.channels_first(told, array.ndim):
         array = np.moveaxis(array, -1, 1)
     return torch.from_numpy(np.ascontiguousarray(array)).to(like.dtype)
 
@@ -359,9 +337,7 @@ def _replaced(value: Any, fresh: Mapping[int, torch.Tensor]) -> Any:
 def _named(result: Any) -> dict[str, torch.Tensor]:
     """A model's outputs by name: its own, or "output", "output1", ..."""
     if isinstance(result, Mapping):
-        return {
-            str(k): v for k, v in result.items() if isinstance(v, torch.Tensor)
-        }
+        return {str(k): v for k, v in result.items() if isinstance(v, torch.Tensor)}
     tensors = _tensors(result)
     if not tensors:
         raise UserError(

@@ -106,9 +106,7 @@ def describe(made: Any, steps: int) -> dict[str, Any]:
     if getattr(made, "_exclude_from_weight_decay", None) or getattr(
         made, "_exclude_from_weight_decay_pattern", None
     ):
-        because = (
-            because or "some of its variables are excluded from weight decay"
-        )
+        because = because or "some of its variables are excluded from weight decay"
     settings["learning_rate"] = _rates(made, steps)
     return {
         "family": "other" if because else family,
@@ -157,9 +155,7 @@ def follow(
             path.append(
                 {
                     name: np.array(variable.value)
-                    for name, variable in zip(
-                        parameters, variables, strict=True
-                    )
+                    for name, variable in zip(parameters, variables, strict=True)
                 }
             )
     return path
@@ -243,9 +239,7 @@ def _rates(optimizer: Any, steps: int) -> float | list[float]:
     schedule = optimizer._learning_rate
     if isinstance(schedule, Schedule):
         rates = theirs(
-            lambda: [
-                float(schedule(tf.constant(t, tf.int64))) for t in range(steps)
-            ],
+            lambda: [float(schedule(tf.constant(t, tf.int64))) for t in range(steps)],
             type(schedule).__name__,
         )
     elif callable(schedule) and not isinstance(schedule, keras.Variable):

@@ -98,8 +98,7 @@ def describe(made: Any, steps: int) -> dict[str, Any]:
     name = _name(type(optimizer))
     groups = optimizer.param_groups
     constants = [
-        {key: x for key, x in group.items() if key in CONSTANTS}
-        for group in groups
+        {key: x for key, x in group.items() if key in CONSTANTS} for group in groups
     ]
     family, settings, forms = _rule(optimizer, constants[0])
     because = "" if family != "other" else f"{name} is not known here"
@@ -263,9 +262,7 @@ def _rule(
     )
     forms = {"decay_form": "decoupled" if decoupled else "l2"}
     if "betas" in found:
-        settings |= {
-            f"beta{i + 1}": float(x) for i, x in enumerate(found["betas"])
-        }
+        settings |= {f"beta{i + 1}": float(x) for i, x in enumerate(found["betas"])}
     if "eps" in found and kind is not torch.optim.SGD:
         settings["epsilon"] = float(found["eps"])
     if kind in (torch.optim.SGD, own.SGD):
@@ -327,16 +324,11 @@ def _rates(optimizer: Any, scheduler: Any, steps: int) -> float | list[float]:
 def _clipping(optimizer: Any) -> dict[str, Any] | None:
     """What hooks before the step do to gradients; None: it is not known."""
     hooks = list(getattr(optimizer, "_optimizer_step_pre_hooks", {}).values())
-    parameters = [
-        x for group in optimizer.param_groups for x in group["params"]
-    ]
+    parameters = [x for group in optimizer.param_groups for x in group["params"]]
     if not hooks or len(parameters) < 2:
         return {} if not hooks else None
     random = torch.Generator().manual_seed(20)
-    drawn = [
-        torch.randn(x.shape, generator=random, dtype=x.dtype)
-        for x in parameters
-    ]
+    drawn = [torch.randn(x.shape, generator=random, dtype=x.dtype) for x in parameters]
     given = [x * 1e6 for x in drawn]
     taken = _after(hooks, optimizer, parameters, given)
     if taken is None:
@@ -350,9 +342,7 @@ def _clipping(optimizer: Any) -> dict[str, Any] | None:
     ):
         return {"clip_value": value}
     norms = [float(x.norm()) for x in taken]
-    factors = [
-        float(y.norm() / x.norm()) for x, y in zip(given, taken, strict=True)
-    ]
+    factors = [float(y.norm() / x.norm()) for x, y in zip(given, taken, strict=True)]
     if np.allclose(factors, factors[0], rtol=1e-9, atol=0):
         key, bound = "clip_global_norm", float(np.linalg.norm(norms))
         whole = float(np.linalg.norm([float(x.norm()) for x in drawn]))

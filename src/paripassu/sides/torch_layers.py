@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from paripassu.core.layers import Array, Described
-from paripassu.core.ports import Live
+from paripassu.sides.contract import Live
 
 Settings = dict[str, Any]
 Slopes = Mapping[int, torch.Tensor]
@@ -74,7 +74,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Part:
-    """A block of weights in a module; see `paripassu.core.ports.Block`."""
+    """A block of weights in a module; see `paripassu.sides.contract.Block`."""
 
     name: str
     layer: str
@@ -93,9 +93,7 @@ class Part:
         """Weights with canonical axes; with `slopes`, gradients by tensors' ids."""
         found = {}
         for name, slot in self.slots.items():
-            tensor = (
-                slot.tensor if slopes is None else slopes.get(id(slot.tensor))
-            )
+            tensor = slot.tensor if slopes is None else slopes.get(id(slot.tensor))
             if tensor is None:
                 continue
             array = slot.there(tensor.detach().numpy()[slice(*slot.rows)])
@@ -144,9 +142,7 @@ def is_leaf(module: nn.Module) -> bool:
     if isinstance(module, nn.MultiheadAttention):
         return True
     # A module made by a user, or torch.nn's Transformer layers, are looked into.
-    own = any(
-        cls.__module__.startswith("torch.") for cls in type(module).__mro__[:-2]
-    )
+    own = any(cls.__module__.startswith("torch.") for cls in type(module).__mro__[:-2])
     return own and not any(module.children()) and type(module) is not nn.Module
 
 
@@ -158,11 +154,7 @@ def _known(module: nn.Module) -> bool:
 
 
 def _pairs(value: Any, count: int) -> tuple[int, ...]:
-    return (
-        tuple(value)
-        if isinstance(value, (tuple, list))
-        else (int(value),) * count
-    )
+    return tuple(value) if isinstance(value, (tuple, list)) else (int(value),) * count
 
 
 def _explicit(value: Any, count: int) -> Any:
@@ -194,16 +186,12 @@ def _conv_transpose(module: Any) -> Settings:
         "groups": module.groups,
         "crop": tuple(
             (p, p - more)
-            for p, more in zip(
-                module.padding, module.output_padding, strict=True
-            )
+            for p, more in zip(module.padding, module.output_padding, strict=True)
         ),
     }
 
 
-def _pool(
-    kind: str, count: int, *values: Any, **more: Any
-) -> tuple[str, Settings]:
+def _pool(kind: str, count: int, *values: Any, **more: Any) -> tuple[str, Settings]:
     size, stride, padding = values
     settings: Settings = {
         "size": _pairs(size, count),
@@ -219,9 +207,7 @@ def _pool(
 
 def _rank(module: nn.Module) -> int:
     return (
-        int(type(module).__name__[-2])
-        if type(module).__name__[-2:-1].isdigit()
-        else 2
+        int(type(module).__name__[-2]) if type(module).__name__[-2:-1].isdigit() else 2
     )
 
 
@@ -284,9 +270,7 @@ def _described(module: Any) -> tuple[str, Settings]:
             return "prelu", {}
         case nn.MaxPool1d() | nn.MaxPool2d() | nn.MaxPool3d():
             given = (module.kernel_size, module.stride, module.padding)
-            return _pool(
-                "max_pool", _rank(module), *given, ceil=module.ceil_mode
-            )
+            return _pool("max_pool", _rank(module), *given, ceil=module.ceil_mode)
         case nn.AvgPool1d() | nn.AvgPool2d() | nn.AvgPool3d():
             given = (module.kernel_size, module.stride, module.padding)
             return _pool(
@@ -296,22 +280,12 @@ def _described(module: Any) -> tuple[str, Settings]:
                 ceil=module.ceil_mode,
                 count_padding=module.count_include_pad,
             )
-        case (
-            nn.AdaptiveAvgPool1d()
-            | nn.AdaptiveAvgPool2d()
-            | nn.AdaptiveAvgPool3d()
-        ):
+        case nn.AdaptiveAvgPool1d() | nn.AdaptiveAvgPool2d() | nn.AdaptiveAvgPool3d():
             return _adaptive("average", module.output_size)
-        case (
-            nn.AdaptiveMaxPool1d()
-            | nn.AdaptiveMaxPool2d()
-            | nn.AdaptiveMaxPool3d()
-        ):
+        case nn.AdaptiveMaxPool1d() | nn.AdaptiveMaxPool2d() | nn.AdaptiveMaxPool3d():
             return _adaptive("max", module.output_size)
         case nn.Upsample():
-            return _upsample(
-                module.scale_factor, module.mode, module.align_corners
-            )
+            return _upsample(module.scale_factor, module.mode, module.align_corners)
         case (
             nn.modules.padding._ConstantPadNd()
             | nn.modules.padding._ReflectionPadNd()
@@ -332,9 +306,7 @@ def _described(module: Any) -> tuple[str, Settings]:
         case nn.ELU() | nn.CELU():
             return type(module).__name__.lower(), {"alpha": module.alpha}
         case nn.Softmax() | nn.LogSoftmax():
-            kind = (
-                "softmax" if isinstance(module, nn.Softmax) else "log_softmax"
-            )
+            kind = "softmax" if isinstance(module, nn.Softmax) else "log_softmax"
             return kind, {"axis": module.dim}
         case nn.modules.dropout._DropoutNd():
             return "dropout", {}
@@ -459,9 +431,7 @@ def _norm(module: Any, tensors: Mapping[str, torch.Tensor]) -> dict[str, Slot]:
             lambda x: np.moveaxis(x, 0, -1),
             lambda x: np.moveaxis(x, -1, 0),
         )
-        return {
-            name: Slot(x, *last) for name, x in found.items() if x is not None
-        }
+        return {name: Slot(x, *last) for name, x in found.items() if x is not None}
     return {name: Slot(x) for name, x in found.items() if x is not None}
 
 
@@ -557,11 +527,7 @@ def function(
 ) -> tuple[Described, str, tuple[Any, ...], dict[str, Any]]:
     """What a function does, what a reader would write, and what to call it with."""
     plain = name.strip("_").removeprefix("torch_")
-    if (
-        plain.startswith("i")
-        and f"__{plain}__" == name
-        and plain[1:] in ARITHMETIC
-    ):
+    if plain.startswith("i") and f"__{plain}__" == name and plain[1:] in ARITHMETIC:
         plain = plain[1:]
     plain = plain.removeprefix("boolean_dispatch").lstrip("_") or name
     told = _function(plain, args, kwargs)
@@ -569,11 +535,7 @@ def function(
         args, kwargs = args[:1], {"p": 0.0, "training": False}
         if plain not in ("dropout", "feature_dropout", "alpha_dropout"):
             kwargs = {"p": 0.0, "training": False}
-    shown = [
-        str(x)
-        for x in args[1:]
-        if isinstance(x, (int, float, str, tuple, bool))
-    ]
+    shown = [str(x) for x in args[1:] if isinstance(x, (int, float, str, tuple, bool))]
     shown += [
         f"{key}={value}"
         for key, value in kwargs.items()
@@ -607,9 +569,7 @@ ALONE = {
 }
 
 
-def _function(
-    name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Described:
+def _function(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Described:
     def given(key: str, place: int, default: Any = None) -> Any:
         return kwargs.get(key, args[place] if len(args) > place else default)
 
@@ -625,21 +585,15 @@ def _function(
                 offset = float(other) * (-1 if name == "sub" else 1)
             return Described("scale", {"factor": factor, "offset": offset})
         return Described(ARITHMETIC[name])
-    if name in ("div", "truediv") and isinstance(
-        given("other", 1), (int, float)
-    ):
+    if name in ("div", "truediv") and isinstance(given("other", 1), (int, float)):
         return Described("scale", {"factor": 1 / float(args[1]), "offset": 0.0})
     rank = int(name[-2]) if name[-2:-1].isdigit() and name[-1:] == "d" else 2
     base = name[:-2] if name[-2:-1].isdigit() else name
     match base:
         case "gelu":
-            return Described(
-                "gelu", {"approximate": given("approximate", 9) == "tanh"}
-            )
+            return Described("gelu", {"approximate": given("approximate", 9) == "tanh"})
         case "leaky_relu":
-            return Described(
-                "leaky_relu", {"slope": given("negative_slope", 1, 0.01)}
-            )
+            return Described("leaky_relu", {"slope": given("negative_slope", 1, 0.01)})
         case "elu" | "celu":
             return Described(base, {"alpha": given("alpha", 1, 1.0)})
         case "softmax" | "log_softmax":
@@ -651,9 +605,7 @@ def _function(
                 given("padding", 3),
             )
             return Described(
-                *_pool(
-                    "max_pool", rank, *values, ceil=given("ceil_mode", 5, False)
-                )
+                *_pool("max_pool", rank, *values, ceil=given("ceil_mode", 5, False))
             )
         case "avg_pool":
             values = (

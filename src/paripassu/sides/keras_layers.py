@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from paripassu.core.layers import Array, Described
-from paripassu.core.ports import Live
+from paripassu.sides.contract import Live
 
 Settings = dict[str, Any]
 Move = Callable[[Array], Array]
@@ -29,7 +29,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Part:
-    """A block of weights in a layer; see `paripassu.core.ports.Block`."""
+    """A block of weights in a layer; see `paripassu.sides.contract.Block`."""
 
     name: str
     layer: str
@@ -37,9 +37,7 @@ class Part:
     settings: Settings = field(default_factory=dict)
     slots: dict[str, Slot] = field(default_factory=dict)
 
-    def read(
-        self, slopes: Mapping[int, Array] | None = None
-    ) -> dict[str, Array]:
+    def read(self, slopes: Mapping[int, Array] | None = None) -> dict[str, Array]:
         """Weights with canonical axes; with `slopes`, gradients by variables' ids."""
         found = {}
         for name, slot in self.slots.items():
@@ -170,11 +168,7 @@ def _conv_transpose(layer: Any) -> Settings:
             given = max(size, stride) - size if given is None else given
             before, after = size - 1, size - 1 + given
         else:
-            total = (
-                stride + size - 2
-                if given is None
-                else size + size % 2 - 2 + given
-            )
+            total = stride + size - 2 if given is None else size + size % 2 - 2 + given
             before = min(total // 2 + total % 2, size - 1)
             after = total - before
         crop.append((size - 1 - before, size - 1 - after))
@@ -189,9 +183,7 @@ def _conv_transpose(layer: Any) -> Settings:
 def described(layer: Any) -> Described:
     """A layer's kind and settings; of its weights, only which there are."""
     kind, settings = _described(layer)
-    names = {
-        str(x.path): np.empty(0) for x in layer.weights if "seed" not in x.path
-    }
+    names = {str(x.path): np.empty(0) for x in layer.weights if "seed" not in x.path}
     return Described(kind, settings, names)
 
 
@@ -212,20 +204,10 @@ def _described(layer: Any) -> tuple[str, Settings]:
         case L.BatchNormalization():
             axis = layer.axis
             settings = {"epsilon": layer.epsilon, "momentum": layer.momentum}
-            return "batch_norm", settings | {
-                "axis": axis if axis < 0 else int(axis)
-            }
+            return "batch_norm", settings | {"axis": axis if axis < 0 else int(axis)}
         case L.LayerNormalization():
-            axes = (
-                layer.axis
-                if isinstance(layer.axis, (list, tuple))
-                else [layer.axis]
-            )
-            kind = (
-                "rms_norm"
-                if getattr(layer, "rms_scaling", False)
-                else "layer_norm"
-            )
+            axes = layer.axis if isinstance(layer.axis, (list, tuple)) else [layer.axis]
+            kind = "rms_norm" if getattr(layer, "rms_scaling", False) else "layer_norm"
             settings = {"epsilon": layer.epsilon, "axes": len(axes)}
             if list(axes) not in ([-1], *([*range(1, n)] for n in range(2, 6))):
                 settings["axis"] = list(axes)
@@ -337,9 +319,7 @@ def _dense_like(layer: Any) -> bool:
     left, _, right = layer.equation.partition("->")
     given, _, kernel = left.partition(",")
     return (
-        len(kernel) == 2
-        and given[-1:] == kernel[0]
-        and right == given[:-1] + kernel[1]
+        len(kernel) == 2 and given[-1:] == kernel[0] and right == given[:-1] + kernel[1]
     )
 
 
@@ -463,22 +443,16 @@ def _pool_function(name: str, given: Mapping[str, Any]) -> Settings:
         "strides": _axes(strides, 2),
         "padding": _padding(given.get("padding", "valid"), len(_axes(size, 2))),
     }
-    return settings | (
-        {"count_padding": False} if name == "average_pool" else {}
-    )
+    return settings | ({"count_padding": False} if name == "average_pool" else {})
 
 
 def parts(name: str, layer: Any) -> Iterator[Part]:
     """The blocks of weights that a layer itself has."""
     if is_container(layer):
-        for variable in (
-            layer._trainable_variables + layer._non_trainable_variables
-        ):
+        for variable in layer._trainable_variables + layer._non_trainable_variables:
             if "seed" not in variable.path:
                 label = f"{name}.{variable.name}".lstrip(".")
-                yield Part(
-                    label, name, "parameter", {}, {"value": Slot(variable)}
-                )
+                yield Part(label, name, "parameter", {}, {"value": Slot(variable)})
         return
     if not layer.weights:
         return
@@ -506,14 +480,10 @@ def _slots(kind: str, layer: Any) -> dict[str, Slot]:
             kernel = Slot(layer.kernel)
             if isinstance(layer, (L.DepthwiseConv1D, L.DepthwiseConv2D)):
                 kernel = _grouped(layer.kernel)
-            return _given(
-                kernel=kernel, bias=layer.bias if layer.use_bias else None
-            )
+            return _given(kernel=kernel, bias=layer.bias if layer.use_bias else None)
         case "conv_transpose":
             kernel = Slot(layer.kernel, _swapped, _swapped)
-            return _given(
-                kernel=kernel, bias=layer.bias if layer.use_bias else None
-            )
+            return _given(kernel=kernel, bias=layer.bias if layer.use_bias else None)
         case "batch_norm":
             return _given(
                 gamma=layer.gamma if layer.scale else None,
@@ -592,9 +562,7 @@ def _cell(layer: Any) -> dict[str, Slot]:
     cell = layer.cell
     bias = cell.bias if cell.use_bias else None
     if not isinstance(layer, L.GRU):
-        return _given(
-            kernel=cell.kernel, recurrent=cell.recurrent_kernel, bias=bias
-        )
+        return _given(kernel=cell.kernel, recurrent=cell.recurrent_kernel, bias=bias)
     slots = {
         "kernel": Slot(cell.kernel, _update_first, _update_first),
         "recurrent": Slot(cell.recurrent_kernel, _update_first, _update_first),
@@ -649,7 +617,4 @@ def time_first(_layer: Any, _dimensions: int) -> bool:
 
 def channels_first(layer: Any, dimensions: int) -> bool:
     """Whether a layer was told that channels are at axis 1."""
-    return (
-        dimensions >= 3
-        and getattr(layer, "data_format", "") == "channels_first"
-    )
+    return dimensions >= 3 and getattr(layer, "data_format", "") == "channels_first"
