@@ -723,7 +723,7 @@ UNDONE = """
 import warnings
 import keras
 import numpy as np
-from paripassu.frameworks.tensorflow.book import SoftmaxTwice
+from paripassu.frameworks.tensorflow.recipes import SoftmaxTwice
 
 network = keras.Sequential([keras.Input((2,)), keras.layers.Softmax()])
 logits, labels = np.array([[2.0, 0.0]], "float32"), np.array([0])

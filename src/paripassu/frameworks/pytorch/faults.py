@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paripassu.frameworks.pytorch import book, lesson
+from paripassu.frameworks.pytorch import lesson, recipes
 from paripassu.frameworks.pytorch.twin import Twin
 
 
@@ -94,7 +94,7 @@ def _softmax_twice(twin: Twin) -> None:
 
 
 def _softmax_once(twin: Twin) -> None:
-    twin.loss = book.cross_entropy_on_probabilities
+    twin.loss = recipes.cross_entropy_on_probabilities
 
 
 def _summed_loss(twin: Twin) -> None:

@@ -16,7 +16,7 @@ from paripassu.core.datasets import Split
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import Arrays, EpochReport
-from paripassu.frameworks.pytorch import book, lesson
+from paripassu.frameworks.pytorch import lesson, recipes
 from paripassu.frameworks.pytorch.weights import from_common, to_common
 
 REPORT_EVERY = 10  # steps: reading a loss makes an accelerator wait
@@ -51,17 +51,17 @@ class Trainer:
                 "PyTorch sees no GPU. Type --device cpu, or install a build of "
                 "PyTorch for your GPU."
             )
-        self.network = book.make_network(recipe).to(
+        self.network = recipes.make_network(recipe).to(
             memory_format=torch.channels_last, **self.place
         )
         if not cuda:
-            book.drop_by_bytes(self.network)
+            recipes.drop_by_bytes(self.network)
         if recipe.precision == "bfloat16":
-            book.compute_in_bfloat16(self.network, self.place["device"])
-        self.loss = book.make_loss(recipe)
+            recipes.compute_in_bfloat16(self.network, self.place["device"])
+        self.loss = recipes.make_loss(recipe)
         self.network.load_state_dict(from_common(recipe, dict(weights)))
-        self.optimizer = book.make_optimizer(self.network, recipe)
-        self.schedule = book.make_schedule(self.optimizer, recipe)
+        self.optimizer = recipes.make_optimizer(self.network, recipe)
+        self.schedule = recipes.make_schedule(self.optimizer, recipe)
         self._loaded: list[tuple[Split, lesson.Digits]] = []
         self.device = torch.cuda.get_device_name() if cuda else "cpu"
         self.versions = {"torch": str(torch.__version__)}

@@ -10,11 +10,13 @@ import numpy as np
 import torch
 
 from paripassu.core.recipe import parse
-from paripassu.frameworks.pytorch import book
+from paripassu.frameworks.pytorch import recipes
 
 if __name__ == "__main__":
     model, recipe, images, out = sys.argv[1:]
-    network = book.make_network(parse(Path(recipe).read_text(encoding="utf-8")))
+    network = recipes.make_network(
+        parse(Path(recipe).read_text(encoding="utf-8"))
+    )
     state = torch.load(model, weights_only=True)
     # A float64 file wants a float64 network.
     network.to(next(iter(state.values())).dtype).load_state_dict(state)

@@ -20,7 +20,7 @@ from paripassu.core.layout import relayout
 from paripassu.core.networks import Network
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import Arrays, TwinStep
-from paripassu.frameworks.pytorch import book
+from paripassu.frameworks.pytorch import recipes
 from paripassu.frameworks.pytorch.trainer import Trainer, under
 from paripassu.frameworks.pytorch.weights import from_common, to_common
 
@@ -83,8 +83,8 @@ class Twin:
                 self.trainer.schedule.step()
 
     def learning_rates(self, length: int) -> npt.NDArray[np.float64]:
-        optimizer = book.make_optimizer(self.network, self.recipe)
-        schedule = book.make_schedule(optimizer, self.recipe)
+        optimizer = recipes.make_optimizer(self.network, self.recipe)
+        schedule = recipes.make_schedule(optimizer, self.recipe)
         per_step = self.recipe.decay.unit == "step"
         rates = []
         with warnings.catch_warnings():
@@ -148,9 +148,9 @@ class Twin:
     ) -> None:
         weights = from_common(self.recipe, under("weight.", state))
         self.network.load_state_dict(weights)
-        optimizer = book.make_optimizer(self.network, self.recipe)
+        optimizer = recipes.make_optimizer(self.network, self.recipe)
         self.trainer.optimizer = optimizer
-        self.trainer.schedule = book.make_schedule(optimizer, self.recipe)
+        self.trainer.schedule = recipes.make_schedule(optimizer, self.recipe)
         slots: dict[str, dict[str, Any]] = {}
         for name, array in under("slot.", state).items():
             weight, _, slot = name.rpartition(".")

@@ -17,7 +17,7 @@ from paripassu.core.datasets import Split
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import Arrays, EpochReport
-from paripassu.frameworks.tensorflow import book, lesson
+from paripassu.frameworks.tensorflow import lesson, recipes
 from paripassu.frameworks.tensorflow.weights import from_common, to_common
 
 
@@ -36,15 +36,15 @@ class Trainer:
     ) -> None:
         _configure(threads, device)
         keras.utils.set_random_seed(recipe.seed)
-        book.set_precision(recipe)
+        recipes.set_precision(recipe)
         self._recipe = recipe
-        self.network = book.make_network(recipe)
+        self.network = recipes.make_network(recipe)
         gpus = tf.config.get_visible_devices("GPU")
         if not gpus:
-            book.drop_by_bytes(self.network)
-        self.loss = book.make_loss(recipe)
+            recipes.drop_by_bytes(self.network)
+        self.loss = recipes.make_loss(recipe)
         from_common(recipe, self.network, dict(weights))
-        optimizer = book.make_optimizer(recipe)
+        optimizer = recipes.make_optimizer(recipe)
         lesson.compile_network(self.network, optimizer, self.loss)
         self.network.optimizer.build(self.network.trainable_variables)
         self.device = (
@@ -76,7 +76,7 @@ class Trainer:
             self._recipe.changed(epochs=2),
             few,
             lesson.to_arrays(few),
-            book.make_schedule(self._recipe),
+            recipes.make_schedule(self._recipe),
         )
         self.load_state(before)
 
@@ -94,7 +94,10 @@ class Trainer:
             self._recipe,
             training,
             lesson.to_arrays(monitored),
-            [*book.make_schedule(self._recipe), _Reporter(on_step, on_epoch)],
+            [
+                *recipes.make_schedule(self._recipe),
+                _Reporter(on_step, on_epoch),
+            ],
             first_epoch,
         )
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import Arrays, TwinStep
-from paripassu.frameworks.tensorflow import book, lesson
+from paripassu.frameworks.tensorflow import lesson, recipes
 from paripassu.frameworks.tensorflow.trainer import Trainer
 from paripassu.frameworks.tensorflow.weights import from_common
 
@@ -59,7 +59,7 @@ class Twin:
         for layer in self.network.layers:
             if isinstance(layer, keras.layers.Dropout):
                 self.overrides[layer.name] = self._given_mask
-        self._schedule = book.make_schedule(recipe)
+        self._schedule = recipes.make_schedule(recipe)
         for callback in self._schedule:
             callback.set_model(self.network)
         self._graph = tf.function(self._train, reduce_retracing=False)
@@ -78,13 +78,13 @@ class Twin:
 
     def learning_rates(self, length: int) -> npt.NDArray[np.float64]:
         epochs = self.recipe.epochs
-        optimizer = book.make_optimizer(self.recipe)
+        optimizer = recipes.make_optimizer(self.recipe)
         if self.recipe.decay.unit == "step":
             schedule = optimizer._learning_rate
             rates = schedule(tf.range(epochs * length, dtype=tf.int64))
             return np.asarray(keras.ops.convert_to_numpy(rates), np.float64)
         rates = []
-        for callback in book.make_schedule(self.recipe):
+        for callback in recipes.make_schedule(self.recipe):
             callback.set_model(_Rated(optimizer))
             for epoch in range(epochs):
                 callback.on_epoch_begin(epoch)

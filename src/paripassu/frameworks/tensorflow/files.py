@@ -19,7 +19,7 @@ from paripassu.core import layout
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import Arrays
-from paripassu.frameworks.tensorflow import book
+from paripassu.frameworks.tensorflow import recipes
 from paripassu.frameworks.tensorflow.weights import LAYOUTS
 
 NOTES = "paripassu.json"  # in the archive, beside Keras's own three files
@@ -41,7 +41,7 @@ def write(
         path: of the file; it ends in `.keras`.
         notes: kept in the file.
     """
-    book.set_precision(recipe.for_use)
+    recipes.set_precision(recipe.for_use)
     network = _plain(recipe)
     own = _module_of(recipe)
     arrays = layout.from_canonical(recipe.score_sheet, weights, LAYOUTS)
@@ -71,7 +71,7 @@ def _plain(recipe: Recipe) -> Any:
         if recipe.output == "probabilities":
             network.add(keras.layers.Softmax(name="softmax"))
         return network
-    return book.make_network(recipe)
+    return recipes.make_network(recipe)
 
 
 def read(path: Path) -> tuple[Arrays, dict[str, str]]:

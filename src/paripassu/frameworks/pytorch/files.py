@@ -14,7 +14,7 @@ from paripassu.core import layout
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import Arrays
-from paripassu.frameworks.pytorch import book
+from paripassu.frameworks.pytorch import recipes
 from paripassu.frameworks.pytorch.weights import LAYOUTS, from_common
 
 NOTES = (
@@ -36,7 +36,7 @@ def write(
         path: of the file.
         notes: kept in the file, in the `state_dict`'s `_metadata`.
     """
-    network = book.make_network(recipe).to(getattr(torch, recipe.storage))
+    network = recipes.make_network(recipe).to(getattr(torch, recipe.storage))
     network.load_state_dict(from_common(recipe, dict(weights)))
     state = network.state_dict()
     state._metadata[NOTES] = dict(notes)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from paripassu.core import datasets, draws
 from paripassu.core.recipe import Recipe
-from paripassu.frameworks.pytorch import book, lesson
+from paripassu.frameworks.pytorch import lesson, recipes
 from paripassu.frameworks.pytorch.trainer import Trainer
 
 WARM_UP = 1.0  # seconds of products before those that count
@@ -59,7 +59,7 @@ def kernels(recipe: Recipe, threads: int) -> float:
     """
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = book.make_network(recipe).to(
+    network = recipes.make_network(recipe).to(
         device, memory_format=torch.channels_last
     )
     inputs: dict[nn.Module, torch.Tensor] = {}

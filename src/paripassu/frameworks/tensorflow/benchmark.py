@@ -12,7 +12,7 @@ from keras import layers
 
 from paripassu.core import datasets
 from paripassu.core.recipe import Recipe
-from paripassu.frameworks.tensorflow import book, lesson
+from paripassu.frameworks.tensorflow import lesson, recipes
 from paripassu.frameworks.tensorflow.trainer import Trainer
 
 WARM_UP = 1.0  # seconds of products before those that count
@@ -53,8 +53,8 @@ def kernels(recipe: Recipe, threads: int) -> float:
     what a batch of random images gives it; the sum of their medians.
     """
     _set_threads(threads)
-    book.set_precision(recipe)
-    network = book.make_network(recipe)
+    recipes.set_precision(recipe)
+    network = recipes.make_network(recipe)
     x = tf.random.uniform((recipe.batch_size, 28, 28, 1))
     total = 0.0
     for layer in network.layers:
