@@ -13,9 +13,9 @@ import pytest
 from helpers import BOTH, environment, needs_both, run_paripassu, skip_without
 from rich.console import Console
 
-from paripassu.analysis.bench import BENCH_FILE, STYLES, Bench, Race, Timed
-from paripassu.analysis.bench import Conditions as Conditions_
-from paripassu.analysis.report.bench import picture
+from paripassu.analysis.benchmark import BENCH_FILE, STYLES, Bench, Race, Timed
+from paripassu.analysis.benchmark import Conditions as Conditions_
+from paripassu.analysis.report.benchmark import picture
 from paripassu.bench import Turn, bench, in_rounds
 from paripassu.bench_view import bench_table, race_table
 from paripassu.core.errors import UserError

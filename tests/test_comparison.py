@@ -25,7 +25,7 @@ from make_records import (
 from paripassu.analysis import comparison as compared
 from paripassu.analysis.schema import document
 from paripassu.analysis.statistics import more_seeds
-from paripassu.analysis.wording import points
+from paripassu.analysis.text import points
 from paripassu.core.errors import UserError
 from paripassu.core.files import read_json, read_tensors, write_json, write_tensors
 

@@ -26,15 +26,15 @@ from hypothesis import strategies as st
 from make_records import make_dataset, make_environment
 from rich.console import Console
 
-from paripassu.analysis import ledger as judge
-from paripassu.analysis.differences import (
+from paripassu.analysis.ablation import attribution as judge
+from paripassu.analysis.ablation.attribution import Inquiry, Key, Ledger
+from paripassu.analysis.ablation.differences import (
     NOT_A_DIFFERENCE,
     Walk,
     applied,
     differences,
     walk,
 )
-from paripassu.analysis.ledger import Inquiry, Key, Ledger
 from paripassu.analysis.report.waterfall import picture
 from paripassu.core import files, record
 from paripassu.core.errors import UserError

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from paripassu.analysis.parity import compare_traces
+from paripassu.analysis.proof.parity import compare_traces
 from paripassu.core import datasets, draws, networks
 from paripassu.core.errors import UserError
 from paripassu.core.layout import relayout

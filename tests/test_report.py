@@ -27,7 +27,7 @@ from make_records import (
 from PIL import Image
 from test_bench import made as made_bench
 
-from paripassu.analysis.bench import BENCH_FILE
+from paripassu.analysis.benchmark import BENCH_FILE
 from paripassu.analysis.comparison import summarise
 from paripassu.analysis.lessons import lesson_text, sections
 from paripassu.analysis.report import divergence, svg, words, write_report

@@ -19,17 +19,17 @@ from helpers import (
     skip_without,
 )
 
-from paripassu.analysis.causes import likely_cause
-from paripassu.analysis.ladder import all_curves, rungs_of
-from paripassu.analysis.parity import (
+from paripassu.analysis.proof.causes import likely_cause
+from paripassu.analysis.proof.ladder import all_curves, rungs_of
+from paripassu.analysis.proof.parity import (
     beside_control,
     compare_traces,
     difference,
     first_divergence,
 )
+from paripassu.analysis.proof.tolerance import LADDER
+from paripassu.analysis.proof.whole import compare_whole, leading_digits
 from paripassu.analysis.schema import FaultResult, Proof, ProofRow
-from paripassu.analysis.tolerance import LADDER
-from paripassu.analysis.whole import compare_whole, leading_digits
 from paripassu.core import draws, files, networks, record
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe, built_in, load

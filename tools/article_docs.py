@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from paripassu.analysis.ledger import Ledger, Metric
+    from paripassu.analysis.ablation.attribution import Ledger, Metric
     from paripassu.analysis.schema import Estimate
 
 FOLDER = Path("results") / "ledger"
@@ -17,7 +17,7 @@ FIRST: Metric = "first_epoch_accuracy"
 
 def _points(estimate: Estimate | None, *, interval: bool = False) -> str:
     """A difference of accuracies in percentage points."""
-    from paripassu.analysis.wording import signed
+    from paripassu.analysis.text import signed
 
     if estimate is None:
         return "–"
@@ -29,7 +29,7 @@ def _points(estimate: Estimate | None, *, interval: bool = False) -> str:
 
 
 def _nats(estimate: Estimate | None) -> str:
-    from paripassu.analysis.wording import signed
+    from paripassu.analysis.text import signed
 
     return "–" if estimate is None else signed(estimate.mean, 4)
 
@@ -39,7 +39,7 @@ def _share(estimate: Estimate | None) -> str:
 
 
 def _levels(ledger: Ledger) -> list[str]:
-    from paripassu.analysis.wording import display_name
+    from paripassu.analysis.text import display_name
 
     lines = [
         "| | trained in | test accuracy | test loss, nats | after one epoch |",
@@ -89,8 +89,8 @@ def _effects(ledger: Ledger) -> list[str]:
 
 def measured(root: Path) -> str:
     """Both tables, and what they were made of."""
-    from paripassu.analysis.ledger import load
-    from paripassu.analysis.wording import counted, display_name, listed_seeds
+    from paripassu.analysis.ablation.attribution import load
+    from paripassu.analysis.text import counted, display_name, listed_seeds
 
     ledger = load(root / FOLDER)
     seeds = ledger.complete or ledger.seeds
@@ -128,7 +128,7 @@ def measured(root: Path) -> str:
 
 def waterfall(root: Path) -> str:
     """The picture, from the record."""
-    from paripassu.analysis.ledger import load
+    from paripassu.analysis.ablation.attribution import load
     from paripassu.analysis.report.waterfall import picture
 
     return picture(load(root / FOLDER))

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from paripassu.analysis.bench import BENCH_FILE, Bench
+from paripassu.analysis.benchmark import BENCH_FILE, Bench
 from paripassu.analysis.comparison import load
-from paripassu.analysis.wording import mebibytes
+from paripassu.analysis.text import mebibytes
 
 NAMES = ("pytorch", "tensorflow")
 ARTICLE = "[results/article](../results/article/comparison.json)"

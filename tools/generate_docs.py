@@ -57,7 +57,7 @@ def proof() -> str:
     """The page on the proof, with the record's figures between two lines."""
     from marks import filled
 
-    from paripassu.analysis.wording import display_name
+    from paripassu.analysis.text import display_name
 
     found = _proof()
     versions = ", ".join(
@@ -109,7 +109,7 @@ def recipes() -> str:
 
 def ledger_schema() -> str:
     """The shape of `ledger.json`."""
-    from paripassu.analysis.ledger import document
+    from paripassu.analysis.ablation.attribution import document
 
     return document()
 
@@ -155,8 +155,8 @@ def readme() -> str:
 
 def bench_picture() -> str:
     """The picture of the record that the page begins with."""
-    from paripassu.analysis.bench import BENCH_FILE, Bench
-    from paripassu.analysis.report.bench import picture
+    from paripassu.analysis.benchmark import BENCH_FILE, Bench
+    from paripassu.analysis.report.benchmark import picture
 
     path = DOCS.parent / "results" / "bench" / "float32" / BENCH_FILE
     return picture(Bench.model_validate_json(path.read_text()))

@@ -11,11 +11,11 @@ from typing import Any
 from marks import filled
 from recipe_docs import markdown_table
 
-from paripassu.analysis.bench import Bench, Race
+from paripassu.analysis.benchmark import Bench, Race
 from paripassu.analysis.comparison import load
 from paripassu.analysis.schema import Spread
 from paripassu.analysis.statistics import equivalence, mean_estimate
-from paripassu.analysis.wording import counted, display_name, mebibytes
+from paripassu.analysis.text import counted, display_name, mebibytes
 from paripassu.core.record import load_record
 
 MARGIN = 0.001  # of accuracy: a tenth of a point

@@ -13,10 +13,10 @@ import tomli_w
 from marks import filled
 from pydantic.fields import FieldInfo
 
-from paripassu.analysis.cautions import BUSY_WARNING
 from paripassu.analysis.comparison import COMPARISON_FILE, load
 from paripassu.analysis.schema import Comparison, Estimate, FrameworkSummary
-from paripassu.analysis.wording import counted, display_name, points
+from paripassu.analysis.text import counted, display_name, points
+from paripassu.analysis.warnings import BUSY_WARNING
 from paripassu.core.networks import NETWORKS
 from paripassu.core.recipe import NOT_DECISIVE, Part, Recipe, built_in, validate
 from paripassu.core.recipe import load as load_recipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from paripassu.analysis.lessons import Section, by_heading, differences, lesson_text
-from paripassu.analysis.wording import display_name
+from paripassu.analysis.text import display_name
 
 NAMES = ("pytorch", "tensorflow")
 INTRODUCTION = """\

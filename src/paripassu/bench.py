@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from paripassu import frameworks
-from paripassu.analysis.bench import (
+from paripassu.analysis.benchmark import (
     BENCH_FILE,
     STYLES,
     Bench,
@@ -24,7 +24,7 @@ from paripassu.analysis.bench import (
     Timed,
 )
 from paripassu.analysis.reading import checked
-from paripassu.analysis.report.bench import picture
+from paripassu.analysis.report.benchmark import picture
 from paripassu.core import files, machine
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
@@ -99,7 +99,7 @@ def bench(
 def described(
     names: Sequence[str], recipe: Recipe, conditions: Conditions
 ) -> dict[str, Any]:
-    """The fields of `paripassu.analysis.bench.Conditions`.
+    """The fields of `paripassu.analysis.benchmark.Conditions`.
 
     Raises:
         UserError: a framework is missing, or cannot run the recipe.

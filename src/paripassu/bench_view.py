@@ -8,11 +8,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from paripassu.analysis.bench import Bench, Race
-from paripassu.analysis.cautions import BUSY
+from paripassu.analysis.benchmark import Bench, Race
 from paripassu.analysis.report.words import percent, seconds
 from paripassu.analysis.schema import Spread
-from paripassu.analysis.wording import counted, display_name, mebibytes
+from paripassu.analysis.text import counted, display_name, mebibytes
+from paripassu.analysis.warnings import BUSY
 
 FULL = 60_000  # images of an epoch
 

@@ -21,7 +21,7 @@ def bench(request: dict[str, Any], emit: Emit) -> None:
     """Time one style.
 
     Args:
-        request: `framework`; `style`, one of `paripassu.analysis.bench.STYLES`;
+        request: `framework`; `style`, one of `paripassu.analysis.benchmark.STYLES`;
             `recipe`; `data`; `images`, how many of the training set; `matrix`, rows and
             columns of the product that is the ceiling; `threads`.
         emit: gets `benched`: seconds for all images (of the ceiling: for one product),

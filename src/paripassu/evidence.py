@@ -1,6 +1,6 @@
 """The worker's side of a proof: what one framework computes, as named arrays.
 
-The names are those of `paripassu.analysis.parity`. A seeded fault, if one is asked for,
+The names are those of `paripassu.analysis.proof.parity`. A seeded fault, if one is asked for,
 is put into this framework alone.
 """
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from paripassu.analysis.causes import likely_cause
-from paripassu.analysis.parity import compare_traces, first_divergence
+from paripassu.analysis.proof.causes import likely_cause
+from paripassu.analysis.proof.parity import compare_traces, first_divergence
 from paripassu.analysis.schema import FaultResult
 from paripassu.core.files import read_tensors
 from paripassu.core.recipe import Recipe

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from paripassu.analysis.proof.tolerance import EPS, LADDER
 from paripassu.analysis.schema import (
     Divergence,
     FaultResult,
@@ -18,8 +19,7 @@ from paripassu.analysis.schema import (
     RungResult,
     WholeRun,
 )
-from paripassu.analysis.tolerance import EPS, LADDER
-from paripassu.analysis.wording import display_name
+from paripassu.analysis.text import display_name
 from paripassu.verify import Progress
 
 MARKS = {

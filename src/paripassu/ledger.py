@@ -9,12 +9,12 @@ from pathlib import Path
 from rich.console import Console
 
 from paripassu import frameworks
-from paripassu.analysis import ledger as judge
-from paripassu.analysis.differences import Stop, walk
-from paripassu.analysis.ledger import End, Inquiry, Key, Ledger
+from paripassu.analysis.ablation import attribution as judge
+from paripassu.analysis.ablation.attribution import End, Inquiry, Key, Ledger
+from paripassu.analysis.ablation.differences import Stop, walk
 from paripassu.analysis.plan import RUNS_FOLDER
 from paripassu.analysis.report import waterfall
-from paripassu.analysis.wording import display_name
+from paripassu.analysis.text import display_name
 from paripassu.core import datasets, files, record
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import NOT_DECISIVE, Recipe

@@ -12,16 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from paripassu.analysis.ledger import Effect, End, Figures, Ledger, Metric
+from paripassu.analysis.ablation.attribution import Effect, End, Figures, Ledger, Metric
 from paripassu.analysis.schema import Estimate
 from paripassu.analysis.statistics import excludes_zero
-from paripassu.analysis.wording import (
-    counted,
-    display_name,
-    listed_seeds,
-    points,
-    signed,
-)
+from paripassu.analysis.text import counted, display_name, listed_seeds, points, signed
 from paripassu.core.record import RunRecord
 from paripassu.process import Event
 from paripassu.progress import duration

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paripassu.analysis.ladder import all_curves
+from paripassu.analysis.proof.ladder import all_curves
+from paripassu.analysis.proof.whole import compare_whole
 from paripassu.analysis.schema import Curve, WholeRun
-from paripassu.analysis.whole import compare_whole
 from paripassu.core import files
 from paripassu.core.recipe import Recipe
 from paripassu.evidence import CONTROLS

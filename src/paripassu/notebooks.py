@@ -20,7 +20,7 @@ from typing import Any
 
 from paripassu import frameworks
 from paripassu.analysis.lessons import OPENING, by_heading, lesson_text
-from paripassu.analysis.wording import display_name
+from paripassu.analysis.text import display_name
 from paripassu.core import files
 from paripassu.core.errors import UserError
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from paripassu.analysis.bench import RACE_FILE, Race, Reached
+from paripassu.analysis.benchmark import RACE_FILE, Race, Reached
 from paripassu.bench import Turn, described, in_rounds
 from paripassu.core.recipe import Recipe
 from paripassu.train import Conditions

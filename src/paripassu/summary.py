@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from paripassu.analysis.schema import Comparison, Estimate, FrameworkSummary, Spread
-from paripassu.analysis.wording import mebibytes
+from paripassu.analysis.text import mebibytes
 from paripassu.convert import Conversion
 from paripassu.core.recipe_book import Entry
 from paripassu.frameworks import FRAMEWORKS

@@ -11,14 +11,20 @@ from typing import Any
 import numpy.typing as npt
 
 from paripassu import frameworks
-from paripassu.analysis.causes import likely_cause
 from paripassu.analysis.comparison import summarise
-from paripassu.analysis.ladder import CONTROL_RUNG, all_curves, rungs_of, shortened
-from paripassu.analysis.parity import (
+from paripassu.analysis.proof.causes import likely_cause
+from paripassu.analysis.proof.ladder import (
+    CONTROL_RUNG,
+    all_curves,
+    rungs_of,
+    shortened,
+)
+from paripassu.analysis.proof.parity import (
     beside_control,
     compare_traces,
     first_divergence,
 )
+from paripassu.analysis.proof.tolerance import LADDER, bound_of
 from paripassu.analysis.schema import (
     Curve,
     Divergence,
@@ -27,7 +33,6 @@ from paripassu.analysis.schema import (
     RungResult,
     WholeRun,
 )
-from paripassu.analysis.tolerance import LADDER, bound_of
 from paripassu.core import machine
 from paripassu.core.errors import UserError
 from paripassu.core.files import read_tensors

@@ -6,10 +6,9 @@ import itertools
 from datetime import UTC, datetime
 from pathlib import Path
 
-from paripassu.analysis.cautions import collect_warnings
-from paripassu.analysis.ladder import with_accuracy
 from paripassu.analysis.pairs import judge_pair
 from paripassu.analysis.plan import Plan, run_name
+from paripassu.analysis.proof.ladder import with_accuracy
 from paripassu.analysis.reading import (
     check_same_experiment,
     checked,
@@ -17,6 +16,7 @@ from paripassu.analysis.reading import (
 )
 from paripassu.analysis.schema import Comparison, Proof
 from paripassu.analysis.summaries import summarise_framework
+from paripassu.analysis.warnings import collect_warnings
 from paripassu.core.errors import UserError
 from paripassu.core.files import write_text
 

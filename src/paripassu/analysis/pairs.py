@@ -20,7 +20,7 @@ from paripassu.analysis.statistics import (
     mcnemar_p,
     wilson,
 )
-from paripassu.analysis.wording import sentence
+from paripassu.analysis.text import sentence
 
 MOST_DISAGREEMENTS = 24
 

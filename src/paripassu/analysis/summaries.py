@@ -16,7 +16,7 @@ from paripassu.analysis.schema import (
     Spread,
 )
 from paripassu.analysis.statistics import as_share, mean_estimate, spread, wilson
-from paripassu.analysis.wording import fate
+from paripassu.analysis.text import fate
 from paripassu.core.record import Inference, RunRecord
 
 

@@ -29,7 +29,7 @@ from paripassu.cli.base import (
 )
 
 if TYPE_CHECKING:
-    from paripassu.analysis.bench import Bench, Race
+    from paripassu.analysis.benchmark import Bench, Race
 
 
 @app.command(

@@ -11,7 +11,7 @@ from paripassu.analysis.report import charts, words
 from paripassu.analysis.report.charts import Curve, DotRow, Text
 from paripassu.analysis.report.gather import Run, mean_curve
 from paripassu.analysis.schema import FrameworkSummary, Pair
-from paripassu.analysis.wording import display_name, points
+from paripassu.analysis.text import display_name, points
 from paripassu.core.record import Epoch
 
 MOST_POINTS = 6_000  # of one framework in a chart of curves

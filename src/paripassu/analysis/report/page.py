@@ -12,10 +12,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from paripassu.analysis.ladder import CONTROL_RUNG, DRAWS_RUNG
-from paripassu.analysis.parity import LARGEST
+from paripassu.analysis.proof.ladder import CONTROL_RUNG, DRAWS_RUNG
+from paripassu.analysis.proof.parity import LARGEST
 from paripassu.analysis.report import (
-    bench,
+    benchmark,
     costs,
     divergence,
     figures,
@@ -28,7 +28,7 @@ from paripassu.analysis.report import (
 from paripassu.analysis.report.figures import Framework
 from paripassu.analysis.report.gather import Runs, read_pictures, read_runs
 from paripassu.analysis.schema import Comparison, Disagreement, Pair, Proof, RungResult
-from paripassu.analysis.wording import DISPLAY_NAMES, display_name
+from paripassu.analysis.text import DISPLAY_NAMES, display_name
 
 FOLDER = Path(__file__).parent
 GLYPHS = {"equivalent": "≈", "different": "≠", "undecided": "?"}
@@ -68,7 +68,7 @@ def render(folder: Path, comparison: Comparison) -> str:
         for item in trained
         if (table := tables.confusions(item, runs.confusion(item.name)))
     ]
-    bench_figure, bench_problems = bench.figure(folder)
+    bench_figure, bench_problems = benchmark.figure(folder)
     rows, without_lesson = panes.align([item.name for item in shown])
     html = _template().render(
         css=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),

@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from statistics import median
 
-from paripassu.analysis.cautions import is_busy, median_load
 from paripassu.analysis.report import words
 from paripassu.analysis.report.figures import Framework, paired
 from paripassu.analysis.schema import Estimate, Pair
 from paripassu.analysis.statistics import FEWEST_SEEDS, bootstrap_estimate
-from paripassu.analysis.wording import display_name
+from paripassu.analysis.text import display_name
+from paripassu.analysis.warnings import is_busy, median_load
 
 
 def ratio(pair: Pair, shown: Sequence[Framework]) -> Estimate | None:

@@ -11,7 +11,7 @@ from paripassu.analysis.report.figures import Framework
 from paripassu.analysis.report.gather import Counts, Run
 from paripassu.analysis.schema import Comparison, Pair, Spread
 from paripassu.analysis.statistics import EXACT_FLIPS
-from paripassu.analysis.wording import points
+from paripassu.analysis.text import points
 
 MOST_CONFUSIONS = 8
 

@@ -6,18 +6,13 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from paripassu.analysis.ledger import Effect, End, Ledger, Metric
+from paripassu.analysis.ablation.attribution import Effect, End, Ledger, Metric
 from paripassu.analysis.report import svg
 from paripassu.analysis.report.figures import percent_tick, plain_tick
 from paripassu.analysis.report.svg import Scale
 from paripassu.analysis.report.words import n, percent, points_interval
 from paripassu.analysis.schema import Estimate
-from paripassu.analysis.wording import (
-    display_name,
-    listed_seeds,
-    points,
-    signed,
-)
+from paripassu.analysis.text import display_name, listed_seeds, points, signed
 
 WIDTH = 720.0
 LABELS = 10.0  # where labels begin

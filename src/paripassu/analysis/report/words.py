@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from paripassu.analysis.schema import Estimate, Spread
-from paripassu.analysis.wording import points
+from paripassu.analysis.text import points
 
 METHODS = {
     "wilson": "Wilson 95% interval for one run: over other test images, not seeds",

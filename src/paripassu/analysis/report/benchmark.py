@@ -7,13 +7,13 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from paripassu.analysis.bench import BENCH_FILE, Bench, Style
+from paripassu.analysis.benchmark import BENCH_FILE, Bench, Style
 from paripassu.analysis.reading import checked
 from paripassu.analysis.report import svg
 from paripassu.analysis.report.figures import Figure
 from paripassu.analysis.report.svg import Scale
 from paripassu.analysis.report.words import percent, seconds
-from paripassu.analysis.wording import counted, display_name
+from paripassu.analysis.text import counted, display_name
 from paripassu.core.errors import UserError
 
 WIDTH = 720.0

@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from paripassu.analysis.differences import Difference, Walk
+from paripassu.analysis.ablation.differences import Difference, Walk
 from paripassu.analysis.reading import checked
 from paripassu.analysis.schema import Estimate
 from paripassu.analysis.statistics import as_share, mean_estimate
-from paripassu.analysis.wording import counted, display_name
+from paripassu.analysis.text import counted, display_name
 from paripassu.core.files import write_text
 from paripassu.core.record import Environment, Model, RunRecord
 

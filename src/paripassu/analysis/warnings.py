@@ -7,7 +7,7 @@ from statistics import median
 
 from paripassu.analysis.plan import Plan, planned_runs
 from paripassu.analysis.reading import Runs
-from paripassu.analysis.wording import fate
+from paripassu.analysis.text import fate
 from paripassu.core.record import RunRecord
 
 BUSY = 0.10  # share of the machine that other programs may use during an epoch

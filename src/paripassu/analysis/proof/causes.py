@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from paripassu.analysis.parity import difference
+from paripassu.analysis.proof.parity import difference
 from paripassu.analysis.schema import Divergence
 from paripassu.core import draws, networks
 from paripassu.core.layout import hash_arrays, relayout

@@ -5,9 +5,9 @@ from __future__ import annotations
 import statistics
 from typing import Generic, Literal, TypeVar
 
-from paripassu.analysis.cautions import is_busy
 from paripassu.analysis.schema import Spread
 from paripassu.analysis.statistics import spread
+from paripassu.analysis.warnings import is_busy
 from paripassu.core.record import Model
 
 BENCH_FILE = "bench.json"

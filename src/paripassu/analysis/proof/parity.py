@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from paripassu.analysis.schema import Divergence, ProofRow
-from paripassu.analysis.tolerance import (
+from paripassu.analysis.proof.tolerance import (
     EPS,
     RUNG_OF,
     TRAJECTORY_CONTROL,
     bound_of,
     rate_bound,
 )
+from paripassu.analysis.schema import Divergence, ProofRow
 from paripassu.core.networks import ARTICLE, Network
 
 Trace = Mapping[str, npt.NDArray[Any]]

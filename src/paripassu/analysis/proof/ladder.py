@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from paripassu.analysis.schema import Curve, Pair, Proof, ProofRow, RungResult
-from paripassu.analysis.tolerance import (
+from paripassu.analysis.proof.tolerance import (
     CONTROL_FLOOR,
     CONTROL_SIZE,
     CONTROL_TIME,
     EPS,
     LADDER,
 )
-from paripassu.analysis.wording import display_name
+from paripassu.analysis.schema import Curve, Pair, Proof, ProofRow, RungResult
+from paripassu.analysis.text import display_name
 
 Losses = npt.NDArray[np.float64]
 DRAWS_RUNG, CONTROL_RUNG, ACCURACY_RUNG = 0, 6, 7
