@@ -28,7 +28,7 @@ from paripassu.benching import ready_trainer, recorded_epoch
 from paripassu.core import datasets, machine
 from paripassu.core.files import write_json
 from paripassu.core.recipe import load
-from paripassu.process import worker_environment
+from paripassu.processes.launch import worker_environment
 
 AS_IT_IS = "as it is"
 FEW = 640  # images of a variant that would take minutes, and its baseline's too

@@ -25,7 +25,7 @@ import pytest
 from paripassu.core import datasets, draws, networks
 from paripassu.core.recipe import SGD, Adam, Recipe, RMSprop, validate
 from paripassu.frameworks import FRAMEWORKS, REFEREE, Arrays, Twin, TwinStep
-from paripassu.process import worker_environment
+from paripassu.processes.launch import worker_environment
 from paripassu.reference.optimizers import OPTIMIZERS
 
 NETWORK = networks.ARTICLE

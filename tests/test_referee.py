@@ -32,7 +32,7 @@ from paripassu.core.recipe import (
     validate,
 )
 from paripassu.frameworks import FRAMEWORKS, Arrays, Framework, TwinStep
-from paripassu.process import worker_environment
+from paripassu.processes.launch import worker_environment
 from paripassu.reference import layers, twin
 from paripassu.reference.losses import LOSSES, cross_entropy, of_probabilities
 from paripassu.reference.optimizers import OPTIMIZERS, adadelta, learning_rate, sgd

@@ -30,7 +30,7 @@ from paripassu.core import datasets, files
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import validate
 from paripassu.model_source import ModelSource
-from paripassu.process import TAIL_LINES, WorkerFailed, worker_environment
+from paripassu.processes.launch import TAIL_LINES, WorkerFailed, worker_environment
 from paripassu.reference.softmax import softmax
 
 QUESTION = struct.Struct("<Q")

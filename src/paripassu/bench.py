@@ -28,7 +28,7 @@ from paripassu.analysis.report.benchmark import picture
 from paripassu.core import files, machine
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
-from paripassu.process import Event, work
+from paripassu.processes.launch import Event, work
 from paripassu.train import Conditions
 
 PICTURE = "bench.svg"

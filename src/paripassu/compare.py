@@ -16,7 +16,7 @@ from paripassu.analysis.schema import Comparison
 from paripassu.core import datasets, files, record
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import NOT_DECISIVE, Recipe
-from paripassu.process import WorkerFailed
+from paripassu.processes.launch import WorkerFailed
 from paripassu.progress import Display, warn
 from paripassu.proving import prove_once
 from paripassu.run import identify, read_data

@@ -18,7 +18,7 @@ from paripassu.core import datasets, files, layout
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
 from paripassu.model_source import ModelSource, read_source
-from paripassu.process import WorkerFailed, work, worker_environment
+from paripassu.processes.launch import WorkerFailed, work, worker_environment
 from paripassu.reference.softmax import softmax
 
 SUFFIXES = {

@@ -31,7 +31,7 @@ import numpy.typing as npt
 
 from paripassu.core import digits
 from paripassu.core.errors import UserError
-from paripassu.process import worker_environment
+from paripassu.processes.launch import worker_environment
 
 PIXELS = digits.SIZE * digits.SIZE
 CHUNK = 20  # pictures that a worker is given at a time

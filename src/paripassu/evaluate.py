@@ -9,7 +9,7 @@ from paripassu import frameworks
 from paripassu.core import record
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import validate
-from paripassu.process import work
+from paripassu.processes.launch import work
 from paripassu.train import Conditions
 
 

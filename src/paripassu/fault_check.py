@@ -14,7 +14,7 @@ from paripassu.core.files import read_tensors
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import REFEREE
 from paripassu.frameworks.faults import FAULTS, find_fault
-from paripassu.hearing import EVIDENCE, TRACED, hear
+from paripassu.processes.pool import EVIDENCE, TRACED, hear
 from paripassu.run import read_data
 from paripassu.train import Conditions
 

@@ -8,7 +8,7 @@ from typing import Any
 from paripassu import __version__, frameworks
 from paripassu.core import machine
 from paripassu.core.errors import UserError
-from paripassu.process import WorkerFailed, work
+from paripassu.processes.launch import WorkerFailed, work
 from paripassu.train import Conditions
 
 

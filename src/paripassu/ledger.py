@@ -19,9 +19,9 @@ from paripassu.core import datasets, files, record
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import NOT_DECISIVE, Recipe
 from paripassu.frameworks import FRAMEWORKS
-from paripassu.hearing import hear
 from paripassu.ledger_view import Board
-from paripassu.process import WorkerFailed
+from paripassu.processes.launch import WorkerFailed
+from paripassu.processes.pool import hear
 from paripassu.progress import warn
 from paripassu.proving import prove_once
 from paripassu.run import identify

@@ -17,7 +17,7 @@ from paripassu.analysis.schema import Estimate
 from paripassu.analysis.statistics import excludes_zero
 from paripassu.analysis.text import counted, display_name, listed_seeds, points, signed
 from paripassu.core.record import RunRecord
-from paripassu.process import Event
+from paripassu.processes.launch import Event
 from paripassu.progress import duration
 
 HEADINGS: dict[Metric, str] = {

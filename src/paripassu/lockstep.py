@@ -13,7 +13,7 @@ from paripassu.analysis.schema import Curve, WholeRun
 from paripassu.core import files
 from paripassu.core.recipe import Recipe
 from paripassu.evidence import CONTROLS
-from paripassu.hearing import hear
+from paripassu.processes.pool import hear
 from paripassu.run import read_data
 from paripassu.train import Conditions
 from paripassu.trajectory import TRAJECTORY_FILE, steps_per_epoch

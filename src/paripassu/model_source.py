@@ -14,7 +14,7 @@ from paripassu.core import files, layout, record
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe, validate
 from paripassu.native import recipe_of, recognised
-from paripassu.process import Event, work
+from paripassu.processes.launch import Event, work
 
 NATIVE = {".pt": "pytorch", ".pth": "pytorch", ".keras": "tensorflow"}
 EXPECTED = (

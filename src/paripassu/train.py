@@ -10,7 +10,7 @@ from typing import Any
 from paripassu import frameworks
 from paripassu.core import files, machine, record
 from paripassu.core.recipe import Recipe
-from paripassu.process import work
+from paripassu.processes.launch import work
 
 
 @dataclass(frozen=True)

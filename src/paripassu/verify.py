@@ -38,8 +38,8 @@ from paripassu.core.errors import UserError
 from paripassu.core.files import read_tensors
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import REFEREE
-from paripassu.hearing import EVIDENCE, hear
-from paripassu.process import Event, WorkerFailed
+from paripassu.processes.launch import Event, WorkerFailed
+from paripassu.processes.pool import EVIDENCE, hear
 from paripassu.run import read_data
 from paripassu.train import Conditions
 from paripassu.trajectory import steps_per_epoch

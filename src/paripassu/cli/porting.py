@@ -119,7 +119,7 @@ def check(
     from paripassu.port import check_sources
     from paripassu.port import write_map as write
     from paripassu.port_view import checked_view, watching
-    from paripassu.process import WorkerFailed
+    from paripassu.processes.launch import WorkerFailed
 
     for path in (html, write_map, save):
         if path:
@@ -201,7 +201,7 @@ def check_optimizer(
     """
     from paripassu.optimizer_view import optimizer_view
     from paripassu.port import check_optimizer_sources
-    from paripassu.process import WorkerFailed
+    from paripassu.processes.launch import WorkerFailed
 
     try:
         found = check_optimizer_sources(

@@ -194,7 +194,7 @@ def _whole(
 ) -> Proof:
     from paripassu.ladder_view import watching_trainings
     from paripassu.lockstep import lockstep
-    from paripassu.process import WorkerFailed
+    from paripassu.processes.launch import WorkerFailed
     from paripassu.verify import with_whole_runs
 
     folder = out or default_folder("proof", recipe, conditions.data)

@@ -69,7 +69,7 @@ def train(
     to the same final weights, bit for bit. A finished run is used as it is.
     """
     from paripassu import frameworks
-    from paripassu.process import WorkerFailed
+    from paripassu.processes.launch import WorkerFailed
     from paripassu.progress import Display
     from paripassu.train import train as run
 
@@ -123,7 +123,7 @@ def evaluate(
 ) -> None:
     """Load a trained model and measure its test loss and accuracy again."""
     from paripassu.evaluate import evaluate as measure
-    from paripassu.process import WorkerFailed
+    from paripassu.processes.launch import WorkerFailed
 
     conditions = conditions_of(data, threads, device)
     try:
@@ -270,7 +270,7 @@ def bench(
     from paripassu.bench import PICTURE
     from paripassu.bench import bench as time_all
     from paripassu.bench_view import bench_table, race_table
-    from paripassu.process import WorkerFailed
+    from paripassu.processes.launch import WorkerFailed
     from paripassu.race import race
 
     chosen = load_recipe(recipe, settings)

@@ -75,7 +75,7 @@ def convert(
     """
     from paripassu.convert import ConversionRefused
     from paripassu.convert import convert as write
-    from paripassu.process import WorkerFailed
+    from paripassu.processes.launch import WorkerFailed
 
     console = terminal(stderr=True)
     with console.status("") as status:
@@ -167,7 +167,7 @@ def predict(
     from paripassu.model_source import read_source
     from paripassu.predict import ask_which, gather
     from paripassu.predict import predict as run
-    from paripassu.process import WorkerFailed
+    from paripassu.processes.launch import WorkerFailed
 
     console = terminal(stderr=True)
     pictures, skipped = gather(images)
@@ -247,7 +247,7 @@ def serve(
     from paripassu.serve import check_installed
 
     check_installed()
-    from paripassu.process import WorkerFailed
+    from paripassu.processes.launch import WorkerFailed
     from paripassu.serve.server import serve as run
 
     status = terminal(stderr=True).status("starting each framework …")

@@ -14,7 +14,7 @@ from paripassu.analysis.ports.optimizer_verdict import OptimizerChecked
 from paripassu.analysis.ports.schema import Checked, Fault
 from paripassu.core import files
 from paripassu.core.errors import UserError
-from paripassu.process import work
+from paripassu.processes.launch import work
 
 STEPS = 12  # of a check of optimizers
 COPIES = ("left-to-right", "right-to-left")

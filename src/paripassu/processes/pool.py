@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from paripassu.core import machine
-from paripassu.process import Event, work
+from paripassu.processes.launch import Event, work
 
 TRACED = 3  # steps that are kept array by array
 EVIDENCE: dict[str, Any] = {  # what `paripassu.evidence.prove` takes, by default
