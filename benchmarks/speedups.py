@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from paripassu import frameworks
-from paripassu.benching import ready_trainer, recorded_epoch
 from paripassu.core import datasets, machine
 from paripassu.core.files import write_json
 from paripassu.core.recipe import load
 from paripassu.processes.launch import worker_environment
+from paripassu.worker.benchmark import ready_trainer, recorded_epoch
 
 AS_IT_IS = "as it is"
 FEW = 640  # images of a variant that would take minutes, and its baseline's too

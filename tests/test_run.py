@@ -16,8 +16,8 @@ from hypothesis.extra.numpy import arrays
 from paripassu.core import files, record
 from paripassu.core.recipe import load
 from paripassu.evaluate import evaluate
-from paripassu.run import cross_entropy
 from paripassu.train import Conditions, train
+from paripassu.worker.run import cross_entropy
 
 Rows = list[list[float]]
 

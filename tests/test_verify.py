@@ -38,8 +38,8 @@ from paripassu.frameworks import REFEREE, TwinStep, faults
 from paripassu.frameworks.faults import FAULTS
 from paripassu.lockstep import lockstep, trainings
 from paripassu.train import Conditions, train
-from paripassu.trajectory import CHECKPOINT_FILE, TRAJECTORY_FILE
 from paripassu.verify import check_rungs, verify, with_whole_runs
+from paripassu.worker.trajectory import CHECKPOINT_FILE, TRAJECTORY_FILE
 
 RECIPE = Recipe(
     name="verify",

@@ -24,8 +24,8 @@ from paripassu.processes.launch import WorkerFailed
 from paripassu.processes.pool import hear
 from paripassu.progress import warn
 from paripassu.proving import prove_once
-from paripassu.run import identify
 from paripassu.train import Conditions
+from paripassu.worker.run import identify
 
 PICTURE_FILE = "waterfall.svg"
 

@@ -12,11 +12,11 @@ from paripassu.analysis.proof.whole import compare_whole
 from paripassu.analysis.schema import Curve, WholeRun
 from paripassu.core import files
 from paripassu.core.recipe import Recipe
-from paripassu.evidence import CONTROLS
 from paripassu.processes.pool import hear
-from paripassu.run import read_data
 from paripassu.train import Conditions
-from paripassu.trajectory import TRAJECTORY_FILE, steps_per_epoch
+from paripassu.worker.evidence import CONTROLS
+from paripassu.worker.run import read_data
+from paripassu.worker.trajectory import TRAJECTORY_FILE, steps_per_epoch
 
 
 @dataclass(frozen=True)

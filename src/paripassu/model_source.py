@@ -13,8 +13,8 @@ from paripassu import frameworks, onnx_file
 from paripassu.core import files, layout, record
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe, validate
-from paripassu.native import recipe_of, recognised
 from paripassu.processes.launch import Event, work
+from paripassu.worker.native import recipe_of, recognised
 
 NATIVE = {".pt": "pytorch", ".pth": "pytorch", ".keras": "tensorflow"}
 EXPECTED = (

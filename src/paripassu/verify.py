@@ -40,9 +40,9 @@ from paripassu.core.recipe import Recipe
 from paripassu.frameworks import REFEREE
 from paripassu.processes.launch import Event, WorkerFailed
 from paripassu.processes.pool import EVIDENCE, hear
-from paripassu.run import read_data
 from paripassu.train import Conditions
-from paripassu.trajectory import steps_per_epoch
+from paripassu.worker.run import read_data
+from paripassu.worker.trajectory import steps_per_epoch
 
 STEPS = 60
 SHORT_STEPS = 20

@@ -11,7 +11,7 @@ from paripassu.core import machine
 from paripassu.processes.launch import Event, work
 
 TRACED = 3  # steps that are kept array by array
-EVIDENCE: dict[str, Any] = {  # what `paripassu.evidence.prove` takes, by default
+EVIDENCE: dict[str, Any] = {  # what `paripassu.worker.evidence.prove` takes, by default
     "device": "cpu",
     "traced": TRACED,
     "faults": [],

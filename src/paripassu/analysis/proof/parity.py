@@ -1,6 +1,6 @@
 """Walks the evidence of twins, rung by rung, to the first place where they part.
 
-Evidence is named arrays, as `paripassu.evidence` makes them:
+Evidence is named arrays, as `paripassu.worker.evidence` makes them:
 
 - `draws.<what>`: SHA-256 of what a framework was given, uint8 `(32,)`;
 - `evaluation.<layer>` and `logits`: the first batch, dropout off;

@@ -15,14 +15,15 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from paripassu import frameworks, native
-from paripassu.benching import bench, reach
+from paripassu import frameworks
 from paripassu.core import draws, files, record
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe, validate
-from paripassu.evidence import prove
-from paripassu.run import Emit, Run, read_data
-from paripassu.trajectory import follow
+from paripassu.worker import native
+from paripassu.worker.benchmark import bench, reach
+from paripassu.worker.evidence import prove
+from paripassu.worker.run import Emit, Run, read_data
+from paripassu.worker.trajectory import follow
 
 
 def main() -> int:

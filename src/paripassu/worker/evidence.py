@@ -19,8 +19,8 @@ from paripassu.core.layout import hash_arrays
 from paripassu.core.recipe import Recipe, validate
 from paripassu.frameworks import Arrays, Twin, TwinStep
 from paripassu.frameworks.faults import HEALTHY, Fault, find_fault
-from paripassu.run import Emit, read_data
-from paripassu.trajectory import nudged, shared_step, steps_per_epoch
+from paripassu.worker.run import Emit, read_data
+from paripassu.worker.trajectory import nudged, shared_step, steps_per_epoch
 
 DRAWN = 3  # steps whose masks, images and labels are hashed
 CONTROLS = ("conv1.kernel", "dense1.kernel")  # weights that controls move by an ulp

@@ -20,7 +20,7 @@ from paripassu.core import datasets, draws, files, machine
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe, validate
 from paripassu.frameworks import Arrays, Twin, TwinStep
-from paripassu.run import Emit, read_data
+from paripassu.worker.run import Emit, read_data
 
 TRAJECTORY_FILE = "trajectory.safetensors"
 CHECKPOINT_FILE = "checkpoint.safetensors"

@@ -12,7 +12,7 @@ from paripassu.core import datasets, draws, machine
 from paripassu.core.datasets import Split
 from paripassu.core.recipe import Recipe, validate
 from paripassu.frameworks import EpochReport, Trainer
-from paripassu.run import Emit, Reporter, read_data
+from paripassu.worker.run import Emit, Reporter, read_data
 
 PIECES = 8  # of the images: the lesson with and without the harness, in turns
 

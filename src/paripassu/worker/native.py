@@ -16,7 +16,7 @@ from paripassu.core.errors import UserError
 from paripassu.core.networks import NETWORKS
 from paripassu.core.recipe import Recipe, parse, validate
 from paripassu.frameworks import Arrays
-from paripassu.run import Emit, read_checkpoint
+from paripassu.worker.run import Emit, read_checkpoint
 
 PRECISIONS = ("float32", "float64")
 
