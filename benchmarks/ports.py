@@ -44,8 +44,8 @@ def judge(path: Path, each: int) -> None:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     import torch  # noqa: F401, before TensorFlow
 
-    from paripassu.port import session, targets
-    from paripassu.port.sides import Wishes
+    from paripassu.port_check import session, targets
+    from paripassu.port_check.sides import Wishes
 
     sys.path.insert(0, str(path.resolve().parent))
     module = importlib.import_module(path.stem)

@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from paripassu.analysis.ports.optimizer_verdict import judge, trial
+from paripassu.port_check.optimizer_verdict import judge, trial
 from paripassu.reference.rules import OptimizerRule, framework_of, step_all
 
 # Every family by hand: PyTorch's and Keras's

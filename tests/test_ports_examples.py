@@ -22,7 +22,7 @@ import pytest
 from helpers import needs_both
 
 from paripassu.core.layers import relative
-from paripassu.port import targets
+from paripassu.port_check import targets
 
 PORTS = sorted((Path(__file__).parents[1] / "examples" / "ports").glob("*.py"))
 CAUSES = """

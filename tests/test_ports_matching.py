@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from paripassu.analysis.ports.matching import INPUT, Placed, match
 from paripassu.core.layers import Described
+from paripassu.port_check.matching import INPUT, Placed, match
 from paripassu.sides.contract import Block
 
 

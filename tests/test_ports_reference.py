@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from helpers import skip_without
 
-from paripassu.analysis.ports import causes
 from paripassu.core.layers import Described, relative
+from paripassu.port_check import causes
 from paripassu.reference import described
 
 ROUNDING = 1e-12

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from paripassu.port import (
+    from paripassu.port_check import (
         NotEquivalent,
         assert_equivalent,
         check,
@@ -25,7 +25,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """`check` and its like, imported when they are first asked for."""
     if name in LAZY:
-        from paripassu import port
+        from paripassu import port_check
 
         return getattr(port, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from paripassu.analysis.ports.optimizer_verdict import OptimizerChecked, shown
+from paripassu.port_check.optimizer_verdict import OptimizerChecked, shown
 
 
 def optimizer_view(found: OptimizerChecked, left: str, right: str) -> RenderableType:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from paripassu.analysis.ports.schema import Cause, Checked, Fault, Pairing, Place
+from paripassu.port_check.results import Cause, Checked, Fault, Pairing, Place
 
 MARKS = {
     "holds": Text("✓", style="green"),

@@ -113,11 +113,11 @@ def check(
     more than rounding, the place and the cause are named. Your code runs in a process
     of its own. Exit code 0: equal; 1: not equal; 2: it could not be checked.
     """
-    from paripassu.analysis.report import port as page
     from paripassu.core import machine
     from paripassu.core.files import make_folder
-    from paripassu.port import check_sources
-    from paripassu.port import write_map as write
+    from paripassu.port_check import check_sources
+    from paripassu.port_check import page as page
+    from paripassu.port_check import write_map as write
     from paripassu.port_view import checked_view, watching
     from paripassu.processes.launch import WorkerFailed
 
@@ -200,7 +200,7 @@ def check_optimizer(
     steps; 1: others; 2: it could not be checked.
     """
     from paripassu.optimizer_view import optimizer_view
-    from paripassu.port import check_optimizer_sources
+    from paripassu.port_check import check_optimizer_sources
     from paripassu.processes.launch import WorkerFailed
 
     try:

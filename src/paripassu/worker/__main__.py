@@ -57,7 +57,7 @@ def main() -> int:
             case "reach":
                 reach(request, emit)
             case "check":
-                from paripassu.port.session import answer
+                from paripassu.port_check.session import answer
 
                 answer(request, emit)
             case "describe":

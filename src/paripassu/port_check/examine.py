@@ -5,19 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from paripassu.analysis.ports.schema import Cause, Checked, Model, State
 from paripassu.core import machine
 from paripassu.core.errors import UserError
 from paripassu.core.layers import relative
-from paripassu.port.explain import Explainer
-from paripassu.port.findings import EPS32, EPS64, Findings, said
-from paripassu.port.groups import Store
-from paripassu.port.mapping import Models
-from paripassu.port.sides import Side, Wishes, doubled
-from paripassu.port.structure import Structure
-from paripassu.port.training import Training
-from paripassu.port.walks import CONTROLS, ROUNDED, Progress, Walk, Walker
-from paripassu.port.watchers import Nothing
+from paripassu.port_check.explain import Explainer
+from paripassu.port_check.findings import EPS32, EPS64, Findings, said
+from paripassu.port_check.groups import Store
+from paripassu.port_check.mapping import Models
+from paripassu.port_check.results import Cause, Checked, Model, State
+from paripassu.port_check.sides import Side, Wishes, doubled
+from paripassu.port_check.structure import Structure
+from paripassu.port_check.training import Training
+from paripassu.port_check.walks import CONTROLS, ROUNDED, Progress, Walk, Walker
+from paripassu.port_check.watchers import Nothing
 from paripassu.sides.contract import Arrays, Block
 
 ANEW = 1e-2  # a model in float64 and in float32 are closer, were it chaotic not

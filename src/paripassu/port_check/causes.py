@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from paripassu.analysis.ports.schema import Cause
 from paripassu.core.layers import Array, Described, relative
+from paripassu.port_check.results import Cause
 from paripassu.reference import described
 
 IGNORED = ("bidirectional", "layers", "function", "flipped")

@@ -8,13 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from paripassu.analysis.ports import causes, segments, weights
-from paripassu.analysis.ports.matching import INPUT
-from paripassu.analysis.ports.schema import Cause
-from paripassu.analysis.ports.segments import Seen
 from paripassu.core.layers import Array, Described, relative
-from paripassu.port.findings import Findings, finite
-from paripassu.port.groups import (
+from paripassu.port_check import causes, segments, weights
+from paripassu.port_check.findings import Findings, finite
+from paripassu.port_check.groups import (
     Anchors,
     Comparer,
     Group,
@@ -22,9 +19,12 @@ from paripassu.port.groups import (
     Store,
     described,
 )
-from paripassu.port.mapping import Models
-from paripassu.port.walks import ROUNDED, Walk, Walker
-from paripassu.port.watchers import Everything
+from paripassu.port_check.mapping import Models
+from paripassu.port_check.matching import INPUT
+from paripassu.port_check.results import Cause
+from paripassu.port_check.segments import Seen
+from paripassu.port_check.walks import ROUNDED, Walk, Walker
+from paripassu.port_check.watchers import Everything
 from paripassu.sides.contract import Arrays, Call
 
 

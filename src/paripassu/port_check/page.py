@@ -9,10 +9,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from paripassu.analysis.ports.schema import Checked, Place
 from paripassu.analysis.report import svg
 from paripassu.analysis.report.svg import Scale
 from paripassu.core import files
+from paripassu.port_check.results import Checked, Place
 
 WIDTH, LEFT, TOP = 720.0, 56.0, 12.0
 HEIGHT, FLOOR, CEILING = 220.0, 1e-17, 10.0

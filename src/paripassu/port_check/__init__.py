@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from paripassu.analysis.ports.optimizer_verdict import OptimizerChecked
-from paripassu.analysis.ports.schema import Checked, Fault
 from paripassu.core import files
 from paripassu.core.errors import UserError
+from paripassu.port_check.optimizer_verdict import OptimizerChecked
+from paripassu.port_check.results import Checked, Fault
 from paripassu.processes.launch import work
 
 STEPS = 12  # of a check of optimizers
@@ -156,7 +156,7 @@ def check_optimizer(left: Any, right: Any, *, steps: int = STEPS) -> OptimizerCh
     Raises:
         UserError: one of them makes no optimizer, or raises.
     """
-    from paripassu.port.optimizers import examine
+    from paripassu.port_check.optimizers import examine
 
     return examine((left, "left"), (right, "right"), steps=steps)
 
@@ -189,8 +189,8 @@ def check(
     Raises:
         UserError: a model or its inputs cannot be used.
     """
-    from paripassu.port import session, targets
-    from paripassu.port.sides import Wishes
+    from paripassu.port_check import session, targets
+    from paripassu.port_check.sides import Wishes
 
     if copy not in (None, *COPIES):
         raise UserError(
@@ -235,7 +235,7 @@ def _silent(_text: str, _share: float) -> None:
 
 
 def _target(value: Any, which: str, *, copied: bool) -> Any:
-    from paripassu.port import session, targets
+    from paripassu.port_check import session, targets
 
     if targets.is_model(value):
         return targets.Target(which, session.apart(value, copied), None)

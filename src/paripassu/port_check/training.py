@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from paripassu.analysis.ports.schema import Cause
 from paripassu.core.layers import Array, relative
-from paripassu.port.findings import EPS64, Findings, finite, said
-from paripassu.port.groups import Store
-from paripassu.port.mapping import Models
-from paripassu.port.walks import CONTROLS, FLOOR, ROUNDED, Walker
-from paripassu.port.watchers import Nothing
+from paripassu.port_check.findings import EPS64, Findings, finite, said
+from paripassu.port_check.groups import Store
+from paripassu.port_check.mapping import Models
+from paripassu.port_check.results import Cause
+from paripassu.port_check.walks import CONTROLS, FLOOR, ROUNDED, Walker
+from paripassu.port_check.watchers import Nothing
 from paripassu.sides.contract import Arrays, Block, Step
 
 

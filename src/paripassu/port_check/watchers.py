@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from paripassu.analysis.ports.matching import INPUT
-from paripassu.analysis.ports.segments import Seen
 from paripassu.core.layers import Array
 from paripassu.core.layout import hash_arrays
-from paripassu.port.groups import Anchors
+from paripassu.port_check.groups import Anchors
+from paripassu.port_check.matching import INPUT
+from paripassu.port_check.segments import Seen
 from paripassu.sides.contract import Call
 
 

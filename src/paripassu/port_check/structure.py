@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from paripassu.analysis.ports.schema import Cause, Pairing, Weight
 from paripassu.core.layers import relative
-from paripassu.port.findings import EPS32, Findings, finite
-from paripassu.port.mapping import Models
+from paripassu.port_check.findings import EPS32, Findings, finite
+from paripassu.port_check.mapping import Models
+from paripassu.port_check.results import Cause, Pairing, Weight
 from paripassu.sides.contract import Block
 
 EQUAL = 2 * EPS32  # of weights

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paripassu.analysis.ports import causes
-from paripassu.analysis.ports.matching import INPUT
-from paripassu.analysis.ports.schema import Cause
 from paripassu.core.layers import Array, Described, relative
+from paripassu.port_check import causes
+from paripassu.port_check.matching import INPUT
+from paripassu.port_check.results import Cause
 from paripassu.reference import described
 from paripassu.sides.contract import Call
 

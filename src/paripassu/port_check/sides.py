@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from paripassu.core.errors import UserError
-from paripassu.port.watchers import Prints
+from paripassu.port_check.watchers import Prints
 from paripassu.sides.contract import Arrays, Probe, Step
 
 

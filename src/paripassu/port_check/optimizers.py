@@ -8,16 +8,16 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from paripassu.analysis.ports.optimizer_verdict import OptimizerChecked, judge, trial
 from paripassu.core.errors import UserError
-from paripassu.port import targets
+from paripassu.port_check import targets
+from paripassu.port_check.optimizer_verdict import OptimizerChecked, judge, trial
 from paripassu.reference.rules import OptimizerRule, framework_of
 
 EXAMPLE = "torch.optim:AdamW, keras.optimizers:AdamW or training.py:make_optimizer"
 
 
 def check_request(request: Mapping[str, Any]) -> OptimizerChecked:
-    """What `paripassu check-optimizer` asks of a worker; see `paripassu.port`."""
+    """What `paripassu check-optimizer` asks of a worker; see `paripassu.port_check`."""
     one, two = (_found(request, which) for which in ("left", "right"))
     return examine(one, two, steps=request["steps"])
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from paripassu.analysis.ports.matching import Pair
 from paripassu.core.layers import Array, Described, relative
+from paripassu.port_check.matching import Pair
 from paripassu.sides.contract import Block, Call
 
 End = Literal["in", "out"]

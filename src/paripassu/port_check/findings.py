@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from paripassu.analysis.ports.schema import Cause, Check, Fault, State
+from paripassu.port_check.results import Cause, Check, Fault, State
 
 EPS64, EPS32 = float(np.finfo(np.float64).eps), float(np.finfo(np.float32).eps)
 LATER = ("training mode", "statistics", "gradients")  # phases

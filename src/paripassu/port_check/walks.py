@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from paripassu.analysis.ports.schema import Place
 from paripassu.core.errors import UserError
 from paripassu.core.layers import Array, relative
-from paripassu.port.findings import EPS32, finite
-from paripassu.port.groups import Anchors, Comparer, Recorder, Store
-from paripassu.port.mapping import Models
+from paripassu.port_check.findings import EPS32, finite
+from paripassu.port_check.groups import Anchors, Comparer, Recorder, Store
+from paripassu.port_check.mapping import Models
+from paripassu.port_check.results import Place
 from paripassu.sides.contract import Arrays
 
 Progress = Callable[[str, float], None]

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from paripassu.analysis.ports.schema import Checked
 from paripassu.core.errors import UserError
-from paripassu.port import targets
-from paripassu.port.examine import Examination
-from paripassu.port.optimizers import check_request as optimizers
-from paripassu.port.sides import ModelFailed, Side, Wishes
-from paripassu.port.walks import Progress
+from paripassu.port_check import targets
+from paripassu.port_check.examine import Examination
+from paripassu.port_check.optimizers import check_request as optimizers
+from paripassu.port_check.results import Checked
+from paripassu.port_check.sides import ModelFailed, Side, Wishes
+from paripassu.port_check.walks import Progress
 from paripassu.sides.contract import Arrays, Probe
 
 SUFFIXES = {

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from paripassu.analysis.ports.matching import Placed, match
-from paripassu.port.groups import Group, grouped
-from paripassu.port.sides import Side
-from paripassu.port.watchers import Listing
+from paripassu.port_check.groups import Group, grouped
+from paripassu.port_check.matching import Placed, match
+from paripassu.port_check.sides import Side
+from paripassu.port_check.watchers import Listing
 from paripassu.sides.contract import Arrays, Block
 
 

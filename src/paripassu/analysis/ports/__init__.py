@@ -1,1 +1,0 @@
-"""Judges of ports: which weights are which, where models part, and why."""
