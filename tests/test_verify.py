@@ -33,12 +33,12 @@ from paripassu.analysis.schema import FaultResult, Proof, ProofRow
 from paripassu.core import draws, files, networks, record
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe, built_in, load
-from paripassu.fault_check import check_faults
 from paripassu.frameworks import REFEREE, TwinStep, faults
 from paripassu.frameworks.faults import FAULTS
-from paripassu.lockstep import lockstep, trainings
+from paripassu.proof.faults import check_faults
+from paripassu.proof.lockstep import lockstep, trainings
+from paripassu.proof.verify import check_rungs, verify, with_whole_runs
 from paripassu.train import Conditions, train
-from paripassu.verify import check_rungs, verify, with_whole_runs
 from paripassu.worker.trajectory import CHECKPOINT_FILE, TRAJECTORY_FILE
 
 RECIPE = Recipe(

@@ -18,7 +18,7 @@ from paripassu.core.errors import UserError
 from paripassu.core.recipe import NOT_DECISIVE, Recipe
 from paripassu.processes.launch import WorkerFailed
 from paripassu.progress import Display, warn
-from paripassu.proving import prove_once
+from paripassu.proof.short_proof import prove_once
 from paripassu.train import Conditions, train
 from paripassu.worker.run import identify, read_data
 

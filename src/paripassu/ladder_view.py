@@ -20,7 +20,7 @@ from paripassu.analysis.schema import (
     WholeRun,
 )
 from paripassu.analysis.text import display_name
-from paripassu.verify import Progress
+from paripassu.proof.verify import Progress
 
 MARKS = {
     "holds": Text("✓ holds", style="green"),

@@ -23,7 +23,7 @@ from paripassu.ledger_view import Board
 from paripassu.processes.launch import WorkerFailed
 from paripassu.processes.pool import hear
 from paripassu.progress import warn
-from paripassu.proving import prove_once
+from paripassu.proof.short_proof import prove_once
 from paripassu.train import Conditions
 from paripassu.worker.run import identify
 

@@ -123,8 +123,8 @@ def verify(
     from paripassu.core.files import make_folder
     from paripassu.frameworks.faults import FAULTS, find_fault
     from paripassu.ladder_view import fault_line, proof_view, watching
-    from paripassu.verify import STEPS, check_rungs
-    from paripassu.verify import verify as prove
+    from paripassu.proof.verify import STEPS, check_rungs
+    from paripassu.proof.verify import verify as prove
 
     if list_faults:
         for known in FAULTS.values():
@@ -137,7 +137,7 @@ def verify(
         make_folder(json_file.resolve().parent)  # before the work, not after it
     console = terminal(stderr=True)
     if fault == "all":
-        from paripassu.fault_check import check_faults
+        from paripassu.proof.faults import check_faults
 
         results = check_faults(
             listed,
@@ -193,9 +193,9 @@ def _whole(
     conditions: Conditions,
 ) -> Proof:
     from paripassu.ladder_view import watching_trainings
-    from paripassu.lockstep import lockstep
     from paripassu.processes.launch import WorkerFailed
-    from paripassu.verify import with_whole_runs
+    from paripassu.proof.lockstep import lockstep
+    from paripassu.proof.verify import with_whole_runs
 
     folder = out or default_folder("proof", recipe, conditions.data)
     console = terminal(stderr=True)

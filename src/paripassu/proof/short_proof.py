@@ -15,8 +15,8 @@ from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import FRAMEWORKS
 from paripassu.ladder_view import divergence_text, watching
+from paripassu.proof.verify import short_proof
 from paripassu.train import Conditions
-from paripassu.verify import short_proof
 
 
 def prove_once(
