@@ -22,7 +22,7 @@ from paripassu.core.errors import UserError
 from paripassu.core.networks import NETWORKS
 from paripassu.core.recipe import load as load_recipe
 from paripassu.race import race
-from paripassu.train import Conditions
+from paripassu.training.train import Conditions
 
 IMAGES = 6000
 FLOPS = 10_000_000

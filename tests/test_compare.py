@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paripassu.compare import turns
 from paripassu.core import files, record
 from paripassu.frameworks import FRAMEWORKS
+from paripassu.training.compare import turns
 
 pytestmark = pytest.mark.skipif(
     any(framework.problem for framework in FRAMEWORKS.values()),

@@ -15,7 +15,7 @@ from paripassu.core.errors import UserError
 from paripassu.core.networks import NETWORKS
 from paripassu.core.recipe import Recipe, built_in, load
 from paripassu.frameworks import FRAMEWORKS, REFEREE, Framework, find
-from paripassu.train import train
+from paripassu.training.train import train
 
 NETWORK_FILES = {
     "article": None,

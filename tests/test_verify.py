@@ -38,7 +38,7 @@ from paripassu.frameworks.faults import FAULTS
 from paripassu.proof.faults import check_faults
 from paripassu.proof.lockstep import lockstep, trainings
 from paripassu.proof.verify import check_rungs, verify, with_whole_runs
-from paripassu.train import Conditions, train
+from paripassu.training.train import Conditions, train
 from paripassu.worker.trajectory import CHECKPOINT_FILE, TRAJECTORY_FILE
 
 RECIPE = Recipe(

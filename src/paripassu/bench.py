@@ -29,7 +29,7 @@ from paripassu.core import files, machine
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
 from paripassu.processes.launch import Event, work
-from paripassu.train import Conditions
+from paripassu.training.train import Conditions
 
 PICTURE = "bench.svg"
 NOTEBOOKS = "article"  # the network of the notebooks' style

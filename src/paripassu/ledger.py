@@ -24,7 +24,7 @@ from paripassu.processes.launch import WorkerFailed
 from paripassu.processes.pool import hear
 from paripassu.progress import warn
 from paripassu.proof.short_proof import prove_once
-from paripassu.train import Conditions
+from paripassu.training.train import Conditions
 from paripassu.worker.run import identify
 
 PICTURE_FILE = "waterfall.svg"

@@ -48,8 +48,8 @@ def main() -> None:
 @app.command(epilog="**Example**\n\n- `paripassu info --json`")
 def info(as_json: JsonOption = False) -> None:
     """Describe this machine and which frameworks work on it."""
-    from paripassu.info import info as describe
     from paripassu.summary import info_table
+    from paripassu.training.info import info as describe
 
     with terminal(stderr=True).status("trying each framework …"):
         found = describe()

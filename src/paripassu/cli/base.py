@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from paripassu.core.recipe import Recipe
-    from paripassu.train import Conditions
+    from paripassu.training.train import Conditions
 
 INTERRUPTED = 130
 COMMANDS = (
@@ -191,7 +191,7 @@ def framework_list(names: str) -> list[str]:
 
 def conditions_of(data: Path | None, threads: int, device: Device) -> Conditions:
     """What is not of the recipe, with the command that was typed."""
-    from paripassu.train import Conditions
+    from paripassu.training.train import Conditions
 
     command = shlex.join(["paripassu", *sys.argv[1:]])
     return Conditions(data, threads, device.value, command)

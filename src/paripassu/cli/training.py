@@ -71,7 +71,7 @@ def train(
     from paripassu import frameworks
     from paripassu.processes.launch import WorkerFailed
     from paripassu.progress import Display
-    from paripassu.train import train as run
+    from paripassu.training.train import train as run
 
     chosen = load_recipe(recipe, settings, seed=seed, epochs=epochs)
     frameworks.find(framework)
@@ -122,8 +122,8 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Load a trained model and measure its test loss and accuracy again."""
-    from paripassu.evaluate import evaluate as measure
     from paripassu.processes.launch import WorkerFailed
+    from paripassu.training.evaluate import evaluate as measure
 
     conditions = conditions_of(data, threads, device)
     try:
@@ -184,8 +184,8 @@ def compare(
     with every seed, each run in a process of its own, in the order A B B A. Stop and
     repeat it at will: finished runs are kept, and interrupted ones go on.
     """
-    from paripassu.compare import compare as run
     from paripassu.summary import summary_table
+    from paripassu.training.compare import compare as run
 
     if quick:
         settings = ["epochs=2", *(settings or [])]
@@ -312,8 +312,8 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Rebuild a comparison's page and JSON from its records."""
-    from paripassu.compare import report as rebuild
     from paripassu.summary import summary_table
+    from paripassu.training.compare import report as rebuild
 
     result = rebuild(folder)
     if as_json:

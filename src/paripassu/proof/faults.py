@@ -15,7 +15,7 @@ from paripassu.core.recipe import Recipe
 from paripassu.frameworks import REFEREE
 from paripassu.frameworks.faults import FAULTS, find_fault
 from paripassu.processes.pool import EVIDENCE, TRACED, hear
-from paripassu.train import Conditions
+from paripassu.training.train import Conditions
 from paripassu.worker.run import read_data
 
 BATCH_SIZE = 7  # small, for speed, and with a short last batch of 60,000 images

@@ -13,7 +13,7 @@ from paripassu.analysis.schema import Curve, WholeRun
 from paripassu.core import files
 from paripassu.core.recipe import Recipe
 from paripassu.processes.pool import hear
-from paripassu.train import Conditions
+from paripassu.training.train import Conditions
 from paripassu.worker.evidence import CONTROLS
 from paripassu.worker.run import read_data
 from paripassu.worker.trajectory import TRAJECTORY_FILE, steps_per_epoch

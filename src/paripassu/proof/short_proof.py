@@ -16,7 +16,7 @@ from paripassu.core.recipe import Recipe
 from paripassu.frameworks import FRAMEWORKS
 from paripassu.ladder_view import divergence_text, watching
 from paripassu.proof.verify import short_proof
-from paripassu.train import Conditions
+from paripassu.training.train import Conditions
 
 
 def prove_once(

@@ -40,7 +40,7 @@ from paripassu.core.recipe import Recipe
 from paripassu.frameworks import REFEREE
 from paripassu.processes.launch import Event, WorkerFailed
 from paripassu.processes.pool import EVIDENCE, hear
-from paripassu.train import Conditions
+from paripassu.training.train import Conditions
 from paripassu.worker.run import read_data
 from paripassu.worker.trajectory import steps_per_epoch
 

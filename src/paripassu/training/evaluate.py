@@ -10,7 +10,7 @@ from paripassu.core import record
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import validate
 from paripassu.processes.launch import work
-from paripassu.train import Conditions
+from paripassu.training.train import Conditions
 
 
 def evaluate(

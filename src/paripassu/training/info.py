@@ -9,7 +9,7 @@ from paripassu import __version__, frameworks
 from paripassu.core import machine
 from paripassu.core.errors import UserError
 from paripassu.processes.launch import WorkerFailed, work
-from paripassu.train import Conditions
+from paripassu.training.train import Conditions
 
 
 def info() -> dict[str, Any]:

@@ -19,7 +19,7 @@ from paripassu.core.recipe import NOT_DECISIVE, Recipe
 from paripassu.processes.launch import WorkerFailed
 from paripassu.progress import Display, warn
 from paripassu.proof.short_proof import prove_once
-from paripassu.train import Conditions, train
+from paripassu.training.train import Conditions, train
 from paripassu.worker.run import identify, read_data
 
 MARGIN = 0.001  # of accuracy: the standard error of 99% on 10,000 images
