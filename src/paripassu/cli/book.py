@@ -160,8 +160,8 @@ def ledger(
     what is left between the frameworks. Stop and repeat it at will: finished runs are
     kept, and interrupted ones go on.
     """
-    from paripassu.ledger import PICTURE_FILE, default_framework
-    from paripassu.ledger import ledger as run
+    from paripassu.ablation.ablate import PICTURE_FILE, default_framework
+    from paripassu.ablation.ablate import ledger as run
     from paripassu.ledger_view import ledger_table
 
     one = load_recipe(start, settings, epochs=epochs)
