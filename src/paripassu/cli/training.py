@@ -267,11 +267,11 @@ def bench(
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from paripassu.bench import PICTURE
-    from paripassu.bench import bench as time_all
     from paripassu.bench_view import bench_table, race_table
+    from paripassu.benchmark.bench import PICTURE
+    from paripassu.benchmark.bench import bench as time_all
+    from paripassu.benchmark.race import race
     from paripassu.processes.launch import WorkerFailed
-    from paripassu.race import race
 
     chosen = load_recipe(recipe, settings)
     what = f"bench-{images}" if to_accuracy is None else f"race-{to_accuracy:g}"

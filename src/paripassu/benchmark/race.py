@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from paripassu.analysis.benchmark import RACE_FILE, Race, Reached
-from paripassu.bench import Turn, described, in_rounds
+from paripassu.benchmark.bench import Turn, described, in_rounds
 from paripassu.core.recipe import Recipe
 from paripassu.training.train import Conditions
 
