@@ -26,10 +26,10 @@ from PIL import Image
 
 from paripassu import frameworks
 from paripassu.answering import Answerer
+from paripassu.conversion.model_source import ModelSource, read_source
 from paripassu.core import datasets, machine
 from paripassu.core.digits import Digit, read_picture, to_digit
 from paripassu.decoding import Decoders
-from paripassu.model_source import ModelSource, read_source
 from paripassu.predict import BATCH, ask_which, gather, predict
 
 

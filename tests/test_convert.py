@@ -16,12 +16,12 @@ import pytest
 from helpers import EACH, needs_both, run_paripassu, skip_without
 from safetensors.numpy import load_file, save_file
 
-from paripassu import onnx_file
-from paripassu.convert import FAULTS, ConversionRefused, convert
+from paripassu.conversion import onnx_file
+from paripassu.conversion.convert import FAULTS, ConversionRefused, convert
+from paripassu.conversion.model_source import read_source
 from paripassu.core import draws, files, layout
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe, load
-from paripassu.model_source import read_source
 
 NETWORKS = ("article", "keras-example", "lenet5", "article-pytorch-notebook")
 TARGETS = {

@@ -29,12 +29,12 @@ from PIL import Image
 from paripassu import predict_view
 from paripassu.answering import Answerer
 from paripassu.contact_sheet import GAP, LINE, SIDE, SIZE, TIMES, write_sheet
+from paripassu.conversion.model_source import ModelSource, read_source
 from paripassu.core import files
 from paripassu.core.digits import MAX_PIXELS
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import load
 from paripassu.decoding import AHEAD, CHUNK, Decoders
-from paripassu.model_source import ModelSource, read_source
 from paripassu.predict import Found, Prediction, ask_which, gather
 from paripassu.predict import _unsure as unsure
 

@@ -26,10 +26,10 @@ import numpy as np
 import numpy.typing as npt
 
 from paripassu import frameworks
+from paripassu.conversion.model_source import ModelSource
 from paripassu.core import datasets, files
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import validate
-from paripassu.model_source import ModelSource
 from paripassu.processes.launch import TAIL_LINES, WorkerFailed, worker_environment
 from paripassu.reference.softmax import softmax
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from paripassu.analysis.schema import Comparison, Estimate, FrameworkSummary, Spread
 from paripassu.analysis.text import mebibytes
-from paripassu.convert import Conversion
+from paripassu.conversion.convert import Conversion
 from paripassu.core.recipe_book import Entry
 from paripassu.frameworks import FRAMEWORKS
 

@@ -73,8 +73,8 @@ def convert(
     open it, and asked 1,000 test images: its answers must be the source's, and its
     weights the same bits. Otherwise nothing is written, and the exit code is 1.
     """
-    from paripassu.convert import ConversionRefused
-    from paripassu.convert import convert as write
+    from paripassu.conversion.convert import ConversionRefused
+    from paripassu.conversion.convert import convert as write
     from paripassu.processes.launch import WorkerFailed
 
     console = terminal(stderr=True)
@@ -164,7 +164,7 @@ def predict(
     """
     from paripassu import predict_view as view
     from paripassu.contact_sheet import SHOWN, check_sheet, write_sheet
-    from paripassu.model_source import read_source
+    from paripassu.conversion.model_source import read_source
     from paripassu.predict import ask_which, gather
     from paripassu.predict import predict as run
     from paripassu.processes.launch import WorkerFailed

@@ -19,7 +19,7 @@ from functools import partial
 import numpy as np
 
 from paripassu.answering import Answerer, Images, Probabilities
-from paripassu.model_source import ModelSource
+from paripassu.conversion.model_source import ModelSource
 
 BATCH = 32  # images of a kind answered together: on a processor more are not faster
 WAITING = 1024  # images that may wait for one network

@@ -19,8 +19,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from paripassu import frameworks
+from paripassu.conversion.model_source import ModelSource, read_source
 from paripassu.core.errors import UserError
-from paripassu.model_source import ModelSource, read_source
 from paripassu.serve.app import make_app
 from paripassu.serve.batching import Batcher, Served
 from paripassu.serve.guard import Guard

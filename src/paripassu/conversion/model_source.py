@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from paripassu import frameworks, onnx_file
+from paripassu import frameworks
+from paripassu.conversion import onnx_file
 from paripassu.core import files, layout, record
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe, validate

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from paripassu import __version__, frameworks, onnx_file
+from paripassu import __version__, frameworks
+from paripassu.conversion import onnx_file
+from paripassu.conversion.model_source import ModelSource, read_source
 from paripassu.core import datasets, files, layout
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
-from paripassu.model_source import ModelSource, read_source
 from paripassu.processes.launch import WorkerFailed, work, worker_environment
 from paripassu.reference.softmax import softmax
 
