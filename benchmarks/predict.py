@@ -25,12 +25,12 @@ import psutil
 from PIL import Image
 
 from paripassu import frameworks
-from paripassu.answering import Answerer
 from paripassu.conversion.model_source import ModelSource, read_source
 from paripassu.core import datasets, machine
 from paripassu.core.digits import Digit, read_picture, to_digit
-from paripassu.decoding import Decoders
-from paripassu.predict import BATCH, ask_which, gather, predict
+from paripassu.prediction.answering import Answerer
+from paripassu.prediction.decoding import Decoders
+from paripassu.prediction.predict import BATCH, ask_which, gather, predict
 
 
 def main() -> int:

@@ -27,16 +27,16 @@ from pictures import drawn, export, png_header
 from PIL import Image
 
 from paripassu import predict_view
-from paripassu.answering import Answerer
-from paripassu.contact_sheet import GAP, LINE, SIDE, SIZE, TIMES, write_sheet
 from paripassu.conversion.model_source import ModelSource, read_source
 from paripassu.core import files
 from paripassu.core.digits import MAX_PIXELS
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import load
-from paripassu.decoding import AHEAD, CHUNK, Decoders
-from paripassu.predict import Found, Prediction, ask_which, gather
-from paripassu.predict import _unsure as unsure
+from paripassu.prediction.answering import Answerer
+from paripassu.prediction.contact_sheet import GAP, LINE, SIDE, SIZE, TIMES, write_sheet
+from paripassu.prediction.decoding import AHEAD, CHUNK, Decoders
+from paripassu.prediction.predict import Found, Prediction, ask_which, gather
+from paripassu.prediction.predict import _unsure as unsure
 
 needs_pytorch = skip_without("pytorch")
 
@@ -209,7 +209,7 @@ def killing(every: float, most: int) -> Iterator[list[int]]:
             for child in psutil.Process().children():
                 try:
                     if (
-                        "paripassu.decoding" in child.cmdline()
+                        "paripassu.prediction.decoding" in child.cmdline()
                         and child.pid not in killed
                     ):
                         child.kill()
@@ -539,7 +539,7 @@ def test_ctrl_c_and_a_dead_framework_leave_nothing_behind(folder, untrained, tmp
                 command.process.send_signal(2)
             else:
                 for worker in workers:
-                    if "paripassu.answering" in worker.cmdline():
+                    if "paripassu.prediction.answering" in worker.cmdline():
                         worker.kill()
             assert command.wait() == code, command.errors
             assert "Traceback" not in command.errors

@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from paripassu.predict import Asked, Prediction
+from paripassu.prediction.predict import Asked, Prediction
 
 WIDEST_NAME = 60  # characters of a column of names; longer ones push their row
 

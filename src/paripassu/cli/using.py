@@ -163,10 +163,10 @@ def predict(
     be read are named, the others answered, and the exit code is 1.
     """
     from paripassu import predict_view as view
-    from paripassu.contact_sheet import SHOWN, check_sheet, write_sheet
     from paripassu.conversion.model_source import read_source
-    from paripassu.predict import ask_which, gather
-    from paripassu.predict import predict as run
+    from paripassu.prediction.contact_sheet import SHOWN, check_sheet, write_sheet
+    from paripassu.prediction.predict import ask_which, gather
+    from paripassu.prediction.predict import predict as run
     from paripassu.processes.launch import WorkerFailed
 
     console = terminal(stderr=True)

@@ -14,8 +14,8 @@ from fastapi.responses import Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from paripassu import __version__, frameworks
-from paripassu.answering import Images
 from paripassu.core.digits import Digit
+from paripassu.prediction.answering import Images
 from paripassu.serve import schema
 from paripassu.serve.batching import Answer, Batcher, NotReady, ask_all
 from paripassu.serve.guard import read_body, refuse

@@ -18,8 +18,8 @@ from functools import partial
 
 import numpy as np
 
-from paripassu.answering import Answerer, Images, Probabilities
 from paripassu.conversion.model_source import ModelSource
+from paripassu.prediction.answering import Answerer, Images, Probabilities
 
 BATCH = 32  # images of a kind answered together: on a processor more are not faster
 WAITING = 1024  # images that may wait for one network

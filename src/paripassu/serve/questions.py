@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic_core import from_json
 
-from paripassu.answering import HEIGHT, WIDTH, Images
 from paripassu.core.digits import Digit, read_picture, to_digit
 from paripassu.core.errors import UserError
+from paripassu.prediction.answering import HEIGHT, WIDTH, Images
 
 MOST_IMAGES = 256  # in a request
 MOST_PIXELS = 2**22  # of a picture; it says how many it has before it is decoded

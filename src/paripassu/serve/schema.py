@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from paripassu.answering import HEIGHT, WIDTH
+from paripassu.prediction.answering import HEIGHT, WIDTH
 from paripassu.serve.questions import MOST_IMAGES
 
 Number = Annotated[float, Field(ge=0, le=255)]

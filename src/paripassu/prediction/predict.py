@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from paripassu import frameworks
-from paripassu.answering import Answerer, Probabilities
 from paripassu.conversion.model_source import ModelSource
 from paripassu.core import machine
 from paripassu.core.digits import SUFFIXES
 from paripassu.core.errors import UserError
-from paripassu.decoding import CHUNK, Decoders, Reading
+from paripassu.prediction.answering import Answerer, Probabilities
+from paripassu.prediction.decoding import CHUNK, Decoders, Reading
 
 BATCH = 250  # images: of 250, 500 and 1,000 the fastest in both frameworks
 ENDINGS = ", ".join(sorted(SUFFIXES))

@@ -1,6 +1,6 @@
 """Reads many pictures in processes of their own, ahead of the one who takes them.
 
-A worker is started as `python -m paripassu.decoding`. A line of JSON on its standard
+A worker is started as `python -m paripassu.prediction.decoding`. A line of JSON on its standard
 input is a list of paths; for each of them a line of JSON comes back, with `image` true
 and 28 x 28 bytes after it if there is ink. The end of standard input ends it.
 
@@ -62,7 +62,7 @@ class _Worker:
 
     def __init__(self) -> None:
         self._child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "paripassu.decoding"],
+            [sys.executable, "-P", "-m", "paripassu.prediction.decoding"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

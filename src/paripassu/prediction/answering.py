@@ -1,6 +1,6 @@
 """A trained network that answers: one framework in a process that stays.
 
-Started as `python -m paripassu.answering`. One line of JSON on standard input is the
+Started as `python -m paripassu.prediction.answering`. One line of JSON on standard input is the
 request; after the line `ready` on standard output, questions and answers are frames of
 bytes, little-endian. A question is the number of images, uint64, and the images, uint8
 `(N, 28, 28)`, white ink on black as MNIST has it. An answer is the number, the seconds
@@ -68,7 +68,7 @@ class Answerer:
         files.write_tensors(weights, source.weights)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
         self._child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "paripassu.answering"],
+            [sys.executable, "-P", "-m", "paripassu.prediction.answering"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
