@@ -1,1 +1,0 @@
-"""What the notebooks are made of: prose, cells and pictures around the lessons."""
