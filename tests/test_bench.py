@@ -16,12 +16,12 @@ from rich.console import Console
 from paripassu.analysis.benchmark import BENCH_FILE, STYLES, Bench, Race, Timed
 from paripassu.analysis.benchmark import Conditions as Conditions_
 from paripassu.analysis.report.benchmark import picture
-from paripassu.bench_view import bench_table, race_table
 from paripassu.benchmark.bench import Turn, bench, in_rounds
 from paripassu.benchmark.race import race
 from paripassu.core.errors import UserError
 from paripassu.core.networks import NETWORKS
 from paripassu.core.recipe import load as load_recipe
+from paripassu.terminal.benchmark import bench_table, race_table
 from paripassu.training.train import Conditions
 
 IMAGES = 6000

@@ -39,7 +39,7 @@ from paripassu.analysis.report.waterfall import picture
 from paripassu.core import files, record
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe, load, validate
-from paripassu.ledger_view import ledger_table
+from paripassu.terminal.ablation import ledger_table
 
 needs_pytorch = skip_without("pytorch")
 

@@ -26,7 +26,6 @@ from helpers import (
 from pictures import drawn, export, png_header
 from PIL import Image
 
-from paripassu import predict_view
 from paripassu.conversion.model_source import ModelSource, read_source
 from paripassu.core import files
 from paripassu.core.digits import MAX_PIXELS
@@ -37,6 +36,7 @@ from paripassu.prediction.contact_sheet import GAP, LINE, SIDE, SIZE, TIMES, wri
 from paripassu.prediction.decoding import AHEAD, CHUNK, Decoders
 from paripassu.prediction.predict import Found, Prediction, ask_which, gather
 from paripassu.prediction.predict import _unsure as unsure
+from paripassu.terminal import prediction
 
 needs_pytorch = skip_without("pytorch")
 
@@ -313,7 +313,7 @@ def test_the_table_of_one_model():
         Prediction("b.png", None, {"no ink": "no ink, no answer"}),
         Prediction("c\n\x1b[1m.png", "empty: it has 0 bytes", {}),
     ]
-    lines = list(predict_view.table(rows, asked_of(1), [x.path for x in rows]))
+    lines = list(prediction.table(rows, asked_of(1), [x.path for x in rows]))
     assert [line.plain for line in lines] == [
         "file            answer  probability  runner-up  warning",
         "long/name.png   1       >99.99%      0 <0.01%",
@@ -330,12 +330,12 @@ def test_the_table_of_two_models_marks_what_differs():
     rows = [of_shares([0.1, 0.9], [0.2, 0.8]), of_shares([0.1, 0.9], [0.9, 0.1])]
     asked = asked_of(2)
     assert asked[0].label != asked[1].label
-    lines = [x.plain for x in predict_view.table(rows, asked, ["a.png", "a.png"])]
+    lines = [x.plain for x in prediction.table(rows, asked, ["a.png", "a.png"])]
     assert "1 90.00%, 0 10.00%" in lines[1]
     assert "1.0e-01" in lines[1]
     assert "≠" not in lines[1]
     assert "8.0e-01 ≠" in lines[2]
-    text = predict_view.summary(rows, 3)
+    text = prediction.summary(rows, 3)
     assert "2 of 2 pictures answered, 3 other files left out" in text
     assert "answers differ on 1 of 2 pictures" in text
     assert "largest difference of a probability 8.0e-01, on a.png" in text
@@ -345,13 +345,13 @@ def test_the_table_of_two_models_marks_what_differs():
 def test_json_keeps_what_float32_has():
     shares = np.random.default_rng(1).dirichlet(np.ones(10), 2).astype(np.float32)
     found = Prediction("\udcff.png", None, {"ink": "too little"}, shares)
-    text = "".join(predict_view.as_json([found], asked_of(2)))
+    text = "".join(prediction.as_json([found], asked_of(2)))
     (picture,) = json.loads(text)["pictures"]
     back = [x["probabilities"] for x in picture["answers"]]
     assert (np.array(back, np.float32) == shares).all()
     assert picture["file"] == "\udcff.png"
     assert picture["warnings"] == [{"measure": "ink", "text": "too little"}]
-    assert json.loads("".join(predict_view.as_json([], asked_of(1))))["pictures"] == []
+    assert json.loads("".join(prediction.as_json([], asked_of(1))))["pictures"] == []
 
 
 @needs_pytorch

@@ -19,11 +19,11 @@ from paripassu.core import datasets, files, record
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import NOT_DECISIVE, Recipe
 from paripassu.frameworks import FRAMEWORKS
-from paripassu.ledger_view import Board
 from paripassu.processes.launch import WorkerFailed
 from paripassu.processes.pool import hear
-from paripassu.progress import warn
 from paripassu.proof.short_proof import prove_once
+from paripassu.terminal.ablation import Board
+from paripassu.terminal.progress import warn
 from paripassu.training.train import Conditions
 from paripassu.worker.run import identify
 

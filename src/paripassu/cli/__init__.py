@@ -48,7 +48,7 @@ def main() -> None:
 @app.command(epilog="**Example**\n\n- `paripassu info --json`")
 def info(as_json: JsonOption = False) -> None:
     """Describe this machine and which frameworks work on it."""
-    from paripassu.summary import info_table
+    from paripassu.terminal.summary import info_table
     from paripassu.training.info import info as describe
 
     with terminal(stderr=True).status("trying each framework …"):

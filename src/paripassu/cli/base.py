@@ -169,7 +169,7 @@ def load_recipe(
     more = [f"{key}={value}" for key, value in overrides.items() if value is not None]
     recipe = load(name, [*(settings or []), *more])
     if recipe.precision == "bfloat16" and machine.computes_bfloat16() is False:
-        from paripassu.progress import warn
+        from paripassu.terminal.progress import warn
 
         warn(
             terminal(stderr=True),

@@ -40,7 +40,7 @@ def recipes(context: typer.Context, as_json: JsonOption = False) -> None:
     if context.invoked_subcommand:
         return
     from paripassu.core.recipe_book import entries
-    from paripassu.summary import recipes_table
+    from paripassu.terminal.summary import recipes_table
 
     found = entries()
     if as_json:
@@ -162,7 +162,7 @@ def ledger(
     """
     from paripassu.ablation.ablate import PICTURE_FILE, default_framework
     from paripassu.ablation.ablate import ledger as run
-    from paripassu.ledger_view import ledger_table
+    from paripassu.terminal.ablation import ledger_table
 
     one = load_recipe(start, settings, epochs=epochs)
     other = load_recipe(end, settings, epochs=epochs)

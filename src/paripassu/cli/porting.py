@@ -118,8 +118,8 @@ def check(
     from paripassu.port_check import check_sources
     from paripassu.port_check import page as page
     from paripassu.port_check import write_map as write
-    from paripassu.port_view import checked_view, watching
     from paripassu.processes.launch import WorkerFailed
+    from paripassu.terminal.port_check import checked_view, watching
 
     for path in (html, write_map, save):
         if path:
@@ -199,9 +199,9 @@ def check_optimizer(
     it is exchanged. A schedule of learning rates belongs to it. Exit code 0: the same
     steps; 1: others; 2: it could not be checked.
     """
-    from paripassu.optimizer_view import optimizer_view
     from paripassu.port_check import check_optimizer_sources
     from paripassu.processes.launch import WorkerFailed
+    from paripassu.terminal.optimizer import optimizer_view
 
     try:
         found = check_optimizer_sources(

@@ -122,9 +122,9 @@ def verify(
     """
     from paripassu.core.files import make_folder
     from paripassu.frameworks.faults import FAULTS, find_fault
-    from paripassu.ladder_view import fault_line, proof_view, watching
     from paripassu.proof.verify import STEPS, check_rungs
     from paripassu.proof.verify import verify as prove
+    from paripassu.terminal.proof import fault_line, proof_view, watching
 
     if list_faults:
         for known in FAULTS.values():
@@ -192,10 +192,10 @@ def _whole(
     out: Path | None,
     conditions: Conditions,
 ) -> Proof:
-    from paripassu.ladder_view import watching_trainings
     from paripassu.processes.launch import WorkerFailed
     from paripassu.proof.lockstep import lockstep
     from paripassu.proof.verify import with_whole_runs
+    from paripassu.terminal.proof import watching_trainings
 
     folder = out or default_folder("proof", recipe, conditions.data)
     console = terminal(stderr=True)

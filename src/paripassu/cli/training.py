@@ -70,7 +70,7 @@ def train(
     """
     from paripassu import frameworks
     from paripassu.processes.launch import WorkerFailed
-    from paripassu.progress import Display
+    from paripassu.terminal.progress import Display
     from paripassu.training.train import train as run
 
     chosen = load_recipe(recipe, settings, seed=seed, epochs=epochs)
@@ -184,7 +184,7 @@ def compare(
     with every seed, each run in a process of its own, in the order A B B A. Stop and
     repeat it at will: finished runs are kept, and interrupted ones go on.
     """
-    from paripassu.summary import summary_table
+    from paripassu.terminal.summary import summary_table
     from paripassu.training.compare import compare as run
 
     if quick:
@@ -267,11 +267,11 @@ def bench(
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from paripassu.bench_view import bench_table, race_table
     from paripassu.benchmark.bench import PICTURE
     from paripassu.benchmark.bench import bench as time_all
     from paripassu.benchmark.race import race
     from paripassu.processes.launch import WorkerFailed
+    from paripassu.terminal.benchmark import bench_table, race_table
 
     chosen = load_recipe(recipe, settings)
     what = f"bench-{images}" if to_accuracy is None else f"race-{to_accuracy:g}"
@@ -312,7 +312,7 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Rebuild a comparison's page and JSON from its records."""
-    from paripassu.summary import summary_table
+    from paripassu.terminal.summary import summary_table
     from paripassu.training.compare import report as rebuild
 
     result = rebuild(folder)

@@ -94,7 +94,7 @@ def convert(
     if as_json:
         print_json(found.as_dict())
         return
-    from paripassu.summary import conversion_lines
+    from paripassu.terminal.summary import conversion_lines
 
     for line in conversion_lines(found):
         typer.echo(line)
@@ -162,12 +162,12 @@ def predict(
     that does not look like a digit, or when the network is unsure. Pictures that cannot
     be read are named, the others answered, and the exit code is 1.
     """
-    from paripassu import predict_view as view
     from paripassu.conversion.model_source import read_source
     from paripassu.prediction.contact_sheet import SHOWN, check_sheet, write_sheet
     from paripassu.prediction.predict import ask_which, gather
     from paripassu.prediction.predict import predict as run
     from paripassu.processes.launch import WorkerFailed
+    from paripassu.terminal import prediction as view
 
     console = terminal(stderr=True)
     pictures, skipped = gather(images)

@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from paripassu.core import files
 from paripassu.core.digits import SIZE, read_picture
 from paripassu.core.errors import UserError
-from paripassu.predict_view import percent, printable
 from paripassu.prediction.predict import Asked, Prediction
+from paripassu.terminal.prediction import percent, printable
 
 SHOWN = 100  # pictures, the first ones
 TIMES = 4  # each pixel that the networks saw is a square of so many

@@ -14,8 +14,8 @@ from paripassu.core import files
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import FRAMEWORKS
-from paripassu.ladder_view import divergence_text, watching
 from paripassu.proof.verify import short_proof
+from paripassu.terminal.proof import divergence_text, watching
 from paripassu.training.train import Conditions
 
 

@@ -17,8 +17,8 @@ from paripassu.core import datasets, files, record
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import NOT_DECISIVE, Recipe
 from paripassu.processes.launch import WorkerFailed
-from paripassu.progress import Display, warn
 from paripassu.proof.short_proof import prove_once
+from paripassu.terminal.progress import Display, warn
 from paripassu.training.train import Conditions, train
 from paripassu.worker.run import identify, read_data
 

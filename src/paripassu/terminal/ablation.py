@@ -18,7 +18,7 @@ from paripassu.analysis.statistics import excludes_zero
 from paripassu.analysis.text import counted, display_name, listed_seeds, points, signed
 from paripassu.core.record import RunRecord
 from paripassu.processes.launch import Event
-from paripassu.progress import duration
+from paripassu.terminal.progress import duration
 
 HEADINGS: dict[Metric, str] = {
     "test_accuracy": "test accuracy",
