@@ -24,10 +24,10 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from paripassu import frameworks
 from paripassu.conversion.model_source import ModelSource, read_source
 from paripassu.core import datasets, machine
 from paripassu.core.digits import Digit, read_picture, to_digit
+from paripassu.frameworks import registry
 from paripassu.prediction.answering import Answerer
 from paripassu.prediction.decoding import Decoders
 from paripassu.prediction.predict import BATCH, ask_which, gather, predict
@@ -45,7 +45,7 @@ def main() -> int:
     # The command gives the network half, and all to reading pictures.
     half = max(1, given.threads // 2)
     print(f"{machine.processor()}, {given.threads} threads")
-    for name, framework in frameworks.FRAMEWORKS.items():
+    for name, framework in registry.FRAMEWORKS.items():
         if not framework.problem:
             for count in sorted({half, given.threads}):
                 network(source, name, count, images)
@@ -53,7 +53,7 @@ def main() -> int:
         write_pictures(Path(folder), images)
         for _ in range(given.rounds):
             decoding(folder, given.threads)
-        for name, framework in frameworks.FRAMEWORKS.items():
+        for name, framework in registry.FRAMEWORKS.items():
             if not framework.problem:
                 whole(source, name, folder, given.threads)
     return 0

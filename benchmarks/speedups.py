@@ -23,10 +23,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from paripassu import frameworks
 from paripassu.core import datasets, machine
 from paripassu.core.files import write_json
 from paripassu.core.recipe import load
+from paripassu.frameworks import registry
 from paripassu.processes.launch import worker_environment
 from paripassu.worker.benchmark import ready_trainer, recorded_epoch
 
@@ -172,7 +172,7 @@ def child(framework: str, variant: str, images: int, precision: str) -> dict[str
     prepared = datasets.prepare(datasets.load(), mean=0.1307, std=0.3081)
     threads = machine.usable_cores()
     trainer = ready_trainer(
-        frameworks.find(framework), recipe, prepared.training, threads
+        registry.find(framework), recipe, prepared.training, threads
     )
     CHANGES[framework](variant, trainer)
     start = time.perf_counter()
@@ -279,7 +279,7 @@ def judge(
         "precision": precision,
         "images": images,
         "images_of_slow": FEW,
-        "versions": {name: frameworks.find(name).version for name in VARIANTS},
+        "versions": {name: registry.find(name).version for name in VARIANTS},
         "said": VARIANTS,
         "ratios": ratios,
         "busiest": max(x["other_load"] for each in rounds for x in each.values()),

@@ -15,7 +15,7 @@ from hypothesis import settings
 from serving import Server
 
 from paripassu.core import datasets
-from paripassu.frameworks import FRAMEWORKS
+from paripassu.frameworks.registry import FRAMEWORKS
 
 # In the background a shell has Ctrl-C ignored, and the commands would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

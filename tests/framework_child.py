@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from paripassu import frameworks
+from paripassu.core import steps
 from paripassu.core.datasets import Split
 from paripassu.core.recipe import validate
+from paripassu.frameworks import registry
 
 HOW = {"threads": 1, "device": "cpu"}
 
@@ -34,7 +35,7 @@ def _split(images, labels):
 
 
 class Child:
-    def __init__(self, framework: frameworks.Framework) -> None:
+    def __init__(self, framework: registry.Framework) -> None:
         self._framework = framework
 
     def make(self, request, arrays):
@@ -101,7 +102,7 @@ class Child:
             }
 
         steps = [
-            frameworks.TwinStep(
+            steps.TwinStep(
                 images=arrays[f"{number}.images"],
                 labels=arrays[f"{number}.labels"],
                 masks=under(f"{number}.mask."),
@@ -129,7 +130,7 @@ class Child:
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a framework prints
-    framework = frameworks.find(sys.argv[1])
+    framework = registry.find(sys.argv[1])
     framework.load()  # what its import warns of is its own affair
     warnings.simplefilter("error")  # as in the tests themselves
     warnings.simplefilter("ignore", DeprecationWarning)  # of libraries, by libraries

@@ -19,13 +19,13 @@ from safetensors.numpy import load_file, save_file
 
 from paripassu.core import draws
 from paripassu.core.recipe import Recipe
-from paripassu.frameworks import FRAMEWORKS
+from paripassu.frameworks.registry import FRAMEWORKS
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 PATIENCE = 300  # seconds for whatever takes a few on an idle machine
 BOTH = ("pytorch", "tensorflow")
-MODULES = {name: framework.module for name, framework in FRAMEWORKS.items()}
+MODULES = {name: framework.import_roots[0] for name, framework in FRAMEWORKS.items()}
 OTHER = {"pytorch": "tensorflow", "tensorflow": "pytorch"}
 TESTS = Path(__file__).parent
 COMMAND = [sys.executable, "-P", "-c", "from paripassu.cli import main; main()"]

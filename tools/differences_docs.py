@@ -24,7 +24,7 @@ HEAD = """\
 What the two frameworks do differently as they come, and what makes them equal. Each
 row is a function in [examples/differences](../examples/differences), which computes the
 same thing in both: the defaults are read from the installed versions, the sizes are
-measured, in float64 where the framework has it. `tests/test_framework_differences.py`
+measured, in float64 where the framework has it. `tests/port_check/test_framework_differences.py`
 measures them again.
 
 - **apart**: the largest difference with the defaults, over the largest value; for

@@ -194,7 +194,7 @@ def described(recipe: Recipe) -> str:
     if missing:
         raise ValueError(
             f"recipe {recipe.name!r} has no {' and no '.join(missing)}: write it in "
-            f"src/paripassu/recipes/{recipe.name}.toml"
+            f"src/paripassu/core/recipes/{recipe.name}.toml"
         )
     facts = (
         f"network `{recipe.network}`, {recipe.score_sheet.parameter_count:,} "

@@ -27,5 +27,5 @@ def __getattr__(name: str) -> Any:
     if name in LAZY:
         from paripassu import port_check
 
-        return getattr(port, name)
+        return getattr(port_check, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

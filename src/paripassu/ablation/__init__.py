@@ -1,1 +1,1 @@
-""" """
+"""From one recipe to another, one difference at a time."""

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from paripassu import frameworks
 from paripassu.analysis.ablation import attribution as judge
 from paripassu.analysis.ablation.attribution import End, Inquiry, Key, Ledger
 from paripassu.analysis.ablation.differences import Stop, walk
@@ -17,15 +16,16 @@ from paripassu.analysis.report import waterfall
 from paripassu.analysis.text import display_name
 from paripassu.core import datasets, files, record
 from paripassu.core.errors import UserError
+from paripassu.core.experiment import identify
 from paripassu.core.recipe import NOT_DECISIVE, Recipe
-from paripassu.frameworks import FRAMEWORKS
+from paripassu.frameworks import registry
+from paripassu.frameworks.registry import FRAMEWORKS
+from paripassu.processes.conditions import Conditions
 from paripassu.processes.launch import WorkerFailed
 from paripassu.processes.pool import hear
 from paripassu.proof.short_proof import prove_once
 from paripassu.terminal.ablation import Board
 from paripassu.terminal.progress import warn
-from paripassu.training.train import Conditions
-from paripassu.worker.run import identify
 
 PICTURE_FILE = "waterfall.svg"
 
@@ -80,7 +80,7 @@ def ledger(
         UserError: before any training: the recipes cannot be walked between, the
             framework cannot train them, or data or folder are not usable.
     """
-    frameworks.find(framework).check(start)
+    registry.find(framework).check(start)
     way = walk(start, end)
     recipes = [[x.recipe.changed(seed=seed) for x in way.stops] for seed in seeds]
     dataset, warnings = _read_data(way.stops, conditions)

@@ -10,13 +10,13 @@ from paripassu.analysis.statistics import FEWEST_SEEDS, MOST_SEEDS, Decision
 from paripassu.core.record import RunRecord
 
 DISPLAY_NAMES = {"pytorch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX"}
-REFEREE = {"numpy": "the referee"}
+REFERENCE = {"numpy": "the referee"}
 _WORDS = {2: "Two", 3: "Three", 4: "Four"}
 
 
 def display_name(framework: str) -> str:
     """A framework's name as its makers write it: "pytorch" -> "PyTorch"."""
-    return {**DISPLAY_NAMES, **REFEREE}.get(framework, framework.title())
+    return {**DISPLAY_NAMES, **REFERENCE}.get(framework, framework.title())
 
 
 def points(fraction: float, decimals: int = 2) -> str:

@@ -1,1 +1,1 @@
-""" """
+"""How near training comes to the ceiling of the machine."""

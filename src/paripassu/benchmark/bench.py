@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from paripassu import frameworks
 from paripassu.analysis.benchmark import (
     BENCH_FILE,
     STYLES,
@@ -28,8 +27,9 @@ from paripassu.analysis.report.benchmark import picture
 from paripassu.core import files, machine
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
+from paripassu.frameworks import registry
+from paripassu.processes.conditions import Conditions
 from paripassu.processes.launch import Event, work
-from paripassu.training.train import Conditions
 
 PICTURE = "bench.svg"
 NOTEBOOKS = "article"  # the network of the notebooks' style
@@ -105,7 +105,7 @@ def described(
         UserError: a framework is missing, or cannot run the recipe.
     """
     for name in names:
-        frameworks.find(name).check(recipe)
+        registry.find(name).check(recipe)
     return {
         "command": conditions.command,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -116,7 +116,7 @@ def described(
         "threads": conditions.thread_count,
         "recipe": recipe.name,
         "recipe_hash": recipe.hash(),
-        "versions": {name: frameworks.find(name).version or "" for name in names},
+        "versions": {name: registry.find(name).version or "" for name in names},
     }
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from paripassu.analysis.benchmark import RACE_FILE, Race, Reached
 from paripassu.benchmark.bench import Turn, described, in_rounds
 from paripassu.core.recipe import Recipe
-from paripassu.training.train import Conditions
+from paripassu.processes.conditions import Conditions
 
 MOST_EPOCHS = 20  # of the notebooks' style
 

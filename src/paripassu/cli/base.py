@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from paripassu.core.recipe import Recipe
-    from paripassu.training.train import Conditions
+    from paripassu.processes.conditions import Conditions
 
 INTERRUPTED = 130
 COMMANDS = (
@@ -184,14 +184,14 @@ def framework_list(names: str) -> list[str]:
     listed = list(dict.fromkeys(filter(None, map(str.strip, names.split(",")))))
     if not listed:
         raise UserError("--frameworks is empty. Type: --frameworks pytorch,tensorflow")
-    from paripassu.frameworks import find
+    from paripassu.frameworks.registry import find
 
     return [find(name).name for name in listed]
 
 
 def conditions_of(data: Path | None, threads: int, device: Device) -> Conditions:
     """What is not of the recipe, with the command that was typed."""
-    from paripassu.training.train import Conditions
+    from paripassu.processes.conditions import Conditions
 
     command = shlex.join(["paripassu", *sys.argv[1:]])
     return Conditions(data, threads, device.value, command)

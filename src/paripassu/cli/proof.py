@@ -31,7 +31,7 @@ from paripassu.core.errors import UserError
 if TYPE_CHECKING:
     from paripassu.analysis.schema import Proof
     from paripassu.core.recipe import Recipe
-    from paripassu.training.train import Conditions
+    from paripassu.processes.conditions import Conditions
 
 
 @app.command(

@@ -53,7 +53,7 @@ def notebooks(
     extra: pip install 'paripassu[notebooks]'.
     """
     from paripassu.core.errors import UserError
-    from paripassu.notebooks.build.build import Failed, make
+    from paripassu.notebooks.build import Failed, make
 
     wanted = {"EPOCHS": epochs, "IMAGES": images}
     parameters = {name: x for name, x in wanted.items() if x is not None}

@@ -68,13 +68,13 @@ def train(
     An interrupted run goes on where it stopped when the same command is typed again,
     to the same final weights, bit for bit. A finished run is used as it is.
     """
-    from paripassu import frameworks
+    from paripassu.frameworks import registry
     from paripassu.processes.launch import WorkerFailed
     from paripassu.terminal.progress import Display
     from paripassu.training.train import train as run
 
     chosen = load_recipe(recipe, settings, seed=seed, epochs=epochs)
-    frameworks.find(framework)
+    registry.find(framework)
     folder = out or default_folder(framework, chosen, data)
     display = Display(terminal(stderr=True), runs=1, epochs=chosen.epochs)
     try:

@@ -1,1 +1,1 @@
-""" """
+"""A trained network in any format."""

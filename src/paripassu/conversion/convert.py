@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from paripassu import __version__, frameworks
+from paripassu import __version__
 from paripassu.conversion import onnx_file
 from paripassu.conversion.model_source import ModelSource, read_source
 from paripassu.core import datasets, files, layout
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
+from paripassu.frameworks import registry
 from paripassu.processes.launch import WorkerFailed, work, worker_environment
 from paripassu.reference.softmax import softmax
 
@@ -117,8 +118,8 @@ def convert(
         raise UserError(f"no fault {fault!r}; known: {', '.join(FAULTS)}.")
     on_phase(f"reading {path}")
     source = read_source(path, recipe)
-    if target in frameworks.FRAMEWORKS:
-        frameworks.find(target).check(source.recipe)
+    if target in registry.FRAMEWORKS:
+        registry.find(target).check(source.recipe)
     notes = {
         "network": source.recipe.network,
         "recipe": source.recipe.to_toml(),
@@ -158,7 +159,7 @@ def _check_target(target: str, out: Path) -> None:
         raise UserError(f"--out {out} is a folder: expected the name of a file.")
     if target == "onnx" and (trouble := onnx_file.problem()):
         raise UserError(trouble)
-    if target in frameworks.FRAMEWORKS and (trouble := frameworks.find(target).problem):
+    if target in registry.FRAMEWORKS and (trouble := registry.find(target).problem):
         raise UserError(trouble)
     files.make_folder(out.resolve().parent)
 
@@ -166,7 +167,7 @@ def _check_target(target: str, out: Path) -> None:
 def _write(
     source: ModelSource, target: str, weights: Path, path: Path, notes: dict[str, str]
 ) -> None:
-    if target in frameworks.FRAMEWORKS:
+    if target in registry.FRAMEWORKS:
         request = {
             "task": "write",
             "framework": target,
@@ -214,9 +215,9 @@ def _compare(
 def _witness(source: ModelSource) -> str:
     """Who answers for the source: its own framework, or else the referee."""
     own = source.framework
-    if own in frameworks.FRAMEWORKS and not frameworks.FRAMEWORKS[own].problem:
+    if own in registry.FRAMEWORKS and not registry.FRAMEWORKS[own].problem:
         return own
-    return frameworks.REFEREE.name
+    return registry.REFERENCE.name
 
 
 def _answers(

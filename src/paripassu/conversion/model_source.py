@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy.typing as npt
 
-from paripassu import frameworks
 from paripassu.conversion import onnx_file
 from paripassu.core import files, layout, record
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe, validate
+from paripassu.core.recognition import recipe_of, recognised
+from paripassu.frameworks import registry
 from paripassu.processes.launch import Event, work
-from paripassu.worker.native import recipe_of, recognised
 
-NATIVE = {".pt": "pytorch", ".pth": "pytorch", ".keras": "tensorflow"}
 EXPECTED = (
     "expected a run's folder, or a file that ends in .safetensors, .pt, .pth, .keras "
     "or .onnx"
@@ -67,8 +66,8 @@ def read_source(path: Path, recipe: Recipe | None = None) -> ModelSource:
         own = recipe or recipe_of(notes, path)
         found, weights = recognised(path, arrays, own, onnx_file.to_canonical)
         return _made(path, found, weights, notes.get("framework"), notes)
-    if path.suffix in NATIVE:
-        return _of_worker(path, NATIVE[path.suffix], recipe)
+    if framework := registry.of_suffix(path.suffix):
+        return _of_worker(path, framework.name, recipe)
     raise UserError(f"{path}: {EXPECTED}.")
 
 
@@ -144,7 +143,7 @@ def _of_safetensors(path: Path, recipe: Recipe | None) -> ModelSource:
 
 
 def _of_worker(path: Path, framework: str, recipe: Recipe | None) -> ModelSource:
-    if problem := frameworks.find(framework).problem:
+    if problem := registry.find(framework).problem:
         raise UserError(f"{path} is read by {framework}. {problem}")
     told: list[Event] = []
     with tempfile.TemporaryDirectory(prefix="paripassu-") as folder:

@@ -453,7 +453,7 @@ def _read_toml(text: str) -> dict[str, Any]:
 
 def built_in() -> list[str]:
     """The names of the recipes that come with the package."""
-    folder = files("paripassu") / "recipes"
+    folder = files("paripassu") / "core" / "recipes"
     return sorted(
         path.name.removesuffix(".toml")
         for path in folder.iterdir()
@@ -473,7 +473,7 @@ def load(name_or_path: str, settings: Sequence[str] = ()) -> Recipe:
         UserError: no such recipe, or a bad key or value.
     """
     if name_or_path in built_in():
-        built = files("paripassu") / "recipes" / f"{name_or_path}.toml"
+        built = files("paripassu") / "core" / "recipes" / f"{name_or_path}.toml"
         text = built.read_text(encoding="utf-8")
         where = f"recipe {name_or_path!r}"
     else:

@@ -22,6 +22,7 @@ CHECKPOINT_FILE = "checkpoint.safetensors"
 WEIGHTS_FILE = "weights.safetensors"
 PREDICTIONS_FILE = "predictions.safetensors"
 ERRORS_FILE = "stderr.log"
+TRAJECTORY_FILE = "trajectory.safetensors"
 
 
 class Model(BaseModel):

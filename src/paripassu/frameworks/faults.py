@@ -7,7 +7,6 @@ computes, and are written in its own words, in `frameworks/<name>/faults.py`.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +16,9 @@ import numpy as np
 from paripassu.core import draws
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import SGD, Initializer, Recipe
-from paripassu.frameworks import Arrays, Twin, TwinStep
+from paripassu.core.steps import Arrays, TwinStep
+from paripassu.frameworks import registry
+from paripassu.frameworks.contract import Twin
 
 Batches = list[Any]
 
@@ -76,9 +77,7 @@ class Fault:
     def put_into(self, framework: str, twin: Twin) -> None:
         """Do the part that a framework does in its own words."""
         if self.native:
-            module = importlib.import_module(
-                f"paripassu.frameworks.{framework}.faults"
-            )
+            module = registry.find(framework).module("faults")
             known: Mapping[str, Callable[[Twin], None]] = module.NATIVE
             known[self.name](twin)
 

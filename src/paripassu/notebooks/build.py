@@ -18,7 +18,7 @@ from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
 
-from paripassu import frameworks
+from paripassu.frameworks import registry
 from paripassu.analysis.lessons import OPENING, by_heading, lesson_text
 from paripassu.analysis.text import display_name
 from paripassu.core import files
@@ -104,7 +104,7 @@ def make(
     fresh = before is not None and _sources(before) == _sources(notebook)
     seconds = None
     if execute:
-        if problem := frameworks.find(framework).problem:
+        if problem := registry.find(framework).problem:
             raise UserError(problem)
         _inject(notebook, parameters or {})
         start = time.perf_counter()
@@ -195,7 +195,7 @@ def _joined(prose: str) -> str:
 
 
 def _teaching(name: str) -> str | None:
-    path = resources("paripassu") / "teaching" / f"{name}.md"
+    path = resources("paripassu") / "notebooks" / f"{name}.md"
     return path.read_text(encoding="utf-8") if path.is_file() else None
 
 

@@ -47,6 +47,12 @@ def _found(request: Mapping[str, Any], which: str) -> tuple[Any, str]:
     return (functools.partial(found, **kwargs) if kwargs else found), source
 
 
+PROBES = {
+    "pytorch": "paripassu.sides.torch_optimizer",
+    "tensorflow": "paripassu.sides.keras_optimizer",
+}
+
+
 def examine(
     left: tuple[Any, str], right: tuple[Any, str], *, steps: int
 ) -> OptimizerChecked:
@@ -70,9 +76,7 @@ def examine(
                 "parameters that makes a torch.optim.Optimizer, or of nothing that "
                 "makes a Keras one."
             )
-        probe = importlib.import_module(
-            f"paripassu.frameworks.{framework}.optimizer_probe"
-        )
+        probe = importlib.import_module(PROBES[framework])
         rule, path = probe.examine(found, source, parameters, gradients)
         rules.append(OptimizerRule(**rule))
         paths.append(path)

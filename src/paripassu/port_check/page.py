@@ -17,6 +17,7 @@ from paripassu.port_check.results import Checked, Place
 WIDTH, LEFT, TOP = 720.0, 56.0, 12.0
 HEIGHT, FLOOR, CEILING = 220.0, 1e-17, 10.0
 HERE = Path(__file__).parent
+REPORT = Path(svg.__file__).parent
 Value = Callable[[Place], float | None]
 SERIES: tuple[tuple[str, str, Value], ...] = (
     ("float64, the two models", "parting hue0", lambda x: x.total),
@@ -44,9 +45,9 @@ def render(found: Checked) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style = (HERE / "report.css").read_text(encoding="utf-8")
-    style += (HERE / "port.css").read_text(encoding="utf-8")
-    return environment.get_template("port.html").render(
+    style = (REPORT / "report.css").read_text(encoding="utf-8")
+    style += (HERE / "page.css").read_text(encoding="utf-8")
+    return environment.get_template("page.html").render(
         found=found,
         css=Markup(style),
         curve=curve(found.places),

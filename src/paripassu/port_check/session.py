@@ -26,6 +26,10 @@ SUFFIXES = {
     "tensorflow": (".keras", ".weights.h5"),
 }
 NAMES = {"pytorch": "PyTorch", "tensorflow": "Keras"}
+PROBES = {
+    "pytorch": "paripassu.sides.torch_module",
+    "tensorflow": "paripassu.sides.keras_model",
+}
 
 
 def answer(request: Mapping[str, Any], emit: Callable[..., None]) -> None:
@@ -159,7 +163,7 @@ def _open(
     inputs: Arrays | None = None,
 ) -> Probe | None:
     """A probe; None of a Keras model that is not built yet."""
-    module = importlib.import_module(f"paripassu.frameworks.{framework}.probe")
+    module = importlib.import_module(PROBES[framework])
     if framework == "pytorch":
         return module.Probe(target.model)  # type: ignore[no-any-return]
     if not target.model.built and inputs is None:
@@ -243,9 +247,7 @@ def _save(examination: Examination, path: Path, copy: str | None) -> None:
     """Write the model that was given the other's weights."""
     side = _given(examination, copy)
     side.probe.set_dtype("float32")
-    module = importlib.import_module(
-        f"paripassu.frameworks.{side.probe.framework}.probe"
-    )
+    module = importlib.import_module(PROBES[side.probe.framework])
     module.save(side.probe.model, path)
 
 

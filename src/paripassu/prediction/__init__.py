@@ -1,1 +1,1 @@
-""" """
+"""Pictures in, digits out."""

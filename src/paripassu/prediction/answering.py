@@ -25,11 +25,11 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from paripassu import frameworks
 from paripassu.conversion.model_source import ModelSource
 from paripassu.core import datasets, files
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import validate
+from paripassu.frameworks import registry
 from paripassu.processes.launch import TAIL_LINES, WorkerFailed, worker_environment
 from paripassu.reference.softmax import softmax
 
@@ -59,7 +59,7 @@ class Answerer:
         Raises:
             UserError: the framework is missing or cannot run the network.
         """
-        frameworks.find(framework).check(source.recipe)
+        registry.find(framework).check(source.recipe)
         self.source, self.framework = source, framework
         self.num_classes = source.recipe.score_sheet.num_classes
         self._lock = threading.Lock()
@@ -189,7 +189,7 @@ def main() -> int:
     request = json.loads(questions.readline())
     recipe = validate(request["recipe"]).for_use
     weights, _metadata = files.read_tensors(Path(request["weights"]))
-    trainer = frameworks.find(request["framework"]).make_trainer(
+    trainer = registry.find(request["framework"]).make_trainer(
         recipe, weights=weights, threads=int(request["threads"]), device="cpu"
     )
     mean, std = float(request["mean"]), float(request["std"])

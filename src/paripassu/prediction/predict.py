@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from paripassu import frameworks
 from paripassu.conversion.model_source import ModelSource
 from paripassu.core import machine
 from paripassu.core.digits import SUFFIXES
 from paripassu.core.errors import UserError
+from paripassu.frameworks import registry
 from paripassu.prediction.answering import Answerer, Probabilities
 from paripassu.prediction.decoding import CHUNK, Decoders, Reading
 
@@ -223,7 +223,7 @@ def ask_which(sources: Sequence[ModelSource], names: Sequence[str]) -> list[Aske
 
 def _check(source: ModelSource, name: str, *, chosen: bool) -> None:
     try:
-        frameworks.find(name).check(source.recipe)
+        registry.find(name).check(source.recipe)
     except UserError as error:
         other = first_installed()
         if chosen or name == other:
@@ -235,8 +235,8 @@ def _check(source: ModelSource, name: str, *, chosen: bool) -> None:
 
 def first_installed() -> str:
     """The first framework that is installed; the first of all where none is."""
-    installed = [name for name, x in frameworks.FRAMEWORKS.items() if not x.problem]
-    return next(iter(installed or frameworks.FRAMEWORKS))
+    installed = [name for name, x in registry.FRAMEWORKS.items() if not x.problem]
+    return next(iter(installed or registry.FRAMEWORKS))
 
 
 def predict(

@@ -10,6 +10,7 @@ from typing import Any
 from paripassu.core import machine
 from paripassu.processes.launch import Event, work
 
+CONTROLS = ("conv1.kernel", "dense1.kernel")  # weights that controls move by an ulp
 TRACED = 3  # steps that are kept array by array
 EVIDENCE: dict[str, Any] = {  # what `paripassu.worker.evidence.prove` takes, by default
     "device": "cpu",

@@ -10,13 +10,13 @@ from typing import Any
 from paripassu.analysis.proof.causes import likely_cause
 from paripassu.analysis.proof.parity import compare_traces, first_divergence
 from paripassu.analysis.schema import FaultResult
+from paripassu.core.experiment import read_data
 from paripassu.core.files import read_tensors
 from paripassu.core.recipe import Recipe
-from paripassu.frameworks import REFEREE
 from paripassu.frameworks.faults import FAULTS, find_fault
+from paripassu.frameworks.registry import REFERENCE
+from paripassu.processes.conditions import Conditions
 from paripassu.processes.pool import EVIDENCE, TRACED, hear
-from paripassu.training.train import Conditions
-from paripassu.worker.run import read_data
 
 BATCH_SIZE = 7  # small, for speed, and with a short last batch of 60,000 images
 
@@ -59,7 +59,7 @@ def check_faults(
         }
         alone = conditions.with_threads(1)
         right: dict[str, Any] = {}
-        for _name, event in hear({"": alone.request("prove", REFEREE.name, **base)}):
+        for _name, event in hear({"": alone.request("prove", REFERENCE.name, **base)}):
             if isinstance(event, Exception):
                 raise event
             if event and event["event"] == "evidence":
@@ -76,7 +76,7 @@ def check_faults(
             path.unlink()
             fault = expected[event["fault"]]
             rows = compare_traces(
-                REFEREE.name, name, right, wrong, network=small.score_sheet
+                REFERENCE.name, name, right, wrong, network=small.score_sheet
             )
             found = first_divergence(rows)
             if found:

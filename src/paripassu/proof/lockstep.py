@@ -11,12 +11,11 @@ from paripassu.analysis.proof.ladder import all_curves
 from paripassu.analysis.proof.whole import compare_whole
 from paripassu.analysis.schema import Curve, WholeRun
 from paripassu.core import files
+from paripassu.core.experiment import read_data, steps_per_epoch
 from paripassu.core.recipe import Recipe
-from paripassu.processes.pool import hear
-from paripassu.training.train import Conditions
-from paripassu.worker.evidence import CONTROLS
-from paripassu.worker.run import read_data
-from paripassu.worker.trajectory import TRAJECTORY_FILE, steps_per_epoch
+from paripassu.core.record import TRAJECTORY_FILE
+from paripassu.processes.conditions import Conditions
+from paripassu.processes.pool import CONTROLS, hear
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from paripassu import frameworks
 from paripassu.analysis import comparison
 from paripassu.analysis.schema import Proof
 from paripassu.core import files
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
-from paripassu.frameworks import FRAMEWORKS
+from paripassu.frameworks import registry
+from paripassu.frameworks.registry import FRAMEWORKS
+from paripassu.processes.conditions import Conditions
 from paripassu.proof.verify import short_proof
 from paripassu.terminal.proof import divergence_text, watching
-from paripassu.training.train import Conditions
 
 
 def prove_once(
@@ -41,7 +41,7 @@ def prove_once(
     Raises:
         UserError: data or recipe are not usable, or `path` cannot be written.
     """
-    versions = {name: str(frameworks.find(name).version) for name in names}
+    versions = {name: str(registry.find(name).version) for name in names}
     if earlier := _earlier(path, versions, recipe):
         console.print(f"{title}: holds already", markup=False, highlight=False)
         return earlier

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy.typing as npt
 
-from paripassu import frameworks
 from paripassu.analysis.comparison import summarise
 from paripassu.analysis.proof.causes import likely_cause
 from paripassu.analysis.proof.ladder import (
@@ -35,14 +34,14 @@ from paripassu.analysis.schema import (
 )
 from paripassu.core import machine
 from paripassu.core.errors import UserError
+from paripassu.core.experiment import read_data, steps_per_epoch
 from paripassu.core.files import read_tensors
 from paripassu.core.recipe import Recipe
-from paripassu.frameworks import REFEREE
+from paripassu.frameworks import registry
+from paripassu.frameworks.registry import REFERENCE
+from paripassu.processes.conditions import Conditions
 from paripassu.processes.launch import Event, WorkerFailed
 from paripassu.processes.pool import EVIDENCE, hear
-from paripassu.training.train import Conditions
-from paripassu.worker.run import read_data
-from paripassu.worker.trajectory import steps_per_epoch
 
 STEPS = 60
 SHORT_STEPS = 20
@@ -131,7 +130,7 @@ def verify(
     total = recipe.epochs * steps_per_epoch(recipe, subject.count)
     steps = min(steps, total)
     for name in names:
-        frameworks.find(name).check(recipe, trains=False)
+        registry.find(name).check(recipe, trains=False)
     pairs = summarise(pairs_of).pairs if pairs_of and 7 in rungs else []
     exact = recipe.changed(precision="float64")
     found = _Found()
@@ -172,9 +171,9 @@ def verify(
         single = "float32" in precisions and bool({1, 2, 3} & set(rungs))
         curves = "float32" in precisions and CONTROL_RUNG in rungs
         states = str(Path(folder) / "states.safetensors")
-        listen({REFEREE.name: {}})
+        listen({REFERENCE.name: {}})
         if single and not found.failures:
-            listen({REFEREE.name: {"states": states, "only_single": True}})
+            listen({REFERENCE.name: {"states": states, "only_single": True}})
         if not found.failures:
             listen(
                 {
@@ -188,7 +187,7 @@ def verify(
                 }
             )
             if found.needs_control:
-                listen({REFEREE.name: {"control": True}})
+                listen({REFERENCE.name: {"control": True}})
     drawn = all_curves(found.losses)
     judged = rungs_of(found.rows, drawn, pairs)
     failed = any(rung.status == "fails" for rung in judged)
@@ -202,7 +201,7 @@ def verify(
         command=conditions.command,
         recipe=recipe.model_dump(),
         versions={
-            name: str(frameworks.find(name).version) for name in (REFEREE.name, *names)
+            name: str(registry.find(name).version) for name in (REFERENCE.name, *names)
         },
         environment={
             "processor": machine.processor(),
@@ -237,7 +236,7 @@ def _take(
             for key, array in arrays.items()
             if key == "losses" or key.startswith("final.")
         }
-    if name == REFEREE.name:
+    if name == REFERENCE.name:
         own[precision] = arrays
         return
     right = own[precision]
@@ -245,7 +244,7 @@ def _take(
     rows = [
         row
         for row in compare_traces(
-            REFEREE.name, name, right, arrays, precision=precision, network=network
+            REFERENCE.name, name, right, arrays, precision=precision, network=network
         )
         if row.rung in proof.rungs
     ]
@@ -261,7 +260,7 @@ def _take(
 def _judge_anew(found: _Found, right: Arrays, control: Arrays) -> None:
     """Judge the trajectories beside the referee's own, after a nudge of one ulp."""
     for name, arrays in found.trajectories.items():
-        if name == REFEREE.name:
+        if name == REFERENCE.name:
             continue
         own = [row for row in found.rows if row.right == name]
         others = [row for row in found.rows if row.right != name]

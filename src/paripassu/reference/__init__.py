@@ -1,1 +1,1 @@
-"""The referee: forward and backward by hand, in float64."""
+"""The reference: layers, losses and optimizers in NumPy and float64."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from paripassu.core.layout import check_weights
 from paripassu.core.networks import Layer, Network, Weight
 from paripassu.core.recipe import Recipe
-from paripassu.frameworks import Arrays, TwinStep
+from paripassu.core.steps import Arrays, TwinStep
 from paripassu.reference.layers import LAYERS, Floats, Mask
 from paripassu.reference.losses import LOSSES
 from paripassu.reference.optimizers import State, learning_rate, update

@@ -13,8 +13,9 @@ from fastapi import FastAPI, Query, Request
 from fastapi.responses import Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from paripassu import __version__, frameworks
+from paripassu import __version__
 from paripassu.core.digits import Digit
+from paripassu.frameworks import registry
 from paripassu.prediction.answering import Images
 from paripassu.serve import schema
 from paripassu.serve.batching import Answer, Batcher, NotReady, ask_all
@@ -92,7 +93,7 @@ def lead(models: Sequence[schema.Model], together: bool) -> str:
         return f"{len(models)} networks, each in its own framework: {named}."
     first, trained = models[0], ""
     if first.trained_by:
-        trained = f", trained in {frameworks.find(first.trained_by).title}"
+        trained = f", trained in {registry.find(first.trained_by).title}"
     same = "the same " if titles else ""
     return (
         f"One network{trained}: {same}{first.parameters:,} weights, answered by "
@@ -273,7 +274,7 @@ def answered(
 def model_of(batcher: Batcher) -> schema.Model:
     """What is told of a model."""
     served = batcher.served
-    source, framework = served.source, frameworks.find(served.framework)
+    source, framework = served.source, registry.find(served.framework)
     accuracy = source.notes.get("test_accuracy")
     return schema.Model(
         name=served.name,

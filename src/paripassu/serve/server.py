@@ -18,9 +18,9 @@ import numpy as np
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from paripassu import frameworks
 from paripassu.conversion.model_source import ModelSource, read_source
 from paripassu.core.errors import UserError
+from paripassu.frameworks import registry
 from paripassu.serve.app import make_app
 from paripassu.serve.batching import Batcher, Served
 from paripassu.serve.guard import Guard
@@ -53,7 +53,7 @@ def choose(paths: Sequence[Path]) -> list[Served]:
     else:
         pairs = [(source, source.framework or _able(source)[0]) for source in sources]
     for source, name in pairs:
-        frameworks.find(name).check(source.recipe)
+        registry.find(name).check(source.recipe)
     counts = {source.recipe.score_sheet.num_classes for source in sources}
     if len(counts) > 1:
         raise UserError(
@@ -64,7 +64,7 @@ def choose(paths: Sequence[Path]) -> list[Served]:
     for source, framework in pairs:
         seen[framework] += 1
         number = f"-{seen[framework]}" if uses[framework] > 1 else ""
-        title = frameworks.find(framework).title + number.replace("-", " ")
+        title = registry.find(framework).title + number.replace("-", " ")
         served.append(Served(framework + number, title, source, framework))
     return served
 
@@ -72,7 +72,7 @@ def choose(paths: Sequence[Path]) -> list[Served]:
 def _able(source: ModelSource) -> list[str]:
     """The installed frameworks that have the network."""
     found, problems = [], []
-    for framework in frameworks.FRAMEWORKS.values():
+    for framework in registry.FRAMEWORKS.values():
         try:
             framework.check(source.recipe)
             found.append(framework.name)

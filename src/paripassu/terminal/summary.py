@@ -14,7 +14,7 @@ from paripassu.analysis.schema import Comparison, Estimate, FrameworkSummary, Sp
 from paripassu.analysis.text import mebibytes
 from paripassu.conversion.convert import Conversion
 from paripassu.core.recipe_book import Entry
-from paripassu.frameworks import FRAMEWORKS
+from paripassu.frameworks.registry import FRAMEWORKS
 
 
 def summary_table(result: Comparison) -> RenderableType:

@@ -1,1 +1,1 @@
-""" """
+"""Train, evaluate and compare."""

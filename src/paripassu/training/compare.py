@@ -8,19 +8,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from paripassu import frameworks
 from paripassu.analysis import comparison as judge
 from paripassu.analysis.plan import RUNS_FOLDER, Plan, run_name
 from paripassu.analysis.report import write_report
 from paripassu.analysis.schema import Comparison
 from paripassu.core import datasets, files, record
 from paripassu.core.errors import UserError
+from paripassu.core.experiment import identify, read_data
 from paripassu.core.recipe import NOT_DECISIVE, Recipe
+from paripassu.frameworks import registry
+from paripassu.processes.conditions import Conditions
 from paripassu.processes.launch import WorkerFailed
 from paripassu.proof.short_proof import prove_once
 from paripassu.terminal.progress import Display, warn
-from paripassu.training.train import Conditions, train
-from paripassu.worker.run import identify, read_data
+from paripassu.training.train import train
 
 MARGIN = 0.001  # of accuracy: the standard error of 99% on 10,000 images
 
@@ -72,13 +73,13 @@ def compare(
     Raises:
         UserError: no framework is installed, or data or folder are not usable.
     """
-    problems = {name: frameworks.find(name).problem for name in names}
+    problems = {name: registry.find(name).problem for name in names}
     unavailable = {name: text for name, text in problems.items() if text}
     usable = [name for name in names if name not in unavailable]
     if not usable:
         raise UserError("no framework to run. " + " ".join(unavailable.values()))
     for name in usable:
-        frameworks.find(name).check(recipe)
+        registry.find(name).check(recipe)
     for text in unavailable.values():
         warn(console, f"{text} The others run without it.")
     data, prepared = read_data(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from paripassu import frameworks
 from paripassu.core import record
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import validate
+from paripassu.frameworks import registry
+from paripassu.processes.conditions import Conditions
 from paripassu.processes.launch import work
-from paripassu.training.train import Conditions
 
 
 def evaluate(
@@ -40,7 +40,7 @@ def evaluate(
             f"{finished.recipe['epochs']} epochs. To go on, type: {finished.command}"
         )
     name = framework or finished.framework
-    frameworks.find(name).check(validate(finished.recipe))
+    registry.find(name).check(validate(finished.recipe))
     data = conditions.data
     if data is None and finished.dataset.source != "package":
         data = Path(finished.dataset.source)

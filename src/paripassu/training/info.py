@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from paripassu import __version__, frameworks
+from paripassu import __version__
 from paripassu.core import machine
 from paripassu.core.errors import UserError
+from paripassu.frameworks import registry
+from paripassu.processes.conditions import Conditions
 from paripassu.processes.launch import WorkerFailed, work
-from paripassu.training.train import Conditions
 
 
 def info() -> dict[str, Any]:
@@ -29,12 +30,12 @@ def info() -> dict[str, Any]:
         "memory_bytes": machine.memory_bytes(),
         "load_average": machine.load_average(),
         "frameworks": {
-            name: _try(framework) for name, framework in frameworks.FRAMEWORKS.items()
+            name: _try(framework) for name, framework in registry.FRAMEWORKS.items()
         },
     }
 
 
-def _try(framework: frameworks.Framework) -> dict[str, Any]:
+def _try(framework: registry.Framework) -> dict[str, Any]:
     description: dict[str, Any] = {
         "title": framework.title,
         "version": framework.version,

@@ -3,45 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from paripassu import frameworks
-from paripassu.core import files, machine, record
+from paripassu.core import files, record
 from paripassu.core.recipe import Recipe
+from paripassu.frameworks import registry
+from paripassu.processes.conditions import Conditions
 from paripassu.processes.launch import work
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What does not decide the result but the speed: the same for every framework."""
-
-    data: Path | None = None  # None: the package's MNIST
-    threads: int = 0  # 0: one for each usable core
-    device: str = "auto"  # "auto", "cpu" or "gpu"
-    command: str = ""  # what was typed, for the record
-
-    def request(self, task: str, framework: str, **values: Any) -> dict[str, Any]:
-        """A request to the worker under these conditions."""
-        return {
-            "task": task,
-            "framework": framework,
-            "data": str(self.data.resolve()) if self.data else None,
-            "threads": self.thread_count,
-            "device": self.device,
-            "command": self.command,
-            **values,
-        }
-
-    def with_threads(self, threads: int) -> Conditions:
-        """The same conditions with another number of threads."""
-        return replace(self, threads=threads)
-
-    @property
-    def thread_count(self) -> int:
-        """How many threads each framework may use."""
-        return self.threads or machine.usable_cores()
 
 
 def train(
@@ -66,7 +35,7 @@ def train(
             another run or is in use, the data are damaged, or the training diverges.
         WorkerFailed: the worker crashed; everything up to its last epoch is kept.
     """
-    frameworks.find(framework).check(recipe)
+    registry.find(framework).check(recipe)
     conditions = conditions or Conditions(command=f"train {framework} in {out}")
     files.make_folder(out)
     request = conditions.request(

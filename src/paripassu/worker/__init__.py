@@ -1,1 +1,1 @@
-""" """
+"""What runs in a child process: one framework, one request."""

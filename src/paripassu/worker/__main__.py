@@ -15,14 +15,15 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from paripassu import frameworks
 from paripassu.core import draws, files, record
 from paripassu.core.errors import UserError
+from paripassu.core.experiment import read_data
 from paripassu.core.recipe import Recipe, validate
+from paripassu.frameworks import registry
 from paripassu.worker import native
 from paripassu.worker.benchmark import bench, reach
 from paripassu.worker.evidence import prove
-from paripassu.worker.run import Emit, Run, read_data
+from paripassu.worker.run import Emit, Run
 from paripassu.worker.trajectory import follow
 
 
@@ -83,7 +84,7 @@ def evaluate(request: dict[str, Any], emit: Emit) -> None:
     recipe = validate(finished.recipe)
     _data, prepared = read_data(recipe, request["data"])
     weights, _metadata = files.read_tensors(folder / record.WEIGHTS_FILE)
-    trainer = frameworks.find(request["framework"]).make_trainer(
+    trainer = registry.find(request["framework"]).make_trainer(
         recipe,
         weights=weights,
         threads=int(request["threads"]),
@@ -103,7 +104,7 @@ def evaluate(request: dict[str, Any], emit: Emit) -> None:
 
 def describe(request: dict[str, Any], emit: Emit) -> None:
     """Say what the framework is and where it would compute."""
-    trainer = frameworks.find(request["framework"]).make_trainer(
+    trainer = registry.find(request["framework"]).make_trainer(
         Recipe(),
         weights=draws.initial_weights(Recipe().score_sheet, Recipe()),
         threads=int(request["threads"]),

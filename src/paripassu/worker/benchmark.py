@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import statistics
 from pathlib import Path
 from typing import Any
 
-from paripassu import frameworks
 from paripassu.core import datasets, draws, machine
 from paripassu.core.datasets import Split
+from paripassu.core.experiment import read_data
 from paripassu.core.recipe import Recipe, validate
-from paripassu.frameworks import EpochReport, Trainer
-from paripassu.worker.run import Emit, Reporter, read_data
+from paripassu.frameworks import registry
+from paripassu.frameworks.contract import EpochReport, Trainer
+from paripassu.worker.run import Emit, Reporter
 
 PIECES = 8  # of the images: the lesson with and without the harness, in turns
 
@@ -30,8 +30,8 @@ def bench(request: dict[str, Any], emit: Emit) -> None:
             first step.
     """
     recipe = validate(request["recipe"])
-    framework = frameworks.find(request["framework"])
-    own = importlib.import_module(f"paripassu.frameworks.{framework.name}.bench")
+    framework = registry.find(request["framework"])
+    own = framework.module("benchmark")
     threads = int(request["threads"])
     load = machine.OtherLoad()
     more: dict[str, float] = {}
@@ -75,8 +75,8 @@ def reach(request: dict[str, Any], emit: Emit) -> None:
             machine that others used; and `epoch` after each.
     """
     recipe = validate(request["recipe"])
-    framework = frameworks.find(request["framework"])
-    own = importlib.import_module(f"paripassu.frameworks.{framework.name}.bench")
+    framework = registry.find(request["framework"])
+    own = framework.module("benchmark")
     threads = int(request["threads"])
     load = machine.OtherLoad()
     seconds: list[float] = []
@@ -113,7 +113,7 @@ def reach(request: dict[str, Any], emit: Emit) -> None:
 
 
 def ready_trainer(
-    framework: frameworks.Framework, recipe: Recipe, training: Split, threads: int
+    framework: registry.Framework, recipe: Recipe, training: Split, threads: int
 ) -> Trainer:
     """A trainer that has made and undone its first steps."""
     trainer = framework.make_trainer(

@@ -13,17 +13,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from paripassu import frameworks
 from paripassu.core import datasets, draws, files
+from paripassu.core.experiment import read_data, steps_per_epoch
 from paripassu.core.layout import hash_arrays
 from paripassu.core.recipe import Recipe, validate
-from paripassu.frameworks import Arrays, Twin, TwinStep
+from paripassu.core.steps import Arrays, TwinStep
+from paripassu.frameworks import registry
+from paripassu.frameworks.contract import Twin
 from paripassu.frameworks.faults import HEALTHY, Fault, find_fault
-from paripassu.worker.run import Emit, read_data
-from paripassu.worker.trajectory import nudged, shared_step, steps_per_epoch
+from paripassu.processes.pool import CONTROLS
+from paripassu.worker.run import Emit
+from paripassu.worker.trajectory import nudged, shared_step
 
 DRAWN = 3  # steps whose masks, images and labels are hashed
-CONTROLS = ("conv1.kernel", "dense1.kernel")  # weights that controls move by an ulp
 
 
 def prove(request: dict[str, Any], emit: Emit) -> None:
@@ -62,7 +64,7 @@ class Witness:
         emit: Emit,
     ) -> None:
         self.name: str = request["framework"]
-        self._framework = frameworks.find(self.name)
+        self._framework = registry.find(self.name)
         self._recipe = recipe
         self._training = training
         self._emit = emit
@@ -121,7 +123,7 @@ class Witness:
         state = twin.state()
         found["losses"] = np.array(losses)
         found |= {f"final.{n}": x for n, x in state.items() if n.startswith("weight.")}
-        if self.name == frameworks.REFEREE.name:
+        if self.name == registry.REFERENCE.name:
             self._write_states(folder, given, state, steps)
         return found
 

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from paripassu import frameworks
-from paripassu.core import files, layout
+from paripassu.core import files
 from paripassu.core.errors import UserError
-from paripassu.core.networks import NETWORKS
-from paripassu.core.recipe import Recipe, parse, validate
-from paripassu.frameworks import Arrays
+from paripassu.core.recipe import Recipe, validate
+from paripassu.core.recognition import recipe_of, recognised
+from paripassu.core.steps import Arrays
+from paripassu.frameworks import registry
 from paripassu.worker.run import Emit, read_checkpoint
-
-PRECISIONS = ("float32", "float64")
-
-
-def _exchange(framework: str) -> Any:
-    return importlib.import_module(f"paripassu.frameworks.{framework}.exchange")
 
 
 def read(request: dict[str, Any], emit: Emit) -> None:
@@ -42,10 +33,10 @@ def read(request: dict[str, Any], emit: Emit) -> None:
         recipe, weights = _of_checkpoint(path, request)
         notes: dict[str, str] = {}
     else:
-        exchange = _exchange(request["framework"])
-        arrays, notes = exchange.read(path)
+        native = registry.find(request["framework"]).module("files")
+        arrays, notes = native.read(path)
         recipe, weights = recognised(
-            path, arrays, given or recipe_of(notes, path), exchange.to_canonical
+            path, arrays, given or recipe_of(notes, path), native.to_canonical
         )
     files.write_tensors(request["out"], weights)
     emit("read", recipe=recipe.model_dump(), notes=notes)
@@ -58,7 +49,7 @@ def _of_checkpoint(folder: Path, request: dict[str, Any]) -> tuple[Recipe, Array
             f"the run in {folder} has not finished an epoch: there is nothing to use."
         )
     recipe = validate(current.recipe)
-    trainer = frameworks.find(current.framework).make_trainer(
+    trainer = registry.find(current.framework).make_trainer(
         recipe,
         weights={x.name: np.zeros(x.shape) for x in recipe.score_sheet.weights},
         threads=int(request["threads"]),
@@ -66,60 +57,6 @@ def _of_checkpoint(folder: Path, request: dict[str, Any]) -> tuple[Recipe, Array
     )
     trainer.load_state(state)
     return recipe, trainer.weights()
-
-
-def recipe_of(notes: Mapping[str, str], path: Path) -> Recipe | None:
-    """The recipe that travels with a file; None if none does."""
-    text = notes.get("recipe")
-    return parse(text, f"the recipe in {path}") if text else None
-
-
-def recognised(
-    path: Path,
-    arrays: Mapping[str, npt.NDArray[Any]],
-    recipe: Recipe | None,
-    to_canonical: Any,
-) -> tuple[Recipe, Arrays]:
-    """Whose weights these are, and what they are in the canonical layout.
-
-    Without a recipe, each network of the score sheet is tried.
-
-    Raises:
-        UserError: they are nobody's, or not finite numbers of 32 or 64 bits.
-    """
-    for name, array in arrays.items():
-        if array.dtype.name not in PRECISIONS:
-            raise UserError(
-                f"{path}: {name} is of type {array.dtype}: expected one of "
-                f"{', '.join(PRECISIONS)}."
-            )
-    tried = [recipe] if recipe else _one_recipe_for_each_network()
-    problems = []
-    for candidate in tried:
-        try:
-            weights = to_canonical(candidate, arrays)
-            layout.check_weights(candidate.score_sheet, weights)
-        except UserError as error:
-            problems.append(str(error))
-            continue
-        return candidate, weights
-    if recipe:
-        raise UserError(f"{path}: {problems[0]}")
-    raise UserError(
-        f"{path} holds the weights of no network that is known here. "
-        + " ".join(problems)
-    )
-
-
-def _one_recipe_for_each_network() -> list[Recipe]:
-    return [
-        Recipe(
-            name=network.name,
-            network=network.name,
-            dropout={x.name: 0.0 for x in network.layers_of("dropout")},
-        )
-        for network in NETWORKS.values()
-    ]
 
 
 def write(request: dict[str, Any], emit: Emit) -> None:
@@ -130,7 +67,7 @@ def write(request: dict[str, Any], emit: Emit) -> None:
         emit: gets `written`.
     """
     weights, _metadata = files.read_tensors(Path(request["weights"]))
-    _exchange(request["framework"]).write(
+    registry.find(request["framework"]).module("files").write(
         validate(request["recipe"]),
         weights,
         Path(request["path"]),
@@ -149,7 +86,7 @@ def logits_of(request: dict[str, Any], emit: Emit) -> None:
     """
     weights, _metadata = files.read_tensors(Path(request["weights"]))
     images, _metadata = files.read_tensors(Path(request["images"]))
-    framework = frameworks.find(request["framework"])
+    framework = registry.find(request["framework"])
     options = {
         "weights": weights,
         "threads": int(request["threads"]),
@@ -158,7 +95,7 @@ def logits_of(request: dict[str, Any], emit: Emit) -> None:
     recipe = validate(request["recipe"]).for_use
     model = (
         framework.make_twin(recipe, **options)
-        if framework is frameworks.REFEREE
+        if framework is registry.REFERENCE
         else framework.make_trainer(recipe, **options)
     )
     files.write_tensors(request["out"], {"logits": model.logits(images["images"])})

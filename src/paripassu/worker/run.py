@@ -15,35 +15,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from paripassu import frameworks
-from paripassu.core import datasets, draws, files, layout, machine, record
+from paripassu.core import datasets, draws, files, layout, machine, record, steps
 from paripassu.core.errors import UserError
+from paripassu.core.experiment import identify, read_data
 from paripassu.core.recipe import Recipe, validate
-from paripassu.frameworks import EpochReport, Framework, Trainer
+from paripassu.frameworks import registry
+from paripassu.frameworks.contract import EpochReport, Trainer
+from paripassu.frameworks.registry import Framework
 
 REPORT_SECONDS = 0.2  # between two events of progress
 INFERENCE_REPEATS = 50
 INFERENCE_BATCH = 64
 
 Emit = Callable[..., None]
-
-
-def read_data(
-    recipe: Recipe, path: str | None
-) -> tuple[datasets.ImageData, datasets.Prepared]:
-    """Read the data at `path` (None: the package's MNIST) as the recipe wants them.
-
-    Raises:
-        UserError: the data are damaged, or do not fit the recipe.
-    """
-    data = datasets.load(Path(path) if path else None)
-    prepared = datasets.prepare(
-        data,
-        mean=recipe.normalization.mean,
-        std=recipe.normalization.std,
-        validation_size=recipe.validation_size,
-    )
-    return data, prepared
 
 
 class Reporter:
@@ -85,7 +69,7 @@ class Run:
         self._threads = int(request["threads"])
         self._device = str(request["device"])
         self._command = str(request["command"])
-        self._framework: Framework = frameworks.find(request["framework"])
+        self._framework: Framework = registry.find(request["framework"])
         self._recipe: Recipe = validate(request["recipe"])
         self._seconds: dict[str, float] = {}
 
@@ -157,7 +141,7 @@ class Run:
         # Python's own start and the imports of the framework, not the data.
         before = machine.seconds_since_start() - sum(self._seconds.values())
         start = time.perf_counter()
-        self._framework.load()
+        self._framework.module("trainer")
         self._seconds["start_up"] = before + time.perf_counter() - start
         network = self._recipe.score_sheet
         trainer: Trainer = self._timed(
@@ -350,13 +334,8 @@ def _finite(loss: float, epoch: int) -> float:
     return loss
 
 
-def identify(recipe: Recipe, dataset: record.Dataset) -> str:
-    """The hash of all that decides a run's result: recipe and data."""
-    return recipe.hash(*sorted(dataset.sha256.values()))
-
-
 def save_checkpoint(
-    folder: Path, state: frameworks.Arrays, current: record.RunRecord
+    folder: Path, state: steps.Arrays, current: record.RunRecord
 ) -> None:
     """Write state and record in one file, so that they always belong together."""
     metadata = {"record": current.model_dump_json()}
@@ -365,7 +344,7 @@ def save_checkpoint(
 
 def read_checkpoint(
     folder: Path,
-) -> tuple[record.RunRecord | None, frameworks.Arrays | None]:
+) -> tuple[record.RunRecord | None, steps.Arrays | None]:
     """The record and the state that a run goes on from; None where there is none.
 
     A finished run has no state. A run that has begun but not finished an epoch starts

@@ -15,22 +15,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from paripassu import frameworks
 from paripassu.core import datasets, draws, files, machine
 from paripassu.core.errors import UserError
+from paripassu.core.experiment import read_data, steps_per_epoch
 from paripassu.core.recipe import Recipe, validate
-from paripassu.frameworks import Arrays, Twin, TwinStep
-from paripassu.worker.run import Emit, read_data
+from paripassu.core.record import TRAJECTORY_FILE
+from paripassu.core.steps import Arrays, TwinStep
+from paripassu.frameworks import registry
+from paripassu.frameworks.contract import Twin
+from paripassu.worker.run import Emit
 
-TRAJECTORY_FILE = "trajectory.safetensors"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 CHECKPOINT_SECONDS = 60.0  # beside one at the end of every epoch
 REPORT_SECONDS = 0.2
-
-
-def steps_per_epoch(recipe: Recipe, count: int) -> int:
-    """How many batches `count` images make; the last may be short."""
-    return -(-count // recipe.batch_size)
 
 
 def shared_step(
@@ -72,7 +69,7 @@ def follow(request: dict[str, Any], emit: Emit) -> None:
 def _follow(folder: Path, request: dict[str, Any], emit: Emit) -> None:
     recipe = validate(request["recipe"])
     data, prepared = read_data(recipe, request["data"])
-    framework = frameworks.find(request["framework"])
+    framework = registry.find(request["framework"])
     identity = recipe.hash(
         *sorted(datasets.describe(data, prepared).sha256.values()),
         framework.name,

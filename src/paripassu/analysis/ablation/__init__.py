@@ -1,1 +1,1 @@
-""" """
+"""What each difference of two recipes does."""

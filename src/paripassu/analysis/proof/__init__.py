@@ -1,1 +1,1 @@
-""" """
+"""The bounds, the ladder and the causes of the proof."""

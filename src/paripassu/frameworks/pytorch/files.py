@@ -13,7 +13,7 @@ import torch
 from paripassu.core import layout
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
-from paripassu.frameworks import Arrays
+from paripassu.core.steps import Arrays
 from paripassu.frameworks.pytorch import recipes
 from paripassu.frameworks.pytorch.weights import LAYOUTS, from_common
 

@@ -15,7 +15,8 @@ from paripassu.core import draws
 from paripassu.core.datasets import Split
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
-from paripassu.frameworks import Arrays, EpochReport
+from paripassu.core.steps import Arrays
+from paripassu.frameworks.contract import EpochReport
 from paripassu.frameworks.pytorch import lesson, recipes
 from paripassu.frameworks.pytorch.weights import from_common, to_common
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from paripassu.core.layout import relayout
 from paripassu.core.networks import Network
 from paripassu.core.recipe import Recipe
-from paripassu.frameworks import Arrays, TwinStep
+from paripassu.core.steps import Arrays, TwinStep
 from paripassu.frameworks.pytorch import recipes
 from paripassu.frameworks.pytorch.trainer import Trainer, under
 from paripassu.frameworks.pytorch.weights import from_common, to_common

@@ -9,7 +9,7 @@ import torch
 
 from paripassu.core import layout
 from paripassu.core.recipe import Recipe
-from paripassu.frameworks import Arrays
+from paripassu.core.steps import Arrays
 
 # The score sheet's axes, and PyTorch's.
 LAYOUTS = {"h w i o": "o i h w", "i o": "o i", "(h w c) o": "o (c h w)"}

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from paripassu.core import layout
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
-from paripassu.frameworks import Arrays
+from paripassu.core.steps import Arrays
 from paripassu.frameworks.tensorflow import recipes
 from paripassu.frameworks.tensorflow.weights import LAYOUTS
 

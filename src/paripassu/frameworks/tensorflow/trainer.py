@@ -16,7 +16,8 @@ import tensorflow as tf
 from paripassu.core.datasets import Split
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
-from paripassu.frameworks import Arrays, EpochReport
+from paripassu.core.steps import Arrays
+from paripassu.frameworks.contract import EpochReport
 from paripassu.frameworks.tensorflow import lesson, recipes
 from paripassu.frameworks.tensorflow.weights import from_common, to_common
 

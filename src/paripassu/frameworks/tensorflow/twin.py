@@ -15,7 +15,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from paripassu.core.recipe import Recipe
-from paripassu.frameworks import Arrays, TwinStep
+from paripassu.core.steps import Arrays, TwinStep
 from paripassu.frameworks.tensorflow import lesson, recipes
 from paripassu.frameworks.tensorflow.trainer import Trainer
 from paripassu.frameworks.tensorflow.weights import from_common

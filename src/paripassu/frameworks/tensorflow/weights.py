@@ -9,7 +9,7 @@ import keras
 
 from paripassu.core import layout
 from paripassu.core.recipe import Recipe
-from paripassu.frameworks import Arrays
+from paripassu.core.steps import Arrays
 
 LAYOUTS: dict[str, str] = {}  # the common layout is the one that Keras has
 

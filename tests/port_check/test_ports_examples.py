@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import needs_both
+from helpers import TESTS, environment, needs_both
 
 from paripassu.core.layers import relative
 from paripassu.port_check import targets
 
-PORTS = sorted((Path(__file__).parents[1] / "examples" / "ports").glob("*.py"))
+PORTS = sorted((Path(__file__).parents[2] / "examples" / "ports").glob("*.py"))
 CAUSES = """
     epsilon momentum padding strides dilation kernel-transposed kernel-axes
     kernel-flipped flatten-order bias-missing bias-not-copied bias-summed
@@ -133,7 +133,7 @@ def examine(path: Path) -> dict[str, Any]:
 def test_right_ports_are_right_and_every_fault_changes_something(subtests):
     result = subprocess.run(
         [sys.executable, __file__],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env={**environment(TESTS), "TF_CPP_MIN_LOG_LEVEL": "3"},
         capture_output=True,
         text=True,
         check=False,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from helpers import needs_both
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RECORD = json.loads((ROOT / "results" / "differences.json").read_text())["differences"]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from paripassu.core import files, record
-from paripassu.frameworks import FRAMEWORKS
+from paripassu.frameworks.registry import FRAMEWORKS
 from paripassu.training.compare import turns
 
 pytestmark = pytest.mark.skipif(

@@ -11,12 +11,12 @@ from typing import Any
 import nbformat
 import pytest
 from helpers import BOTH, EACH, break_module, run_paripassu, skip_without
-from paripassu.notebooks.build.build import Failed, build, make
 
 from paripassu.analysis.lessons import lesson_text, sections
 from paripassu.core.errors import UserError
+from paripassu.notebooks.build import Failed, build, make
 
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 OTHER = {"pytorch": "keras|tensorflow", "tensorflow": "torch"}
 
 

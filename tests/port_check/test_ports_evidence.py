@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PORTS = sorted((ROOT / "examples" / "ports").glob("*.py"))
 sys.path.insert(0, str(ROOT / "benchmarks"))
 

@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from make_bench import made as made_bench
 from make_records import (
     make_comparison,
     make_dataset,
@@ -25,7 +26,6 @@ from make_records import (
     make_proof,
 )
 from PIL import Image
-from test_bench import made as made_bench
 
 from paripassu.analysis.benchmark import BENCH_FILE
 from paripassu.analysis.comparison import summarise

@@ -15,8 +15,9 @@ from hypothesis.extra.numpy import arrays
 
 from paripassu.core import files, record
 from paripassu.core.recipe import load
+from paripassu.processes.conditions import Conditions
 from paripassu.training.evaluate import evaluate
-from paripassu.training.train import Conditions, train
+from paripassu.training.train import train
 from paripassu.worker.run import cross_entropy
 
 Rows = list[list[float]]

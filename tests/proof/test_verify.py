@@ -33,13 +33,17 @@ from paripassu.analysis.schema import FaultResult, Proof, ProofRow
 from paripassu.core import draws, files, networks, record
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe, built_in, load
-from paripassu.frameworks import REFEREE, TwinStep, faults
+from paripassu.core.record import TRAJECTORY_FILE
+from paripassu.core.steps import TwinStep
+from paripassu.frameworks import faults
 from paripassu.frameworks.faults import FAULTS
+from paripassu.frameworks.registry import REFERENCE
+from paripassu.processes.conditions import Conditions
 from paripassu.proof.faults import check_faults
 from paripassu.proof.lockstep import lockstep, trainings
 from paripassu.proof.verify import check_rungs, verify, with_whole_runs
-from paripassu.training.train import Conditions, train
-from paripassu.worker.trajectory import CHECKPOINT_FILE, TRAJECTORY_FILE
+from paripassu.training.train import train
+from paripassu.worker.trajectory import CHECKPOINT_FILE
 
 RECIPE = Recipe(
     name="verify",
@@ -568,7 +572,7 @@ def evidence(recipe: Recipe) -> dict[str, np.ndarray]:
     labels = np.array([3, 1, 4, 1, 5])
     masks = draws.dropout_masks(recipe.score_sheet, recipe, 5, 0, 0)
     weights = draws.initial_weights(recipe.score_sheet, recipe)
-    twin = REFEREE.make_twin(recipe, weights=weights, threads=1, device="cpu")
+    twin = REFERENCE.make_twin(recipe, weights=weights, threads=1, device="cpu")
     found = {f"evaluation.{n}": x for n, x in twin.evaluate(images).items()}
     step = twin.step(TwinStep(images, labels, masks))
     return {**found, "given.labels": labels, **{f"0.{n}": x for n, x in step.items()}}

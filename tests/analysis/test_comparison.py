@@ -30,7 +30,7 @@ from paripassu.core.errors import UserError
 from paripassu.core.files import read_json, read_tensors, write_json, write_tensors
 
 BOTH = ("pytorch", "tensorflow")
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 
 def summary(tmp_path, *arguments, **keywords):

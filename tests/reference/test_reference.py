@@ -31,7 +31,8 @@ from paripassu.core.recipe import (
     load,
     validate,
 )
-from paripassu.frameworks import FRAMEWORKS, Arrays, Framework, TwinStep
+from paripassu.core.steps import Arrays, TwinStep
+from paripassu.frameworks.registry import FRAMEWORKS, REFERENCE
 from paripassu.processes.launch import worker_environment
 from paripassu.reference import layers, twin
 from paripassu.reference.losses import LOSSES, cross_entropy, of_probabilities
@@ -39,7 +40,6 @@ from paripassu.reference.optimizers import OPTIMIZERS, adadelta, learning_rate, 
 
 Floats = npt.NDArray[np.float64]
 
-REFEREE = Framework("numpy", "NumPy", "numpy", ("numpy",))
 NETWORK = networks.ARTICLE
 OTHERS = [name for name in ("pytorch", "tensorflow") if name in FRAMEWORKS]
 
@@ -116,7 +116,7 @@ def given(case: str, count: int | None = None) -> dict[str, Any]:
 
 @cache
 def referee(case: str) -> Arrays:
-    return REFEREE.trace(RECIPES[case], **given(case))
+    return REFERENCE.trace(RECIPES[case], **given(case))
 
 
 @pytest.fixture(scope="session")
@@ -317,7 +317,7 @@ def test_a_wrong_layer_turns_red_where_it_is(monkeypatch, traces, name, fault):
     case, kind, functions, red, green = FAULTS[fault]
     theirs = traces(name, case)
     monkeypatch.setitem(layers.LAYERS, kind, functions)
-    found = judge(REFEREE.trace(RECIPES[case], **given(case, 1)), theirs)
+    found = judge(REFERENCE.trace(RECIPES[case], **given(case, 1)), theirs)
     assert {quantity: found[quantity] for quantity in red + green} == {
         **dict.fromkeys(red, False),
         **dict.fromkeys(green, True),
@@ -329,7 +329,7 @@ def test_a_table_that_is_ignored_turns_its_gradient_red(monkeypatch, traces, nam
     """Forward it does not show: what is not connected begins at zero."""
     theirs = traces(name, "lenet5")
     monkeypatch.setattr(twin, "_connected", lambda _weight, array: array)
-    found = judge(REFEREE.trace(RECIPES["lenet5"], **given("lenet5", 1)), theirs)
+    found = judge(REFERENCE.trace(RECIPES["lenet5"], **given("lenet5", 1)), theirs)
     red = {quantity for quantity, holds in found.items() if not holds}
     assert red == {"gradient conv2.kernel", "weight conv2.kernel"}
 
@@ -339,7 +339,7 @@ def test_a_table_that_is_ignored_turns_its_gradient_red(monkeypatch, traces, nam
 def test_the_other_loss_turns_the_loss_and_what_follows_red(traces, name, case):
     theirs, recipe = traces(name, case), RECIPES[case]
     (other,) = set(LOSSES) - {recipe.loss}
-    wrong = REFEREE.trace(recipe.changed(loss=other), **given(case, 1))
+    wrong = REFERENCE.trace(recipe.changed(loss=other), **given(case, 1))
     red = {quantity for quantity, holds in judge(wrong, theirs).items() if not holds}
     names = [weight.name for weight in recipe.score_sheet.weights]
     gradients = {f"gradient {name}" for name in names}
@@ -352,7 +352,7 @@ def test_epsilon_of_keras_turns_only_the_weights_red(traces, name):
     theirs = traces(name, "article")
     keras_default = {"kind": "adadelta", "epsilon": 1e-7}
     recipe = RECIPES["article"].changed(optimizer=keras_default)
-    found = judge(REFEREE.trace(recipe, **given("article", 1)), theirs)
+    found = judge(REFERENCE.trace(recipe, **given("article", 1)), theirs)
     red = {quantity for quantity, holds in found.items() if not holds}
     assert red == {f"weight {weight.name}" for weight in NETWORK.weights}
 
@@ -379,7 +379,7 @@ def test_trace_keeps_the_contract(case):
 def test_trace_is_float64_whatever_the_recipe_and_leaves_its_input_alone():
     before, recipe = given("sgd"), RECIPES["sgd"].changed(precision="float32")
     after = given("sgd")
-    arrays = REFEREE.trace(recipe, **{**after, "threads": 3, "device": "gpu"})
+    arrays = REFERENCE.trace(recipe, **{**after, "threads": 3, "device": "gpu"})
     for name, array in referee("sgd").items():
         assert np.array_equal(arrays[name], array), name
     for name, array in before["weights"].items():
@@ -392,7 +392,7 @@ def test_logits_of_a_softmax_are_logarithms_of_its_probabilities(case):
     assert np.abs(probabilities.sum(axis=1) - 1).max() < 1e-14
     # Without a softmax at its end, the same network gives these as its softmax.
     plain = RECIPES[case].changed(output="logits", loss="cross_entropy_on_logits")
-    logits = REFEREE.trace(plain, **given(case, 1))["logits"]
+    logits = REFERENCE.trace(plain, **given(case, 1))["logits"]
     assert np.abs(layers.softmax(logits)[0] - probabilities).max() < 1e-14
     assert np.abs(logits - np.log(probabilities)).max() > 1e-3  # they are no logits
 
@@ -402,7 +402,7 @@ def test_a_probability_of_zero_has_a_finite_logarithm():
     options = given("lenet5, probabilities", 1)
     options["weights"] = {n: np.zeros_like(x) for n, x in options["weights"].items()}
     options["weights"]["dense2.bias"] = np.array([0.0] + [-1e4] * 9)
-    logits = REFEREE.trace(recipe, **options)["logits"]
+    logits = REFERENCE.trace(recipe, **options)["logits"]
     assert logits[:, 0].tolist() == [0.0] * 3
     # The smallest normal float64, 2**-1022.
     np.testing.assert_allclose(logits[:, 1:], -1022 * math.log(2), rtol=1e-15)
@@ -412,7 +412,7 @@ def test_weights_of_another_network_are_refused():
     options = given("article", 1)
     del options["weights"]["conv2.bias"]
     with pytest.raises(UserError, match=r"lack conv2\.bias"):
-        REFEREE.trace(RECIPES["article"], **options)
+        REFERENCE.trace(RECIPES["article"], **options)
 
 
 def test_every_kind_that_a_recipe_may_name_is_known():

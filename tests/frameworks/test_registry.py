@@ -14,7 +14,7 @@ from make_records import make_run
 from paripassu.core.errors import UserError
 from paripassu.core.networks import NETWORKS
 from paripassu.core.recipe import Recipe, built_in, load
-from paripassu.frameworks import FRAMEWORKS, REFEREE, Framework, find
+from paripassu.frameworks.registry import FRAMEWORKS, REFERENCE, Framework, find
 from paripassu.training.train import train
 
 NETWORK_FILES = {
@@ -39,7 +39,7 @@ def make_framework(folder: Path, *networks: str, module: str = "json") -> Framew
 
 def test_every_framework_has_the_networks_of_the_score_sheet():
     assert set(NETWORKS) == set(NETWORK_FILES)
-    for framework in (REFEREE, *FRAMEWORKS.values()):
+    for framework in (REFERENCE, *FRAMEWORKS.values()):
         assert framework.networks == set(NETWORKS), framework.name
 
 
@@ -79,15 +79,15 @@ def test_every_built_in_recipe_runs_everywhere(name):
         if framework.problem is None:
             framework.check(load(name))
             framework.check(load(name), trains=False)
-    REFEREE.check(load(name), trains=False)
+    REFERENCE.check(load(name), trains=False)
 
 
 def test_the_referee_trains_nothing():
     expected = r"NumPy is the referee of proofs and trains nothing\. "
     expected += r"Expected one of pytorch, tensorflow\."
     with pytest.raises(UserError, match=expected):
-        REFEREE.check(Recipe())
-    REFEREE.check(Recipe(), trains=False)
+        REFERENCE.check(Recipe())
+    REFERENCE.check(Recipe(), trains=False)
 
 
 def test_a_framework_without_a_network_says_which_it_has(tmp_path):
@@ -115,7 +115,7 @@ def test_a_framework_that_is_not_installed_says_what_to_type(tmp_path):
 
 
 def test_find():
-    assert find("numpy") is REFEREE
+    assert find("numpy") is REFERENCE
     for name, framework in FRAMEWORKS.items():
         assert find(name) is framework
     with pytest.raises(UserError, match=r"no framework 'jax'; known: pytorch, tens"):

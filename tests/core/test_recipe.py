@@ -389,7 +389,7 @@ def test_a_built_in_recipe_says_what_it_is_and_is_read_back(name):
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_the_file_of_a_built_in_recipe_leaves_nothing_to_defaults(name):
-    path = Path(paripassu.__file__).parent / "recipes" / f"{name}.toml"
+    path = Path(paripassu.__file__).parent / "core" / "recipes" / f"{name}.toml"
     written = tomllib.loads(path.read_text(encoding="utf-8"))
     needed = leaves(load(name).model_dump(exclude=NOT_DECISIVE))
     needed |= {"name", "description", "source"}

@@ -21,7 +21,7 @@ from paripassu.analysis.schema import Comparison
 from paripassu.core.recipe import Part, Recipe, built_in, load, parse, validate
 from paripassu.core.recipe_book import show
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / "tools"
 
 # As the sources state them; LeNet-5's with a dense output in place of fixed centres.

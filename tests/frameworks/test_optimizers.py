@@ -24,7 +24,9 @@ import pytest
 
 from paripassu.core import datasets, draws, networks
 from paripassu.core.recipe import SGD, Adam, Recipe, RMSprop, validate
-from paripassu.frameworks import FRAMEWORKS, REFEREE, Arrays, Twin, TwinStep
+from paripassu.core.steps import Arrays, TwinStep
+from paripassu.frameworks.contract import Twin
+from paripassu.frameworks.registry import FRAMEWORKS, REFERENCE
 from paripassu.processes.launch import worker_environment
 from paripassu.reference.optimizers import OPTIMIZERS
 
@@ -131,7 +133,7 @@ def examine(name: str) -> dict[str, Any]:
     weights = draws.initial_weights(NETWORK, recipe_of("sgd"))
     options: dict[str, Any] = {"weights": weights, "threads": 1, "device": "cpu"}
     right = {
-        form: train(REFEREE.make_twin(recipe_of(form), **options)) for form in FORMS
+        form: train(REFERENCE.make_twin(recipe_of(form), **options)) for form in FORMS
     }
     found = {}
     for form in FORMS:

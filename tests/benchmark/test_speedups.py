@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from helpers import EACH, environment
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "speedups.py"
 sys.path.insert(0, str(SCRIPT.parent))
 

@@ -13,10 +13,10 @@ from helpers import EACH, environment
 PYTORCH = """
 import torch
 from torch import nn
-from paripassu.frameworks.pytorch import book
+from paripassu.frameworks.pytorch import recipes
 
 layers = [nn.Dropout(rate) for rate in RATES]
-book.drop_by_bytes(nn.Sequential(*layers))
+recipes.drop_by_bytes(nn.Sequential(*layers))
 own = ["forward" in vars(x) for x in layers]
 
 def seed(number):
@@ -40,11 +40,11 @@ def gradient(layer, x, slope):
 TENSORFLOW = """
 import keras
 import tensorflow as tf
-from paripassu.frameworks.tensorflow import book
+from paripassu.frameworks.tensorflow import recipes
 
 layers = [keras.layers.Dropout(rate) for rate in RATES]
 network = keras.Sequential([keras.Input((8, 8, 8)), *layers])
-book.drop_by_bytes(network)
+recipes.drop_by_bytes(network)
 own = ["call" in vars(x) for x in layers]
 
 def seed(number):

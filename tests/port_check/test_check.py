@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.slow  # each starts both frameworks
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PORTS = ROOT / "examples" / "ports"
 NETS = """
 import keras

@@ -35,7 +35,7 @@ from serving import JSON, PNG, Later, Server
 
 from paripassu.core import datasets
 from paripassu.core.digits import read_picture, to_digit
-from paripassu.frameworks import FRAMEWORKS
+from paripassu.frameworks.registry import FRAMEWORKS
 
 INSTALLED = [x.name for x in FRAMEWORKS.values() if not x.problem]
 BLACK = [[0] * 28 for _ in range(28)]

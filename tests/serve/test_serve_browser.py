@@ -11,7 +11,7 @@ from helpers import wait_for
 from serving import Server, strokes_of
 
 from paripassu.core import datasets
-from paripassu.frameworks import FRAMEWORKS
+from paripassu.frameworks.registry import FRAMEWORKS
 
 TITLES = [x.title for x in FRAMEWORKS.values() if not x.problem]
 NAMES = [x.name for x in FRAMEWORKS.values() if not x.problem]

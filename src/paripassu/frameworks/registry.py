@@ -1,0 +1,241 @@
+"""The one table of frameworks: what can be said of each without importing it.
+
+A framework is a package with the modules of `contract`. Those in this folder are
+listed in `BUILT_IN`; any other installed package adds its own by an entry point in the
+group `paripassu.frameworks` that names a `Framework`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paripassu.core.errors import UserError
+from paripassu.core.networks import NETWORKS
+from paripassu.core.recipe import Recipe
+from paripassu.core.steps import Arrays, TwinStep
+from paripassu.frameworks.contract import Trainer, Twin
+
+GROUP = "paripassu.frameworks"
+
+
+@dataclass(frozen=True)
+class Framework:
+    """A framework, as far as it is known before it is imported.
+
+    Attributes:
+        name: what users type, and what records hold.
+        title: the name as its makers write it.
+        package: where the modules of `contract` are.
+        import_roots: what its users import; the first tells whether it is installed.
+        distributions: whose version counts, whichever is there.
+        suffixes: of its own model files; the first is the one that is written.
+        extra: the extra of `paripassu` that installs it; "" for none.
+        aliases: other names that users type.
+    """
+
+    name: str
+    title: str
+    package: str
+    import_roots: tuple[str, ...]
+    distributions: tuple[str, ...]
+    suffixes: tuple[str, ...] = ()
+    extra: str = ""
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Where its modules are.
+
+        Raises:
+            UserError: the package is not there.
+        """
+        spec = importlib.util.find_spec(self.package)
+        if spec is None or not spec.submodule_search_locations:
+            raise UserError(
+                f"the package {self.package} of {self.title} is missing."
+            )
+        return Path(next(iter(spec.submodule_search_locations)))
+
+    @property
+    def version(self) -> str | None:
+        """The installed version, None if there is none."""
+        for distribution in self.distributions:
+            try:
+                return importlib.metadata.version(distribution)
+            except importlib.metadata.PackageNotFoundError:
+                continue
+        return None
+
+    @property
+    def problem(self) -> str | None:
+        """Why it can't be used, and what to type; None if it can."""
+        if importlib.util.find_spec(self.import_roots[0]) is not None:
+            return None
+        wanted = (
+            f"'paripassu[{self.extra}]'"
+            if self.extra
+            else self.distributions[0]
+        )
+        return f"{self.title} is not installed. Type: pip install {wanted}"
+
+    @property
+    def trains(self) -> bool:
+        """Whether it trains; the reference only proves."""
+        return self.has("trainer")
+
+    @property
+    def networks(self) -> set[str]:
+        """The networks that it has; the reference computes any."""
+        if not self.has("lesson"):
+            return set(NETWORKS)
+        files = (self.folder / "networks").glob("[a-z]*.py")
+        return {"article", *(file.stem.replace("_", "-") for file in files)}
+
+    def has(self, module: str) -> bool:
+        """Whether its folder has a module of `contract`."""
+        return (self.folder / f"{module}.py").exists()
+
+    def module(self, name: str) -> Any:
+        """Import one of its modules; later calls find it imported."""
+        return importlib.import_module(f"{self.package}.{name}")
+
+    def check(self, recipe: Recipe, *, trains: bool = True) -> None:
+        """Check that it is there and can run a recipe, without importing it.
+
+        Args:
+            recipe: any.
+            trains: whether a training is wanted; the reference only proves.
+
+        Raises:
+            UserError: it is not installed, does not have the recipe's network,
+                or does not train.
+        """
+        if problem := self.problem:
+            raise UserError(problem)
+        if trains and not self.trains:
+            raise UserError(
+                f"{self.title} is the reference of proofs and trains nothing. "
+                f"Expected one of {', '.join(FRAMEWORKS)}."
+            )
+        if recipe.network not in self.networks:
+            raise UserError(
+                f"recipe {recipe.name!r} cannot run in {self.title}: it has no "
+                f"network {recipe.network!r}, but "
+                f"{', '.join(sorted(self.networks))}."
+            )
+
+    def make_trainer(self, recipe: Recipe, **options: Any) -> Trainer:
+        """Build the recipe's network: see `Trainer` for the options."""
+        trainer: Trainer = self.module("trainer").Trainer(recipe, **options)
+        return trainer
+
+    def make_twin(self, recipe: Recipe, **options: Any) -> Twin:
+        """Build the recipe's network step by step: see `Twin`."""
+        twin: Twin = self.module("twin").Twin(recipe, **options)
+        return twin
+
+    def trace(
+        self, recipe: Recipe, *, steps: Sequence[TwinStep], **options: Any
+    ) -> Arrays:
+        """What the twin computes in the first steps: named arrays.
+
+        For step s, counted from 0: `s.activation.<layer>` as the layer leaves
+        it, `s.loss`, `s.gradient.<weight>`, and `s.weight.<weight>` after the
+        optimizer's step; and `logits` of the first images before all steps,
+        dropout off. All steps belong to the first epoch.
+
+        Args:
+            recipe: its precision is the one to compute in.
+            steps: images, labels and masks of each.
+            options: `weights` to start from, canonical; `threads`; `device`.
+        """
+        twin = self.make_twin(recipe, **options)
+        arrays: Arrays = {"logits": twin.logits(steps[0].images)}
+        for number, step in enumerate(steps):
+            found = twin.step(step)
+            found |= {
+                name: array
+                for name, array in twin.state().items()
+                if name.startswith("weight.")
+            }
+            arrays |= {f"{number}.{name}": x for name, x in found.items()}
+        return arrays
+
+
+REFERENCE = Framework(
+    "numpy", "NumPy", "paripassu.reference", ("numpy",), ("numpy",)
+)
+BUILT_IN = (
+    Framework(
+        name="pytorch",
+        title="PyTorch",
+        package="paripassu.frameworks.pytorch",
+        import_roots=("torch",),
+        distributions=("torch",),
+        suffixes=(".pt", ".pth"),
+        extra="pytorch",
+        aliases=("torch", "pt"),
+    ),
+    Framework(
+        name="tensorflow",
+        title="TensorFlow",
+        package="paripassu.frameworks.tensorflow",
+        import_roots=("tensorflow", "keras"),
+        distributions=("tensorflow", "tensorflow-cpu"),
+        suffixes=(".keras",),
+        extra="tensorflow",
+        aliases=("tf", "keras"),
+    ),
+)
+
+
+def _all() -> dict[str, Framework]:
+    found = {framework.name: framework for framework in BUILT_IN}
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        framework: Framework = entry.load()
+        found.setdefault(framework.name, framework)
+    return found
+
+
+FRAMEWORKS: dict[str, Framework] = _all()
+
+
+def find(name: str) -> Framework:
+    """The framework of that name, or of one of its aliases, in any case.
+
+    Raises:
+        UserError: there is none; the message lists those there are.
+    """
+    wanted = name.strip().lower()
+    if wanted == REFERENCE.name:
+        return REFERENCE
+    names = {
+        alias: x for x in FRAMEWORKS.values() for alias in (x.name, *x.aliases)
+    }
+    if wanted in names:
+        return names[wanted]
+    near = difflib.get_close_matches(wanted, names, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise UserError(
+        f"no framework {name!r}.{hint} Known: {', '.join(FRAMEWORKS)}."
+    )
+
+
+def of_suffix(suffix: str) -> Framework | None:
+    """The framework whose model files end so; None: nobody's."""
+    for framework in FRAMEWORKS.values():
+        if suffix in framework.suffixes:
+            return framework
+    return None
+
+
+def title_of(name: str) -> str:
+    """How a framework's makers write its name; a name that is unknown stays."""
+    return FRAMEWORKS[name].title if name in FRAMEWORKS else name
