@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from paripassu.core import steps
 from paripassu.core.datasets import Split
 from paripassu.core.recipe import validate
+from paripassu.core.steps import TwinStep
 from paripassu.frameworks import registry
 
 HOW = {"threads": 1, "device": "cpu"}
@@ -102,7 +102,7 @@ class Child:
             }
 
         steps = [
-            steps.TwinStep(
+            TwinStep(
                 images=arrays[f"{number}.images"],
                 labels=arrays[f"{number}.labels"],
                 masks=under(f"{number}.mask."),
@@ -131,7 +131,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a framework prints
     framework = registry.find(sys.argv[1])
-    framework.load()  # what its import warns of is its own affair
+    framework.module("trainer")  # what its import warns of is its own affair
     warnings.simplefilter("error")  # as in the tests themselves
     warnings.simplefilter("ignore", DeprecationWarning)  # of libraries, by libraries
     child = Child(framework)

@@ -25,13 +25,27 @@ NETWORK_FILES = {
 }
 
 
-def make_framework(folder: Path, *networks: str, module: str = "json") -> Framework:
-    """A framework's folder, as one would begin to add it; its module is at hand."""
-    (folder / "networks").mkdir(parents=True)
-    names = ["lesson", "trainer", "networks/__init__"]
-    for name in (*names, *(f"networks/{network}" for network in networks)):
-        (folder / f"{name}.py").write_text('"""Nothing yet."""\n')
-    return Framework(str(folder), "Toy", module, ("nothing-of-that-name",))
+@pytest.fixture
+def make_framework(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Make a framework's folder, as one would begin it; its library is at hand."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def make(package: str, *networks: str, library: str = "json") -> Framework:
+        (tmp_path / package / "networks").mkdir(parents=True)
+        names = ["__init__", "lesson", "trainer", "networks/__init__"]
+        for name in (*names, *(f"networks/{network}" for network in networks)):
+            path = tmp_path / package / f"{name}.py"
+            path.write_text('"""Nothing yet."""\n')
+        return Framework(
+            name="toy",
+            title="Toy",
+            package=package,
+            import_roots=(library,),
+            distributions=("nothing-of-that-name",),
+            extra="toy",
+        )
+
+    return make
 
 
 # Networks
@@ -43,9 +57,9 @@ def test_every_framework_has_the_networks_of_the_score_sheet():
         assert framework.networks == set(NETWORKS), framework.name
 
 
-def test_networks_are_the_lessons_and_a_file_each(tmp_path):
-    assert make_framework(tmp_path / "a").networks == {"article"}
-    two = make_framework(tmp_path / "b", "lenet5", "keras_example")
+def test_networks_are_the_lessons_and_a_file_each(make_framework):
+    assert make_framework("toy_a").networks == {"article"}
+    two = make_framework("toy_b", "lenet5", "keras_example")
     assert two.networks == {"article", "lenet5", "keras-example"}
     (two.folder / "networks" / "lenet5.py").unlink()
     assert two.networks == {"article", "keras-example"}
@@ -57,9 +71,9 @@ def test_networks_are_the_lessons_and_a_file_each(tmp_path):
 def test_asking_for_networks_imports_nothing():
     code = (
         "import sys\n"
-        "from paripassu import frameworks\n"
         "from paripassu.core.recipe import load\n"
-        "for framework in frameworks.FRAMEWORKS.values():\n"
+        "from paripassu.frameworks.registry import FRAMEWORKS\n"
+        "for framework in FRAMEWORKS.values():\n"
         "    if framework.problem is None:\n"
         "        framework.check(load('lenet5'))\n"
         "print({'torch', 'tensorflow', 'keras'} & sys.modules.keys())"
@@ -90,8 +104,8 @@ def test_the_referee_trains_nothing():
     REFERENCE.check(Recipe(), trains=False)
 
 
-def test_a_framework_without_a_network_says_which_it_has(tmp_path):
-    framework = make_framework(tmp_path / "toy", "keras_example")
+def test_a_framework_without_a_network_says_which_it_has(make_framework):
+    framework = make_framework("toy_c", "keras_example")
     framework.check(Recipe())
     framework.check(load("keras-example"))
     expected = re.escape(
@@ -105,10 +119,10 @@ def test_a_framework_without_a_network_says_which_it_has(tmp_path):
     framework.check(load("lenet5"))
 
 
-def test_a_framework_that_is_not_installed_says_what_to_type(tmp_path):
-    framework = make_framework(tmp_path / "toy", module="module_that_is_not_there")
+def test_a_framework_that_is_not_installed_says_what_to_type(make_framework):
+    framework = make_framework("toy_d", library="module_that_is_not_there")
     assert framework.version is None
-    expected = r"Toy is not installed\. Type: pip install 'paripassu\[.*toy\]'"
+    expected = r"Toy is not installed\. Type: pip install 'paripassu\[toy\]'"
     for trains in (True, False):
         with pytest.raises(UserError, match=expected):
             framework.check(Recipe(), trains=trains)
@@ -118,8 +132,13 @@ def test_find():
     assert find("numpy") is REFERENCE
     for name, framework in FRAMEWORKS.items():
         assert find(name) is framework
-    with pytest.raises(UserError, match=r"no framework 'jax'; known: pytorch, tens"):
-        find("jax")
+        for alias in framework.aliases:
+            assert find(alias.upper()) is framework
+    expected = r"no framework 'pytorhc'\. Did you mean pytorch\? Known: pytorch, tens"
+    with pytest.raises(UserError, match=expected):
+        find("pytorhc")
+    with pytest.raises(UserError, match=r"no framework 'caffe'\. Known: pytorch"):
+        find("caffe")
 
 
 # The same where one types it
