@@ -1,6 +1,6 @@
 """Make the notebooks from the lessons, and run them.
 
-A notebook is a lesson, part by part, with prose and cells from `paripassu/teaching`
+A notebook is a lesson, part by part, with prose and cells from `paripassu/notebooks`
 around it. The last part of the lesson, which runs it, is left out: in the notebook,
 each part is run where it is explained.
 """
