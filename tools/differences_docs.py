@@ -24,8 +24,8 @@ HEAD = """\
 What the two frameworks do differently as they come, and what makes them equal. Each
 row is a function in [examples/differences](../examples/differences), which computes the
 same thing in both: the defaults are read from the installed versions, the sizes are
-measured, in float64 where the framework has it. `tests/port_check/test_framework_differences.py`
-measures them again.
+measured, in float64 where the framework has it.
+`tests/port_check/test_framework_differences.py` measures them again.
 
 - **apart**: the largest difference with the defaults, over the largest value; for
   initialisers, of the spread; for optimizers, over the largest step of

@@ -18,7 +18,7 @@ from pictures import coloured, drawn, png_header
 from PIL import Image, ImageCms, ImageFilter, ImageOps
 
 from paripassu.core import digits
-from paripassu.core.digits import NotAPicture, read_picture, to_digit
+from paripassu.core.digits import PictureError, read_picture, to_digit
 
 PATIENT = settings(
     deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60
@@ -446,7 +446,7 @@ def test_each_measure_of_doubt_speaks():
 def test_a_truncated_file_is_refused(kind):
     content = saved(drawn().convert("RGB"), kind)
     for share in (0.2, 0.5, 0.8):
-        with pytest.raises(NotAPicture):
+        with pytest.raises(PictureError):
             read_picture(content[: int(len(content) * share)])
 
 
@@ -460,7 +460,7 @@ def test_flipped_bytes_are_refused_or_read_but_nothing_else(kind):
             damaged[place] = int(rng.integers(0, 256))
         try:
             picture = read_picture(bytes(damaged))
-        except NotAPicture:
+        except PictureError:
             continue
         assert picture.mode in ("L", "RGB", "F")
         to_digit(picture)
@@ -477,7 +477,7 @@ def test_flipped_bytes_are_refused_or_read_but_nothing_else(kind):
 )
 def test_too_many_pixels_are_refused_before_decoding(width, height, came):
     start = time.perf_counter()
-    with pytest.raises(NotAPicture, match="at most 64,000,000 pixels") as caught:
+    with pytest.raises(PictureError, match="at most 64,000,000 pixels") as caught:
         read_picture(png_header(width, height))
     assert came in str(caught.value)
     assert time.perf_counter() - start < 1
@@ -508,7 +508,7 @@ def test_a_picture_of_many_pixels_is_made_smaller_first():
     ],
 )
 def test_what_is_no_picture_is_told(content, reason):
-    with pytest.raises(NotAPicture, match=reason):
+    with pytest.raises(PictureError, match=reason):
         read_picture(content)
 
 
@@ -524,7 +524,7 @@ def test_paths_that_cannot_be_read_are_told(tmp_path):
         ".": "not a regular file",
         "large.png": "at most 512,000,000 bytes",
     }.items():
-        with pytest.raises(NotAPicture, match=reason):
+        with pytest.raises(PictureError, match=reason):
             read_picture(tmp_path / name)
 
 
@@ -533,7 +533,7 @@ def test_a_file_without_permission_is_told(tmp_path):
     path = tmp_path / "secret.png"
     path.write_bytes(saved(drawn(), "PNG"))
     path.chmod(0)
-    with pytest.raises(NotAPicture, match="permission denied"):
+    with pytest.raises(PictureError, match="permission denied"):
         read_picture(path)
 
 
@@ -547,7 +547,7 @@ def test_warnings_of_pillow_do_not_leak_from_any_thread(tmp_path):
         for _ in range(30):
             try:
                 read_picture(path)
-            except NotAPicture as error:
+            except PictureError as error:
                 if "too large" not in str(error):
                     leaked.append(str(error))
             except Warning as warning:

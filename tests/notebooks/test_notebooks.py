@@ -14,7 +14,7 @@ from helpers import BOTH, EACH, break_module, run_paripassu, skip_without
 
 from paripassu.analysis.lessons import lesson_text, sections
 from paripassu.core.errors import UserError
-from paripassu.notebooks.build import Failed, build, make
+from paripassu.notebooks.build import NotebookError, build, make
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 OTHER = {"pytorch": "keras|tensorflow", "tensorflow": "torch"}
@@ -129,7 +129,7 @@ def test_the_same_text_makes_the_same_notebook(tmp_path):
 
 @skip_without("pytorch")
 def test_a_cell_that_raises_is_shown_and_nothing_is_written(tmp_path):
-    with pytest.raises(Failed, match=r"(?s)EPOCHS = nowhere.*NameError"):
+    with pytest.raises(NotebookError, match=r"(?s)EPOCHS = nowhere.*NameError"):
         make("pytorch", tmp_path, execute=True, parameters={"EPOCHS": "nowhere"})
     assert not list(tmp_path.iterdir())
 

@@ -15,13 +15,12 @@ from paripassu.analysis.plan import RUNS_FOLDER
 from paripassu.analysis.report import waterfall
 from paripassu.analysis.text import display_name
 from paripassu.core import datasets, files, record
-from paripassu.core.errors import UserError
+from paripassu.core.errors import UserError, WorkerError
 from paripassu.core.experiment import identify
 from paripassu.core.recipe import NOT_DECISIVE, Recipe
 from paripassu.frameworks import registry
 from paripassu.frameworks.registry import FRAMEWORKS
 from paripassu.processes.conditions import Conditions
-from paripassu.processes.launch import WorkerFailed
 from paripassu.processes.pool import hear
 from paripassu.proof.short_proof import prove_once
 from paripassu.terminal.ablation import Board
@@ -261,7 +260,7 @@ def _train(
     with Board(console, epochs=epochs, reused=len(records)) as board:
         for name, event in hear(requests):
             job = open_jobs[name]
-            if isinstance(event, WorkerFailed | UserError):
+            if isinstance(event, WorkerError | UserError):
                 failures[name] = f"{job.title}: {event}"
                 board.fail(job.title, str(event))
             elif isinstance(event, Exception):

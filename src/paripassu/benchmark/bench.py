@@ -60,7 +60,7 @@ def bench(
 
     Raises:
         UserError: a framework is missing, or the folder's benchmark is another.
-        WorkerFailed: a framework crashed.
+        WorkerError: a framework crashed.
     """
     sheet = recipe.score_sheet
     wanted = Bench(
@@ -205,7 +205,7 @@ def in_rounds(
 
     Raises:
         UserError: the file's benchmark is another.
-        WorkerFailed: a framework crashed.
+        WorkerError: a framework crashed.
     """
     turns = [(name, style) for style in styles for name in wanted.frameworks]
     path.parent.mkdir(parents=True, exist_ok=True)

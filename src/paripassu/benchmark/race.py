@@ -43,7 +43,7 @@ def race(
 
     Raises:
         UserError: a framework is missing, or the folder's race is another.
-        WorkerFailed: a framework crashed.
+        WorkerError: a framework crashed.
     """
     wanted = Race(
         **described(names, recipe, conditions),

@@ -20,7 +20,7 @@ from paripassu.cli.base import (
     print_json,
     terminal,
 )
-from paripassu.core.errors import UserError
+from paripassu.core.errors import PariPassuError, WorkerError
 
 PARTS = (training, proof, book, using, porting, teaching)  # each has added its commands
 RESUMED = ("train", "compare", "verify", "ledger", "bench")
@@ -28,15 +28,17 @@ RESUMED = ("train", "compare", "verify", "ledger", "bench")
 
 def main() -> None:
     """Run the command line and turn known errors into messages and exit codes."""
+    goes_on = any(word in RESUMED for word in sys.argv[1:2])
     try:
         app()
-    except UserError as error:
-        complain(str(error))
-        sys.exit(2)
+    except PariPassuError as error:
+        again = isinstance(error, WorkerError) and goes_on
+        advice = "\nType the same command again to go on." if again else ""
+        complain(f"{error}{advice}")
+        sys.exit(error.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # what typer makes of Ctrl-C, without a word
             kept = "What is finished is kept: type the same command again to go on."
-            goes_on = any(word in RESUMED for word in sys.argv[1:2])
             complain(f"interrupted. {kept}" if goes_on else "interrupted.")
         raise
     except BrokenPipeError:

@@ -18,6 +18,7 @@ from paripassu.cli.base import (
     print_json,
     terminal,
 )
+from paripassu.core.errors import WorkerError
 
 
 class Copy(StrEnum):
@@ -115,10 +116,8 @@ def check(
     """
     from paripassu.core import machine
     from paripassu.core.files import make_folder
-    from paripassu.port_check import check_sources
-    from paripassu.port_check import page as page
+    from paripassu.port_check import check_sources, page
     from paripassu.port_check import write_map as write
-    from paripassu.processes.launch import WorkerFailed
     from paripassu.terminal.port_check import checked_view, watching
 
     for path in (html, write_map, save):
@@ -142,7 +141,7 @@ def check(
                 command=shlex.join(["paripassu", *sys.argv[1:]]),
                 on_progress=on_progress,
             )
-    except WorkerFailed as failed:
+    except WorkerError as failed:
         complain(f"the models' process crashed: {failed}")
         raise typer.Exit(2) from failed
     if write_map:
@@ -200,14 +199,13 @@ def check_optimizer(
     steps; 1: others; 2: it could not be checked.
     """
     from paripassu.port_check import check_optimizer_sources
-    from paripassu.processes.launch import WorkerFailed
     from paripassu.terminal.optimizer import optimizer_view
 
     try:
         found = check_optimizer_sources(
             left, right, left_args=left_args, right_args=right_args, steps=steps
         )
-    except WorkerFailed as failed:
+    except WorkerError as failed:
         complain(f"the optimizers' process crashed: {failed}")
         raise typer.Exit(2) from failed
     if as_json:

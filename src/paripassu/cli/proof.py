@@ -16,7 +16,6 @@ from paripassu.cli.base import (
     RecipeOption,
     SetOption,
     app,
-    complain,
     conditions_of,
     default_folder,
     fault_names,
@@ -192,7 +191,6 @@ def _whole(
     out: Path | None,
     conditions: Conditions,
 ) -> Proof:
-    from paripassu.processes.launch import WorkerFailed
     from paripassu.proof.lockstep import lockstep
     from paripassu.proof.verify import with_whole_runs
     from paripassu.terminal.proof import watching_trainings
@@ -200,17 +198,13 @@ def _whole(
     folder = out or default_folder("proof", recipe, conditions.data)
     console = terminal(stderr=True)
     console.print(f"whole trainings in {folder}", markup=False, highlight=False)
-    try:
-        with watching_trainings(console) as on_progress:
-            found, curves = lockstep(
-                names,
-                recipe,
-                out=folder,
-                conditions=conditions,
-                precisions=[precision.value] if precision else ["float64", "float32"],
-                on_progress=on_progress,
-            )
-    except WorkerFailed as failure:
-        complain(f"{failure}\nType the same command again to go on.")
-        raise typer.Exit(1) from None
+    with watching_trainings(console) as on_progress:
+        found, curves = lockstep(
+            names,
+            recipe,
+            out=folder,
+            conditions=conditions,
+            precisions=[precision.value] if precision else ["float64", "float32"],
+            on_progress=on_progress,
+        )
     return with_whole_runs(proof, found, curves)

@@ -52,8 +52,8 @@ def notebooks(
     What a notebook showed is kept as long as its code stays the same. Needs the
     extra: pip install 'paripassu[notebooks]'.
     """
-    from paripassu.core.errors import UserError
-    from paripassu.notebooks.build import Failed, make
+    from paripassu.core.errors import NotebookError, UserError
+    from paripassu.notebooks.build import make
 
     wanted = {"EPOCHS": epochs, "IMAGES": images}
     parameters = {name: x for name, x in wanted.items() if x is not None}
@@ -75,7 +75,7 @@ def notebooks(
                     parameters=parameters,
                     on_cell=status.update,
                 )
-            except Failed as failure:
+            except NotebookError as failure:
                 failed = True
                 console.print(str(failure), style="red", markup=False, highlight=False)
                 continue

@@ -18,7 +18,6 @@ from paripassu.cli.base import (
     SetOption,
     ThreadsOption,
     app,
-    complain,
     conditions_of,
     default_folder,
     framework_list,
@@ -69,7 +68,6 @@ def train(
     to the same final weights, bit for bit. A finished run is used as it is.
     """
     from paripassu.frameworks import registry
-    from paripassu.processes.launch import WorkerFailed
     from paripassu.terminal.progress import Display
     from paripassu.training.train import train as run
 
@@ -77,18 +75,14 @@ def train(
     registry.find(framework)
     folder = out or default_folder(framework, chosen, data)
     display = Display(terminal(stderr=True), runs=1, epochs=chosen.epochs)
-    try:
-        with display.run(framework) as on_event:
-            finished = run(
-                framework,
-                chosen,
-                out=folder,
-                conditions=conditions_of(data, threads, device),
-                on_event=on_event,
-            )
-    except WorkerFailed as failure:
-        complain(f"{failure}\nType the same command again to go on.")
-        raise typer.Exit(1) from None
+    with display.run(framework) as on_event:
+        finished = run(
+            framework,
+            chosen,
+            out=folder,
+            conditions=conditions_of(data, threads, device),
+            on_event=on_event,
+        )
     if as_json:
         print_json({"folder": str(folder), **finished.model_dump()})
         return
@@ -122,15 +116,10 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Load a trained model and measure its test loss and accuracy again."""
-    from paripassu.processes.launch import WorkerFailed
     from paripassu.training.evaluate import evaluate as measure
 
     conditions = conditions_of(data, threads, device)
-    try:
-        result = measure(run, conditions=conditions, framework=framework)
-    except WorkerFailed as failure:
-        complain(str(failure))
-        raise typer.Exit(1) from None
+    result = measure(run, conditions=conditions, framework=framework)
     if as_json:
         print_json(result)
         return
@@ -270,7 +259,6 @@ def bench(
     from paripassu.benchmark.bench import PICTURE
     from paripassu.benchmark.bench import bench as time_all
     from paripassu.benchmark.race import race
-    from paripassu.processes.launch import WorkerFailed
     from paripassu.terminal.benchmark import bench_table, race_table
 
     chosen = load_recipe(recipe, settings)
@@ -289,14 +277,10 @@ def bench(
         }
         names = framework_list(frameworks)
         found: Bench | Race
-        try:
-            if to_accuracy is None:
-                found = time_all(names, chosen, images=images, matrix=matrix, **common)
-            else:
-                found = race(names, chosen, target=to_accuracy, **common)
-        except WorkerFailed as failure:
-            complain(f"{failure}\nType the same command again to go on.")
-            raise typer.Exit(1) from None
+        if to_accuracy is None:
+            found = time_all(names, chosen, images=images, matrix=matrix, **common)
+        else:
+            found = race(names, chosen, target=to_accuracy, **common)
     if as_json:
         print_json(found.model_dump())
     elif found.kind == "bench":

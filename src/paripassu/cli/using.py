@@ -73,24 +73,18 @@ def convert(
     open it, and asked 1,000 test images: its answers must be the source's, and its
     weights the same bits. Otherwise nothing is written, and the exit code is 1.
     """
-    from paripassu.conversion.convert import ConversionRefused
     from paripassu.conversion.convert import convert as write
-    from paripassu.processes.launch import WorkerFailed
 
     console = terminal(stderr=True)
     with console.status("") as status:
-        try:
-            found = write(
-                source,
-                target=target.value,
-                out=out,
-                recipe=load_recipe(recipe, None) if recipe else None,
-                fault=fault,
-                on_phase=lambda text: status.update(f"{text} …"),
-            )
-        except (ConversionRefused, WorkerFailed) as failure:
-            complain(str(failure))
-            raise typer.Exit(1) from None
+        found = write(
+            source,
+            target=target.value,
+            out=out,
+            recipe=load_recipe(recipe, None) if recipe else None,
+            fault=fault,
+            on_phase=lambda text: status.update(f"{text} …"),
+        )
     if as_json:
         print_json(found.as_dict())
         return
@@ -166,7 +160,6 @@ def predict(
     from paripassu.prediction.contact_sheet import SHOWN, check_sheet, write_sheet
     from paripassu.prediction.predict import ask_which, gather
     from paripassu.prediction.predict import predict as run
-    from paripassu.processes.launch import WorkerFailed
     from paripassu.terminal import prediction as view
 
     console = terminal(stderr=True)
@@ -174,22 +167,18 @@ def predict(
     if sheet:
         check_sheet(sheet)
     chosen = load_recipe(recipe, None) if recipe else None
-    try:
-        with view.watching(console, len(pictures)) as on_progress:
-            sources = [read_source(path, chosen) for path in models]
-            asked = ask_which(sources, names or [])
-            found = list(
-                run(
-                    asked,
-                    pictures,
-                    threads=threads,
-                    keep_images=SHOWN if sheet else 0,
-                    on_progress=on_progress,
-                )
+    with view.watching(console, len(pictures)) as on_progress:
+        sources = [read_source(path, chosen) for path in models]
+        asked = ask_which(sources, names or [])
+        found = list(
+            run(
+                asked,
+                pictures,
+                threads=threads,
+                keep_images=SHOWN if sheet else 0,
+                on_progress=on_progress,
             )
-    except WorkerFailed as failure:
-        complain(str(failure))
-        raise typer.Exit(1) from None
+        )
     if as_json:
         for part in view.as_json(found, asked):
             typer.echo(part, nl=False)
@@ -247,7 +236,6 @@ def serve(
     from paripassu.serve import check_installed
 
     check_installed()
-    from paripassu.processes.launch import WorkerFailed
     from paripassu.serve.server import serve as run
 
     status = terminal(stderr=True).status("starting each framework …")
@@ -261,16 +249,12 @@ def serve(
             )
         typer.echo(address)
 
-    try:
-        with status:
-            run(
-                model,
-                host=host,
-                port=port,
-                threads=threads,
-                tell=complain,
-                announce=announce,
-            )
-    except WorkerFailed as failure:
-        complain(str(failure))
-        raise typer.Exit(1) from None
+    with status:
+        run(
+            model,
+            host=host,
+            port=port,
+            threads=threads,
+            tell=complain,
+            announce=announce,
+        )

@@ -17,10 +17,10 @@ from paripassu import __version__
 from paripassu.conversion import onnx_file
 from paripassu.conversion.model_source import ModelSource, read_source
 from paripassu.core import datasets, files, layout
-from paripassu.core.errors import UserError
+from paripassu.core.errors import ConversionError, UserError, WorkerError
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import registry
-from paripassu.processes.launch import WorkerFailed, work, worker_environment
+from paripassu.processes.launch import work, worker_environment
 from paripassu.reference.softmax import softmax
 
 SUFFIXES = {
@@ -40,10 +40,6 @@ IMAGES = 1000  # of the test set
 # last place, 30 * 1e-6, and a probability moves by at most a quarter of its logit.
 BOUND = 1e-5
 TRIAL_SECONDS = 300
-
-
-class ConversionRefused(Exception):
-    """The written file does not answer as its source does; it was not kept."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +106,8 @@ def convert(
 
     Raises:
         UserError: source, target or path are not usable.
-        ConversionRefused: the file differs from its source; `out` is as it was.
-        WorkerFailed: a framework crashed.
+        ConversionError: the file differs from its source; `out` is as it was.
+        WorkerError: a framework crashed.
     """
     _check_target(target, out)
     if fault is not None and fault not in FAULTS:
@@ -142,7 +138,7 @@ def convert(
             on_phase("asking the source and the file the same 1,000 images")
             found = _compare(source, target, out, temporary, folder)
             if not found.holds:
-                raise ConversionRefused(_refusal(found))
+                raise ConversionError(_refusal(found))
     return found
 
 
@@ -261,7 +257,7 @@ def _tried(
     )
     if done.returncode != 0:
         tail = "\n".join(done.stderr.strip().splitlines()[-12:])
-        raise WorkerFailed(f"the written file does not open in {target}.\n{tail}")
+        raise WorkerError(f"the written file does not open in {target}.\n{tail}")
     outputs = np.load(folder / "out.npy")
     if source.recipe.output == "probabilities":
         return np.asarray(outputs, np.float64)

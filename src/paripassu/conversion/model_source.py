@@ -53,7 +53,7 @@ def read_source(path: Path, recipe: Recipe | None = None) -> ModelSource:
 
     Raises:
         UserError: there is nothing, or it is not the weights of a known network.
-        WorkerFailed: a framework crashed on the file.
+        WorkerError: a framework crashed on the file.
     """
     if path.is_dir():
         return _of_run(path)

@@ -66,7 +66,7 @@ APART = 0.2  # of the ink beside a gap: in 6 of the 60,000 images more
 CROSSED = 0.25  # of the picture's border under ink: MNIST has 0.04 at most
 
 
-class NotAPicture(UserError):
+class PictureError(UserError):
     """What was given is no picture that can be read; the message says why."""
 
 
@@ -155,7 +155,7 @@ def read_picture(source: Path | bytes) -> Image.Image:
         A loaded image of mode L, RGB or F; F is scaled to 0..255.
 
     Raises:
-        NotAPicture: it is missing, empty, damaged, of another format, or has more
+        PictureError: it is missing, empty, damaged, of another format, or has more
             than 64 million pixels; these are not decoded.
     """
     try:
@@ -164,19 +164,19 @@ def read_picture(source: Path | bytes) -> Image.Image:
     except UserError:
         raise
     except MemoryError:
-        raise NotAPicture("it needs more memory than there is") from None
+        raise PictureError("it needs more memory than there is") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise NotAPicture(_too_large("more")) from None
+        raise PictureError(_too_large("more")) from None
     except UnidentifiedImageError:
-        raise NotAPicture(
+        raise PictureError(
             f"not a picture: expected {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
         ) from None
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
-        raise NotAPicture(f"cannot be read: {_lowered(reason)}") from None
+        raise PictureError(f"cannot be read: {_lowered(reason)}") from None
     except Exception as error:  # whatever a decoder raises on a damaged file
         reason = str(error) or type(error).__name__
-        raise NotAPicture(f"damaged: {_lowered(reason)}") from None
+        raise PictureError(f"damaged: {_lowered(reason)}") from None
 
 
 def _lowered(text: str) -> str:
@@ -195,12 +195,12 @@ def _opened(source: Path | bytes) -> Iterator[IO[bytes]]:
     else:
         status = source.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise NotAPicture("not a regular file")
+            raise PictureError("not a regular file")
         size = status.st_size
     if not size:
-        raise NotAPicture("empty: it has 0 bytes")
+        raise PictureError("empty: it has 0 bytes")
     if size > MAX_BYTES:
-        raise NotAPicture(
+        raise PictureError(
             f"too large: expected at most {MAX_BYTES:,} bytes, came {size:,}"
         )
     with file if isinstance(source, bytes) else source.open("rb") as opened:
@@ -211,7 +211,7 @@ def _read(file: IO[bytes]) -> Image.Image:
     with Image.open(file, formats=FORMATS) as image:
         width, height = image.size
         if width * height > MAX_PIXELS:
-            raise NotAPicture(_too_large(f"{width} x {height} = {width * height:,}"))
+            raise PictureError(_too_large(f"{width} x {height} = {width * height:,}"))
         image.draft(None, (LONGEST, LONGEST))  # JPEG can be decoded smaller
         image.load()
         with contextlib.suppress(Exception):  # damaged EXIF data in a sound picture

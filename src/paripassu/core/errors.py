@@ -1,10 +1,36 @@
-"""The one exception for anything that a user can put right."""
+"""What this package raises for its users to catch: one base class, one class a kind."""
 
 from __future__ import annotations
 
+from typing import ClassVar
 
-class UserError(Exception):
-    """Bad input or an unusable machine: the command line prints it and exits with 2.
+
+class PariPassuError(Exception):
+    """Anything that this package raises on purpose.
+
+    Attributes:
+        exit_code: of a command that ends with it.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+
+class UserError(PariPassuError):
+    """Bad input or an unusable machine: something that a user can put right.
 
     The message says what was expected, what came, and what to type next.
     """
+
+    exit_code = 2
+
+
+class WorkerError(PariPassuError):
+    """A worker crashed; the message holds its exit code and the end of its stderr."""
+
+
+class ConversionError(PariPassuError):
+    """A written file answers differently from its source; it was not kept."""
+
+
+class NotebookError(PariPassuError):
+    """A cell of a notebook raised; the message is its traceback."""

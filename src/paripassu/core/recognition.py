@@ -1,4 +1,4 @@
-"""Whose weights a file holds: the recipe that travels with it, or the network it fits."""
+"""Whose weights a file holds: by the recipe in it, or the network that it fits."""
 
 from __future__ import annotations
 

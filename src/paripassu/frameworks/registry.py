@@ -1,8 +1,8 @@
 """The one table of frameworks: what can be said of each without importing it.
 
-A framework is a package with the modules of `contract`. Those in this folder are
-listed in `BUILT_IN`; any other installed package adds its own by an entry point in the
-group `paripassu.frameworks` that names a `Framework`.
+A framework is a package with the modules of `contract`. Those in this folder
+are listed in `BUILT_IN`; any other installed package adds its own by an entry
+point in the group `paripassu.frameworks` that names a `Framework`.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Framework:
         name: what users type, and what records hold.
         title: the name as its makers write it.
         package: where the modules of `contract` are.
-        import_roots: what its users import; the first tells whether it is installed.
+        import_roots: what its users import; it is there if the first one is.
         distributions: whose version counts, whichever is there.
-        suffixes: of its own model files; the first is the one that is written.
+        suffixes: of its own model files; the first is the one written.
         extra: the extra of `paripassu` that installs it; "" for none.
         aliases: other names that users type.
     """

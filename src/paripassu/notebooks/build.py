@@ -22,7 +22,7 @@ from paripassu.frameworks import registry
 from paripassu.analysis.lessons import OPENING, by_heading, lesson_text
 from paripassu.analysis.text import display_name
 from paripassu.core import files
-from paripassu.core.errors import UserError
+from paripassu.core.errors import NotebookError, UserError
 
 NOT_RUN = "install"  # the tag of the cell that is for machines without the package
 PARAMETERS, INJECTED = "parameters", "injected-parameters"  # papermill's tags
@@ -30,10 +30,6 @@ CODE = "<!-- lesson -->"
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # What TensorFlow's C++ says at import, before it knows that it was told to be silent.
 LOG = re.compile(r"^(WARNING: All log messages before absl|I\d{4} )")
-
-
-class Failed(Exception):
-    """A cell has raised; the message says which, and what."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +91,7 @@ def make(
 
     Raises:
         UserError: the extra or the framework is missing.
-        Failed: a cell has raised; nothing was written.
+        NotebookError: a cell has raised; nothing was written.
     """
     nbformat = _library("nbformat")
     notebook = build(framework)
@@ -260,9 +256,9 @@ def _run(notebook: Any, on_cell: Callable[[str], None]) -> None:
         try:
             client.execute(env=environment, stderr=subprocess.DEVNULL)
         except nbclient.exceptions.CellExecutionError as error:
-            raise Failed(COLOURS.sub("", str(error)).strip()) from None
+            raise NotebookError(COLOURS.sub("", str(error)).strip()) from None
         except (nbclient.exceptions.DeadKernelError, RuntimeError) as error:
-            raise Failed(f"the kernel has died: {error}") from None
+            raise NotebookError(f"the kernel has died: {error}") from None
     notebook.metadata["language_info"] = {"name": "python"}
     for cell in notebook.cells:
         if cell.cell_type == "code":

@@ -11,7 +11,7 @@ import numpy as np
 import tomli_w
 
 from paripassu.core import files
-from paripassu.core.errors import UserError
+from paripassu.core.errors import PariPassuError, UserError
 from paripassu.port_check.optimizer_verdict import OptimizerChecked
 from paripassu.port_check.results import Checked, Fault
 from paripassu.processes.launch import work
@@ -20,7 +20,7 @@ STEPS = 12  # of a check of optimizers
 COPIES = ("left-to-right", "right-to-left")
 
 
-class NotEquivalent(AssertionError):
+class NotEquivalent(PariPassuError, AssertionError):
     """Two models are not equal; the message says where and why.
 
     Attributes:
@@ -65,7 +65,7 @@ def check_sources(
 
     Raises:
         UserError: something that was given cannot be used; the message says what.
-        WorkerFailed: the user's code crashed the process.
+        WorkerError: the user's code crashed the process.
     """
     if save is not None and copy is None:
         raise UserError("--save writes the model that was given weights: add --copy.")
@@ -118,7 +118,7 @@ def check_optimizer_sources(
 
     Raises:
         UserError: something that was given cannot be used; the message says what.
-        WorkerFailed: the user's code crashed the process.
+        WorkerError: the user's code crashed the process.
     """
     request = {
         "task": "check",

@@ -17,7 +17,7 @@ from paripassu.port_check import targets
 from paripassu.port_check.examine import Examination
 from paripassu.port_check.optimizers import check_request as optimizers
 from paripassu.port_check.results import Checked
-from paripassu.port_check.sides import ModelFailed, Side, Wishes
+from paripassu.port_check.sides import ModelError, Side, Wishes
 from paripassu.port_check.walks import Progress
 from paripassu.sides.contract import Arrays, Probe
 
@@ -79,7 +79,7 @@ def _check(request: Mapping[str, Any], emit: Callable[..., None]) -> None:
 def _told(examination: Examination) -> Checked:
     try:
         return examination.go()
-    except ModelFailed as failed:
+    except ModelError as failed:
         what = f"{failed.which}, {failed.source}, computing"
         hint = ""
         if "embedding" in str(failed.error).lower() or "indices" in str(failed.error):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from paripassu.core.errors import UserError
+from paripassu.core.errors import PariPassuError, UserError
 from paripassu.port_check.watchers import Prints
 from paripassu.sides.contract import Arrays, Probe, Step
 
@@ -24,12 +24,12 @@ class Side:
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, inputs: Arrays, watcher: Any, **how: bool) -> Arrays:
-        """See `core.ports.Probe.run`; what the model raises is `ModelFailed`."""
+        """See `core.ports.Probe.run`; what the model raises is `ModelError`."""
         with self._theirs():
             return self.probe.run(inputs, watcher, **how)
 
     def step(self, inputs: Arrays, cotangents: Arrays) -> Step:
-        """See `core.ports.Probe.step`; what the model raises is `ModelFailed`."""
+        """See `core.ports.Probe.step`; what the model raises is `ModelError`."""
         with self._theirs():
             return self.probe.step(inputs, cotangents)
 
@@ -40,7 +40,7 @@ class Side:
         except UserError:
             raise
         except Exception as error:
-            raise ModelFailed(self.which, self.source, error) from error
+            raise ModelError(self.which, self.source, error) from error
 
     def random_at(self, inputs: Arrays, *, training: bool) -> str | None:
         """The first call that gives something else in a second run, or None."""
@@ -68,7 +68,7 @@ class Wishes:
     gradients: bool = True
 
 
-class ModelFailed(Exception):
+class ModelError(PariPassuError):
     """A user's model raised."""
 
     def __init__(self, which: str, source: str, error: Exception):

@@ -1,7 +1,7 @@
 """A trained network that answers: one framework in a process that stays.
 
-Started as `python -m paripassu.prediction.answering`. One line of JSON on standard input is the
-request; after the line `ready` on standard output, questions and answers are frames of
+Started as `python -m paripassu.prediction.answering`. One line of JSON on standard
+input is the request; after the line `ready` on standard output, questions and answers are frames of
 bytes, little-endian. A question is the number of images, uint64, and the images, uint8
 `(N, 28, 28)`, white ink on black as MNIST has it. An answer is the number, the seconds
 that it took, float64, and the probabilities, float32 `(N, classes)`. The end of
@@ -27,10 +27,10 @@ import numpy.typing as npt
 
 from paripassu.conversion.model_source import ModelSource
 from paripassu.core import datasets, files
-from paripassu.core.errors import UserError
+from paripassu.core.errors import UserError, WorkerError
 from paripassu.core.recipe import validate
 from paripassu.frameworks import registry
-from paripassu.processes.launch import TAIL_LINES, WorkerFailed, worker_environment
+from paripassu.processes.launch import TAIL_LINES, worker_environment
 from paripassu.reference.softmax import softmax
 
 QUESTION = struct.Struct("<Q")
@@ -111,7 +111,7 @@ class Answerer:
         """Wait until it can answer.
 
         Raises:
-            WorkerFailed: it ended before.
+            WorkerError: it ended before.
         """
         if self._stdout.readline().strip() != b"ready":
             raise self._failure()
@@ -127,7 +127,7 @@ class Answerer:
             float32 `(N, classes)`, and wall-clock seconds inside the process.
 
         Raises:
-            WorkerFailed: the process is gone. It does not come back: make another.
+            WorkerError: the process is gone. It does not come back: make another.
         """
         if not len(images):
             return np.zeros((0, self.num_classes), np.float32), 0.0
@@ -149,13 +149,13 @@ class Answerer:
             raise EOFError
         return content
 
-    def _failure(self) -> WorkerFailed:
+    def _failure(self) -> WorkerError:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._child.wait(timeout=5)
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         tail = "\n".join(lines[-TAIL_LINES:])
-        return WorkerFailed(f"the {self.framework} process has ended.\n{tail}".strip())
+        return WorkerError(f"the {self.framework} process has ended.\n{tail}".strip())
 
     def kill(self) -> None:
         """Kill the process, from any thread: whoever waits for it then fails."""

@@ -1,7 +1,7 @@
 """Reads many pictures in processes of their own, ahead of the one who takes them.
 
-A worker is started as `python -m paripassu.prediction.decoding`. A line of JSON on its standard
-input is a list of paths; for each of them a line of JSON comes back, with `image` true
+A worker is started as `python -m paripassu.prediction.decoding`. A line of JSON on its
+standard input is a list of paths; for each of them a line of JSON comes back, with `image` true
 and 28 x 28 bytes after it if there is ink. The end of standard input ends it.
 
 Processes and not threads: of the time for a small picture, most is Python between short
@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paripassu.core import digits
-from paripassu.core.errors import UserError
+from paripassu.core.errors import PariPassuError, UserError
 from paripassu.processes.launch import worker_environment
 
 PIXELS = digits.SIZE * digits.SIZE
@@ -53,7 +53,7 @@ class Reading:
     doubts: dict[str, str] = field(default_factory=dict)
 
 
-class _Crashed(Exception):
+class _CrashError(PariPassuError):
     """The worker is gone; the message says how it ended."""
 
 
@@ -80,7 +80,7 @@ class _Worker:
         """Read some pictures.
 
         Raises:
-            _Crashed: the process is gone.
+            _CrashError: the process is gone.
         """
         questions, answers = self._pipes
         readings: list[Reading] = []
@@ -101,7 +101,7 @@ class _Worker:
             code = self._child.wait()
             self.close()
             how = f"signal {-code}" if code < 0 else f"code {code}"
-            raise _Crashed(how) from None
+            raise _CrashError(how) from None
         return readings
 
     def kill(self) -> None:
@@ -159,7 +159,7 @@ class Decoders:
         try:
             try:
                 return worker.read(paths)
-            except _Crashed:
+            except _CrashError:
                 worker = self._renewed(worker)
             for path in paths:
                 # Whoever killed it may have had another reason than this picture.
@@ -167,7 +167,7 @@ class Decoders:
                     try:
                         reading = worker.read([path])[0]
                         break
-                    except _Crashed as crash:
+                    except _CrashError as crash:
                         worker = self._renewed(worker)
                         reading = Reading(f"its decoder has crashed ({crash})")
                 readings.append(reading)
@@ -178,7 +178,7 @@ class Decoders:
     def _renewed(self, old: _Worker) -> _Worker:
         """Another in the place of one that crashed, unless all are being ended."""
         if self._closing:
-            raise _Crashed("its end was asked for")
+            raise _CrashError("its end was asked for")
         new = _Worker()
         self._workers[self._workers.index(old)] = new
         if self._closing:

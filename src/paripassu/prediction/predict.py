@@ -262,7 +262,7 @@ def predict(
 
     Raises:
         UserError: a framework is missing or cannot run its network.
-        WorkerFailed: a framework crashed.
+        WorkerError: a framework crashed.
     """
     cores = threads or machine.usable_cores()
     # Half of them: pictures are read meanwhile, and a framework whose threads wait for

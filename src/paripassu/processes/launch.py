@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from paripassu.core.errors import UserError
+from paripassu.core.errors import UserError, WorkerError
 from paripassu.core.files import explained
 
 Event = dict[str, Any]
@@ -21,10 +21,6 @@ ALLOCATOR = (
     "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296:"
     "glibc.malloc.hugetlb=1"
 )
-
-
-class WorkerFailed(Exception):
-    """A worker crashed; the message holds its exit code and the end of its stderr."""
 
 
 def worker_environment(threads: int) -> dict[str, str]:
@@ -61,7 +57,7 @@ def work(
 
     Raises:
         UserError: the worker says that the request cannot be done.
-        WorkerFailed: it crashed or was killed.
+        WorkerError: it crashed or was killed.
     """
     with contextlib.ExitStack() as stack:
         if errors:
@@ -103,7 +99,7 @@ def work(
         lines = log.read().decode(errors="replace").strip().splitlines()
         tail = "\n".join(lines[-TAIL_LINES:])
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        raise WorkerFailed(f"the {request['framework']} process {how}.\n{tail}".strip())
+        raise WorkerError(f"the {request['framework']} process {how}.\n{tail}".strip())
 
 
 def _end(child: subprocess.Popen[str]) -> None:

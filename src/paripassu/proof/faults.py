@@ -42,7 +42,7 @@ def check_faults(
 
     Raises:
         UserError: an unknown fault, or unusable data.
-        WorkerFailed: a framework crashed: no fault may do that.
+        WorkerError: a framework crashed: no fault may do that.
     """
     small = recipe.changed(precision="float64", batch_size=BATCH_SIZE)
     known = [find_fault(name) for name in faults]

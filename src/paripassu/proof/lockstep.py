@@ -65,7 +65,7 @@ def lockstep(
 
     Raises:
         UserError: `out` holds other trainings, is in use or cannot be written.
-        WorkerFailed: a framework crashed; the others have finished by then.
+        WorkerError: a framework crashed; the others have finished by then.
     """
     data = str(conditions.data) if conditions.data else None
     _raw, prepared = read_data(recipe, data)

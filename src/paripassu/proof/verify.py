@@ -33,14 +33,14 @@ from paripassu.analysis.schema import (
     WholeRun,
 )
 from paripassu.core import machine
-from paripassu.core.errors import UserError
+from paripassu.core.errors import UserError, WorkerError
 from paripassu.core.experiment import read_data, steps_per_epoch
 from paripassu.core.files import read_tensors
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import registry
 from paripassu.frameworks.registry import REFERENCE
 from paripassu.processes.conditions import Conditions
-from paripassu.processes.launch import Event, WorkerFailed
+from paripassu.processes.launch import Event
 from paripassu.processes.pool import EVIDENCE, hear
 
 STEPS = 60
@@ -151,7 +151,7 @@ def verify(
             }
             for name, event in hear(asked):
                 if isinstance(event, Exception):
-                    if not isinstance(event, WorkerFailed | UserError):
+                    if not isinstance(event, WorkerError | UserError):
                         raise event
                     found.failures.append(str(event))
                 elif event is None:

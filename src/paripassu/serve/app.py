@@ -18,9 +18,9 @@ from paripassu.core.digits import Digit
 from paripassu.frameworks import registry
 from paripassu.prediction.answering import Images
 from paripassu.serve import schema
-from paripassu.serve.batching import Answer, Batcher, NotReady, ask_all
+from paripassu.serve.batching import Answer, Batcher, NotReadyError, ask_all
 from paripassu.serve.guard import read_body, refuse
-from paripassu.serve.questions import Refused, from_json_body, from_png_body
+from paripassu.serve.questions import RequestError, from_json_body, from_png_body
 
 FOLDER = Path(__file__).parent
 JSON, PNG = b"application/json", b"image/png"
@@ -156,14 +156,14 @@ def _add_api(app: FastAPI, batchers: Sequence[Batcher]) -> None:
             body = await read_body(headers, request.receive)
         except ConnectionError:
             return Response(status_code=400)  # nobody reads it
-        except Refused as refusal:
+        except RequestError as refusal:
             return _Refusal(refusal)
         try:
             images, digit = await _read(kind, body)
             answers = await ask_all(chosen, images)
-        except Refused as refusal:
+        except RequestError as refusal:
             return _json({"detail": str(refusal)}, refusal.status)
-        except NotReady as reason:
+        except NotReadyError as reason:
             response = _json({"detail": str(reason)}, 503)
             response.headers["Retry-After"] = str(reason.seconds)
             return response
@@ -197,7 +197,7 @@ def _add_api(app: FastAPI, batchers: Sequence[Batcher]) -> None:
 class _Refusal(Response):
     """A refusal that may come before the whole body has."""
 
-    def __init__(self, refusal: Refused) -> None:
+    def __init__(self, refusal: RequestError) -> None:
         super().__init__(status_code=refusal.status)
         self._refusal = refusal
 
@@ -207,7 +207,7 @@ class _Refusal(Response):
 
 def _find(name: str, by_name: dict[str, Batcher]) -> Batcher:
     if name not in by_name:
-        raise Refused(
+        raise RequestError(
             422, f"no model {name[:100]!r}; expected one of {', '.join(by_name)}."
         )
     return by_name[name]
@@ -218,7 +218,7 @@ def _kind_of(headers: dict[bytes, bytes]) -> bytes:
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if kind not in (JSON, PNG):
         came = kind.decode("latin-1")[:100] or "none"
-        raise Refused(
+        raise RequestError(
             415, f"expected Content-Type application/json or image/png, came {came}."
         )
     return kind

@@ -19,6 +19,7 @@ from functools import partial
 import numpy as np
 
 from paripassu.conversion.model_source import ModelSource
+from paripassu.core.errors import PariPassuError
 from paripassu.prediction.answering import Answerer, Images, Probabilities
 
 BATCH = 32  # images of a kind answered together: on a processor more are not faster
@@ -41,7 +42,7 @@ class Served:
     framework: str
 
 
-class NotReady(Exception):
+class NotReadyError(PariPassuError):
     """There is no answer now; `seconds` says when to ask again."""
 
     def __init__(self, message: str, seconds: float) -> None:
@@ -89,7 +90,7 @@ class Batcher:
     def start(self) -> asyncio.Future[None]:
         """Start the process; the result comes when it can answer.
 
-        It fails with `WorkerFailed` or `UserError` if the first start fails.
+        It fails with `WorkerError` or `UserError` if the first start fails.
         """
         self._loop = asyncio.get_running_loop()
         self._first: asyncio.Future[None] = self._loop.create_future()
@@ -103,11 +104,11 @@ class Batcher:
             images: uint8 `(N, 28, 28)`, white ink on black.
 
         Raises:
-            NotReady: the process is not there, or the queue is full.
+            NotReadyError: the process is not there, or the queue is full.
         """
         count = len(images)
         if self._unanswered + count > WAITING:
-            raise NotReady(f"{self.served.title}: too many images are waiting.", 1)
+            raise NotReadyError(f"{self.served.title}: too many images are waiting.", 1)
         slices = [images[i : i + BATCH] for i in range(0, count, BATCH)]
         waiting = [_Waiting(x, self._loop.create_future()) for x in slices]
         with self._changed:
@@ -125,7 +126,7 @@ class Batcher:
         if not answer.cancelled():
             answer.exception()  # seen, even if nobody waits for it any more
 
-    def too_late(self) -> NotReady:
+    def too_late(self) -> NotReadyError:
         """What to say when an answer did not come in time.
 
         A process that is stuck in one batch is killed: a new one comes.
@@ -134,13 +135,13 @@ class Batcher:
         if asked and answerer and time.monotonic() - asked > 0.9 * ANSWER_SECONDS:
             self._tell(f"{self.served.title} is stuck and is killed.")
             answerer.kill()
-        return NotReady(
+        return NotReadyError(
             f"{self.served.title} did not answer within {ANSWER_SECONDS:.0f} seconds.",
             self._start_seconds,
         )
 
-    def _not_ready(self) -> NotReady:
-        return NotReady(
+    def _not_ready(self) -> NotReadyError:
+        return NotReadyError(
             f"{self.served.title} is {self.status}.", self._ready_at - time.monotonic()
         )
 
@@ -286,7 +287,7 @@ async def ask_all(batchers: Sequence[Batcher], images: Images) -> list[Answer]:
         batches that the images were in.
 
     Raises:
-        NotReady: one of them has no answer now.
+        NotReadyError: one of them has no answer now.
     """
     pending: list[list[asyncio.Future[Answer]]] = []
     try:
@@ -298,7 +299,7 @@ async def ask_all(batchers: Sequence[Batcher], images: Images) -> list[Answer]:
         for batcher, parts in zip(batchers, pending, strict=True):
             if any(part.cancelled() or not part.done() for part in parts):
                 raise batcher.too_late() from None
-        raise NotReady("the answers did not come in time.", 1) from None
+        raise NotReadyError("the answers did not come in time.", 1) from None
     finally:
         for parts in pending:
             for part in parts:
@@ -320,7 +321,7 @@ def _deliver(
         start = end
 
 
-def _refuse(items: list[_Waiting], reason: NotReady) -> None:
+def _refuse(items: list[_Waiting], reason: NotReadyError) -> None:
     for item in items:
         if not item.answer.done():
             item.answer.set_exception(reason)

@@ -8,7 +8,7 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from paripassu.serve.questions import Refused
+from paripassu.serve.questions import RequestError
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -58,7 +58,7 @@ class Guard:
 
         try:
             self._check(scope["method"], headers)
-        except Refused as refusal:
+        except RequestError as refusal:
             await refuse(refusal, receive, send_with_headers)
             return
         await self._application(scope, receive, send_with_headers)
@@ -66,7 +66,7 @@ class Guard:
     def _check(self, method: str, headers: dict[bytes, bytes]) -> None:
         host = headers.get(b"host", b"").decode("latin-1").lower()
         if self._hosts is not None and host not in self._hosts:
-            raise Refused(
+            raise RequestError(
                 421,
                 f"this server answers to {' and '.join(sorted(self._hosts))}, not to "
                 f"{host[:100]!r}.",
@@ -82,19 +82,19 @@ class Guard:
             _scheme, _, place = origin.decode("latin-1").lower().partition("://")
             foreign = foreign or place != host
         if foreign:
-            raise Refused(403, "pages of other sites may not ask.")
+            raise RequestError(403, "pages of other sites may not ask.")
 
 
 async def read_body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
     """The body of a request, not more of it than is allowed.
 
     Raises:
-        Refused: it is too large (413), too slow (408) or compressed (415).
+        RequestError: it is too large (413), too slow (408) or compressed (415).
         ConnectionError: the client has gone.
     """
     if headers.get(b"content-encoding", b"identity") != b"identity":
-        raise Refused(415, "expected a body without Content-Encoding.")
-    too_large = Refused(413, f"expected at most {MOST_BYTES:,} bytes.")
+        raise RequestError(415, "expected a body without Content-Encoding.")
+    too_large = RequestError(413, f"expected at most {MOST_BYTES:,} bytes.")
     if int(headers.get(b"content-length", b"0")) > MOST_BYTES:
         raise too_large
     body = bytearray()
@@ -110,12 +110,12 @@ async def read_body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
                 if not message.get("more_body", False):
                     return bytes(body)
     except TimeoutError:
-        raise Refused(
+        raise RequestError(
             408, f"the body did not come within {BODY_SECONDS:.0f} seconds."
         ) from None
 
 
-async def refuse(refusal: Refused, receive: Receive, send: Send) -> None:
+async def refuse(refusal: RequestError, receive: Receive, send: Send) -> None:
     """Say no before the body has come, and close the connection.
 
     A client may still be sending. If we closed at once, the system would reset the

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydantic_core import from_json
 
 from paripassu.core.digits import Digit, read_picture, to_digit
-from paripassu.core.errors import UserError
+from paripassu.core.errors import PariPassuError, UserError
 from paripassu.prediction.answering import HEIGHT, WIDTH, Images
 
 MOST_IMAGES = 256  # in a request
@@ -23,7 +23,7 @@ EXPECTED = (
 )
 
 
-class Refused(Exception):
+class RequestError(PariPassuError):
     """A request that cannot be answered: its status code and what is wrong."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -35,31 +35,33 @@ def from_json_body(body: bytes) -> Images:
     """The images of a JSON body, `image` first, uint8 `(N, 28, 28)`.
 
     Raises:
-        Refused: with 400 it is not JSON, with 422 not images, with 413 too many.
+        RequestError: with 400 it is not JSON, with 422 not images, with 413 too many.
     """
     try:
         question = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         words = b"NaN" in body or b"Infinity" in body
         hint = " NaN and Infinity are not JSON." if words else ""
-        raise Refused(400, f"not JSON: {error}.{hint}") from None
+        raise RequestError(400, f"not JSON: {error}.{hint}") from None
     if not isinstance(question, dict):
-        raise Refused(422, f"{EXPECTED}; came {_kind(question)}.")
+        raise RequestError(422, f"{EXPECTED}; came {_kind(question)}.")
     if unknown := [str(x) for x in question if x not in ("image", "images")]:
-        raise Refused(422, f"{EXPECTED}; came the key {unknown[0][:40]!r}.")
+        raise RequestError(422, f"{EXPECTED}; came the key {unknown[0][:40]!r}.")
     found = []
     if "image" in question:
         found.append(_image(question["image"], "image"))
     images = question.get("images", [])
     if not isinstance(images, list):
-        raise Refused(422, f"images: expected a list of images, came {_kind(images)}.")
+        raise RequestError(
+            422, f"images: expected a list of images, came {_kind(images)}."
+        )
     if len(found) + len(images) > MOST_IMAGES:
-        raise Refused(
+        raise RequestError(
             413, f"expected at most {MOST_IMAGES} images in a request: send several."
         )
     found += [_image(x, f"images[{i}]") for i, x in enumerate(images)]
     if not found:
-        raise Refused(422, f"{EXPECTED}; came no image.")
+        raise RequestError(422, f"{EXPECTED}; came no image.")
     return np.stack(found)
 
 
@@ -70,17 +72,17 @@ def _image(value: Any, where: str) -> npt.NDArray[np.uint8]:
     except ValueError:  # rows of different lengths
         array = np.empty(0, object)
     if array.shape != (HEIGHT, WIDTH) or array.dtype.kind not in "iuf":
-        raise Refused(422, f"{where}: {_fault(value)}")
+        raise RequestError(422, f"{where}: {_fault(value)}")
     low, high = array.min(), array.max()
     if low < 0 or high > 255 or not np.isfinite(high):
         row, column = np.argwhere((array < 0) | (array > 255))[0]
-        raise Refused(
+        raise RequestError(
             422,
             f"{where}: expected numbers from 0 to 255, came {array[row, column]} in "
             f"row {row}, column {column}, counted from 0.",
         )
     if 0 < high <= 1:
-        raise Refused(
+        raise RequestError(
             422,
             f"{where}: no number is larger than 1. Expected 0 to 255: multiply by 255.",
         )
@@ -122,14 +124,14 @@ def from_png_body(body: bytes) -> Digit:
     """What the networks see of a PNG picture.
 
     Raises:
-        Refused: with 413 it has too many pixels, with 422 it is not a whole PNG or
+        RequestError: with 413 it has too many pixels, with 422 it is not a whole PNG or
             there is no ink in it.
     """
     if not body.startswith(PNG_BEGIN) or len(body) < PNG_HEADER.size:
-        raise Refused(422, "expected a PNG picture, came something else.")
+        raise RequestError(422, "expected a PNG picture, came something else.")
     *_, width, height = PNG_HEADER.unpack_from(body)
     if width * height > MOST_PIXELS:
-        raise Refused(
+        raise RequestError(
             413,
             f"expected a picture of at most {MOST_PIXELS:,} pixels, came {width} x "
             f"{height}: scale it down.",
@@ -137,7 +139,7 @@ def from_png_body(body: bytes) -> Digit:
     try:
         digit = to_digit(read_picture(body))
     except UserError as error:
-        raise Refused(422, f"the picture: {error}.") from None
+        raise RequestError(422, f"the picture: {error}.") from None
     if digit is None:
-        raise Refused(422, "the picture: there is no ink in it.")
+        raise RequestError(422, "the picture: there is no ink in it.")
     return digit

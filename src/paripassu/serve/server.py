@@ -168,7 +168,7 @@ def serve(
 
     Raises:
         UserError: a model or the address cannot be used.
-        WorkerFailed: a framework crashed before it could answer.
+        WorkerError: a framework crashed before it could answer.
     """
     served = choose(paths)
     with contextlib.closing(bind(host, port)) as listener:

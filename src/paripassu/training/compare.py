@@ -13,12 +13,11 @@ from paripassu.analysis.plan import RUNS_FOLDER, Plan, run_name
 from paripassu.analysis.report import write_report
 from paripassu.analysis.schema import Comparison
 from paripassu.core import datasets, files, record
-from paripassu.core.errors import UserError
+from paripassu.core.errors import UserError, WorkerError
 from paripassu.core.experiment import identify, read_data
 from paripassu.core.recipe import NOT_DECISIVE, Recipe
 from paripassu.frameworks import registry
 from paripassu.processes.conditions import Conditions
-from paripassu.processes.launch import WorkerFailed
 from paripassu.proof.short_proof import prove_once
 from paripassu.terminal.progress import Display, warn
 from paripassu.training.train import train
@@ -195,7 +194,7 @@ def _run_all(
                     conditions=conditions,
                     on_event=on_event,
                 )
-            except (WorkerFailed, UserError) as failure:
+            except (WorkerError, UserError) as failure:
                 failures[turn.name] = str(failure)
                 console.print(
                     f"{turn.name} failed: {failure}",

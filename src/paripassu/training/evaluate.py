@@ -31,7 +31,7 @@ def evaluate(
     Raises:
         UserError: no finished run there, a framework that is missing or can't run its
             recipe, or damaged files.
-        WorkerFailed: the worker crashed.
+        WorkerError: the worker crashed.
     """
     finished = record.load_record(folder)
     if finished.result is None:

@@ -7,10 +7,10 @@ from typing import Any
 
 from paripassu import __version__
 from paripassu.core import machine
-from paripassu.core.errors import UserError
+from paripassu.core.errors import UserError, WorkerError
 from paripassu.frameworks import registry
 from paripassu.processes.conditions import Conditions
-from paripassu.processes.launch import WorkerFailed, work
+from paripassu.processes.launch import work
 
 
 def info() -> dict[str, Any]:
@@ -51,7 +51,7 @@ def _try(framework: registry.Framework) -> dict[str, Any]:
             events.append,
             threads=conditions.thread_count,
         )
-    except (WorkerFailed, UserError) as failure:
+    except (WorkerError, UserError) as failure:
         return {**description, "problem": str(failure)}
     found = {key: value for key, value in events[-1].items() if key != "event"}
     return {**description, "usable": True, **found}

@@ -33,7 +33,7 @@ def train(
     Raises:
         UserError: the framework is missing or can't run the recipe, the folder holds
             another run or is in use, the data are damaged, or the training diverges.
-        WorkerFailed: the worker crashed; everything up to its last epoch is kept.
+        WorkerError: the worker crashed; everything up to its last epoch is kept.
     """
     registry.find(framework).check(recipe)
     conditions = conditions or Conditions(command=f"train {framework} in {out}")

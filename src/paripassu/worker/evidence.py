@@ -1,7 +1,7 @@
 """The worker's side of a proof: what one framework computes, as named arrays.
 
-The names are those of `paripassu.analysis.proof.parity`. A seeded fault, if one is asked for,
-is put into this framework alone.
+The names are those of `paripassu.analysis.proof.parity`. A seeded fault, if one is
+asked for, is put into this framework alone.
 """
 
 from __future__ import annotations
