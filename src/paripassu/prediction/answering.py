@@ -1,8 +1,8 @@
 """A trained network that answers: one framework in a process that stays.
 
 Started as `python -m paripassu.prediction.answering`. One line of JSON on standard
-input is the request; after the line `ready` on standard output, questions and answers are frames of
-bytes, little-endian. A question is the number of images, uint64, and the images, uint8
+input is the request; after the line `ready` on standard output, questions and answers
+are frames of bytes, little-endian. A question is the number of images, uint64, and the images, uint8
 `(N, 28, 28)`, white ink on black as MNIST has it. An answer is the number, the seconds
 that it took, float64, and the probabilities, float32 `(N, classes)`. The end of
 standard input ends the process.

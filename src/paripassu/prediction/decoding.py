@@ -1,8 +1,8 @@
 """Reads many pictures in processes of their own, ahead of the one who takes them.
 
 A worker is started as `python -m paripassu.prediction.decoding`. A line of JSON on its
-standard input is a list of paths; for each of them a line of JSON comes back, with `image` true
-and 28 x 28 bytes after it if there is ink. The end of standard input ends it.
+standard input is a list of paths; for each of them a line of JSON comes back, with
+`image` true and 28 x 28 bytes after it if there is ink. The end of standard input ends it.
 
 Processes and not threads: of the time for a small picture, most is Python between short
 calls into C, so that two threads did about as much in a second as one; processes do as
