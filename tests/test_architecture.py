@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import resource
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import pytest
 
 from paripassu.frameworks.registry import BUILT_IN
 
-SOURCE = Path(__file__).parents[1] / "src" / "paripassu"
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "paripassu"
 
 # Lowest first; a room imports rooms of lower floors, and itself.
 FLOORS = (
@@ -103,6 +105,23 @@ def test_every_room_has_a_floor():
     assert rooms == set(FLOOR)
     loose = {x.stem for x in SOURCE.glob("*.py")}
     assert loose <= {"__init__", "__main__"}
+
+
+def rooms_in(text: str) -> list[tuple[int, str]]:
+    """Floor and name of each room in the table of `ARCHITECTURE.md`."""
+    rows = re.findall(r"^\| (\d+) \| `(\w+)/` \|", text, re.MULTILINE)
+    return [(int(floor), room) for floor, room in rows]
+
+
+def test_the_table_of_rooms_is_true():
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    assert sorted(rooms_in(text)) == sorted((n, room) for room, n in FLOOR.items())
+    assert rooms_in(text.replace("| 3 | `analysis/`", "| 2 | `analysis/`")) != sorted(
+        (n, room) for room, n in FLOOR.items()
+    )
+    starts = re.findall(r"^\| \d+ \| `(\w+)/` .*\| `([\w.]+)`[^|]*\|$", text, re.M)
+    assert len(starts) == len(FLOOR)
+    assert not [x for x in starts if not SOURCE.joinpath(*x).exists()]
 
 
 @pytest.mark.parametrize(
