@@ -155,7 +155,7 @@ class Running:
 
 
 def start_weights(recipe: Recipe) -> Arrays:
-    return dict(draws.initial_weights(recipe.score_sheet, recipe))
+    return dict(draws.initial_weights(recipe.architecture, recipe))
 
 
 class Child:
@@ -297,5 +297,5 @@ def same_bits(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
 
 def all_kept(recipe: Recipe, size: int) -> dict[str, npt.NDArray[np.bool_]]:
     """Masks that drop nothing."""
-    layers = recipe.score_sheet.layers_of("dropout")
+    layers = recipe.architecture.layers_of("dropout")
     return {x.name: np.ones((size, *x.output_shape), np.bool_) for x in layers}

@@ -336,7 +336,7 @@ def _gpu(folder: Path) -> str:
         "[float32](../results/bench/h200-float32/bench.json), "
         "[bfloat16](../results/bench/h200-bfloat16/bench.json), "
         f"`{first.command}`.\n\n"
-        "The twin on this GPU, in float64, beside the NumPy referee: "
+        "The twin on this GPU, in float64, beside the NumPy reference: "
         f"{', '.join(f'`{x}`' for x in twin['recipes'])}, every activation, gradient, "
         f"step and loss of {twin['steps']} steps, at most {worst:.0e} of an array's "
         "largest value apart ([record](../results/bench/h200-twin.json))."

@@ -197,7 +197,7 @@ def described(recipe: Recipe) -> str:
             f"src/paripassu/core/recipes/{recipe.name}.toml"
         )
     facts = (
-        f"network `{recipe.network}`, {recipe.score_sheet.parameter_count:,} "
+        f"network `{recipe.network}`, {recipe.architecture.parameter_count:,} "
         f"parameters; {recipe.optimizer.kind}, {counted(recipe.epochs, 'epoch')}, "
         f"batches of {recipe.batch_size}"
     )

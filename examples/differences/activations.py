@@ -17,12 +17,12 @@ from keras import layers, ops
 from shared import Measured, argument, by_keras, by_torch, difference, draw, tensor
 from torch import nn
 
-from paripassu.core.layers import relative
+from paripassu.core.layer_spec import relative_error
 
 
 def activated(left: Callable[..., Any], right: Callable[..., Any]) -> float:
     x = 3 * draw(4, 50)
-    return relative(by_torch(left, x), by_keras(right, x))
+    return relative_error(by_torch(left, x), by_keras(right, x))
 
 
 @difference(
@@ -115,6 +115,6 @@ def softmax_axis() -> Measured:
     return Measured(
         "None: axis 0 or 1",
         layers.Softmax().axis,
-        relative(guessed, right),
-        relative(named, right),
+        relative_error(guessed, right),
+        relative_error(named, right),
     )

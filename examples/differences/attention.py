@@ -15,7 +15,7 @@ from keras import layers, ops
 from shared import Measured, difference, draw, spread, tensor
 from torch import nn
 
-from paripassu.core.layers import relative
+from paripassu.core.layer_spec import relative_error
 
 
 @difference(
@@ -46,7 +46,7 @@ def attention_mask() -> Measured:
         given = tensor(x)
         made = left(given, given, given, attn_mask=tensor(mask))[0].numpy()
     found = [
-        relative(made, np.asarray(right(x, x, attention_mask=shown)))
+        relative_error(made, np.asarray(right(x, x, attention_mask=shown)))
         for shown in (mask[None], ~mask[None])
     ]
     return Measured("True hides", "True shows", *found)
@@ -67,7 +67,7 @@ def scaled_dot_product_mask() -> Measured:
     wanted = np.moveaxis(made, 1, 2)
     hidden = ~mask | np.eye(5, dtype=bool)
     found = [
-        relative(
+        relative_error(
             wanted,
             np.asarray(
                 ops.dot_product_attention(

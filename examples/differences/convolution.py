@@ -13,7 +13,7 @@ from keras import layers
 from shared import IMAGE, Measured, by_keras, by_torch, difference, draw, first
 from torch import nn
 
-from paripassu.core.layers import relative
+from paripassu.core.layer_spec import relative_error
 
 
 @difference(
@@ -30,7 +30,7 @@ def convolution_kernel() -> Measured:
         right = layers.Conv2D(4, 4, dtype="float64")
         right.build((None, 9, 8, 4))
         right.set_weights([weight.transpose(order), left.bias.detach().numpy()])
-        made.append(relative(by_torch(left, IMAGE), by_keras(right, IMAGE)))
+        made.append(relative_error(by_torch(left, IMAGE), by_keras(right, IMAGE)))
     shapes = tuple(left.weight.shape), tuple(right.kernel.shape)
     assert shapes == ((4, 4, 4, 4), (4, 4, 4, 4))  # no shape tells of a mistake
     return Measured("(out, in, h, w)", "(h, w, in, out)", *made)
@@ -53,7 +53,7 @@ def depthwise_kernel() -> Measured:
         right = layers.DepthwiseConv2D(3, depth_multiplier=2, dtype="float64")
         right.build((None, 9, 8, 4))
         right.set_weights([kernel, left.bias.detach().numpy()])
-        made.append(relative(by_torch(left, IMAGE), by_keras(right, IMAGE)))
+        made.append(relative_error(by_torch(left, IMAGE), by_keras(right, IMAGE)))
     return Measured("(in · m, 1, h, w)", "(h, w, in, m)", *made)
 
 
@@ -73,7 +73,7 @@ def same_padding_with_stride() -> Measured:
         right.build((None, 8, 8, 4))
         right.set_weights([weight, left.bias.detach().numpy()])
         given = x if padding == "same" else np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        made.append(relative(by_torch(left, x), by_keras(right, given)))
+        made.append(relative_error(by_torch(left, x), by_keras(right, given)))
     return Measured("padding=1 on all sides", "0 before, 1 after", *made)
 
 
@@ -94,7 +94,7 @@ def transposed_convolution_crop() -> Measured:
         right.set_weights([weight, left.bias.detach().numpy()])
         got = by_keras(right, IMAGE)
         got = got if padding == "same" else got[:, 1:, 1:]
-        made.append(relative(by_torch(left, IMAGE), got))
+        made.append(relative_error(by_torch(left, IMAGE), got))
     return Measured("1 before, 0 after", "padding='same': 0 before, 1 after", *made)
 
 
@@ -113,7 +113,7 @@ def dense_kernel() -> Measured:
         right = layers.Dense(4, dtype="float64")
         right.build((None, 4))
         right.set_weights([kernel, bias])
-        made.append(relative(by_torch(left, x), by_keras(right, x)))
+        made.append(relative_error(by_torch(left, x), by_keras(right, x)))
     return Measured("(out, in)", "(in, out)", *made)
 
 
@@ -129,7 +129,7 @@ def flatten_order() -> Measured:
     right = by_keras(layers.Flatten(dtype="float64"), IMAGE)
     turned = np.moveaxis(left.reshape(2, 4, 9, 8), 1, -1).reshape(2, -1)
     return Measured(
-        "c, h, w", "h, w, c", relative(left, right), relative(turned, right)
+        "c, h, w", "h, w, c", relative_error(left, right), relative_error(turned, right)
     )
 
 
@@ -145,4 +145,4 @@ def channels() -> Measured:
     wrong = by_keras(layers.Softmax(1, dtype="float64"), x)
     right = by_keras(layers.Softmax(-1, dtype="float64"), x)
     formats = "channels first", keras.config.image_data_format().replace("_", " ")
-    return Measured(*formats, relative(left, wrong), relative(left, right))
+    return Measured(*formats, relative_error(left, wrong), relative_error(left, right))

@@ -12,7 +12,7 @@ import numpy as np
 import torch.nn.functional as F
 from shared import Measured, argument, difference, draw, tensor
 
-from paripassu.core.layers import relative
+from paripassu.core.layer_spec import relative_error
 
 LABELS = np.array([0, 2, 1, 2])
 LOGITS = 3 * draw(4, 3, seed=3)
@@ -31,7 +31,7 @@ def cross_entropy_logits() -> Measured:
         for x in (argument(loss, "from_logits"), True)
     ]
     default = f"from_logits={argument(loss, 'from_logits')}"
-    return Measured("logits", default, *(relative(left, x) for x in right))
+    return Measured("logits", default, *(relative_error(left, x) for x in right))
 
 
 @difference(
@@ -46,7 +46,7 @@ def class_weights() -> Measured:
     right = np.asarray(loss(LABELS, LOGITS, sample_weight=weights[LABELS]))
     mean = F.cross_entropy(*given).numpy()
     total = F.cross_entropy(*given, reduction="sum").numpy() / len(LABELS)
-    made = relative(right, mean), relative(right, total)
+    made = relative_error(right, mean), relative_error(right, total)
     return Measured("sum of weights", "number of images", *made)
 
 
@@ -59,7 +59,7 @@ def kl_divergence() -> Measured:
     one, two = (np.exp(x) / np.exp(x).sum(-1, keepdims=True) for x in (LOGITS, -LOGITS))
     right = np.asarray(keras.losses.KLDivergence(dtype="float64")(one, two))
     found = [
-        relative(
+        relative_error(
             right,
             F.kl_div(tensor(np.log(two)), tensor(one), reduction=x).numpy(),
         )
@@ -84,6 +84,6 @@ def binary_cross_entropy_cut() -> Measured:
     return Measured(
         "log at least -100",
         f"probability at least {keras.config.epsilon():g}",
-        relative(left, right),
-        relative(same, other),
+        relative_error(left, right),
+        relative_error(same, other),
     )

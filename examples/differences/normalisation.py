@@ -22,7 +22,7 @@ from shared import (
 )
 from torch import nn
 
-from paripassu.core.layers import relative
+from paripassu.core.layer_spec import relative_error
 
 
 def normalised(epsilons: tuple[float, float], kind: str) -> float:
@@ -34,16 +34,16 @@ def normalised(epsilons: tuple[float, float], kind: str) -> float:
         right.moving_variance.assign(np.full(4, 1e-4))
         left = left.double()
         left.running_var.fill_(1e-4)
-        return relative(by_torch(left, x), by_keras(right, x))
+        return relative_error(by_torch(left, x), by_keras(right, x))
     if kind == "layer":
         module = nn.LayerNorm(4, eps=epsilons[0]).double()
         with torch.no_grad():
             made = module(tensor(x)).numpy()
         layer = layers.LayerNormalization(epsilon=epsilons[1], dtype="float64")
-        return relative(made, by_keras(layer, x))
+        return relative_error(made, by_keras(layer, x))
     left = nn.GroupNorm(2, 4, eps=epsilons[0])
     layer = layers.GroupNormalization(2, epsilon=epsilons[1], dtype="float64")
-    return relative(by_torch(left, x), by_keras(layer, x))
+    return relative_error(by_torch(left, x), by_keras(layer, x))
 
 
 @difference(
@@ -79,8 +79,8 @@ def statistics(momentum: float) -> tuple[np.ndarray, np.ndarray, float]:
 def batch_norm_momentum() -> Measured:
     one = argument(nn.BatchNorm2d, "momentum")
     two = layers.BatchNormalization().momentum
-    apart = relative(*statistics(two)[:2])
-    return Measured(one, two, apart, relative(*statistics(1 - one)[:2]))
+    apart = relative_error(*statistics(two)[:2])
+    return Measured(one, two, apart, relative_error(*statistics(1 - one)[:2]))
 
 
 @difference(
@@ -95,7 +95,7 @@ def batch_norm_running_variance() -> Measured:
         "n - 1",
         "n",
         float(np.abs(ratio - 1).max()),
-        relative(np.full(4, count / (count - 1)), ratio),
+        relative_error(np.full(4, count / (count - 1)), ratio),
     )
 
 
@@ -136,7 +136,7 @@ def rms_norm_epsilon() -> Measured:
         module = nn.RMSNorm(4, eps=epsilon).double()
         layer = layers.RMSNormalization(dtype="float64")
         with torch.no_grad():
-            made.append(relative(module(tensor(x)).numpy(), by_keras(layer, x)))
+            made.append(relative_error(module(tensor(x)).numpy(), by_keras(layer, x)))
     return Measured(
         argument(nn.RMSNorm, "eps"), layers.RMSNormalization().epsilon, *made
     )

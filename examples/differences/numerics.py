@@ -14,7 +14,7 @@ from keras import ops
 from shared import Measured, difference, draw, tensor
 from torch import nn
 
-from paripassu.core.layers import relative
+from paripassu.core.layer_spec import relative_error
 
 
 @difference(
@@ -26,7 +26,7 @@ def deviation() -> Measured:
     x = draw(20)
     right = np.asarray(ops.std(x))
     made = [tensor(x).std(correction=n).numpy() for n in (1, 0)]
-    return Measured("n - 1", "n", *(relative(right, y) for y in made))
+    return Measured("n - 1", "n", *(relative_error(right, y) for y in made))
 
 
 @difference(
@@ -51,5 +51,5 @@ def clipping() -> Measured:
             [ops.convert_to_tensor(x) for x in gradients]
         )
         right = np.concatenate([np.asarray(x).ravel() for x in clipped])
-        found.append(relative(left, right))
+        found.append(relative_error(left, right))
     return Measured("all together", "clipnorm: each", *found)

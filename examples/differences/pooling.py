@@ -25,7 +25,7 @@ from shared import (
 )
 from torch import nn
 
-from paripassu.core.layers import relative
+from paripassu.core.layer_spec import relative_error
 
 
 @difference(
@@ -37,7 +37,9 @@ from paripassu.core.layers import relative
 def average_pool_padding() -> Measured:
     right = by_keras(layers.AveragePooling2D(3, 1, "same", dtype="float64"), IMAGE)
     made = [
-        relative(by_torch(nn.AvgPool2d(3, 1, 1, count_include_pad=x), IMAGE), right)
+        relative_error(
+            by_torch(nn.AvgPool2d(3, 1, 1, count_include_pad=x), IMAGE), right
+        )
         for x in (argument(nn.AvgPool2d, "count_include_pad"), False)
     ]
     return Measured(argument(nn.AvgPool2d, "count_include_pad"), False, *made)
@@ -55,7 +57,7 @@ def max_pool_padding() -> Measured:
     same = by_keras(layers.MaxPooling2D(3, 2, "same", dtype="float64"), x)
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
     valid = by_keras(layers.MaxPooling2D(3, 2, dtype="float64"), padded)
-    made = relative(left, same), relative(left, valid)
+    made = relative_error(left, same), relative_error(left, valid)
     return Measured("1 on all sides", "0 before, 1 after", *made)
 
 
@@ -71,12 +73,12 @@ def pool_ceil() -> Measured:
     padded = np.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=-np.inf)
     valid = by_keras(layers.MaxPooling2D(2, dtype="float64"), padded)
     cut = by_keras(layers.MaxPooling2D(2, dtype="float64"), x)
-    apart = 1.0 if cut.shape != left.shape else relative(left, cut)
+    apart = 1.0 if cut.shape != left.shape else relative_error(left, cut)
     return Measured(
         f"ceil_mode={argument(nn.MaxPool2d, 'ceil_mode')}",
         "padding='valid'",
         apart,
-        relative(left, valid),
+        relative_error(left, valid),
     )
 
 
@@ -85,7 +87,7 @@ def resized(mode: str, keras_mode: str, **settings: Any) -> float:
     with torch.no_grad():
         left = F.interpolate(tensor(first(x)), size=(9, 9), mode=mode, **settings)
     right = ops.image.resize(ops.convert_to_tensor(x), (9, 9), keras_mode)
-    return relative(np.moveaxis(left.numpy(), 1, -1), np.asarray(right))
+    return relative_error(np.moveaxis(left.numpy(), 1, -1), np.asarray(right))
 
 
 @difference(

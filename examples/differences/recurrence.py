@@ -13,7 +13,7 @@ from keras import layers
 from shared import Measured, argument, by_keras, difference, draw, tensor
 from torch import nn
 
-from paripassu.core.layers import relative
+from paripassu.core.layer_spec import relative_error
 
 
 def recurrent(kind: str, *, gates: bool = True, biases: bool = True) -> float:
@@ -34,7 +34,7 @@ def recurrent(kind: str, *, gates: bool = True, biases: bool = True) -> float:
         bias = np.stack([first_bias, second_bias])
     right.set_weights([kernel.T, recurrent_kernel.T, bias])
     with torch.no_grad():
-        return relative(left(tensor(x))[0].numpy(), by_keras(right, x))
+        return relative_error(left(tensor(x))[0].numpy(), by_keras(right, x))
 
 
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -79,7 +79,7 @@ def gru_reset() -> Measured:
     two.build((None, 6, 4))
     kernel, own, bias = one.get_weights()
     two.set_weights([kernel, own, bias[0] + bias[1]])
-    apart = relative(by_keras(one, x), by_keras(two, x))
+    apart = relative_error(by_keras(one, x), by_keras(two, x))
     return Measured("after", "reset_after=False: before", apart, recurrent("gru"))
 
 
@@ -118,7 +118,7 @@ def sequences_first() -> Measured:
     right.set_weights([own[0].T, own[1].T, own[2] + own[3]])
     with torch.no_grad():
         made = [
-            relative(module(tensor(x))[0].numpy(), by_keras(right, x))
+            relative_error(module(tensor(x))[0].numpy(), by_keras(right, x))
             for module in (left, same)
         ]
     default = argument(nn.RNNBase, "batch_first")
@@ -141,5 +141,5 @@ def returned_steps() -> Measured:
     with torch.no_grad():
         steps = left(tensor(x))[0].numpy()
     got = by_keras(right, x)
-    made = relative(steps[:, 0], got), relative(steps[:, -1], got)
+    made = relative_error(steps[:, 0], got), relative_error(steps[:, -1], got)
     return Measured("all steps, state", "last step", *made)

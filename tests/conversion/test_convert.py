@@ -47,7 +47,7 @@ def weights_of(recipe: Recipe, seed: int = 3) -> dict[str, np.ndarray]:
         seed=seed,
         initializer={"kernel": "glorot_uniform", "bias": "fan_in_uniform"},
     )
-    weights = draws.initial_weights(recipe.score_sheet, other)
+    weights = draws.initial_weights(recipe.architecture, other)
     return {k: x.astype(recipe.precision) for k, x in weights.items()}
 
 

@@ -390,7 +390,7 @@ def test_batches_follow_the_stream_of_their_epoch():
 # Masks of dropout
 
 
-def test_masks_have_the_shapes_of_the_score_sheet():
+def test_masks_have_the_shapes_of_the_architecture():
     masks = draws.dropout_masks(ARTICLE, Recipe(), 5, 0, 0)
     shapes = {layer: mask.shape for layer, mask in masks.items()}
     assert shapes == {"dropout1": (5, 12, 12, 64), "dropout2": (5, 128)}

@@ -1,4 +1,4 @@
-"""The score sheets, held against tables written by hand."""
+"""The architectures, held against tables written by hand."""
 
 from __future__ import annotations
 
@@ -362,10 +362,10 @@ def test_with_softmax_adds_a_layer_and_no_weight(name):
     assert len(network.layers) == len(LAYERS[name])  # it is left as it was
 
 
-def test_a_recipes_score_sheet_ends_as_its_output_says():
-    assert Recipe().score_sheet == ARTICLE
-    assert load("lenet5").score_sheet == LENET5
-    assert load("keras-example").score_sheet == KERAS_EXAMPLE.with_softmax()
+def test_a_recipes_architecture_ends_as_its_output_says():
+    assert Recipe().architecture == ARTICLE
+    assert load("lenet5").architecture == LENET5
+    assert load("keras-example").architecture == KERAS_EXAMPLE.with_softmax()
     probabilities = load("lenet5", ["output=probabilities"])
-    assert probabilities.score_sheet == LENET5.with_softmax()
-    assert probabilities.score_sheet != LENET5
+    assert probabilities.architecture == LENET5.with_softmax()
+    assert probabilities.architecture != LENET5

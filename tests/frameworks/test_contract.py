@@ -402,7 +402,7 @@ def test_reports_means_over_images(child, training, test):
 
 def steps_of(given: Recipe, split: Images, epoch: int = 0, kept: bool = False):
     """An epoch as the twins are given it; `kept`: nothing is dropped."""
-    network = given.score_sheet
+    network = given.architecture
     images, labels = split
     return [
         {
@@ -615,9 +615,9 @@ def test_a_recipe_of_the_book_trains_is_saved_and_loaded(
     assert len(reports) == 2
     assert child.evaluate(training)[0] < before
     ended, logits = child.weights(), child.logits(images)
-    assert ended.keys() == {weight.name for weight in given.score_sheet.weights}
+    assert ended.keys() == {weight.name for weight in given.architecture.weights}
     assert not any(np.array_equal(ended[name], start[name]) for name in ended)
-    for weight in given.score_sheet.weights:
+    for weight in given.architecture.weights:
         if weight.table:  # what it leaves out stays zero
             assert not ended[weight.name][:, :, ~weight.connected].any()
     loss, accuracy = child.evaluate((images, labels))

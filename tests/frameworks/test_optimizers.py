@@ -1,7 +1,7 @@
-"""Every form of every optimizer: the referee by hand, the twins against the referee.
+"""Every form of every optimizer: the reference by hand, and the twins against it.
 
 Run as a script, `test_optimizers.py FRAMEWORK`, it trains every form in that framework
-and in the referee, and writes what it found: PyTorch and TensorFlow may not share a
+and in the reference, and writes what it found: PyTorch and TensorFlow may not share a
 process.
 """
 
@@ -172,7 +172,7 @@ def examine(name: str) -> dict[str, Any]:
     return found
 
 
-# The frameworks against the referee
+# The frameworks against the reference
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +213,7 @@ every_form = pytest.mark.parametrize(
 
 
 @every_form
-def test_every_form_is_the_referees(findings, name, form):
+def test_every_form_is_that_of_the_reference(findings, name, form):
     found = findings(name)[form]
     print(f"{name}, {form}: {found['kept']:.1e}, {found['ends']:.1e}")
     assert found["kept"] < BOUND
@@ -226,7 +226,7 @@ def test_one_pass_takes_the_steps_of_kerass_own_adadelta(findings):
 
 
 @every_form
-def test_slots_have_the_referees_names(findings, name, form):
+def test_slots_have_the_names_of_the_reference(findings, name, form):
     chosen = FORMS[form]
     plain = chosen["kind"] == "sgd" and "momentum" not in chosen
     slots = set() if plain else SLOTS[chosen["kind"]]
@@ -242,7 +242,7 @@ def test_a_resumed_twin_ends_where_an_uninterrupted_one_does(findings, name, for
 
 @every_form
 def test_another_form_is_another_training(findings, name, form):
-    """Red: with the referee in another form, the comparison fails clearly."""
+    """Red: with the reference in another form, the comparison fails clearly."""
     others = findings(name)[form]["others"]
     # Without momentum, both forms of weight decay are one.
     same = {"sgd, l2", "sgd, decoupled"}
@@ -256,7 +256,7 @@ def test_a_model_with_an_optimizer_of_ours_is_saved_and_loaded(findings, name, f
     assert findings(name)[form]["saved"] == 0
 
 
-# The referee by hand
+# The reference by hand
 
 
 def descend(

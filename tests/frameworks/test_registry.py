@@ -51,7 +51,7 @@ def make_framework(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 # Networks
 
 
-def test_every_framework_has_the_networks_of_the_score_sheet():
+def test_every_framework_has_the_networks_of_the_architecture():
     assert set(NETWORKS) == set(NETWORK_FILES)
     for framework in (REFERENCE, *FRAMEWORKS.values()):
         assert framework.networks == set(NETWORKS), framework.name
@@ -96,8 +96,8 @@ def test_every_built_in_recipe_runs_everywhere(name):
     REFERENCE.check(load(name), trains=False)
 
 
-def test_the_referee_trains_nothing():
-    expected = r"NumPy is the referee of proofs and trains nothing\. "
+def test_the_reference_trains_nothing():
+    expected = r"NumPy is the reference for proofs and trains nothing\. "
     expected += r"Expected one of pytorch, tensorflow\."
     with pytest.raises(UserError, match=expected):
         REFERENCE.check(Recipe())
@@ -144,8 +144,8 @@ def test_find():
 # The same where one types it
 
 
-def test_a_training_by_the_referee_is_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(UserError, match="NumPy is the referee"):
+def test_a_training_by_the_reference_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(UserError, match="NumPy is the reference"):
         train("numpy", Recipe(), out=tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
@@ -157,19 +157,19 @@ def test_a_training_by_the_referee_is_refused_before_anything_is_written(tmp_pat
         "compare --frameworks pytorch,numpy --out mine",
     ],
 )
-def test_the_command_refuses_to_train_the_referee(words, tmp_path):
+def test_the_command_refuses_to_train_the_reference(words, tmp_path):
     done = run_paripassu(*words.split(), cwd=tmp_path)
     assert done.returncode == 2, done.stdout
-    assert "NumPy is the referee of proofs and trains nothing" in done.stderr
+    assert "NumPy is the reference for proofs and trains nothing" in done.stderr
     assert "pytorch, tensorflow" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_refuses_to_evaluate_in_the_referee(tmp_path):
+def test_the_command_refuses_to_evaluate_in_the_reference(tmp_path):
     make_run(tmp_path / "run")
     done = run_paripassu("evaluate", tmp_path / "run", "--framework", "numpy")
     assert done.returncode == 2, done.stdout
-    assert "NumPy is the referee of proofs and trains nothing" in done.stderr
+    assert "NumPy is the reference for proofs and trains nothing" in done.stderr
     assert "Traceback" not in done.stderr

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from helpers import TESTS, environment, needs_both
 
-from paripassu.core.layers import relative
+from paripassu.core.layer_spec import relative_error
 from paripassu.port_check import targets
 
 PORTS = sorted((Path(__file__).parents[2] / "examples" / "ports").glob("*.py"))
@@ -88,7 +88,7 @@ def measure(model: Any, inputs: list[Any]) -> Measures:
 
 def change(one: Measures, other: Measures) -> dict[str, float]:
     """How much each of the measures differs; infinite where shapes do."""
-    return {key: relative(array, other[key]) for key, array in one.items()}
+    return {key: relative_error(array, other[key]) for key, array in one.items()}
 
 
 def examine(path: Path) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def examine(path: Path) -> dict[str, Any]:
             expected = np.moveaxis(expected, 1, -1)
         inputs = list(targets.for_right(cast, None, move=True).values())
         right = measure(module.keras_port(), inputs)
-        found["right"][dtype] = relative(expected, right["evaluation"])
+        found["right"][dtype] = relative_error(expected, right["evaluation"])
     found["again"] = change(right, measure(module.keras_port(), inputs))
     names = {x for x, _ in source.named_modules()}
     names |= {x for x, _ in source.named_parameters()}

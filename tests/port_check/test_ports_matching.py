@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from paripassu.core.layers import Described
+from paripassu.core.layer_spec import LayerSpec
 from paripassu.port_check.matching import INPUT, Placed, match
 from paripassu.sides.contract import Block
 
 
 def conv(name, order, depth, parents, *, size=1, width=8):
     weights = {"kernel": np.zeros((size, size, 8, width))}
-    block = Block(name, name, Described("conv", {}, weights))
+    block = Block(name, name, LayerSpec("conv", {}, weights))
     return Placed(block, order, depth, frozenset(parents))
 
 

@@ -78,7 +78,7 @@ def test_the_proof_holds_on_every_rung(proof):
 
 
 @needs_both
-def test_every_quantity_is_compared_with_the_referee(proof):
+def test_every_quantity_is_compared_with_the_reference(proof):
     exact = {
         (row.right, row.quantity) for row in proof.rows if row.precision == "float64"
     }
@@ -143,7 +143,7 @@ def test_the_proof_holds_for_every_built_in_recipe(name, tiny):
     assert {x.rung for x in found.rungs if x.status == "holds"} == set(rungs)
     assert not [x for x in found.rungs if x.status == "fails"]
     exact = {row.quantity for row in found.rows if row.precision == "float64"}
-    network = recipe.score_sheet
+    network = recipe.architecture
     for layer in network.layers:
         assert {f"evaluation {layer.name}", f"activation {layer.name}"} <= exact
     for weight in network.weights:
@@ -176,7 +176,7 @@ def test_a_fault_exits_with_1_and_says_where_and_why(tiny):
     )
     assert done.returncode == 1, done.stderr
     said = " ".join(done.stdout.split())
-    assert "PyTorch parts from the referee on rung 2, loss and gradients" in said
+    assert "PyTorch parts from the reference on rung 2, loss and gradients" in said
     assert "step 1 " in said
     assert "quantity loss" in said
     assert "cause softmax is applied twice" in said
@@ -562,16 +562,16 @@ def test_a_divergence_of_no_known_cause_has_none():
     assert likely_cause(found, trace(), wrong, recipe=RECIPE, count=100) is None
 
 
-# Causes: known mistakes made on the referee's numbers by hand
+# Causes: known mistakes made on the reference's numbers by hand
 
 
 def evidence(recipe: Recipe) -> dict[str, np.ndarray]:
-    """What the referee makes of five images, which are bright up to their borders."""
+    """What the reference makes of five images, which are bright up to their borders."""
     generator = np.random.default_rng(3)
     images = generator.uniform(0.2, 1, size=(5, 28, 28)).astype(np.float32)
     labels = np.array([3, 1, 4, 1, 5])
-    masks = draws.dropout_masks(recipe.score_sheet, recipe, 5, 0, 0)
-    weights = draws.initial_weights(recipe.score_sheet, recipe)
+    masks = draws.dropout_masks(recipe.architecture, recipe, 5, 0, 0)
+    weights = draws.initial_weights(recipe.architecture, recipe)
     twin = REFERENCE.make_twin(recipe, weights=weights, threads=1, device="cpu")
     found = {f"evaluation.{n}": x for n, x in twin.evaluate(images).items()}
     step = twin.step(TwinStep(images, labels, masks))
@@ -581,7 +581,7 @@ def evidence(recipe: Recipe) -> dict[str, np.ndarray]:
 def cause_of(recipe: Recipe, right: dict, name: str, wrong: np.ndarray) -> str | None:
     """Of one array that is wrong, where it is found."""
     spoilt = {**right, name: wrong}
-    rows = compare_traces("a", "b", right, spoilt, network=recipe.score_sheet)
+    rows = compare_traces("a", "b", right, spoilt, network=recipe.architecture)
     found = first_divergence(rows)
     assert found
     kind, _, place = name.removeprefix("0.").partition(".")
@@ -609,7 +609,7 @@ def test_the_cause_of_a_plain_tanh(lenet5, name):
 def test_the_cause_of_a_mean_where_a_sum_is_meant(lenet5):
     recipe, right = lenet5
     name = "evaluation.subsample2"
-    weights = draws.initial_weights(recipe.score_sheet, recipe)
+    weights = draws.initial_weights(recipe.architecture, recipe)
     coefficient, bias = (weights[f"subsample2.{x}"] for x in ("coefficient", "bias"))
     windows = right["evaluation.tanh3"].reshape(5, 5, 2, 5, 2, 16)
     mean = windows.mean(axis=(2, 4)) * coefficient + bias
@@ -930,7 +930,7 @@ def test_a_killed_lockstep_ends_at_the_same_bits(framework, tiny, tmp_path):
         assert np.array_equal(array, theirs[key]), key
 
 
-# Rung 5 beside the referee's own control
+# Rung 5 beside the reference's own control
 
 
 def growing(start: float, steps: int = 60) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from helpers import skip_without
 
-from paripassu.core.layers import Described, relative
+from paripassu.core.layer_spec import LayerSpec, relative_error
 from paripassu.port_check import causes
 from paripassu.reference import described
 
@@ -45,7 +45,7 @@ def judge(probe, x):
     probe.run({"input": x}, kept)
     call, inputs, wanted = kept.calls[-1]
     parts = [
-        Described(
+        LayerSpec(
             block.described.kind,
             {**block.described.settings, **call.described.settings},
             dict(block.described.weights),
@@ -56,7 +56,7 @@ def judge(probe, x):
     if parts[0].kind != "attention":
         inputs = inputs[:1]
     made = causes.compute(parts, inputs)
-    return parts, relative(wanted, made), inputs, wanted
+    return parts, relative_error(wanted, made), inputs, wanted
 
 
 def drawn(shape):
@@ -283,10 +283,10 @@ def test_another_setting_gives_another_output(name, setting, value):
     weights = dict(one.weights)
     if name == "gru":  # without the second bias inside the product, as before it
         weights["input_bias"] = weights["input_bias"]
-    changed = Described(one.kind, {**one.settings, setting: value}, weights)
-    assert relative(wanted, causes.compute([changed], inputs)) > 1e-6
+    changed = LayerSpec(one.kind, {**one.settings, setting: value}, weights)
+    assert relative_error(wanted, causes.compute([changed], inputs)) > 1e-6
 
 
 def test_what_the_reference_does_not_know_is_said():
     with pytest.raises(described.Unknown):
-        described.apply(Described("unheard of"), [np.zeros(3)])
+        described.apply(LayerSpec("unheard of"), [np.zeros(3)])

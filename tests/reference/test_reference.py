@@ -1,6 +1,6 @@
-"""The referee against definitions, finite differences and the frameworks' twins.
+"""The reference against definitions, finite differences and the frameworks' twins.
 
-Run as a script, `test_referee.py FRAMEWORK FILE`, it traces all cases in that one
+Run as a script, `test_reference.py FRAMEWORK FILE`, it traces all cases in that one
 framework: PyTorch and TensorFlow may not share a process.
 """
 
@@ -46,7 +46,7 @@ OTHERS = [name for name in ("pytorch", "tensorflow") if name in FRAMEWORKS]
 
 def random(*shape: int, seed: int = 0) -> Floats:
     """Numbers between -1 and 1."""
-    return 2 * draws.uniform(shape, seed, "test of the referee") - 1
+    return 2 * draws.uniform(shape, seed, "test of the reference") - 1
 
 
 # Cases: what every framework is asked
@@ -100,7 +100,7 @@ def training_images() -> datasets.Split:
 def given(case: str, count: int | None = None) -> dict[str, Any]:
     """Weights, and steps with real digits, the recipe's own batches and masks."""
     recipe, data = RECIPES[case], training_images()
-    network = recipe.score_sheet
+    network = recipe.architecture
     order = draws.batches(recipe, len(data.labels), 0)[: count or STEPS[case]]
     steps = [
         TwinStep(
@@ -115,7 +115,7 @@ def given(case: str, count: int | None = None) -> dict[str, Any]:
 
 
 @cache
-def referee(case: str) -> Arrays:
+def reference(case: str) -> Arrays:
     return REFERENCE.trace(RECIPES[case], **given(case))
 
 
@@ -127,7 +127,7 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Arr
     def run(name: str) -> Arrays:
         if problem := FRAMEWORKS[name].problem:
             pytest.skip(problem)
-        out = tmp_path_factory.mktemp("referee") / f"{name}.npz"
+        out = tmp_path_factory.mktemp("reference") / f"{name}.npz"
         done = subprocess.run(
             [sys.executable, __file__, name, str(out)],
             capture_output=True,
@@ -143,7 +143,7 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Arr
 
     def read(name: str, case: str) -> Arrays:
         if name == "numpy":
-            return referee(case)
+            return reference(case)
         start = f"{case}/"
         return {
             key.removeprefix(start): array
@@ -163,17 +163,17 @@ def trace_all(name: str, out: str) -> None:
     np.savez(out, **arrays)  # type: ignore[arg-type]
 
 
-# The frameworks against the referee
+# The frameworks against the reference
 
 
 @pytest.mark.parametrize(
     ("name", "case"),
     [(name, case) for name in OTHERS for case in RECIPES],
 )
-def test_twins_agree_with_the_referee(traces, name, case):
-    network = RECIPES[case].score_sheet
+def test_twins_agree_with_the_reference(traces, name, case):
+    network = RECIPES[case].architecture
     rows = compare_traces(
-        "numpy", name, referee(case), traces(name, case), network=network
+        "numpy", name, reference(case), traces(name, case), network=network
     )
     layer_count, weight_count = len(network.layers), len(network.weights)
     assert len(rows) == 1 + STEPS[case] * (1 + layer_count + 2 * weight_count)
@@ -182,7 +182,7 @@ def test_twins_agree_with_the_referee(traces, name, case):
     assert not [row for row in rows if not row.holds]
 
 
-# Red: each fault, put into the referee, must show, and where it is
+# Red: each fault, put into the reference, must show, and where it is
 
 
 def turned_flatten(x: Floats) -> tuple[Floats, tuple[int, ...]]:
@@ -341,7 +341,7 @@ def test_the_other_loss_turns_the_loss_and_what_follows_red(traces, name, case):
     (other,) = set(LOSSES) - {recipe.loss}
     wrong = REFERENCE.trace(recipe.changed(loss=other), **given(case, 1))
     red = {quantity for quantity, holds in judge(wrong, theirs).items() if not holds}
-    names = [weight.name for weight in recipe.score_sheet.weights]
+    names = [weight.name for weight in recipe.architecture.weights]
     gradients = {f"gradient {name}" for name in names}
     assert {"loss", *gradients} <= red
     assert red <= {"loss", *gradients, *(f"weight {name}" for name in names)}
@@ -362,8 +362,8 @@ def test_epsilon_of_keras_turns_only_the_weights_red(traces, name):
 
 @pytest.mark.parametrize("case", ["article", "lenet5", "keras-example"])
 def test_trace_keeps_the_contract(case):
-    arrays, batch = referee(case), RECIPES[case].batch_size
-    network = RECIPES[case].score_sheet
+    arrays, batch = reference(case), RECIPES[case].batch_size
+    network = RECIPES[case].architecture
     shapes: dict[str, tuple[int, ...]] = {"logits": (batch, network.num_classes)}
     for step in range(STEPS[case]):
         shapes[f"{step}.loss"] = ()
@@ -380,7 +380,7 @@ def test_trace_is_float64_whatever_the_recipe_and_leaves_its_input_alone():
     before, recipe = given("sgd"), RECIPES["sgd"].changed(precision="float32")
     after = given("sgd")
     arrays = REFERENCE.trace(recipe, **{**after, "threads": 3, "device": "gpu"})
-    for name, array in referee("sgd").items():
+    for name, array in reference("sgd").items():
         assert np.array_equal(arrays[name], array), name
     for name, array in before["weights"].items():
         assert np.array_equal(after["weights"][name], array), name
@@ -388,7 +388,7 @@ def test_trace_is_float64_whatever_the_recipe_and_leaves_its_input_alone():
 
 @pytest.mark.parametrize("case", SMALL)
 def test_logits_of_a_softmax_are_logarithms_of_its_probabilities(case):
-    probabilities = np.exp(referee(case)["logits"])
+    probabilities = np.exp(reference(case)["logits"])
     assert np.abs(probabilities.sum(axis=1) - 1).max() < 1e-14
     # Without a softmax at its end, the same network gives these as its softmax.
     plain = RECIPES[case].changed(output="logits", loss="cross_entropy_on_logits")
@@ -425,7 +425,7 @@ def test_every_kind_that_a_recipe_may_name_is_known():
     assert set(LOSSES) == set(get_args(Recipe.model_fields["loss"].annotation))
 
 
-def test_the_referee_imports_no_framework():
+def test_the_reference_imports_no_framework():
     code = (
         "import sys, paripassu.reference.twin;"
         "print({'torch', 'tensorflow', 'keras', 'jax'} & sys.modules.keys())"
@@ -806,7 +806,7 @@ def test_gradients_of_a_network_of_the_book_against_differences(name):
     """Biases begin elsewhere than at zero, and the loss is the recipe's own."""
     changes = {"initializer": {"kernel": "he_uniform", "bias": "fan_in_uniform"}}
     recipe = load(name).changed(**({} if name == "lenet5" else changes))
-    check_network(recipe.score_sheet, recipe, entries=6)
+    check_network(recipe.architecture, recipe, entries=6)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -853,10 +853,10 @@ def test_a_new_network_needs_no_new_code():
     check_network(new, recipe, entries=1000)
 
 
-def test_a_layer_that_is_not_as_on_the_score_sheet_is_refused():
+def test_a_layer_that_is_not_as_in_the_architecture_is_refused():
     pool = networks.Layer("pool", "max_pool", (2, 2, 1))  # 4x4 windows: not known
     wide = networks.Network("wide", (8, 8, 1), 4, (pool,))
-    with pytest.raises(ValueError, match=r"pool: the score sheet says \(2, 2, 1\)"):
+    with pytest.raises(ValueError, match=r"pool: the architecture says \(2, 2, 1\)"):
         twin.forward(wide, Recipe(), {}, random(1, 8, 8), None)
 
 
@@ -1019,7 +1019,7 @@ def test_learning_rate(decay, epoch, step, expected):
 
 
 def test_trace_follows_a_decay_by_steps():
-    arrays = referee("step decay")
+    arrays = reference("step decay")
     for step, rate in enumerate((0.1, 0.07, 0.049)):
         name = "dense2.bias"
         before = (

@@ -142,7 +142,7 @@ def test_a_run_of_the_recipe_book(name, framework, tiny: Path, tmp_path: Path):
         assert again["test_loss"] == pytest.approx(result.test_loss, rel=1e-5)
         assert again["test_accuracy"] == pytest.approx(result.test_accuracy, abs=1e-6)
     weights, _metadata = files.read_tensors(out / record.WEIGHTS_FILE)
-    assert weights.keys() == {x.name for x in recipe.score_sheet.weights}
+    assert weights.keys() == {x.name for x in recipe.architecture.weights}
     # The record is read back as it was, and one of before this field too.
     assert record.load_record(out) == found
     path = out / record.RUN_FILE

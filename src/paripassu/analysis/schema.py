@@ -107,7 +107,7 @@ class Pair(Model):
 class ProofRow(Model):
     """One quantity of the proof: how far two twins are apart in it."""
 
-    left: str  # the yardstick: the referee, "numpy"
+    left: str  # the yardstick: the reference, "numpy"
     right: str
     quantity: str  # "logits", "loss", "gradient conv1.kernel", ...
     difference: float  # relative to the size of the left's; 1e300 for infinite

@@ -10,7 +10,7 @@ from paripassu.analysis.statistics import FEWEST_SEEDS, MOST_SEEDS, Decision
 from paripassu.core.record import RunRecord
 
 DISPLAY_NAMES = {"pytorch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX"}
-REFERENCE = {"numpy": "the referee"}
+REFERENCE = {"numpy": "the reference"}
 _WORDS = {2: "Two", 3: "Three", 4: "Four"}
 
 

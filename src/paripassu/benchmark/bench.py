@@ -62,7 +62,7 @@ def bench(
         UserError: a framework is missing, or the folder's benchmark is another.
         WorkerError: a framework crashed.
     """
-    sheet = recipe.score_sheet
+    sheet = recipe.architecture
     wanted = Bench(
         **described(names, recipe, conditions),
         network=sheet.name,

@@ -209,7 +209,7 @@ def _compare(
 
 
 def _witness(source: ModelSource) -> str:
-    """Who answers for the source: its own framework, or else the referee."""
+    """Who answers for the source: its own framework, or else the reference."""
     own = source.framework
     if own in registry.FRAMEWORKS and not registry.FRAMEWORKS[own].problem:
         return own

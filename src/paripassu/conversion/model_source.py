@@ -85,7 +85,7 @@ def _of_run(folder: Path) -> ModelSource:
         return _made(folder, recipe, found.weights, run.framework, notes)
     path = folder / record.WEIGHTS_FILE
     weights, _metadata = files.read_tensors(path)
-    layout.check_weights(recipe.score_sheet, weights)
+    layout.check_weights(recipe.architecture, weights)
     if layout.hash_weights(weights) != run.weights_sha256:
         raise UserError(
             f"{path} is not what the run in {folder} has written: its SHA-256 differs. "

@@ -1,4 +1,4 @@
-"""ONNX files, written from the score sheet: no framework has a part in it.
+"""ONNX files, written from the architecture: no framework has a part in it.
 
 Images come in as float32 `(batch, 1, 28, 28)`, normalised, the batch of any size; out
 come `logits` or `probabilities`, `(batch, classes)`. Each weight is an initializer
@@ -61,7 +61,7 @@ def write(
             "convolve in float32. Expected a model in float32; safetensors, pytorch "
             "and tensorflow keep float64."
         )
-    sheet = recipe.score_sheet
+    sheet = recipe.architecture
     moved = layout.from_canonical(sheet, weights, LAYOUTS)
     arrays: Arrays = {}
     nodes = []
@@ -202,4 +202,4 @@ def to_canonical(recipe: Recipe, arrays: Mapping[str, Any]) -> Arrays:
             if np.ptp(array, axis=(1, 2, 3)).any():
                 raise UserError(f"{name}: expected four equal weights for a channel.")
             found[name] = array[:, 0, 0, 0]
-    return layout.to_canonical(recipe.score_sheet, found, LAYOUTS)
+    return layout.to_canonical(recipe.architecture, found, LAYOUTS)

@@ -111,7 +111,7 @@ def dropout_masks(
 ) -> dict[str, Mask]:
     """For each dropout layer, what one batch of `size` images keeps: `(size, *shape)`.
 
-    Axes are those of the score sheet: height, width, channels.
+    Axes are those of the architecture: height, width, channels.
     """
     return {
         layer.name: keep_mask(

@@ -1,4 +1,4 @@
-"""The score sheet: every network's layers and weights, with names, axes and shapes.
+"""Architectures: every network's layers and weights, with names, axes and shapes.
 
 It says what a network is without a framework, so that each framework's own code can
 be held against it. Shapes are without the batch axis; images are `(h, w, c)`.

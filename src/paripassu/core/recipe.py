@@ -218,7 +218,7 @@ class Recipe(Part):
         "", description="what the source states, and where this recipe departs from it"
     )
     network: str = Field(
-        "article", description="layers and shapes, by a name from the score sheet"
+        "article", description="a network by its name: layers and shapes"
     )
     seed: int = Field(
         42, ge=0, lt=2**31, description="of initial weights, batches and dropout"
@@ -288,7 +288,7 @@ class Recipe(Part):
         return self
 
     @property
-    def score_sheet(self) -> Network:
+    def architecture(self) -> Network:
         """The network, with a softmax at its end where the recipe has one."""
         network = NETWORKS[self.network]
         return network.with_softmax() if self.output == "probabilities" else network

@@ -39,7 +39,7 @@ def _entry(name: str, recipe: Recipe) -> Entry:
         network=recipe.network,
         optimizer=recipe.optimizer.kind,
         epochs=recipe.epochs,
-        parameters=recipe.score_sheet.parameter_count,
+        parameters=recipe.architecture.parameter_count,
         published_accuracy=recipe.published_accuracy,
         description=recipe.description,
     )

@@ -31,7 +31,7 @@ def recognised(
 ) -> tuple[Recipe, Arrays]:
     """Whose weights these are, and what they are in the canonical layout.
 
-    Without a recipe, each network of the score sheet is tried.
+    Without a recipe, each architecture is tried.
 
     Raises:
         UserError: they are nobody's, or not finite numbers of 32 or 64 bits.
@@ -47,7 +47,7 @@ def recognised(
     for candidate in tried:
         try:
             weights = to_canonical(candidate, arrays)
-            layout.check_weights(candidate.score_sheet, weights)
+            layout.check_weights(candidate.architecture, weights)
         except UserError as error:
             problems.append(str(error))
             continue

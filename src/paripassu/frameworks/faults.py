@@ -68,7 +68,7 @@ class Fault:
     def applies_to(self, recipe: Recipe) -> bool:
         """Whether it changes anything: not every optimizer has a `rho`."""
         kind, _, place = self.quantity.partition(" ")
-        layers = {layer.name for layer in recipe.score_sheet.layers}
+        layers = {layer.name for layer in recipe.architecture.layers}
         if kind in _OF_LAYERS and place.partition(".")[0] not in layers:
             return False
         changed = self.recipe is _same or self.recipe(recipe) != recipe
@@ -101,7 +101,7 @@ def _optimizer(**constants: float) -> Callable[[Recipe], Recipe]:
 
 def _own_initializer(_weights: Arrays, recipe: Recipe) -> Arrays:
     other = recipe.changed(initializer=_PYTORCH_INITIALIZER.model_dump())
-    return dict(draws.initial_weights(recipe.score_sheet, other))
+    return dict(draws.initial_weights(recipe.architecture, other))
 
 
 _PYTORCH_INITIALIZER = Initializer(
@@ -139,7 +139,7 @@ def _inverted_masks(step: TwinStep) -> TwinStep:
 
 def _flattens_maps(recipe: Recipe) -> bool:
     """Whether the order of a flatten matters: not for maps of one pixel."""
-    layers = recipe.score_sheet.layers
+    layers = recipe.architecture.layers
     (number,) = [i for i, x in enumerate(layers) if x.kind == "flatten"]
     return layers[number - 1].output_shape[:2] != (1, 1)
 
@@ -362,7 +362,7 @@ FAULTS = {
             native=True,
             only_if=lambda recipe: any(
                 weight.name == "conv2.kernel" and weight.table
-                for weight in recipe.score_sheet.weights
+                for weight in recipe.architecture.weights
             ),
         ),
         Fault(

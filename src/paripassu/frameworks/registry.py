@@ -121,7 +121,7 @@ class Framework:
             raise UserError(problem)
         if trains and not self.trains:
             raise UserError(
-                f"{self.title} is the reference of proofs and trains nothing. "
+                f"{self.title} is the reference for proofs and trains nothing. "
                 f"Expected one of {', '.join(FRAMEWORKS)}."
             )
         if recipe.network not in self.networks:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from paripassu.core.layers import Array, Described, relative
+from paripassu.core.layer_spec import Array, LayerSpec, relative_error
 from paripassu.port_check.results import Cause
 from paripassu.reference import described
 
@@ -64,7 +64,7 @@ POOLS = {
     *("max_pool", "average_pool", "global_average_pool", "global_max_pool", "mean"),
     *("sum", "max", "amax"),
 }
-Compute = Callable[[Sequence[Described], Sequence[Array]], Array]
+Compute = Callable[[Sequence[LayerSpec], Sequence[Array]], Array]
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ class Shape:
 
 
 def of_layer(
-    left: Sequence[Described],
-    right: Sequence[Described],
+    left: Sequence[LayerSpec],
+    right: Sequence[LayerSpec],
     inputs: Sequence[Array],
     wanted: Array,
     got: Array,
@@ -99,7 +99,7 @@ def of_layer(
     differing = differences(left, right)
     if not differing:
         return None
-    before = relative(wanted, got)
+    before = relative_error(wanted, got)
     for count in (1, 2, 3):
         for names in combinations(differing, count):
             after = _after(left, right, names, inputs, wanted, got, shape)
@@ -110,7 +110,7 @@ def of_layer(
     return None
 
 
-def differences(left: Sequence[Described], right: Sequence[Described]) -> list[str]:
+def differences(left: Sequence[LayerSpec], right: Sequence[LayerSpec]) -> list[str]:
     """The settings that differ, those that say most first; "kind", "weights" too."""
     names: dict[str, None] = {}
     for one, two in zip(left, right, strict=False):
@@ -141,7 +141,7 @@ NEUTRAL: dict[str, Any] = {
 }
 
 
-def _setting(told: Described, name: str) -> Any:
+def _setting(told: LayerSpec, name: str) -> Any:
     value = told.settings.get(name, NEUTRAL.get(name))
     if name == "axis" and value in (3, -1):
         return -1  # of images (N, h, w, c)
@@ -149,8 +149,8 @@ def _setting(told: Described, name: str) -> Any:
 
 
 def _after(
-    left: Sequence[Described],
-    right: Sequence[Described],
+    left: Sequence[LayerSpec],
+    right: Sequence[LayerSpec],
     names: Sequence[str],
     inputs: Sequence[Array],
     wanted: Array,
@@ -159,17 +159,17 @@ def _after(
 ) -> float | None:
     """The gap when the right layer has the left's settings of these names."""
     try:
-        if relative(got, compute(right, inputs, shape)) > ALIKE:
+        if relative_error(got, compute(right, inputs, shape)) > ALIKE:
             return None
         changed = [
             _changed(one, two, names) for one, two in zip(left, right, strict=False)
         ]
-        return relative(wanted, compute(changed, inputs, shape))
+        return relative_error(wanted, compute(changed, inputs, shape))
     except (described.Unknown, KeyError, ValueError, IndexError, TypeError):
         return None
 
 
-def _changed(one: Described, two: Described, names: Sequence[str]) -> Described:
+def _changed(one: LayerSpec, two: LayerSpec, names: Sequence[str]) -> LayerSpec:
     settings, weights, kind = dict(two.settings), dict(two.weights), two.kind
     for name in names:
         if name == "kind":
@@ -188,11 +188,11 @@ def _changed(one: Described, two: Described, names: Sequence[str]) -> Described:
             settings[name] = one.settings[name]
         else:
             settings.pop(name, None)
-    return Described(kind, settings, weights)
+    return LayerSpec(kind, settings, weights)
 
 
 def compute(
-    parts: Sequence[Described], inputs: Sequence[Array], shape: Shape = Shape()
+    parts: Sequence[LayerSpec], inputs: Sequence[Array], shape: Shape = Shape()
 ) -> Array:
     """What a layer of one or more parts gives, by the NumPy reference."""
     if len(parts) == 1:
@@ -218,14 +218,14 @@ def compute(
     return steps
 
 
-def _direction(part: Described, steps: Array, *, last: bool) -> Array:
+def _direction(part: LayerSpec, steps: Array, *, last: bool) -> Array:
     settings = {**part.settings, "last": last}
-    return described.apply(Described(part.kind, settings, part.weights), [steps])
+    return described.apply(LayerSpec(part.kind, settings, part.weights), [steps])
 
 
 def _cause(
-    left: Sequence[Described],
-    right: Sequence[Described],
+    left: Sequence[LayerSpec],
+    right: Sequence[LayerSpec],
     names: Sequence[str],
     before: float,
     after: float | None,
@@ -270,7 +270,7 @@ def _words(name: str) -> str:
 
 
 def _pair(
-    left: Sequence[Described], right: Sequence[Described], name: str
+    left: Sequence[LayerSpec], right: Sequence[LayerSpec], name: str
 ) -> tuple[str, str]:
     for one, two in zip(left, right, strict=False):
         if name == "kind" and one.kind != two.kind:
@@ -292,7 +292,7 @@ def shown(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def key_of(left: Described, right: Described, name: str) -> str:
+def key_of(left: LayerSpec, right: LayerSpec, name: str) -> str:
     """The key of a cause that lies in one setting."""
     if name.startswith("weight "):
         return "bias-missing" if "bias" in name or "beta" in name else "weight-missing"

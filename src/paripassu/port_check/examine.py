@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from paripassu.core import machine
 from paripassu.core.errors import UserError
-from paripassu.core.layers import relative
+from paripassu.core.layer_spec import relative_error
 from paripassu.port_check.explain import Explainer
 from paripassu.port_check.findings import EPS32, EPS64, Findings, said
 from paripassu.port_check.groups import Store
@@ -113,7 +113,7 @@ class Examination:
                 before = side.run(inputs, Nothing())
                 side.probe.set_dtype("float64")
                 after = side.run(doubled(inputs), Nothing())
-                if any(relative(before[x], after[x]) > ANEW for x in before):
+                if any(relative_error(before[x], after[x]) > ANEW for x in before):
                     # Keras's own get_config of a subclassed model leaves out arguments.
                     raise UserError(
                         "made anew from its configuration, it computes something else. "

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from paripassu.core.layers import Array, Described, relative
+from paripassu.core.layer_spec import Array, LayerSpec, relative_error
 from paripassu.port_check import causes, segments, weights
 from paripassu.port_check.findings import Findings, finite
 from paripassu.port_check.groups import (
@@ -80,7 +80,7 @@ class Explainer:
                     self._segment_fault(key, jump, left_calls, right_calls, seen)
             error = max(
                 (
-                    relative(one, two)
+                    relative_error(one, two)
                     for _, one, two in self.walker.outputs(walks["left"].outputs, made)
                 ),
                 default=0.0,
@@ -156,7 +156,7 @@ class Explainer:
                     before=finite(max((before[k] for k in ends), default=math.inf)),
                     after=finite(max((after[k] for k in ends), default=math.inf)),
                 )
-                size = relative(wanted, got)
+                size = relative_error(wanted, got)
                 self.findings.fault("weights", one.layer, two.layer, size, cause)
 
     def _details(self, store: Store) -> list[Seen]:
@@ -209,7 +209,7 @@ class Explainer:
                 wanted, got = one[visit].outputs[0][regions[0]], got[regions[1]]
                 crop = {"crop": left[0].settings["crop"]}
                 right = [
-                    Described(x.kind, {**x.settings, **crop}, x.weights) for x in right
+                    LayerSpec(x.kind, {**x.settings, **crop}, x.weights) for x in right
                 ]
             inputs = []
             for x, y in zip(first[visit].inputs, begin[visit].inputs, strict=False):
@@ -304,7 +304,7 @@ class Explainer:
         right = segments.between(right_calls, None, stops_right)
         name, wanted, got = max(
             self.walker.outputs(walks["left"].outputs, made),
-            key=lambda x: relative(x[1], x[2]),
+            key=lambda x: relative_error(x[1], x[2]),
         )
         parted = segments.part(
             left,
@@ -364,7 +364,7 @@ def _shape(group: Group) -> causes.Shape:
 
 
 def _other_shape(
-    left: Sequence[Described], right: Sequence[Described], wanted: Array, got: Array
+    left: Sequence[LayerSpec], right: Sequence[LayerSpec], wanted: Array, got: Array
 ) -> Cause | None:
     differing = causes.differences(left, right)
     if not differing:

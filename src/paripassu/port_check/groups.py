@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from paripassu.core.layers import Array, Described, relative
+from paripassu.core.layer_spec import Array, LayerSpec, relative_error
 from paripassu.port_check.matching import Pair
 from paripassu.sides.contract import Block, Call
 
@@ -308,7 +308,7 @@ class Comparer:
                 worst = float("inf")
                 given.append(two)
                 continue
-            worst = max(worst, relative(wanted, two))
+            worst = max(worst, relative_error(wanted, two))
             given.append(self.nudge(wanted) if self.nudge else wanted)
         self.errors.found[number, visit, end] = worst
         return given if self.forced else None
@@ -321,7 +321,7 @@ def _align(
     if group.rows is not None or left.ndim != 2 or left.shape != right.shape:
         return
     rows = np.arange(left.shape[1])
-    best, least = rows, relative(right, left)
+    best, least = rows, relative_error(right, left)
     for shape in shapes:
         if np.prod(shape) != len(rows) or sorted(shape)[-1] == len(rows):
             continue
@@ -330,17 +330,17 @@ def _align(
             *space, channels = image
             first = np.moveaxis(rows.reshape(*space, channels), -1, 0).ravel()
             for order in (first, np.argsort(first)):
-                if (apart := relative(right, left[:, order])) < least:
+                if (apart := relative_error(right, left[:, order])) < least:
                     best, least = order, apart
                     group.flattened = image
     if not np.array_equal(best, rows):
         group.rows = best
 
 
-def described(group: Group) -> tuple[list[Described], list[Described]]:
+def described(group: Group) -> tuple[list[LayerSpec], list[LayerSpec]]:
     """The layers of a group on both sides, the left's weights with the right's rows."""
     left = [
-        Described(
+        LayerSpec(
             one.kind,
             one.described.settings,
             {

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paripassu.core.layers import Array, Described, relative
+from paripassu.core.layer_spec import Array, LayerSpec, relative_error
 from paripassu.port_check import causes
 from paripassu.port_check.matching import INPUT
 from paripassu.port_check.results import Cause
@@ -54,11 +54,11 @@ def alike(one: Array, two: Array) -> bool:
 
 def apart(one: Array, two: Array) -> float:
     """The smallest relative difference, channels last or first."""
-    found = relative(one, two) if one.shape == two.shape else float("inf")
+    found = relative_error(one, two) if one.shape == two.shape else float("inf")
     if one.ndim > 2 and one.size == two.size and found > ALIKE:
         for moved in (np.moveaxis(one, 1, -1), np.moveaxis(one, -1, 1)):
             if moved.shape == two.shape:
-                found = min(found, relative(moved, two))
+                found = min(found, relative_error(moved, two))
     if found > ALIKE and one.size == two.size and one.ndim != two.ndim:
         found = min(found, *(_flat(one, two)))
     return found
@@ -70,7 +70,7 @@ def _flat(one: Array, two: Array) -> Iterator[float]:
     more = two if less is one else one
     for moved in (more, np.moveaxis(more, 1, -1), np.moveaxis(more, -1, 1)):
         if len(moved) == len(less):
-            yield relative(less, moved.reshape(less.shape))
+            yield relative_error(less, moved.reshape(less.shape))
 
 
 def between(calls: Sequence[Seen], target: int | None, stops: set[int]) -> list[Seen]:
@@ -145,7 +145,7 @@ def part(
     other = _leading(right_all, right, target.right_end, left_all)
     size = None
     if target.wanted.shape == target.got.shape:
-        size = relative(target.wanted, target.got)
+        size = relative_error(target.wanted, target.got)
     if mine and other:
         one, two = _unpadded(mine), _unpadded(other)
         if {_family(one), _family(two)} <= causes.POOLS:
@@ -299,16 +299,16 @@ def _alone(calls: Sequence[Seen], other: Sequence[Seen]) -> list[Seen]:
 
 
 GUESSES = (
-    *(Described(x) for x in ("relu", "relu6", "selu", "silu", "sigmoid", "tanh")),
-    *(Described(x) for x in ("hard_sigmoid", "hard_swish", "softplus", "mish")),
-    *(Described("gelu", {"approximate": x}) for x in (False, True)),
-    *(Described("leaky_relu", {"slope": x}) for x in (0.01, 0.1, 0.2, 0.3)),
-    *(Described("elu", {"alpha": x}) for x in (1.0, 0.1)),
-    Described("softmax", {"axis": -1}),
+    *(LayerSpec(x) for x in ("relu", "relu6", "selu", "silu", "sigmoid", "tanh")),
+    *(LayerSpec(x) for x in ("hard_sigmoid", "hard_swish", "softplus", "mish")),
+    *(LayerSpec("gelu", {"approximate": x}) for x in (False, True)),
+    *(LayerSpec("leaky_relu", {"slope": x}) for x in (0.01, 0.1, 0.2, 0.3)),
+    *(LayerSpec("elu", {"alpha": x}) for x in (1.0, 0.1)),
+    LayerSpec("softmax", {"axis": -1}),
 )
 
 
-def identified(seen: Seen) -> Described:
+def identified(seen: Seen) -> LayerSpec:
     """What a function does that says nothing of itself: found by trying."""
     told = seen.call.described
     if told.kind != "other" or len(seen.inputs) != 1 or not seen.outputs:
@@ -317,7 +317,7 @@ def identified(seen: Seen) -> Described:
     if given.shape != made.shape or given.dtype.kind != "f":
         return told
     for guess in GUESSES:
-        if relative(made, described.apply(guess, [given])) <= GUESSED:
+        if relative_error(made, described.apply(guess, [given])) <= GUESSED:
             return guess
     return told
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from paripassu.core.layers import relative
+from paripassu.core.layer_spec import relative_error
 from paripassu.port_check.findings import EPS32, Findings, finite
 from paripassu.port_check.mapping import Models
 from paripassu.port_check.results import Cause, Pairing, Weight
@@ -155,7 +155,7 @@ class Structure:
             elif keys[name] not in carried:
                 yield Weight(name=name, shape=array.shape, state="other shape")
             else:
-                apart = relative(carried[keys[name]], other[keys[name]])
+                apart = relative_error(carried[keys[name]], other[keys[name]])
                 yield Weight(
                     name=name,
                     shape=array.shape,

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from paripassu.core.errors import UserError
-from paripassu.core.layers import Array
+from paripassu.core.layer_spec import Array
 from paripassu.sides.contract import Arrays, Block
 
 SEED = 20

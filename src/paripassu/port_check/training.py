@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from paripassu.core.layers import Array, relative
+from paripassu.core.layer_spec import Array, relative_error
 from paripassu.port_check.findings import EPS64, Findings, finite, said
 from paripassu.port_check.groups import Store
 from paripassu.port_check.mapping import Models
@@ -39,7 +39,7 @@ class Training:
             drawn[one] = cotangent
             laid = (shapes[one], *_moved(shapes[one]))
             fits = [
-                (relative(x, others[two]), n)
+                (relative_error(x, others[two]), n)
                 for n, x in enumerate(laid)
                 if x.shape == others[two].shape
             ]
@@ -63,8 +63,8 @@ class Training:
     def _compare_training(self, left: Step, right: Step, control: Step) -> bool:
         worst, bound = 0.0, FLOOR * EPS64
         for name, one, two in self.walker.outputs(left.outputs, right.outputs):
-            worst = max(worst, relative(one, two))
-            moved = relative(left.outputs[name], control.outputs[name])
+            worst = max(worst, relative_error(one, two))
+            moved = relative_error(left.outputs[name], control.outputs[name])
             bound = max(bound, CONTROLS * (moved if math.isfinite(moved) else 0.0))
         good = worst <= max(bound, ROUNDED if self._has_rounded() else 0.0)
         self.findings.check(
@@ -166,7 +166,7 @@ class Training:
                     continue
                 total += 1
                 wanted, got = carry(name, kept), other[key]
-                error = relative(wanted, got)
+                error = relative_error(wanted, got)
                 bound = max(CONTROLS * slopes.moved[pair.left, name], FLOOR * EPS64)
                 # Gradients that cancel to nothing are rounding on both sides.
                 scale = slopes.scales[pair.left]
@@ -248,7 +248,7 @@ class _Slopes:
         for block, arrays in step.gradients.items():
             for name, array in arrays.items():
                 kept = self.get(block, name)
-                apart = math.inf if kept is None else relative(kept, array)
+                apart = math.inf if kept is None else relative_error(kept, array)
                 self.moved[block, name] = apart if math.isfinite(apart) else 0.0
         return replace(step, gradients={})
 
@@ -261,7 +261,7 @@ def _statistics(
 ) -> tuple[Cause | None, float]:
     """Compare running statistics; None: equal, or biased beside unbiased."""
     one, two = (x.described for x in blocks)
-    apart = {key: relative(carry(key, left[key]), right[key]) for key in left}
+    apart = {key: relative_error(carry(key, left[key]), right[key]) for key in left}
     worst = max(apart.values())
     if worst <= 1e-9:
         return None, worst
@@ -273,7 +273,7 @@ def _statistics(
             (left["mean"] - momenta[0] * one.weights["mean"]) / share if share else 0
         )
         other = momenta[1] * one.weights["mean"] + (1 - momenta[1]) * batch
-        after = relative(carry("mean", np.asarray(other)), right["mean"])
+        after = relative_error(carry("mean", np.asarray(other)), right["mean"])
         write = (
             f"Keras: momentum={momenta[0]:.6g}; PyTorch: momentum={1 - momenta[0]:.6g} "
             "(the share of the new)"
@@ -290,7 +290,7 @@ def _statistics(
         )
     old_mean = carry("mean", one.weights["mean"])
     if apart["mean"] > 1e-9:
-        if relative(old_mean, right["mean"]) <= 1e-12:
+        if relative_error(old_mean, right["mean"]) <= 1e-12:
             text = "the right model does not update its running statistics"
             return Cause(key="frozen", sentence=text), worst
         return Cause(key="statistics", sentence="running means part"), worst

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from paripassu.core.errors import UserError
-from paripassu.core.layers import Array, relative
+from paripassu.core.layer_spec import Array, relative_error
 from paripassu.port_check.findings import EPS32, finite
 from paripassu.port_check.groups import Anchors, Comparer, Recorder, Store
 from paripassu.port_check.mapping import Models
@@ -159,13 +159,13 @@ class Walker:
                 ways = [wanted, np.moveaxis(wanted, 1, -1), np.moveaxis(wanted, -1, 1)]
                 fit = [x for x in ways if x.shape == got.shape]
                 if fit:
-                    wanted = min(fit, key=lambda x: relative(x, got))
+                    wanted = min(fit, key=lambda x: relative_error(x, got))
             yield one, wanted, got
 
     def output_errors(self, walks: Mapping[str, Walk], which: str = "free") -> Any:
         """How far outputs are apart, by name."""
         return {
-            name: relative(one, two)
+            name: relative_error(one, two)
             for name, one, two in self.outputs(
                 walks["left"].outputs, walks[which].outputs
             )
@@ -178,6 +178,6 @@ class Walker:
     def output_bound(self, walks: Mapping[str, Walk]) -> float:
         """What rounding may do to outputs."""
         left, control = walks["left"].outputs, walks["control"].outputs
-        moved = max((relative(left[x], control[x]) for x in left), default=0.0)
+        moved = max((relative_error(left[x], control[x]) for x in left), default=0.0)
         eps = walks["eps"].errors[0, 0, "eps"]
         return max(CONTROLS * (moved if math.isfinite(moved) else 0.0), FLOOR * eps)

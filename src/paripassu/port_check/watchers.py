@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from paripassu.core.layers import Array
+from paripassu.core.layer_spec import Array
 from paripassu.core.layout import hash_arrays
 from paripassu.port_check.groups import Anchors
 from paripassu.port_check.matching import INPUT

@@ -10,7 +10,7 @@ from itertools import permutations
 
 import numpy as np
 
-from paripassu.core.layers import Array, relative
+from paripassu.core.layer_spec import Array, relative_error
 
 SAME = 1e-6  # relative: float32's rounding, and far below what a mistake does
 UNRELATED = 0.5  # a correlation below it is that of numbers drawn anew
@@ -44,7 +44,7 @@ def recognise(
     for key, sentence, made in _mistakes(
         kind, name, wanted, flattened, input_bias, recurrent_bias
     ):
-        if made.shape == got.shape and relative(made, got) <= SAME:
+        if made.shape == got.shape and relative_error(made, got) <= SAME:
             return key, sentence
     if found := _constant(name, wanted, got):
         return found
@@ -69,7 +69,7 @@ def _another(got: Array, others: Others) -> Named | None:
         for turned, how in ((array, ""), (array.T, "transposed ")):
             if turned.shape != got.shape or np.ptp(turned) == 0:
                 continue
-            if relative(turned, got) <= SAME:
+            if relative_error(turned, got) <= SAME:
                 text = f"it is the left model's {how}{weight} of {block}"
                 return "weights-exchanged", text
     return None
@@ -238,7 +238,7 @@ def _factor(wanted: Array, got: Array) -> float | None:
     if wanted[where] == 0 or not np.isfinite(wanted).all():
         return None
     factor = float(got[where] / wanted[where])
-    close = factor and relative(wanted * factor, got) <= SAME
+    close = factor and relative_error(wanted * factor, got) <= SAME
     return factor if close and abs(factor - 1) > SAME else None
 
 
@@ -246,4 +246,4 @@ def sorted_alike(wanted: Array, got: Array) -> bool:
     """Whether two arrays have the same values, in whatever order."""
     if wanted.size != got.size:
         return False
-    return relative(np.sort(wanted, axis=None), np.sort(got, axis=None)) <= SAME
+    return relative_error(np.sort(wanted, axis=None), np.sort(got, axis=None)) <= SAME

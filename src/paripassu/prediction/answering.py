@@ -61,7 +61,7 @@ class Answerer:
         """
         registry.find(framework).check(source.recipe)
         self.source, self.framework = source, framework
-        self.num_classes = source.recipe.score_sheet.num_classes
+        self.num_classes = source.recipe.architecture.num_classes
         self._lock = threading.Lock()
         self._folder = tempfile.TemporaryDirectory(prefix="paripassu-")
         weights = Path(self._folder.name) / "weights.safetensors"

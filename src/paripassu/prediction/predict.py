@@ -205,7 +205,7 @@ def ask_which(sources: Sequence[ModelSource], names: Sequence[str]) -> list[Aske
         for name in names or [source.framework or first_installed()]:
             _check(source, name, chosen=bool(names))
             pairs.append((source, name))
-    counts = {source.recipe.score_sheet.num_classes for source in sources}
+    counts = {source.recipe.architecture.num_classes for source in sources}
     if len(counts) > 1:
         raise UserError(
             "expected networks with the same number of classes, came networks with "

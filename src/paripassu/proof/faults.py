@@ -76,7 +76,7 @@ def check_faults(
             path.unlink()
             fault = expected[event["fault"]]
             rows = compare_traces(
-                REFERENCE.name, name, right, wrong, network=small.score_sheet
+                REFERENCE.name, name, right, wrong, network=small.architecture
             )
             found = first_divergence(rows)
             if found:

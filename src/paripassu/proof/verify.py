@@ -99,10 +99,10 @@ def verify(
     pairs_of: Path | None = None,
     on_progress: Callable[[Progress], None] = lambda _progress: None,
 ) -> Proof:
-    """Take the twins up the ladder against the referee.
+    """Take the twins up the ladder against the reference.
 
     Each framework works in its own process, on the CPU, two at a time with one thread
-    each: a proof is not timed. The referee goes first.
+    each: a proof is not timed. The reference goes first.
 
     Args:
         names: frameworks, at least one.
@@ -217,7 +217,7 @@ def verify(
 def _take(
     event: Event, name: str, own: dict[str, Arrays], found: _Found, proof: _Subject
 ) -> None:
-    """Hold a file of evidence against the referee's, and delete it."""
+    """Hold a file of evidence against the reference's, and delete it."""
     path, precision = Path(event["file"]), event["precision"]
     arrays, _metadata = read_tensors(path)
     path.unlink()
@@ -240,7 +240,7 @@ def _take(
         own[precision] = arrays
         return
     right = own[precision]
-    network = proof.recipe.score_sheet
+    network = proof.recipe.architecture
     rows = [
         row
         for row in compare_traces(
@@ -258,7 +258,7 @@ def _take(
 
 
 def _judge_anew(found: _Found, right: Arrays, control: Arrays) -> None:
-    """Judge the trajectories beside the referee's own, after a nudge of one ulp."""
+    """Judge the trajectories beside the reference's own, after a nudge of one ulp."""
     for name, arrays in found.trajectories.items():
         if name == REFERENCE.name:
             continue

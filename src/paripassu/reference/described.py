@@ -1,6 +1,6 @@
-"""What a described layer computes, in NumPy and float64: the referee of two models.
+"""What a described layer computes, in NumPy and float64: the reference of two models.
 
-Kinds, settings and axes are those of `paripassu.core.layers`. A missing setting is
+Kinds, settings and axes are those of `paripassu.core.layer_spec`. A missing setting is
 neutral: stride 1, no padding, no dilation, one group.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.special import erf, expit
 
-from paripassu.core.layers import Array, Described, same_padding
+from paripassu.core.layer_spec import Array, LayerSpec, same_padding
 from paripassu.reference.recurrent import RECURRENT
 
 Settings = Mapping[str, Any]
@@ -24,7 +24,7 @@ class Unknown(LookupError):
 
 
 def apply(
-    layer: Described, inputs: Sequence[Array], *, training: bool = False
+    layer: LayerSpec, inputs: Sequence[Array], *, training: bool = False
 ) -> Array:
     """What a layer makes of its inputs, float64.
 
@@ -194,7 +194,7 @@ def _batch_norm(
     return _scaled((x - mean) / np.sqrt(variance + settings["epsilon"]), weights)
 
 
-def statistics_after(layer: Described, x: Array) -> dict[str, Array]:
+def statistics_after(layer: LayerSpec, x: Array) -> dict[str, Array]:
     """A BatchNorm's mean and variance after a step of training on `x`.
 
     Setting `unbiased`: whether the batch's variance is divided by n - 1.

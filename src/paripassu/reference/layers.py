@@ -1,4 +1,4 @@
-"""Every kind of layer on the score sheet, forward and backward, by hand.
+"""Every kind of layer in the architecture, forward and backward, by hand.
 
 A kind has two functions. Forward takes the input `x` and what else the layer is
 given (its weights, or a mask) and returns the output `y` and a *memory*: what

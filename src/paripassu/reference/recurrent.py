@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from paripassu.core.layers import Array
+from paripassu.core.layer_spec import Array
 
 Weights = Mapping[str, Array]
 Settings = Mapping[str, Any]

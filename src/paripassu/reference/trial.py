@@ -1,4 +1,4 @@
-"""Opens a safetensors file and asks the referee: run in a fresh process.
+"""Opens a safetensors file and asks the reference: run in a fresh process.
 
 python trial.py MODEL RECIPE IMAGES OUT
 """
@@ -15,7 +15,7 @@ from paripassu.reference.twin import forward
 if __name__ == "__main__":
     model, path, images, out = sys.argv[1:]
     recipe = parse(Path(path).read_text(encoding="utf-8"))
-    sheet = recipe.score_sheet
+    sheet = recipe.architecture
     weights = {k: x.astype(np.float64) for k, x in load_file(model).items()}
     outputs, _ = forward(sheet, recipe, weights, np.load(images), None)
     np.save(out, outputs[sheet.layers[-1].name])

@@ -1,6 +1,6 @@
-"""The referee: the network of the score sheet, taken step by step in float64.
+"""The reference: any network, taken step by step in float64.
 
-It knows no network. It walks the layers that the score sheet names, forward and
+It walks the layers that the architecture names, forward and
 backward, so a new network needs code here only if it has a new kind of layer.
 """
 
@@ -25,7 +25,7 @@ Masks = Mapping[str, Mask]
 
 
 class Twin:
-    """The referee, step by step: see `paripassu.frameworks.Twin`.
+    """The reference, step by step: see `paripassu.frameworks.Twin`.
 
     Always in float64 and on the CPU, whatever the recipe's precision and the
     device: this is the yardstick. NumPy takes its threads from the environment.
@@ -43,7 +43,7 @@ class Twin:
         device: str,  # noqa: ARG002
     ) -> None:
         self.recipe = recipe
-        self.network = recipe.score_sheet
+        self.network = recipe.architecture
         check_weights(self.network, weights)
         self._weights: dict[str, Floats] = {
             weight.name: np.asarray(weights[weight.name], np.float64)
@@ -166,7 +166,7 @@ def forward(
         x, memories[layer.name] = layer_forward(x, *given)
         if x.shape[1:] != layer.output_shape:
             raise ValueError(
-                f"{layer.name}: the score sheet says {layer.output_shape}, "
+                f"{layer.name}: the architecture says {layer.output_shape}, "
                 f"but {x.shape[1:]} came out."
             )
         outputs[layer.name] = x

@@ -285,7 +285,7 @@ def model_of(batcher: Batcher) -> schema.Model:
         trained_by=source.framework,
         recipe=source.recipe.name,
         network=source.recipe.network,
-        classes=source.recipe.score_sheet.num_classes,
+        classes=source.recipe.architecture.num_classes,
         parameters=sum(array.size for array in source.weights.values()),
         test_accuracy=float(accuracy) if accuracy else None,
         status=batcher.status,

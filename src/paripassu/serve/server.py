@@ -54,7 +54,7 @@ def choose(paths: Sequence[Path]) -> list[Served]:
         pairs = [(source, source.framework or _able(source)[0]) for source in sources]
     for source, name in pairs:
         registry.find(name).check(source.recipe)
-    counts = {source.recipe.score_sheet.num_classes for source in sources}
+    counts = {source.recipe.architecture.num_classes for source in sources}
     if len(counts) > 1:
         raise UserError(
             "the models have different numbers of classes: serve them one by one."

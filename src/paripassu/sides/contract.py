@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from paripassu.core.layers import Array, Described
+from paripassu.core.layer_spec import Array, LayerSpec
 
 Arrays = dict[str, Array]
 
@@ -43,13 +43,13 @@ class Block:
     Attributes:
         name: `layer1.0.bn2`, and for a part of a layer `rnn/1/reverse`.
         layer: the layer that it is, or that it is a part of.
-        described: kind, settings and weights, as `core.layers` has them.
+        described: kind, settings and weights, as `core.layer_spec` has them.
         trainable: whether training changes any weight of it.
     """
 
     name: str
     layer: str
-    described: Described
+    described: LayerSpec
     trainable: bool = True
 
     @property
@@ -82,7 +82,7 @@ class Call:
 
     name: str
     title: str
-    described: Described
+    described: LayerSpec
     weighted: bool
     serial: int
     sources: tuple[int, ...] = ()

@@ -1,4 +1,4 @@
-"""Says of Keras's layers and functions what `core.layers` has words for."""
+"""Says of Keras's layers and functions what `core.layer_spec` has words for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from paripassu.core.layers import Array, Described
+from paripassu.core.layer_spec import Array, LayerSpec
 from paripassu.sides.contract import Live
 
 Settings = dict[str, Any]
@@ -180,11 +180,11 @@ def _conv_transpose(layer: Any) -> Settings:
     }
 
 
-def described(layer: Any) -> Described:
+def described(layer: Any) -> LayerSpec:
     """A layer's kind and settings; of its weights, only which there are."""
     kind, settings = _described(layer)
     names = {str(x.path): np.empty(0) for x in layer.weights if "seed" not in x.path}
-    return Described(kind, settings, names)
+    return LayerSpec(kind, settings, names)
 
 
 def _described(layer: Any) -> tuple[str, Settings]:
@@ -355,13 +355,13 @@ def _pool(layer: Any) -> Settings:
     }
 
 
-def activation(function_: Any) -> Described:
+def activation(function_: Any) -> LayerSpec:
     """An activation function of Keras, or "other"."""
     name = getattr(function_, "__name__", type(function_).__name__)
     if isinstance(function_, L.Layer):
-        return Described(*_described(function_))
+        return LayerSpec(*_described(function_))
     if not str(getattr(function_, "__module__", "")).startswith("keras."):
-        return Described("other", {"function": name})
+        return LayerSpec("other", {"function": name})
     return function(name, {}, of_activations=True)
 
 
@@ -396,7 +396,7 @@ ALONE = {
 
 def function(
     name: str, given: Mapping[str, Any], *, of_activations: bool = False
-) -> Described:
+) -> LayerSpec:
     """What a function of `keras.ops` or `keras.activations` does."""
     if name in ("multiply", "add", "subtract") and "x2" in given:
         one, other = given.get("x1"), given["x2"]
@@ -406,33 +406,33 @@ def function(
             factor = float(other) if name == "multiply" else 1.0
             offset = 0.0 if name == "multiply" else float(other)
             offset = -offset if name == "subtract" else offset
-            return Described("scale", {"factor": factor, "offset": offset})
+            return LayerSpec("scale", {"factor": factor, "offset": offset})
     if name in ALONE:
-        return Described(ALONE[name])
+        return LayerSpec(ALONE[name])
     match name:
         case "gelu":
             default = not of_activations
-            return Described(
+            return LayerSpec(
                 "gelu", {"approximate": bool(given.get("approximate", default))}
             )
         case "leaky_relu":
             slope = given.get("negative_slope", 0.2)
-            return Described("leaky_relu", {"slope": float(slope)})
+            return LayerSpec("leaky_relu", {"slope": float(slope)})
         case "elu" | "celu":
-            return Described(name, {"alpha": float(given.get("alpha", 1.0))})
+            return LayerSpec(name, {"alpha": float(given.get("alpha", 1.0))})
         case "softmax" | "log_softmax":
-            return Described(name, {"axis": given.get("axis", -1)})
+            return LayerSpec(name, {"axis": given.get("axis", -1)})
         case "concatenate":
-            return Described("concatenate", {"axis": given.get("axis", 0)})
+            return LayerSpec("concatenate", {"axis": given.get("axis", 0)})
         case "mean" | "sum" | "max":
-            return Described(name, {"axis": given.get("axis")})
+            return LayerSpec(name, {"axis": given.get("axis")})
         case "max_pool" | "average_pool":
-            return Described(name, _pool_function(name, given))
+            return LayerSpec(name, _pool_function(name, given))
         case "true_divide" | "divide":
             if isinstance(given.get("x2"), (int, float)):
                 factor = 1 / float(given["x2"])
-                return Described("scale", {"factor": factor, "offset": 0.0})
-    return Described("other", {"function": name})
+                return LayerSpec("scale", {"factor": factor, "offset": 0.0})
+    return LayerSpec("other", {"function": name})
 
 
 def _pool_function(name: str, given: Mapping[str, Any]) -> Settings:

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from paripassu.core.errors import UserError
 from paripassu.core.files import replacing
-from paripassu.core.layers import Array, Described
+from paripassu.core.layer_spec import Array, LayerSpec
 from paripassu.sides import keras_layers
 from paripassu.sides.contract import Arrays, Blind, Block, Call, Step, Watcher
 
@@ -61,7 +61,7 @@ class Probe:
             Block(
                 name,
                 part.layer,
-                Described(part.kind, part.settings, part.live()),
+                LayerSpec(part.kind, part.settings, part.live()),
                 any(id(slot.variable) in trainable for slot in part.slots.values()),
             )
             for name, part in self.parts.items()
@@ -331,7 +331,7 @@ class _Watched:
     def __exit__(self, *error: Any) -> None:
         self.undo.close()
 
-    def _begin(self, name: str, title: str, told: Described, given: Any) -> Call:
+    def _begin(self, name: str, title: str, told: LayerSpec, given: Any) -> Call:
         found: tuple[int, ...] = ()
         if self.origins is not None:
             found = tuple(

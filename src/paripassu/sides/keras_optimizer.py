@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from paripassu.core.errors import UserError
-from paripassu.core.layers import Array
+from paripassu.core.layer_spec import Array
 from paripassu.frameworks.tensorflow import optimizers as own
 
 EXAMPLE = "def make(): return keras.optimizers.Adam(1e-3)"

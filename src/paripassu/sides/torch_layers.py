@@ -1,4 +1,4 @@
-"""Says of PyTorch's layers and functions what `core.layers` has words for."""
+"""Says of PyTorch's layers and functions what `core.layer_spec` has words for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from paripassu.core.layers import Array, Described
+from paripassu.core.layer_spec import Array, LayerSpec
 from paripassu.sides.contract import Live
 
 Settings = dict[str, Any]
@@ -211,11 +211,11 @@ def _rank(module: nn.Module) -> int:
     )
 
 
-def described(module: nn.Module) -> Described:
+def described(module: nn.Module) -> LayerSpec:
     """A module's kind and settings; of its weights, only which there are."""
     kind, settings = _described(module)
     names = {name: np.empty(0) for name, _ in module.named_parameters()}
-    return Described(kind, settings, names)
+    return LayerSpec(kind, settings, names)
 
 
 def _described(module: Any) -> tuple[str, Settings]:
@@ -515,7 +515,7 @@ PADS = {
 }
 
 
-def channels_first(told: Described, dimensions: int) -> bool:
+def channels_first(told: LayerSpec, dimensions: int) -> bool:
     """Whether a call of this kind has its channels at axis 1."""
     if told.kind == "layer_norm":
         return bool(told.settings["axes"] == 3 and dimensions == 4)
@@ -524,7 +524,7 @@ def channels_first(told: Described, dimensions: int) -> bool:
 
 def function(
     name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Described, str, tuple[Any, ...], dict[str, Any]]:
+) -> tuple[LayerSpec, str, tuple[Any, ...], dict[str, Any]]:
     """What a function does, what a reader would write, and what to call it with."""
     plain = name.strip("_").removeprefix("torch_")
     if plain.startswith("i") and f"__{plain}__" == name and plain[1:] in ARITHMETIC:
@@ -569,12 +569,12 @@ ALONE = {
 }
 
 
-def _function(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Described:
+def _function(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LayerSpec:
     def given(key: str, place: int, default: Any = None) -> Any:
         return kwargs.get(key, args[place] if len(args) > place else default)
 
     if name in ALONE:
-        return Described(ALONE[name])
+        return LayerSpec(ALONE[name])
     if name in ARITHMETIC:
         other = given("other", 1)
         if isinstance(other, (int, float)):
@@ -583,28 +583,28 @@ def _function(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Descr
                 factor = float(other)
             else:
                 offset = float(other) * (-1 if name == "sub" else 1)
-            return Described("scale", {"factor": factor, "offset": offset})
-        return Described(ARITHMETIC[name])
+            return LayerSpec("scale", {"factor": factor, "offset": offset})
+        return LayerSpec(ARITHMETIC[name])
     if name in ("div", "truediv") and isinstance(given("other", 1), (int, float)):
-        return Described("scale", {"factor": 1 / float(args[1]), "offset": 0.0})
+        return LayerSpec("scale", {"factor": 1 / float(args[1]), "offset": 0.0})
     rank = int(name[-2]) if name[-2:-1].isdigit() and name[-1:] == "d" else 2
     base = name[:-2] if name[-2:-1].isdigit() else name
     match base:
         case "gelu":
-            return Described("gelu", {"approximate": given("approximate", 9) == "tanh"})
+            return LayerSpec("gelu", {"approximate": given("approximate", 9) == "tanh"})
         case "leaky_relu":
-            return Described("leaky_relu", {"slope": given("negative_slope", 1, 0.01)})
+            return LayerSpec("leaky_relu", {"slope": given("negative_slope", 1, 0.01)})
         case "elu" | "celu":
-            return Described(base, {"alpha": given("alpha", 1, 1.0)})
+            return LayerSpec(base, {"alpha": given("alpha", 1, 1.0)})
         case "softmax" | "log_softmax":
-            return Described(base, {"axis": given("dim", 1, -1)})
+            return LayerSpec(base, {"axis": given("dim", 1, -1)})
         case "max_pool" | "max_pool_with_indices":
             values = (
                 given("kernel_size", 1),
                 given("stride", 2),
                 given("padding", 3),
             )
-            return Described(
+            return LayerSpec(
                 *_pool("max_pool", rank, *values, ceil=given("ceil_mode", 5, False))
             )
         case "avg_pool":
@@ -613,7 +613,7 @@ def _function(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Descr
                 given("stride", 2),
                 given("padding", 3),
             )
-            return Described(
+            return LayerSpec(
                 *_pool(
                     "average_pool",
                     rank,
@@ -623,11 +623,11 @@ def _function(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Descr
                 )
             )
         case "adaptive_avg_pool":
-            return Described(*_adaptive("average", given("output_size", 1)))
+            return LayerSpec(*_adaptive("average", given("output_size", 1)))
         case "adaptive_max_pool":
-            return Described(*_adaptive("max", given("output_size", 1)))
+            return LayerSpec(*_adaptive("max", given("output_size", 1)))
         case "interpolate":
-            return Described(
+            return LayerSpec(
                 *_upsample(
                     given("scale_factor", 2),
                     given("mode", 3, "nearest"),
@@ -635,7 +635,7 @@ def _function(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Descr
                 )
             )
         case "pad":
-            return Described(
+            return LayerSpec(
                 "pad",
                 {
                     "padding": _from_last(given("pad", 1)),
@@ -644,10 +644,10 @@ def _function(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Descr
                 },
             )
         case "cat" | "concat" | "concatenate":
-            return Described("concatenate", {"axis": given("dim", 1, 0)})
+            return LayerSpec("concatenate", {"axis": given("dim", 1, 0)})
         case "mean" | "sum" | "amax":
             axis = given("dim", 1)
-            return Described(base, {"axis": axis})
+            return LayerSpec(base, {"axis": axis})
     if "dropout" in name:
-        return Described("dropout")
-    return Described("other")
+        return LayerSpec("dropout")
+    return LayerSpec("other")

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from paripassu.core.errors import UserError
 from paripassu.core.files import replacing
-from paripassu.core.layers import Array, Described
+from paripassu.core.layer_spec import Array, LayerSpec
 from paripassu.sides import torch_layers
 from paripassu.sides.contract import Arrays, Blind, Block, Call, Step, Watcher
 from paripassu.sides.torch_layers import Part
@@ -46,7 +46,7 @@ class Probe:
             Block(
                 name,
                 part.layer,
-                Described(part.kind, part.settings, part.live()),
+                LayerSpec(part.kind, part.settings, part.live()),
                 any(x.requires_grad for x in part.tensors),
             )
             for name, part in self.parts.items()
@@ -192,7 +192,7 @@ class _Watched(TorchFunctionMode):
         for hook in self.hooks:
             hook.remove()
 
-    def _begin(self, name: str, title: str, told: Described, given: Any) -> Call:
+    def _begin(self, name: str, title: str, told: LayerSpec, given: Any) -> Call:
         found: tuple[int, ...] = ()
         if self.origins is not None:
             found = tuple(
@@ -290,7 +290,7 @@ def _causal(mask: Any) -> bool:
     return bool(torch.equal(hidden, torch.ones_like(hidden).triu(1)))
 
 
-def _last(tensor: torch.Tensor, told: Described, module: nn.Module | None) -> Array:
+def _last(tensor: torch.Tensor, told: LayerSpec, module: nn.Module | None) -> Array:
     """An array with channels last, where the kind says that they are first."""
     array = tensor.detach().numpy()
     if torch_layers.time_first(module, array.ndim):
@@ -301,7 +301,7 @@ def _last(tensor: torch.Tensor, told: Described, module: nn.Module | None) -> Ar
 
 
 def _first(
-    array: Array, told: Described, module: nn.Module | None, like: torch.Tensor
+    array: Array, told: LayerSpec, module: nn.Module | None, like: torch.Tensor
 ) -> torch.Tensor:
     """The other way round."""
     if torch_layers.time_first(module, array.ndim):

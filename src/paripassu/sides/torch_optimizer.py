@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from paripassu.core.errors import UserError
-from paripassu.core.layers import Array
+from paripassu.core.layer_spec import Array
 from paripassu.frameworks.pytorch import optimizers as own
 
 Scheduler = torch.optim.lr_scheduler.LRScheduler

@@ -67,7 +67,7 @@ def divergence_text(found: Divergence) -> Text:
     """Where the twins part first: rung, step, layer, quantity, size, cause."""
     rung = LADDER[found.rung]
     parts = [
-        f"{display_name(found.framework)} parts from the referee on rung "
+        f"{display_name(found.framework)} parts from the reference on rung "
         f"{found.rung}, {rung.name}, in {found.precision}:",
         "  step        " + ("–" if found.step is None else str(found.step + 1)),
         f"  layer       {found.layer or '–'}",
@@ -82,7 +82,9 @@ def whole_run_text(runs: Sequence[WholeRun]) -> Text:
     """Each pair of whole trainings in a few lines."""
     lines = []
     for run in runs:
-        right = "itself, nudged by an ulp" if run.control else display_name(run.right)
+        right = (
+            "itself, perturbed by one ulp" if run.control else display_name(run.right)
+        )
         lines.append(
             f"{run.precision}, {display_name(run.left)} and {right}, "
             f"{run.steps:,} steps: batch losses within {run.largest_loss_gap:.1e}, "

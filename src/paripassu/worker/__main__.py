@@ -106,7 +106,7 @@ def describe(request: dict[str, Any], emit: Emit) -> None:
     """Say what the framework is and where it would compute."""
     trainer = registry.find(request["framework"]).make_trainer(
         Recipe(),
-        weights=draws.initial_weights(Recipe().score_sheet, Recipe()),
+        weights=draws.initial_weights(Recipe().architecture, Recipe()),
         threads=int(request["threads"]),
         device="auto",
     )

@@ -118,7 +118,7 @@ def ready_trainer(
     """A trainer that has made and undone its first steps."""
     trainer = framework.make_trainer(
         recipe,
-        weights=draws.initial_weights(recipe.score_sheet, recipe),
+        weights=draws.initial_weights(recipe.architecture, recipe),
         threads=threads,
         device="auto",
     )

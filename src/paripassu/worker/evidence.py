@@ -34,7 +34,7 @@ def prove(request: dict[str, Any], emit: Emit) -> None:
     Args:
         request: `recipe` in float64; `steps` of the trajectory, and `traced`, how many
             of them array by array; `faults`, a list of names, or empty; `folder`;
-            `states`, the referee's file of states to start float32 steps from, or None;
+            `states`, the reference's file of states to begin float32 steps at, or None;
             `only_single`, to take nothing but those steps; `curves`, how many
             steps to train in float32 too, plainly and with one kernel nudged, or 0;
             `control`, to take nothing but the trajectory again, one kernel nudged.
@@ -128,7 +128,7 @@ class Witness:
         return found
 
     def single(self, states: Path) -> Arrays:
-        """One float32 step from each of the referee's states, rounded to float32."""
+        """One float32 step from each of the reference's states, rounded to float32."""
         arrays, metadata = files.read_tensors(states)
         recipe = self._recipe.changed(precision="float32")
         found: Arrays = {}
@@ -186,7 +186,7 @@ class Witness:
         return self._framework.make_twin(recipe, weights=weights, **self._how)
 
     def _initial(self, recipe: Recipe) -> Arrays:
-        return dict(draws.initial_weights(recipe.score_sheet, recipe))
+        return dict(draws.initial_weights(recipe.architecture, recipe))
 
     def _order(
         self, fault: Fault, recipe: Recipe, steps: int

@@ -51,7 +51,7 @@ def _of_checkpoint(folder: Path, request: dict[str, Any]) -> tuple[Recipe, Array
     recipe = validate(current.recipe)
     trainer = registry.find(current.framework).make_trainer(
         recipe,
-        weights={x.name: np.zeros(x.shape) for x in recipe.score_sheet.weights},
+        weights={x.name: np.zeros(x.shape) for x in recipe.architecture.weights},
         threads=int(request["threads"]),
         device="cpu",
     )

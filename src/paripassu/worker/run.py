@@ -143,7 +143,7 @@ class Run:
         start = time.perf_counter()
         self._framework.module("trainer")
         self._seconds["start_up"] = before + time.perf_counter() - start
-        network = self._recipe.score_sheet
+        network = self._recipe.architecture
         trainer: Trainer = self._timed(
             "build",
             lambda: self._framework.make_trainer(
@@ -248,7 +248,7 @@ class Run:
             lambda: _time_inference(trainer, test[:INFERENCE_BATCH].images),
         )
         start = time.perf_counter()
-        network = self._recipe.score_sheet
+        network = self._recipe.architecture
         layout.check_weights(network, weights)
         path = self._folder / record.WEIGHTS_FILE
         metadata = {"network": network.name, "recipe": self._recipe.to_toml()}

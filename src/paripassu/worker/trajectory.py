@@ -38,7 +38,7 @@ def shared_step(
     return TwinStep(
         images=some.images,
         labels=some.labels,
-        masks=draws.dropout_masks(recipe.score_sheet, recipe, len(rows), epoch, step),
+        masks=draws.dropout_masks(recipe.architecture, recipe, len(rows), epoch, step),
     )
 
 
@@ -85,7 +85,7 @@ def _follow(folder: Path, request: dict[str, Any], emit: Emit) -> None:
         _check_identity(path, metadata, identity)
         emit("reused")
         return
-    weights = draws.initial_weights(recipe.score_sheet, recipe)
+    weights = draws.initial_weights(recipe.architecture, recipe)
     if request["nudge"]:
         weights = nudged(weights, request["nudge"], recipe)
     twin = framework.make_twin(

@@ -1,6 +1,6 @@
 """Known mistakes, recognised by the numbers that they leave.
 
-Where the twins part, each known mistake is made on the referee's own numbers; the one
+Where the twins part, each known mistake is made on the reference's own numbers; the one
 that gives the other framework's numbers is named. What only resembles is not.
 """
 
@@ -32,7 +32,7 @@ class Case:
     """What is known where the twins part."""
 
     found: Divergence
-    right: Trace  # of the referee
+    right: Trace  # of the reference
     wrong: Trace
     recipe: Recipe
     count: int  # of training images
@@ -49,8 +49,8 @@ class Case:
 
     @cached_property
     def network(self) -> networks.Network:
-        """The score sheet."""
-        return self.recipe.score_sheet
+        """The architecture."""
+        return self.recipe.architecture
 
     @cached_property
     def weights(self) -> dict[str, Array]:
@@ -67,7 +67,7 @@ class Case:
         return "evaluation." if self.kind == "evaluation" else "0.activation."
 
     def pair(self, name: str) -> tuple[Array, Array]:
-        """An array of the referee's, and the other's."""
+        """An array of the reference's, and the other's."""
         return self.right[name], self.wrong[name]
 
     def same(self, left: Array, right: Array) -> bool:
@@ -104,7 +104,7 @@ def likely_cause(
 
     Args:
         found: where they part first.
-        right: the evidence of the referee.
+        right: the evidence of the reference.
         wrong: the evidence of the framework that parts.
         recipe: of the proof.
         count: how many training images there are.

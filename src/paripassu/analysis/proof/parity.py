@@ -133,13 +133,13 @@ def compare_traces(
 def beside_control(
     rows: Sequence[ProofRow], a: Trace, b: Trace, control: Trace
 ) -> list[ProofRow]:
-    """The rows of a trajectory, judged by how far the referee parts from itself.
+    """The rows of a trajectory, judged by how far the reference parts from itself.
 
     Args:
         rows: of `compare_traces`; those of other rungs stay as they are.
-        a: the evidence of the referee.
+        a: the evidence of the reference.
         b: the evidence of the framework that `rows` are about.
-        control: the referee's losses and final weights after a nudge by one ulp.
+        control: the reference's losses and final weights after a nudge by one ulp.
 
     Returns:
         The same rows in the same order; each loss may differ by as much as the

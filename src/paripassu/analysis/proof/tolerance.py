@@ -134,7 +134,7 @@ RUNG_OF = {kind: rung.number for rung in LADDER for kind in rung.bounds}
 
 # Rung 5. Some recipes enlarge rounding step by step: without shuffling and with a
 # second softmax, an ulp in one kernel has grown to 1e-9 of the loss after 37 steps.
-# Where a trajectory leaves its bound, the referee is trained once more with one kernel
+# Where a trajectory leaves its bound, the reference is trained again with one kernel
 # moved by an ulp of float64, and the frameworks may be farther from it than it is from
 # itself by this factor: their rounding enters at every step and in every array, the
 # control's once.

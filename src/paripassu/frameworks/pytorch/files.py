@@ -92,4 +92,4 @@ def to_canonical(recipe: Recipe, arrays: Mapping[str, Any]) -> Arrays:
     Raises:
         UserError: these are not the weights of the recipe's network.
     """
-    return layout.to_canonical(recipe.score_sheet, arrays, LAYOUTS)
+    return layout.to_canonical(recipe.architecture, arrays, LAYOUTS)

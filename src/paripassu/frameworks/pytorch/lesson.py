@@ -158,7 +158,7 @@ if __name__ == "__main__":
     # Channels last in memory, not in shape: convolutions run faster so.
     network = Network(**recipe.dropout)
     network.to(device, memory_format=torch.channels_last)
-    first = draws.initial_weights(recipe.score_sheet, recipe)
+    first = draws.initial_weights(recipe.architecture, recipe)
     network.load_state_dict(from_common(recipe, first))
     optimizer = make_optimizer(network, recipe)
     schedule = make_schedule(optimizer, recipe)

@@ -21,7 +21,7 @@ BYTE_RATES = frozenset(n / 256 for n in range(1, 256))
 def make_network(recipe: Recipe) -> Any:
     """The recipe's network, `nn.Module`, with a softmax if it has one.
 
-    Its children have the names of the score sheet.
+    Its children have the names of the architecture.
     """
     network = _class_of(recipe.network)(**recipe.dropout)
     if recipe.output == "probabilities":

@@ -154,7 +154,7 @@ class Trainer:
         self.network.eval()
         with torch.inference_mode():
             tensor = torch.from_numpy(images).unsqueeze(1).to(**self.place)
-            classes = self._recipe.score_sheet.num_classes
+            classes = self._recipe.architecture.num_classes
             # One array for all: small ones kept between large ones would leave
             # holes in memory that nothing fits into.
             found = torch.empty(len(tensor), classes, **self.place)

@@ -24,7 +24,7 @@ from paripassu.frameworks.pytorch import recipes
 from paripassu.frameworks.pytorch.trainer import Trainer, under
 from paripassu.frameworks.pytorch.weights import from_common, to_common
 
-# The optimizers' own names of what they keep, and the referee's.
+# The optimizers' own names of what they keep, and the reference's.
 SLOTS = {
     "square_avg": "square_gradient",
     "acc_delta": "square_update",
@@ -57,7 +57,7 @@ class Twin:
         self.masks: Mapping[str, npt.NDArray[np.bool_]] = {}
         self._outputs: dict[str, Tensor] | None = None
         self._epoch = 0
-        self._flat = _flattened(recipe.score_sheet)
+        self._flat = _flattened(recipe.architecture)
         for name, module in self.network.named_children():
             if isinstance(module, nn.Dropout):
                 self.overrides[name] = self._given_mask(name)
@@ -204,10 +204,10 @@ class Twin:
         return masked
 
     def _take_outputs(self) -> Arrays:
-        """The activations with their axes as on the score sheet."""
+        """The activations with their axes as in the architecture."""
         outputs, self._outputs = self._outputs or {}, None
         found = {}
-        for layer in self.recipe.score_sheet.layers:
+        for layer in self.recipe.architecture.layers:
             output = outputs[layer.name]
             if layer.name in self._flat:
                 found[layer.name] = relayout(
@@ -223,7 +223,7 @@ class Twin:
 def _flattened(network: Network) -> dict[str, dict[str, int]]:
     """Of each layer between a flatten and a dense one, what was flattened.
 
-    There PyTorch has the channels first, and the score sheet has them last.
+    There PyTorch has the channels first, and the architecture has them last.
     """
     found = {}
     sizes: dict[str, int] = {}

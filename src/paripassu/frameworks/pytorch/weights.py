@@ -11,7 +11,7 @@ from paripassu.core import layout
 from paripassu.core.recipe import Recipe
 from paripassu.core.steps import Arrays
 
-# The score sheet's axes, and PyTorch's.
+# The architecture's axes, and PyTorch's.
 LAYOUTS = {"h w i o": "o i h w", "i o": "o i", "(h w c) o": "o (c h w)"}
 
 
@@ -25,7 +25,7 @@ def to_common(recipe: Recipe, state: Mapping[str, Any]) -> Arrays:
         name.replace("weight", "kernel"): tensor.numpy(force=True)
         for name, tensor in state.items()
     }
-    return layout.to_canonical(recipe.score_sheet, arrays, LAYOUTS)
+    return layout.to_canonical(recipe.architecture, arrays, LAYOUTS)
 
 
 def from_common(recipe: Recipe, weights: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def from_common(recipe: Recipe, weights: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: these are not the weights of the recipe's network.
     """
-    arrays = layout.from_canonical(recipe.score_sheet, dict(weights), LAYOUTS)
+    arrays = layout.from_canonical(recipe.architecture, dict(weights), LAYOUTS)
     return {
         name.replace("kernel", "weight"): torch.from_numpy(array)
         for name, array in arrays.items()

@@ -44,7 +44,7 @@ def write(
     recipes.set_precision(recipe.for_use)
     network = _plain(recipe)
     own = _module_of(recipe)
-    arrays = layout.from_canonical(recipe.score_sheet, weights, LAYOUTS)
+    arrays = layout.from_canonical(recipe.architecture, weights, LAYOUTS)
     if own and hasattr(own, "to_plain"):
         arrays = own.to_plain(arrays)
     for layer in network.layers:
@@ -136,4 +136,4 @@ def to_canonical(recipe: Recipe, arrays: Mapping[str, Any]) -> Arrays:
     own = _module_of(recipe)
     if own and hasattr(own, "from_plain"):
         arrays = own.from_plain(arrays)
-    return layout.to_canonical(recipe.score_sheet, arrays, LAYOUTS)
+    return layout.to_canonical(recipe.architecture, arrays, LAYOUTS)

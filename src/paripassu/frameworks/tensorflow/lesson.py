@@ -162,7 +162,7 @@ if __name__ == "__main__":
     test = to_arrays(data.test)
     keras.utils.set_random_seed(recipe.seed)
     network = make_network(**recipe.dropout)
-    first = draws.initial_weights(recipe.score_sheet, recipe)
+    first = draws.initial_weights(recipe.architecture, recipe)
     from_common(recipe, network, first)
     compile_network(network, make_optimizer(recipe), make_loss())
     train(network, recipe, data.training, test, [make_schedule(recipe)])

@@ -27,7 +27,7 @@ def set_precision(recipe: Recipe) -> None:
 def make_network(recipe: Recipe) -> Any:
     """The recipe's network, `keras.Sequential`, with a softmax if it has one.
 
-    Its layers have the names of the score sheet.
+    Its layers have the names of the architecture.
     """
     network = _maker_of(recipe.network)(**recipe.dropout)
     if recipe.output == "probabilities":

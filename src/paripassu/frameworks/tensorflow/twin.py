@@ -20,7 +20,7 @@ from paripassu.frameworks.tensorflow import lesson, recipes
 from paripassu.frameworks.tensorflow.trainer import Trainer
 from paripassu.frameworks.tensorflow.weights import from_common
 
-# The optimizers' own names of what they keep, and the referee's.
+# The optimizers' own names of what they keep, and the reference's.
 SLOTS = {
     "accumulated_grad": "square_gradient",
     "accumulated_delta_var": "square_update",

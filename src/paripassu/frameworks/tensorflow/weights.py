@@ -25,7 +25,7 @@ def to_common(recipe: Recipe, network: Any) -> Arrays:
         for layer in network.layers
         for weight in layer.weights
     }
-    return layout.to_canonical(recipe.score_sheet, arrays, LAYOUTS)
+    return layout.to_canonical(recipe.architecture, arrays, LAYOUTS)
 
 
 def from_common(
@@ -36,7 +36,7 @@ def from_common(
     Raises:
         UserError: these are not the weights of the recipe's network.
     """
-    arrays = layout.from_canonical(recipe.score_sheet, dict(weights), LAYOUTS)
+    arrays = layout.from_canonical(recipe.architecture, dict(weights), LAYOUTS)
     for layer in network.layers:
         for weight in layer.weights:
             weight.assign(arrays[f"{layer.name}.{weight.name}"])

@@ -51,7 +51,7 @@ Padding = str | tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
-class Described:
+class LayerSpec:
     """A layer: its kind, settings and weights, as the table above has them."""
 
     kind: str
@@ -73,7 +73,7 @@ def same_padding(size: int, window: int, stride: int, dilation: int) -> tuple[in
 PART = 2**20  # values
 
 
-def relative(left: Array, right: Array) -> float:
+def relative_error(left: Array, right: Array) -> float:
     """The largest difference of two arrays, over the largest value of the left one.
 
     Elementwise: no mean hides a permutation. NaN at different places, or shapes that
