@@ -1,4 +1,4 @@
-"""The measured part of `docs/article.md`, from the record of the ledger."""
+"""The measured part of `docs/article.md`, from the record of the ablation."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from paripassu.analysis.ablation.attribution import Ledger, Metric
+    from paripassu.analysis.ablation.attribution import Ablation, Metric
     from paripassu.analysis.schema import Estimate
 
-FOLDER = Path("results") / "ledger"
+FOLDER = Path("results") / "ablation"
 ACCURACY: Metric = "test_accuracy"
 LOSS: Metric = "test_cross_entropy"
 FIRST: Metric = "first_epoch_accuracy"
@@ -38,15 +38,15 @@ def _share(estimate: Estimate | None) -> str:
     return "–" if estimate is None else f"{estimate.mean:.2%}"
 
 
-def _levels(ledger: Ledger) -> list[str]:
+def _levels(ablation: Ablation) -> list[str]:
     from paripassu.analysis.text import display_name
 
     lines = [
         "| | trained in | test accuracy | test loss, nats | after one epoch |",
         "|---|---|---|---|---|",
     ]
-    for level in ledger.levels:
-        recipe = ledger.start if level.end == "FROM" else ledger.end
+    for level in ablation.levels:
+        recipe = ablation.start if level.end == "FROM" else ablation.end
         loss = level.figures.get(LOSS)
         lines.append(
             f"| `{recipe['name']}` | {display_name(level.framework)} | "
@@ -57,13 +57,13 @@ def _levels(ledger: Ledger) -> list[str]:
     return lines
 
 
-def _effects(ledger: Ledger) -> list[str]:
+def _effects(ablation: Ablation) -> list[str]:
     lines = [
         "| difference | from → to | test accuracy, points | forward | back | "
         "test loss, nats | after one epoch, points |",
         "|---|---|---|---|---|---|---|",
     ]
-    for difference, effects in zip(ledger.differences, ledger.effects, strict=True):
+    for difference, effects in zip(ablation.differences, ablation.effects, strict=True):
         accuracy = effects[ACCURACY]
         loss, first = effects.get(LOSS), effects.get(FIRST)
         lines.append(
@@ -72,12 +72,12 @@ def _effects(ledger: Ledger) -> list[str]:
             f"{_points(accuracy.back)} | {_nats(loss.both if loss else None)} | "
             f"{_points(first.both if first else None)} |"
         )
-    total = ledger.total
+    total = ablation.total
     rows = [("**total**", "", total)]
-    if ledger.gap:
+    if ablation.gap:
         rows += [
-            ("the notebooks, each in its own framework", "", ledger.gap.figures),
-            ("**unexplained rest**", "", ledger.gap.rest),
+            ("the notebooks, each in its own framework", "", ablation.gap.figures),
+            ("**unexplained rest**", "", ablation.gap.rest),
         ]
     for label, change, figures in rows:
         lines.append(
@@ -92,27 +92,27 @@ def measured(root: Path) -> str:
     from paripassu.analysis.ablation.attribution import load
     from paripassu.analysis.text import counted, display_name, listed_seeds
 
-    ledger = load(root / FOLDER)
-    seeds = ledger.complete or ledger.seeds
+    ablation = load(root / FOLDER)
+    seeds = ablation.complete or ablation.seeds
     versions = ", ".join(
         f"{display_name(name)} {environment.versions.get(key, '?')}"
-        for name, environment in ledger.environments.items()
+        for name, environment in ablation.environments.items()
         for key in ("torch", "tensorflow")
         if key in environment.versions
     )
-    environment = next(iter(ledger.environments.values()))
-    epochs = ledger.start["epochs"]
-    limits = "".join(f"\n- {note}" for note in ledger.notes)
+    environment = next(iter(ablation.environments.values()))
+    epochs = ablation.start["epochs"]
+    limits = "".join(f"\n- {note}" for note in ablation.notes)
     return "\n".join(
         [
-            "![The ledger of differences](ledger.svg)",
+            "![What each difference does](ablation.svg)",
             "",
-            *_levels(ledger),
+            *_levels(ablation),
             "",
-            *_effects(ledger),
+            *_effects(ablation),
             "",
             f"Measured: {counted(len(seeds), 'seed')} ({listed_seeds(seeds)}), "
-            f"{epochs} epochs, all stops in {display_name(ledger.framework)}. Means "
+            f"{epochs} epochs, all stops in {display_name(ablation.framework)}. Means "
             "over seeds; in brackets Student's 95% interval of the paired differences, "
             "where there are two seeds or more. An effect "
             "is the mean of two: *forward*, where the differences above it are as in "
@@ -120,8 +120,8 @@ def measured(root: Path) -> str:
             "The effects add up to the total. Every test loss here is the "
             "cross-entropy of the predicted probabilities, whatever the notebook "
             f"trained with. {versions}; {environment.processor}, one thread a run. "
-            f"Record: [results/ledger](../results/ledger/ledger.json), made by "
-            f"`{ledger.command}`.{limits}",
+            f"Record: [results/ablation](../results/ablation/ablation.json), made by "
+            f"`{ablation.command}`.{limits}",
         ]
     )
 

@@ -107,15 +107,15 @@ def recipes() -> str:
     return page(DOCS / "recipes.md", DOCS.parent / "results")
 
 
-def ledger_schema() -> str:
-    """The shape of `ledger.json`."""
+def ablation_schema() -> str:
+    """The shape of `ablation.json`."""
     from paripassu.analysis.ablation.attribution import document
 
     return document()
 
 
 def article() -> str:
-    """What the article's notebooks differ in, with the ledger between two lines."""
+    """What the article's notebooks differ in, with the ablation between two lines."""
     from article_docs import measured
     from marks import filled
 
@@ -124,7 +124,7 @@ def article() -> str:
 
 
 def waterfall() -> str:
-    """The ledger's picture."""
+    """The ablation's picture."""
     from article_docs import waterfall
 
     return waterfall(DOCS.parent)
@@ -193,7 +193,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "cli.md": cli,
     "comparison.schema.json": schema,
     "divergence.svg": divergence,
-    "ledger.schema.json": ledger_schema,
+    "ablation.schema.json": ablation_schema,
     "performance.md": performance,
     "proof.md": proof,
     "recipes.md": recipes,
@@ -202,8 +202,8 @@ GENERATED: dict[str, Callable[[], str]] = {
 }
 
 
-if (DOCS.parent / "results" / "ledger" / "ledger.json").exists():
-    GENERATED |= {"article.md": article, "ledger.svg": waterfall}
+if (DOCS.parent / "results" / "ablation" / "ablation.json").exists():
+    GENERATED |= {"article.md": article, "ablation.svg": waterfall}
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""The ledger: what each difference between two recipes does, and that it adds up."""
+"""The ablation: what each difference between two recipes does, and that it adds up."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 from make_records import make_dataset, make_environment
 from rich.console import Console
 
-from paripassu.analysis.ablation import attribution as judge
-from paripassu.analysis.ablation.attribution import Inquiry, Key, Ledger
+from paripassu.analysis.ablation import attribution
+from paripassu.analysis.ablation.attribution import Ablation, Inquiry, Key
 from paripassu.analysis.ablation.differences import (
     NOT_A_DIFFERENCE,
     Walk,
@@ -39,7 +39,7 @@ from paripassu.analysis.report.waterfall import picture
 from paripassu.core import files, record
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe, load, validate
-from paripassu.terminal.ablation import ledger_table
+from paripassu.terminal.ablation import ablation_table
 
 needs_pytorch = skip_without("pytorch")
 
@@ -240,7 +240,7 @@ def made_up(
     seeds: tuple[int, ...] = (0, 1, 2),
     without: set[Key] | None = None,
     change: Mapping[Key, Any] | None = None,
-) -> Ledger:
+) -> Ablation:
     inquiry = Inquiry(way, framework, frameworks, seeds, {"images": "0" * 64})
     records = {}
     for name, stop in inquiry.cells:
@@ -260,7 +260,7 @@ def made_up(
                     **(change or {}).get((name, stop, seed), {}),
                 },
             )
-    return judge.judge(inquiry, records)
+    return attribution.attribute(inquiry, records)
 
 
 SIZES = {0: 0.03, 1: -0.01, 2: 0.005}
@@ -279,13 +279,13 @@ def additive(framework: str, taken: frozenset[int], seed: int) -> float:
 
 
 def test_additive_effects_are_found_again_and_add_up():
-    ledger = made_up(walk(FIRST, THREE), additive)
-    assert ledger.complete == [0, 1, 2]
-    assert ledger.notes == [
+    ablation = made_up(walk(FIRST, THREE), additive)
+    assert ablation.complete == [0, 1, 2]
+    assert ablation.notes == [
         "The number of epochs is one of the differences: test accuracy and loss are "
         "taken after each stop's own last epoch."
     ]
-    for number, effects in enumerate(ledger.effects):
+    for number, effects in enumerate(ablation.effects):
         for metric, factor in (
             ("test_accuracy", 1),
             ("test_cross_entropy", 10),
@@ -296,17 +296,17 @@ def test_additive_effects_are_found_again_and_add_up():
                 assert way.mean == pytest.approx(factor * SIZES[number])
                 assert (way.n, way.method) == (3, "all values equal")
             assert effect.order.mean == pytest.approx(0, abs=1e-12)
-    total = ledger.total["test_accuracy"]
+    total = ablation.total["test_accuracy"]
     assert total.mean == pytest.approx(sum(SIZES.values()))
-    level = ledger.level("pytorch", "FROM")["test_accuracy"]
+    level = ablation.level("pytorch", "FROM")["test_accuracy"]
     assert level.mean == pytest.approx(0.904)
     half = 4.302653 * 0.004 / math.sqrt(3)  # Student's t, 2 degrees of freedom
     assert level.low == pytest.approx(0.904 - half, abs=1e-8)
     assert level.high == pytest.approx(0.904 + half, abs=1e-8)
-    assert [x.figures["test_accuracy"].mean for x in ledger.apart] == [
+    assert [x.figures["test_accuracy"].mean for x in ablation.framework_effects] == [
         pytest.approx(0.002)
     ] * 2
-    gap = ledger.gap
+    gap = ablation.gap
     assert (gap.start_framework, gap.end_framework) == BOTH
     assert gap.figures["test_accuracy"].mean == pytest.approx(0.027)
     assert gap.rest["test_accuracy"].mean == pytest.approx(0.002)
@@ -335,8 +335,8 @@ def test_differences_that_work_together_show_in_the_order_effect():
         noise = 0.001 * seed * len(taken)
         return 0.9 + 0.03 * (0 in taken) + both_ways * (len(taken) == 2) + noise
 
-    ledger = made_up(walk(FIRST, SECOND), value, seeds=(0, 1))
-    one, other = (effects["test_accuracy"] for effects in ledger.effects)
+    ablation = made_up(walk(FIRST, SECOND), value, seeds=(0, 1))
+    one, other = (effects["test_accuracy"] for effects in ablation.effects)
     assert one.forward.mean == pytest.approx(0.03 + 0.0005)
     assert one.back.mean == pytest.approx(0.03 + both_ways + 0.0005)
     assert one.order.mean == pytest.approx(-both_ways)
@@ -346,17 +346,17 @@ def test_differences_that_work_together_show_in_the_order_effect():
     half = 12.7062047 * math.sqrt(2) * 0.0005 / math.sqrt(2)  # 1 degree of freedom
     assert one.both.mean == pytest.approx(0.03 + both_ways / 2 + 0.0005)
     assert one.both.high - one.both.mean == pytest.approx(half, rel=1e-6)
-    total = ledger.total["test_accuracy"].mean
+    total = ablation.total["test_accuracy"].mean
     assert one.both.mean + other.both.mean == pytest.approx(total)
-    assert shown(ledger).count("†") == 1  # explained, and used nowhere
+    assert shown(ablation).count("†") == 1  # explained, and used nowhere
 
 
 def test_order_effect_is_marked_once_its_interval_excludes_zero():
     def value(_name: str, taken: frozenset[int], seed: int) -> float:
         return 0.9 + (0.05 + 0.0001 * seed) * (len(taken) == 2)
 
-    ledger = made_up(walk(FIRST, SECOND), value, seeds=(0, 1, 2))
-    text = shown(ledger)
+    ablation = made_up(walk(FIRST, SECOND), value, seeds=(0, 1, 2))
+    text = shown(ablation)
     assert text.count("†") == 3  # both rows, and the explanation
     assert "works together with others" in text.replace("\n", " ")
 
@@ -371,58 +371,58 @@ def test_only_difference_has_no_order():
 
 def test_seed_without_a_run_counts_nowhere():
     way = walk(FIRST, SECOND)
-    ledger = made_up(way, additive, without={("pytorch", 1, 2)}, seeds=(0, 1, 2))
-    assert ledger.complete == [0, 1]
-    assert "2 of 3 seeds have them all" in " ".join(ledger.notes)
+    ablation = made_up(way, additive, without={("pytorch", 1, 2)}, seeds=(0, 1, 2))
+    assert ablation.complete == [0, 1]
+    assert "2 of 3 seeds have them all" in " ".join(ablation.notes)
     estimates = [
         estimate
-        for effects in ledger.effects
+        for effects in ablation.effects
         for effect in effects.values()
         for estimate in (effect.both, effect.forward, effect.back)
     ]
-    estimates += [*ledger.total.values(), *ledger.gap.rest.values()]
+    estimates += [*ablation.total.values(), *ablation.gap.rest.values()]
     assert {estimate.n for estimate in estimates} == {2}
-    assert len(ledger.stops[0].runs) == 6  # kept in the file all the same
+    assert len(ablation.stops[0].runs) == 6  # kept in the file all the same
 
 
 def test_stop_that_always_fails_leaves_what_does_not_need_it():
     way = walk(FIRST, SECOND)
     without = {("pytorch", way.forward[1], seed) for seed in (0, 1, 2)}
-    ledger = made_up(way, additive, without=without)
-    assert ledger.complete == []
-    assert "need not add up" in " ".join(ledger.notes)
-    for number, effects in enumerate(ledger.effects):
+    ablation = made_up(way, additive, without=without)
+    assert ablation.complete == []
+    assert "need not add up" in " ".join(ablation.notes)
+    for number, effects in enumerate(ablation.effects):
         effect = effects["test_accuracy"]
         assert (effect.both, effect.forward, effect.order) == (None, None, None)
         assert effect.back.mean == pytest.approx(SIZES[number])
-    assert ledger.total["test_accuracy"].n == 3
-    assert "–" in shown(ledger)
-    assert "not known" in picture(ledger)
+    assert ablation.total["test_accuracy"].n == 3
+    assert "–" in shown(ablation)
+    assert "not known" in picture(ablation)
 
 
 def test_without_the_other_framework_there_is_no_rest():
-    ledger = made_up(walk(FIRST, SECOND), additive, frameworks=("pytorch",))
-    assert (ledger.gap, ledger.apart) == (None, [])
-    assert "rest" not in shown(ledger)
+    ablation = made_up(walk(FIRST, SECOND), additive, frameworks=("pytorch",))
+    assert (ablation.gap, ablation.framework_effects) == (None, [])
+    assert "rest" not in shown(ablation)
 
 
 def test_metric_that_some_run_lacks_is_left_out():
     way = walk(FIRST, SECOND)
-    ledger = made_up(way, additive, change={("pytorch", 1, 1): {"loss": None}})
-    assert ledger.metrics == ["test_accuracy", "first_epoch_accuracy"]
-    assert "test loss is left out" in " ".join(ledger.notes)
-    assert "test loss" not in shown(ledger).partition("n = ")[0]
-    assert "Test loss" not in picture(ledger)
+    ablation = made_up(way, additive, change={("pytorch", 1, 1): {"loss": None}})
+    assert ablation.metrics == ["test_accuracy", "first_epoch_accuracy"]
+    assert "test loss is left out" in " ".join(ablation.notes)
+    assert "test loss" not in shown(ablation).partition("n = ")[0]
+    assert "Test loss" not in picture(ablation)
 
 
 def test_first_epochs_on_different_images_are_not_compared():
-    ledger = made_up(walk(FIRST, SECOND.changed(validation_size=50)), additive)
-    assert "first_epoch_accuracy" not in ledger.metrics
-    assert "not always taken on the same images" in " ".join(ledger.notes)
+    ablation = made_up(walk(FIRST, SECOND.changed(validation_size=50)), additive)
+    assert "first_epoch_accuracy" not in ablation.metrics
+    assert "not always taken on the same images" in " ".join(ablation.notes)
     same = [x.changed(validation_size=50) for x in (FIRST, SECOND)]
-    ledger = made_up(walk(*same), additive)
-    assert "first_epoch_accuracy" in ledger.metrics
-    assert "on the validation images" in " ".join(ledger.notes)
+    ablation = made_up(walk(*same), additive)
+    assert "first_epoch_accuracy" in ablation.metrics
+    assert "on the validation images" in " ".join(ablation.notes)
 
 
 def test_runs_of_several_versions_are_told():
@@ -432,19 +432,19 @@ def test_runs_of_several_versions_are_told():
     assert "in PyTorch were not all made on the same versions" in " ".join(notes)
 
 
-def test_ledger_can_be_read_back(tmp_path):
-    ledger = made_up(walk(FIRST, SECOND), additive)
-    judge.save(tmp_path, ledger)
-    assert judge.load(tmp_path) == ledger
-    assert json.loads(judge.document())["title"] == "Ledger"
+def test_ablation_can_be_read_back(tmp_path):
+    ablation = made_up(walk(FIRST, SECOND), additive)
+    attribution.save(tmp_path, ablation)
+    assert attribution.load(tmp_path) == ablation
+    assert json.loads(attribution.document())["title"] == "Ablation"
 
 
 # How it is shown
 
 
-def shown(ledger: Ledger, width: int = 200) -> str:
+def shown(ablation: Ablation, width: int = 200) -> str:
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(ledger_table(ledger))
+    console.print(ablation_table(ablation))
     return console.export_text()
 
 
@@ -484,15 +484,15 @@ def test_picture_has_three_panels_with_every_label():
 
 
 def test_labels_in_the_picture_are_escaped():
-    ledger = made_up(walk(FIRST, SECOND), additive)
-    change = ledger.differences[0].changes[0]
+    ablation = made_up(walk(FIRST, SECOND), additive)
+    change = ablation.differences[0].changes[0]
     strange = change.model_copy(update={"key": "<b>&\"'", "after": "<script>"})
-    difference = ledger.differences[0].model_copy(update={"changes": [strange]})
+    difference = ablation.differences[0].model_copy(update={"changes": [strange]})
     svg = picture(
-        ledger.model_copy(
+        ablation.model_copy(
             update={
-                "start": {**ledger.start, "name": "<i>"},
-                "differences": [difference, *ledger.differences[1:]],
+                "start": {**ablation.start, "name": "<i>"},
+                "differences": [difference, *ablation.differences[1:]],
             }
         )
     )
@@ -515,9 +515,9 @@ def test_picture_holds_small_and_large_effects(size):
 
 def test_picture_of_nothing_yet_is_whole():
     way = walk(FIRST, SECOND)
-    ledger = judge.judge(Inquiry(way, "pytorch", BOTH, (0,), {}), {})
-    assert any("No run" in x for x in texts(picture(ledger)))
-    assert "–" in shown(ledger)
+    ablation = attribution.attribute(Inquiry(way, "pytorch", BOTH, (0,), {}), {})
+    assert any("No run" in x for x in texts(picture(ablation)))
+    assert "–" in shown(ablation)
 
 
 def test_no_text_of_the_picture_leaves_it(tmp_path):
@@ -567,7 +567,7 @@ def write_recipe(path: Path, recipe: Recipe) -> Path:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """The recipes to walk between, and a place that hides TensorFlow."""
-    folder = tmp_path_factory.mktemp("ledger")
+    folder = tmp_path_factory.mktemp("ablation")
     write_recipe(folder / "first.toml", FIRST)
     write_recipe(folder / "second.toml", SECOND)
     hide_module(folder / "hidden", "tensorflow")
@@ -577,32 +577,35 @@ def folder(tmp_path_factory) -> Path:
 def words(folder: Path, data: Path, out: Path, *more: object) -> list[object]:
     ends = [folder / "first.toml", folder / "second.toml"]
     fixed = ["--epochs", 1, "--seeds", 1, "--no-proof", "--data", data, "--out", out]
-    return ["ledger", *ends, *fixed, *more]
+    return ["ablate", *ends, *fixed, *more]
 
 
 @pytest.fixture(scope="module")
-def walked(folder, tiny) -> tuple[Path, Ledger]:
+def walked(folder, tiny) -> tuple[Path, Ablation]:
     """Two differences, one seed, PyTorch alone: four short runs."""
     out = folder / "walked"
     done = run_paripassu(*words(folder, tiny, out, "--json"), path=folder / "hidden")
     assert done.returncode == 0, done.stderr
-    ledger = judge.load(out)
-    assert json.loads(done.stdout) == ledger.model_dump()
+    ablation = attribution.load(out)
+    assert json.loads(done.stdout) == ablation.model_dump()
     assert "4/4 PyTorch seed 42" in done.stderr
     assert "TensorFlow is not installed" in " ".join(done.stderr.split())
-    return out, ledger
+    return out, ablation
 
 
-def without_command(ledger: Ledger) -> Ledger:
-    return ledger.model_copy(update={"command": ""})
+def without_command(ablation: Ablation) -> Ablation:
+    return ablation.model_copy(update={"command": ""})
 
 
 @needs_pytorch
 def test_every_stop_is_trained_once(walked):
-    out, ledger = walked
-    assert [x.name for x in ledger.differences] == ["dropout.dropout1", "optimizer.rho"]
-    assert [len(stop.runs) for stop in ledger.stops] == [1, 1, 1, 1]
-    for stop in ledger.stops:
+    out, ablation = walked
+    assert [x.name for x in ablation.differences] == [
+        "dropout.dropout1",
+        "optimizer.rho",
+    ]
+    assert [len(stop.runs) for stop in ablation.stops] == [1, 1, 1, 1]
+    for stop in ablation.stops:
         run = record.load_record(out / "runs" / stop.runs[0].run)
         assert run.environment.threads == 1
         dropout, rho = run.recipe["dropout"]["dropout1"], run.recipe["optimizer"]["rho"]
@@ -610,36 +613,36 @@ def test_every_stop_is_trained_once(walked):
         assert rho == (0.95 if 1 in stop.taken else 0.9)
         assert run.result.test_accuracy == stop.runs[0].test_accuracy
         assert run.result.test_cross_entropy == stop.runs[0].test_cross_entropy > 0
-    values = {stop.label: stop.runs[0].test_accuracy for stop in ledger.stops}
-    total = ledger.total["test_accuracy"]
+    values = {stop.label: stop.runs[0].test_accuracy for stop in ablation.stops}
+    total = ablation.total["test_accuracy"]
     assert total.mean == pytest.approx(values["TO"] - values["FROM"])
     assert (total.low, total.n) == (None, 1)
-    one = ledger.effects[0]["test_accuracy"]
+    one = ablation.effects[0]["test_accuracy"]
     assert one.forward.mean == pytest.approx(
         values["+ dropout.dropout1"] - values["FROM"]
     )
     assert one.back.mean == pytest.approx(values["TO"] - values["− dropout.dropout1"])
-    assert ledger.gap is None
-    assert "TensorFlow is not installed" in ledger.notes[-1]
+    assert ablation.gap is None
+    assert "TensorFlow is not installed" in ablation.notes[-1]
     ElementTree.fromstring((out / "waterfall.svg").read_text())
 
 
 @needs_pytorch
 def test_same_command_trains_nothing_anew(walked, folder, tiny):
-    out, _ledger = walked
-    before = (out / "ledger.json").read_bytes()
+    out, _ablation = walked
+    before = (out / "ablation.json").read_bytes()
     times = [x.stat().st_mtime_ns for x in sorted((out / "runs").glob("*/*"))]
     again = run_paripassu(*words(folder, tiny, out, "--json"), path=folder / "hidden")
     assert again.returncode == 0, again.stderr
     assert "4 runs finished already" in again.stderr
-    assert (out / "ledger.json").read_bytes() == before
+    assert (out / "ablation.json").read_bytes() == before
     assert [x.stat().st_mtime_ns for x in sorted((out / "runs").glob("*/*"))] == times
 
 
 @needs_pytorch
 def test_run_is_known_by_its_record_alone(walked, folder, tiny):
     """Red before: nothing but `run.json` is committed of a record's runs."""
-    out, ledger = walked
+    out, ablation = walked
     copy = folder / "records"
     for path in (out / "runs").glob("*/run.json"):
         there = copy / "runs" / path.parent.name
@@ -647,7 +650,7 @@ def test_run_is_known_by_its_record_alone(walked, folder, tiny):
         shutil.copy(path, there)
     done = run_paripassu(*words(folder, tiny, copy), path=folder / "hidden")
     assert done.returncode == 0, done.stderr
-    assert without_command(judge.load(copy)) == without_command(ledger)
+    assert without_command(attribution.load(copy)) == without_command(ablation)
     left = {x.name for x in (copy / "runs").glob("*/*")}
     assert left == {"run.json"}
     assert "total, TO − FROM" in done.stdout
@@ -655,26 +658,26 @@ def test_run_is_known_by_its_record_alone(walked, folder, tiny):
 
 
 @needs_pytorch
-def test_other_recipes_and_other_data_do_not_take_a_ledgers_place(
+def test_other_recipes_and_other_data_do_not_take_a_ablations_place(
     walked, folder, tiny, small
 ):
-    out, _ledger = walked
-    before = (out / "ledger.json").read_bytes()
+    out, _ablation = walked
+    before = (out / "ablation.json").read_bytes()
     for more, data in (
         (["--set", "batch_size=7"], tiny),
         ([], small),
     ):
         refused = run_paripassu(*words(folder, data, out, *more))
         assert refused.returncode == 2, refused.stderr
-        assert "holds another ledger" in " ".join(refused.stderr.split())
-    assert (out / "ledger.json").read_bytes() == before
+        assert "holds another ablation" in " ".join(refused.stderr.split())
+    assert (out / "ablation.json").read_bytes() == before
 
 
 @needs_pytorch
 def test_damaged_record_is_told_before_anything_is_trained(walked, folder, tiny):
-    _out, ledger = walked
+    _out, ablation = walked
     copy = folder / "damaged"
-    name = ledger.stops[0].runs[0].run
+    name = ablation.stops[0].runs[0].run
     (copy / "runs" / name).mkdir(parents=True)
     (copy / "runs" / name / "run.json").write_text("{")
     refused = run_paripassu(*words(folder, tiny, copy))
@@ -685,23 +688,23 @@ def test_damaged_record_is_told_before_anything_is_trained(walked, folder, tiny)
 
 @needs_pytorch
 def test_failing_stop_is_told_and_the_others_go_on(walked, folder, tiny, tmp_path):
-    earlier, ledger = walked
+    earlier, ablation = walked
     diverging = SECOND.changed(
         name="diverging", optimizer={"kind": "adadelta", "learning_rate": 1e38}
     )
     out = tmp_path / "out"
-    known = next(stop for stop in ledger.stops if stop.label == "FROM").runs[0].run
+    known = next(stop for stop in ablation.stops if stop.label == "FROM").runs[0].run
     shutil.copytree(earlier / "runs" / known, out / "runs" / known)
     typed = words(folder, tiny, out)
     typed[1] = write_recipe(tmp_path / "diverging.toml", diverging)
     typed[2] = folder / "first.toml"
     done = run_paripassu(*typed, path=folder / "hidden")
     assert done.returncode == 1, done.stderr
-    found = judge.load(out)
+    found = attribution.load(out)
     finished = {stop.label: stop.runs[0] for stop in found.stops if stop.runs}
     assert list(finished) == ["TO", "− dropout.dropout1"]
     assert list(finished.values()) == [
-        stop.runs[0] for stop in ledger.stops if 1 not in stop.taken
+        stop.runs[0] for stop in ablation.stops if 1 not in stop.taken
     ]
     assert len(found.failures) == 2
     assert all("diverged" in text for text in found.failures.values())
@@ -729,7 +732,7 @@ def test_failing_stop_is_told_and_the_others_go_on(walked, folder, tiny, tmp_pat
 )
 @needs_pytorch
 def test_bad_input_is_told_before_anything_is_trained(more, said, tmp_path):
-    done = run_paripassu("ledger", *more, "--no-proof", cwd=tmp_path)
+    done = run_paripassu("ablate", *more, "--no-proof", cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert said in " ".join(done.stderr.split())
     assert done.stdout == ""
@@ -739,7 +742,7 @@ def test_bad_input_is_told_before_anything_is_trained(more, said, tmp_path):
 def test_chosen_framework_must_be_there(tmp_path):
     hidden = hide_module(tmp_path / "hidden", "tensorflow")
     done = run_paripassu(
-        "ledger", "--framework", "tensorflow", cwd=tmp_path, path=hidden
+        "ablate", "--framework", "tensorflow", cwd=tmp_path, path=hidden
     )
     assert done.returncode == 2
     assert "TensorFlow is not installed" in done.stderr
@@ -765,13 +768,13 @@ def test_with_both_frameworks_and_a_proof(folder, tiny, tmp_path):
     said = " ".join(done.stderr.split())
     assert "proof on first: holds on" in said
     assert "proof on second: holds on" in said
-    ledger = judge.load(out)
-    assert ledger.framework == "tensorflow"
-    assert ledger.proofs == {"FROM": True, "TO": True}
-    counts = [[run.framework for run in stop.runs] for stop in ledger.stops]
+    ablation = attribution.load(out)
+    assert ablation.framework == "tensorflow"
+    assert ablation.proofs == {"FROM": True, "TO": True}
+    counts = [[run.framework for run in stop.runs] for stop in ablation.stops]
     assert counts == [[*BOTH], ["tensorflow"], [*BOTH], ["tensorflow"]]
-    at_start = next(x for x in ledger.apart if x.end == "FROM")
-    assert ledger.gap.rest["test_accuracy"].mean == pytest.approx(
+    at_start = next(x for x in ablation.framework_effects if x.end == "FROM")
+    assert ablation.gap.rest["test_accuracy"].mean == pytest.approx(
         -at_start.figures["test_accuracy"].mean
     )
     # Another framework finds its end points trained already.
@@ -780,14 +783,14 @@ def test_with_both_frameworks_and_a_proof(folder, tiny, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "4 runs finished already" in done.stderr
     assert "proof on first: holds already" in done.stderr
-    other = judge.load(out)
-    assert other.gap.figures == ledger.gap.figures
+    other = attribution.load(out)
+    assert other.gap.figures == ablation.gap.figures
 
 
 @pytest.mark.slow
 @needs_pytorch
-def test_interrupted_ledger_goes_on(walked, folder, tiny, tmp_path, monkeypatch):
-    _out, ledger = walked
+def test_interrupted_ablation_goes_on(walked, folder, tiny, tmp_path, monkeypatch):
+    _out, ablation = walked
     monkeypatch.setenv("PYTHONPATH", str(folder / "hidden"))
     out = tmp_path / "out"
     typed = words(folder, tiny, out)
@@ -803,8 +806,8 @@ def test_interrupted_ledger_goes_on(walked, folder, tiny, tmp_path, monkeypatch)
         running.process.send_signal(signal.SIGINT)
         assert running.wait() == 130
         assert "type the same command again" in " ".join(running.errors.split())
-    assert judge.load(out).stops  # what there was is told
+    assert attribution.load(out).stops  # what there was is told
     again = run_paripassu(*typed)
     assert again.returncode == 0, again.stderr
     assert re.search(r"[123] runs? finished already", again.stderr)
-    assert judge.load(out).stops == ledger.stops
+    assert attribution.load(out).stops == ablation.stops

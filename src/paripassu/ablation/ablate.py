@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from paripassu.analysis.ablation import attribution as judge
-from paripassu.analysis.ablation.attribution import End, Inquiry, Key, Ledger
+from paripassu.analysis.ablation import attribution
+from paripassu.analysis.ablation.attribution import Ablation, End, Inquiry, Key
 from paripassu.analysis.ablation.differences import Stop, walk
 from paripassu.analysis.plan import RUNS_FOLDER
 from paripassu.analysis.report import waterfall
@@ -31,7 +31,7 @@ PICTURE_FILE = "waterfall.svg"
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a ledger."""
+    """One run of an ablation."""
 
     key: Key
     recipe: Recipe  # with the run's own seed
@@ -42,10 +42,10 @@ class Job:
     def name(self) -> str:
         """The run's folder under `runs/`."""
         framework, _stop, seed = self.key
-        return judge.run_name(framework, self.identity, seed)
+        return attribution.run_name(framework, self.identity, seed)
 
 
-def ledger(
+def ablate(
     start: Recipe,
     end: Recipe,
     *,
@@ -55,7 +55,7 @@ def ledger(
     conditions: Conditions,
     console: Console,
     proof: bool = True,
-) -> Ledger:
+) -> Ablation:
     """Train every stop that is not yet trained, and attribute what changes.
 
     Nothing is timed: each run has one thread, and as many run at once as there are
@@ -66,14 +66,14 @@ def ledger(
         end: TO, of the same network; its seed is not used.
         framework: trains all stops; the others that can train FROM and TO.
         seeds: every stop is trained with each, all stops of the first seed first.
-        out: the ledger's folder; finished runs in it are used as they are.
+        out: the ablation's folder; finished runs in it are used as they are.
         conditions: data and device.
         console: where progress is shown.
         proof: whether to prove first that the twins are equal on both recipes. A
             proof that fails is reported, and the training goes on.
 
     Returns:
-        What `ledger.json` in `out` holds; `waterfall.svg` is beside it.
+        What `ablation.json` in `out` holds; `waterfall.svg` is beside it.
 
     Raises:
         UserError: before any training: the recipes cannot be walked between, the
@@ -108,9 +108,9 @@ def ledger(
     files.make_folder(out / RUNS_FOLDER)
     with files.owned(out):
         files.remove_leftovers(out)
-        _check_same_ledger(out, start, end, dataset)
+        _check_same_ablation(out, start, end, dataset)
         records = _finished(out, jobs)
-        judge.save(out, judge.judge(inquiry, records))
+        attribution.save(out, attribution.attribute(inquiry, records))
         if proof:
             proofs = _prove(able, start, end, out, conditions, console)
             inquiry = replace(inquiry, proofs=proofs)
@@ -154,14 +154,14 @@ def _read_data(
     return next(iter(found.values())), list(warnings)
 
 
-def _check_same_ledger(
+def _check_same_ablation(
     out: Path, start: Recipe, end: Recipe, dataset: record.Dataset
 ) -> None:
-    """Refuse to put this ledger in another one's place; its runs are no matter."""
-    if not (out / judge.LEDGER_FILE).exists():
+    """Refuse to put this ablation in another one's place; its runs are no matter."""
+    if not (out / attribution.ABLATION_FILE).exists():
         return
     try:
-        earlier = judge.load(out)
+        earlier = attribution.load(out)
     except UserError:
         return  # damaged: it is made anew
     differing = [
@@ -174,7 +174,7 @@ def _check_same_ledger(
         differing.append("the data")
     if differing:
         raise UserError(
-            f"{out} holds another ledger: {', '.join(differing)} differ. Choose "
+            f"{out} holds another ablation: {', '.join(differing)} differ. Choose "
             "another folder with --out, or delete that one."
         )
 
@@ -273,7 +273,7 @@ def _train(
                 records[job.key] = made
                 board.finish(job.title, made)
             if _seed_is_over(job, jobs, records, failures):
-                # Whoever stops us now has the ledger of the seeds so far.
+                # Whoever stops us now has the ablation of the seeds so far.
                 _publish(out, replace(inquiry, failures=failures), records)
     return failures
 
@@ -293,8 +293,8 @@ def _seed_is_over(
 
 def _publish(
     out: Path, inquiry: Inquiry, records: Mapping[Key, record.RunRecord]
-) -> Ledger:
-    result = judge.judge(inquiry, records)
-    judge.save(out, result)
+) -> Ablation:
+    result = attribution.attribute(inquiry, records)
+    attribution.save(out, result)
     files.write_text(out / PICTURE_FILE, waterfall.picture(result))
     return result

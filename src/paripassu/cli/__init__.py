@@ -23,7 +23,7 @@ from paripassu.cli.base import (
 from paripassu.core.errors import PariPassuError, WorkerError
 
 PARTS = (training, proof, book, using, porting, teaching)  # each has added its commands
-RESUMED = ("train", "compare", "verify", "ledger", "bench")
+RESUMED = ("train", "compare", "verify", "ablate", "bench")
 
 
 def main() -> None:

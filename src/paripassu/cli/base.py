@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 COMMANDS = (
-    *("train", "evaluate", "convert", "predict", "compare", "verify", "ledger"),
+    *("train", "evaluate", "convert", "predict", "compare", "verify", "ablate"),
     "check",
     "check-optimizer",
     *("serve", "report", "bench", "notebooks", "info", "recipes"),

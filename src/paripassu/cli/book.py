@@ -82,11 +82,11 @@ def show_recipe(
 
 @app.command(
     epilog="**Examples**\n\n"
-    "- `paripassu ledger`\n\n"
-    "- `paripassu ledger article my.toml --seeds 5 --epochs 2`\n\n"
-    "- `paripassu ledger --framework tensorflow --out runs/mine`"
+    "- `paripassu ablate`\n\n"
+    "- `paripassu ablate article my.toml --seeds 5 --epochs 2`\n\n"
+    "- `paripassu ablate --framework tensorflow --out runs/mine`"
 )
-def ledger(
+def ablate(
     start: Annotated[
         str,
         typer.Argument(
@@ -144,7 +144,7 @@ def ledger(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="The ledger's folder. Default: runs/ledger-FROM-TO-HASH",
+            help="The folder. Default: runs/ablation-FROM-TO-HASH",
             show_default=False,
         ),
     ] = None,
@@ -161,8 +161,8 @@ def ledger(
     kept, and interrupted ones go on.
     """
     from paripassu.ablation.ablate import PICTURE_FILE, default_framework
-    from paripassu.ablation.ablate import ledger as run
-    from paripassu.terminal.ablation import ledger_table
+    from paripassu.ablation.ablate import ablate as run
+    from paripassu.terminal.ablation import ablation_table
 
     one = load_recipe(start, settings, epochs=epochs)
     other = load_recipe(end, settings, epochs=epochs)
@@ -171,7 +171,7 @@ def ledger(
     ends = one.changed(seed=0), other.changed(seed=0)
     source = str(data.resolve()) if data else "package"
     mark = ends[0].hash(ends[1].hash(), source, chosen)[:8]
-    folder = out or Path("runs") / f"ledger-{one.name}-{other.name}-{mark}"
+    folder = out or Path("runs") / f"ablation-{one.name}-{other.name}-{mark}"
     result = run(
         one,
         other,
@@ -185,7 +185,7 @@ def ledger(
     if as_json:
         print_json(result.model_dump())
     else:
-        terminal().print(ledger_table(result))
+        terminal().print(ablation_table(result))
         typer.echo(f"picture: {folder / PICTURE_FILE}")
     if result.failures or not all(result.proofs.values()):
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""A ledger on the terminal: its runs while they go on, and its table."""
+"""An ablation on the terminal: its runs while they go on, and its table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from paripassu.analysis.ablation.attribution import Effect, End, Figures, Ledger, Metric
+from paripassu.analysis.ablation.attribution import (
+    Ablation,
+    Effect,
+    End,
+    Figures,
+    Metric,
+)
 from paripassu.analysis.schema import Estimate
 from paripassu.analysis.statistics import excludes_zero
 from paripassu.analysis.text import counted, display_name, listed_seeds, points, signed
@@ -26,7 +32,7 @@ HEADINGS: dict[Metric, str] = {
     "first_epoch_accuracy": "epoch 1",
 }
 ENOUGH = 0.01  # of the work, before the time that is left is guessed
-APART = " "  # where others have a mark
+NO_MARK = " "  # where others have a mark
 
 
 class Board:
@@ -124,75 +130,75 @@ class Board:
         return f"about {duration(pace * (total - made))} left"
 
 
-def ledger_table(ledger: Ledger) -> RenderableType:
+def ablation_table(ablation: Ablation) -> RenderableType:
     """A row for each difference between those of the ends, and what it all means."""
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("", overflow="fold", min_width=20)
-    for metric in ledger.metrics:
+    for metric in ablation.metrics:
         table.add_column(HEADINGS[metric], justify="right", no_wrap=True)
         if metric == "test_accuracy":
             table.add_column("forward", justify="right", no_wrap=True)
             table.add_column("back", justify="right", no_wrap=True)
-    _add_end(table, ledger, "FROM")
-    for difference, effects in zip(ledger.differences, ledger.effects, strict=True):
+    _add_end(table, ablation, "FROM")
+    for difference, effects in zip(ablation.differences, ablation.effects, strict=True):
         label = Text(f"{difference.name}\n").append(f"  {difference}", "dim")
-        table.add_row(label, *_effect_cells(ledger, effects))
-    _add_end(table, ledger, "TO")
+        table.add_row(label, *_effect_cells(ablation, effects))
+    _add_end(table, ablation, "TO")
     table.add_row("")
-    own = display_name(ledger.framework)
-    table.add_row("total, TO − FROM", *_cells(ledger, ledger.total))
-    for apart in ledger.apart:
-        other = display_name(apart.framework)
-        label_text = f"{apart.end} in {other} − in {own}"
-        table.add_row(label_text, *_cells(ledger, apart.figures))
-    if gap := ledger.gap:
+    own = display_name(ablation.framework)
+    table.add_row("total, TO − FROM", *_cells(ablation, ablation.total))
+    for effect in ablation.framework_effects:
+        other = display_name(effect.framework)
+        label_text = f"{effect.end} in {other} − in {own}"
+        table.add_row(label_text, *_cells(ablation, effect.figures))
+    if gap := ablation.gap:
         table.add_row(
             f"gap, TO in {display_name(gap.end_framework)} − FROM in "
             f"{display_name(gap.start_framework)}",
-            *_cells(ledger, gap.figures),
+            *_cells(ablation, gap.figures),
         )
-        table.add_row("unexplained rest, gap − total", *_cells(ledger, gap.rest))
-    heading = Text(f"FROM {ledger.start['name']} TO {ledger.end['name']}, in {own}")
+        table.add_row("unexplained rest, gap − total", *_cells(ablation, gap.rest))
+    heading = Text(f"FROM {ablation.start['name']} TO {ablation.end['name']}, in {own}")
     parts: list[RenderableType] = [Text(""), heading, Text(""), table, Text("")]
-    parts.append(Text(_method(ledger)))
-    for end, holds in ledger.proofs.items():
+    parts.append(Text(_method(ablation)))
+    for end, holds in ablation.proofs.items():
         if not holds:
             text = f"The proof that the twins are equal does not hold on {end}."
             parts.append(Text(text, "red"))
-    parts += [Text(f"note: {text}", "yellow") for text in ledger.notes]
-    parts += [Text(f"failed: {text}", "red") for text in ledger.failures.values()]
+    parts += [Text(f"note: {text}", "yellow") for text in ablation.notes]
+    parts += [Text(f"failed: {text}", "red") for text in ablation.failures.values()]
     return Group(*parts)
 
 
-def _add_end(table: Table, ledger: Ledger, end: End) -> None:
-    for framework in ledger.frameworks:
-        figures = ledger.level(framework, end)
+def _add_end(table: Table, ablation: Ablation, end: End) -> None:
+    for framework in ablation.frameworks:
+        figures = ablation.level(framework, end)
         cells = []
-        for metric in ledger.metrics:
+        for metric in ablation.metrics:
             estimate = figures[metric]
             if metric == "test_accuracy":
-                cells += [_level(metric, estimate, interval=True) + APART, "", ""]
+                cells += [_level(metric, estimate, interval=True) + NO_MARK, "", ""]
             else:
-                cells.append(_level(metric, estimate, interval=False) + APART)
+                cells.append(_level(metric, estimate, interval=False) + NO_MARK)
         table.add_row(Text(f"{end} in {display_name(framework)}", "bold"), *cells)
 
 
-def _effect_cells(ledger: Ledger, effects: Mapping[Metric, Effect]) -> list[str]:
+def _effect_cells(ablation: Ablation, effects: Mapping[Metric, Effect]) -> list[str]:
     cells = []
-    for metric in ledger.metrics:
+    for metric in ablation.metrics:
         effect = effects[metric]
         whole = metric == "test_accuracy"
         cells.append(_change(metric, effect.both, interval=whole))
         if whole:
             cells.append(_mean(metric, effect.forward))
-            mark = "†" if effect.order and excludes_zero(effect.order) else APART
+            mark = "†" if effect.order and excludes_zero(effect.order) else NO_MARK
             cells.append(_mean(metric, effect.back) + mark)
     return cells
 
 
-def _cells(ledger: Ledger, figures: Figures) -> list[str]:
+def _cells(ablation: Ablation, figures: Figures) -> list[str]:
     cells = []
-    for metric in ledger.metrics:
+    for metric in ablation.metrics:
         whole = metric == "test_accuracy"
         cells.append(_change(metric, figures[metric], interval=whole))
         cells += ["", ""] if whole else []
@@ -201,11 +207,11 @@ def _cells(ledger: Ledger, figures: Figures) -> list[str]:
 
 def _change(metric: Metric, estimate: Estimate | None, *, interval: bool) -> str:
     if estimate is None:
-        return "–" + APART
+        return "–" + NO_MARK
     text = _mean(metric, estimate)
     if interval and estimate.low is not None and estimate.high is not None:
         text += f" ({points(estimate.low)} to {points(estimate.high)})"
-    return text + ("*" if excludes_zero(estimate) else APART)
+    return text + ("*" if excludes_zero(estimate) else NO_MARK)
 
 
 def _mean(metric: Metric, estimate: Estimate | None) -> str:
@@ -227,9 +233,9 @@ def _level(metric: Metric, estimate: Estimate | None, *, interval: bool) -> str:
     return text
 
 
-def _method(ledger: Ledger) -> str:
+def _method(ablation: Ablation) -> str:
     """How to read the table, and over how many seeds."""
-    used = ledger.complete or ledger.seeds
+    used = ablation.complete or ablation.seeds
     lines = [
         f"n = {counted(len(used), 'seed')} ({listed_seeds(used)}). An effect is the "
         "mean of two: forward, where the differences above it are as in TO and those "

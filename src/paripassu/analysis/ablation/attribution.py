@@ -1,6 +1,6 @@
-"""What each difference between two recipes does: `ledger.json`, from records only.
+"""What each difference between two recipes does: `ablation.json`, from records only.
 
-Every figure of a ledger is the mean over seeds of a sum of runs with signs. The
+Every figure of an ablation is the mean over seeds of a sum of runs with signs. The
 forward effect of a difference is that of adding it where the differences before it
 are there already; the back effect that of it where those after it are there. Their
 mean, over all differences, adds up to the total exactly; where forward and back
@@ -26,7 +26,7 @@ from paripassu.analysis.text import counted, display_name
 from paripassu.core.files import write_text
 from paripassu.core.record import Environment, Model, RunRecord
 
-LEDGER_FILE = "ledger.json"
+ABLATION_FILE = "ablation.json"
 
 Metric = Literal["test_accuracy", "test_cross_entropy", "first_epoch_accuracy"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -42,14 +42,14 @@ class StopRun(Model):
 
     framework: str
     seed: int
-    run: str  # its folder, in `runs` of the ledger's
+    run: str  # its folder, in `runs` of the ablation's
     test_accuracy: float
     test_cross_entropy: float | None  # None in records made before it was measured
     first_epoch_accuracy: float
     monitor: Literal["test", "validation"]  # the images of the first epoch's
 
 
-class LedgerStop(Model):
+class AblationStop(Model):
     """A recipe on the walk, and its runs."""
 
     label: str
@@ -74,8 +74,8 @@ class Level(Model):
     figures: Figures
 
 
-class Apart(Model):
-    """An end point in another framework less the same in the ledger's own."""
+class FrameworkEffect(Model):
+    """An end point in another framework minus the same one in the ablation's own."""
 
     framework: str
     end: End
@@ -91,10 +91,10 @@ class Gap(Model):
     rest: Figures  # what the differences leave unexplained: the gap less the total
 
 
-class Ledger(Model):
-    """Everything that a ledger says, for programs."""
+class Ablation(Model):
+    """Everything that an ablation says, for programs."""
 
-    kind: Literal["ledger"] = "ledger"
+    kind: Literal["ablation"] = "ablation"
     version: Literal[1] = 1
     command: str
     start: dict[str, Any]  # the recipe FROM
@@ -106,13 +106,13 @@ class Ledger(Model):
     complete: list[int]  # that have every run
     metrics: list[Metric]  # those that all runs have in common
     differences: list[Difference]
-    stops: list[LedgerStop]
+    stops: list[AblationStop]
     forward: list[int]  # indices of stops, from FROM to TO
     back: list[int]  # from TO to FROM
     effects: list[dict[Metric, Effect]]  # of each difference
     levels: list[Level]
-    total: Figures  # TO - FROM, in the ledger's framework
-    apart: list[Apart]
+    total: Figures  # TO - FROM, in the ablation's framework
+    framework_effects: list[FrameworkEffect]
     gap: Gap | None  # None unless there are two frameworks
     environments: dict[str, Environment]  # framework -> of its first run
     proofs: dict[End, bool]  # whether the twins were proven equal on that recipe
@@ -129,11 +129,11 @@ class Ledger(Model):
 
 @dataclass(frozen=True)
 class Inquiry:
-    """What a ledger sets out to find, and what happened beside the runs."""
+    """What an ablation sets out to find, and what happened beside the runs."""
 
     walk: Walk
     framework: str
-    frameworks: tuple[str, ...]  # the ledger's own among them
+    frameworks: tuple[str, ...]  # the ablation's own among them
     seeds: tuple[int, ...]
     data: Mapping[str, str]
     command: str = ""
@@ -154,11 +154,11 @@ class Inquiry:
 
 
 def run_name(framework: str, identity: str, seed: int) -> str:
-    """The folder of a run, below `runs/`: any ledger there finds it again."""
+    """The folder of a run, below `runs/`: any ablation there finds it again."""
     return f"{framework}-{identity}-seed{seed}"
 
 
-def judge(inquiry: Inquiry, records: Mapping[Key, RunRecord]) -> Ledger:
+def attribute(inquiry: Inquiry, records: Mapping[Key, RunRecord]) -> Ablation:
     """What the finished runs say.
 
     Seeds that have every run make up all figures, so that these add up. Where there
@@ -201,7 +201,7 @@ def judge(inquiry: Inquiry, records: Mapping[Key, RunRecord]) -> Ledger:
             figures=figures(published),
             rest=figures(_sum((1, published), (-1, total))),
         )
-    return Ledger(
+    return Ablation(
         command=inquiry.command,
         start=walk.stops[walk.start].recipe.model_dump(),
         end=walk.stops[walk.end].recipe.model_dump(),
@@ -213,7 +213,7 @@ def judge(inquiry: Inquiry, records: Mapping[Key, RunRecord]) -> Ledger:
         metrics=metrics,
         differences=list(walk.differences),
         stops=[
-            LedgerStop(
+            AblationStop(
                 label=stop.label,
                 taken=list(stop.taken),
                 runs=[
@@ -240,8 +240,8 @@ def judge(inquiry: Inquiry, records: Mapping[Key, RunRecord]) -> Ledger:
             for end, stop in ends.items()
         ],
         total=figures(total),
-        apart=[
-            Apart(
+        framework_effects=[
+            FrameworkEffect(
                 framework=name,
                 end=end,
                 figures=figures(_sum((1, {(name, stop): 1}), (-1, {(own, stop): 1}))),
@@ -263,23 +263,23 @@ def judge(inquiry: Inquiry, records: Mapping[Key, RunRecord]) -> Ledger:
     )
 
 
-def save(folder: Path, ledger: Ledger) -> None:
-    """Write `ledger.json`, whole or not at all."""
-    write_text(folder / LEDGER_FILE, ledger.model_dump_json(indent=1) + "\n")
+def save(folder: Path, ablation: Ablation) -> None:
+    """Write `ablation.json`, whole or not at all."""
+    write_text(folder / ABLATION_FILE, ablation.model_dump_json(indent=1) + "\n")
 
 
-def load(folder: Path) -> Ledger:
-    """Read `ledger.json`.
+def load(folder: Path) -> Ablation:
+    """Read `ablation.json`.
 
     Raises:
         UserError: there is none, or it is damaged.
     """
-    return checked(Ledger, folder / LEDGER_FILE)
+    return checked(Ablation, folder / ABLATION_FILE)
 
 
 def document() -> str:
-    """The JSON schema of `ledger.json`, as text."""
-    schema = Ledger.model_json_schema()
+    """The JSON schema of `ablation.json`, as text."""
+    schema = Ablation.model_json_schema()
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     return json.dumps(dialect | schema, indent=1) + "\n"
 

@@ -1,4 +1,4 @@
-"""The picture of a ledger: from one recipe to another, a bar for each difference."""
+"""The picture of an ablation: from one recipe to another, a bar for each difference."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from paripassu.analysis.ablation.attribution import Effect, End, Ledger, Metric
+from paripassu.analysis.ablation.attribution import Ablation, Effect, End, Metric
 from paripassu.analysis.report import svg
 from paripassu.analysis.report.figures import percent_tick, plain_tick
 from paripassu.analysis.report.svg import Scale
@@ -46,49 +46,49 @@ class _Row:
         return 30.0 + LINE * below
 
 
-def picture(ledger: Ledger) -> str:
-    """The ledger as an SVG file of its own, for light and for dark pages."""
-    parts = list(_heading(ledger))
+def picture(ablation: Ablation) -> str:
+    """The ablation as an SVG file of its own, for light and for dark pages."""
+    parts = list(_heading(ablation))
     y = 58.0
-    for number, metric in enumerate(ledger.metrics):
-        panel, y = _panel(ledger, metric, y + 16, detailed=number == 0)
+    for number, metric in enumerate(ablation.metrics):
+        panel, y = _panel(ablation, metric, y + 16, detailed=number == 0)
         parts += panel
-    parts += list(_key(y + 24, alone=len(ledger.complete or ledger.seeds) == 1))
-    title = f"From {_name(ledger, 'FROM')} to {_name(ledger, 'TO')}"
+    parts += list(_key(y + 24, alone=len(ablation.complete or ablation.seeds) == 1))
+    title = f"From {_name(ablation, 'FROM')} to {_name(ablation, 'TO')}"
     drawn = svg.drawing(
-        "ledger", title, " ".join(_told(ledger)), y + 78, parts, width=WIDTH
+        "ablation", title, " ".join(_told(ablation)), y + 78, parts, width=WIDTH
     )
     return svg.standalone(drawn, WIDTH)
 
 
-def _heading(ledger: Ledger) -> Iterator[str]:
-    seeds = ledger.complete or ledger.seeds
-    epochs = dict.fromkeys(int(x["epochs"]) for x in (ledger.start, ledger.end))
-    text = f"{_name(ledger, 'FROM')} → {_name(ledger, 'TO')}"
+def _heading(ablation: Ablation) -> Iterator[str]:
+    seeds = ablation.complete or ablation.seeds
+    epochs = dict.fromkeys(int(x["epochs"]) for x in (ablation.start, ablation.end))
+    text = f"{_name(ablation, 'FROM')} → {_name(ablation, 'TO')}"
     yield svg.text(LABELS, 22, _cut(text, TITLE_LETTERS), "title")
     yield svg.text(
         LABELS,
         43,
-        f"{' and '.join(map(str, epochs))} epochs in {display_name(ledger.framework)}; "
-        f"{n(len(seeds), 'seed')} ({listed_seeds(seeds)}); changes of accuracy in "
-        "percentage points",
+        f"{' and '.join(map(str, epochs))} epochs in "
+        f"{display_name(ablation.framework)}; {n(len(seeds), 'seed')} "
+        f"({listed_seeds(seeds)}); changes of accuracy in percentage points",
     )
 
 
 def _panel(
-    ledger: Ledger, metric: Metric, top: float, *, detailed: bool
+    ablation: Ablation, metric: Metric, top: float, *, detailed: bool
 ) -> tuple[list[str], float]:
     """One metric: its bars, its axis, and the rest; and where it ends."""
     title = TITLES[metric]
     parts = [svg.text(LABELS, top + 12, title, "title")]
-    rows = _rows(ledger, metric, detailed=detailed)
-    across = _scale(ledger, metric, rows)
+    rows = _rows(ablation, metric, detailed=detailed)
+    across = _scale(ablation, metric, rows)
     if across is None:
         parts.append(
             svg.text(LABELS, top + 36, "No run of FROM or TO is finished yet.")
         )
         return parts, top + 44
-    heights = [row.height(len(ledger.frameworks)) for row in rows]
+    heights = [row.height(len(ablation.frameworks)) for row in rows]
     first, last = top + 24, top + 24 + sum(heights)
     ticks = across.ticks()
     digits = svg.decimals_for(ticks)
@@ -100,17 +100,17 @@ def _panel(
     y = first
     for row, height in zip(rows, heights, strict=True):
         if row.end:
-            parts += _end(ledger, metric, row, row.end, across, y)
+            parts += _end(ablation, metric, row, row.end, across, y)
         else:
             parts += _bar(metric, row, across, y, height)
         y += height
     y = last + 24
-    if (gap := ledger.gap) and gap.rest[metric]:
+    if (gap := ablation.gap) and gap.rest[metric]:
         text = (
             f"TO in {display_name(gap.end_framework)} − FROM in "
             f"{display_name(gap.start_framework)} "
             f"{_change(metric, gap.figures[metric], False)}; total "
-            f"{_change(metric, ledger.total[metric], False)}; unexplained rest "
+            f"{_change(metric, ablation.total[metric], False)}; unexplained rest "
             f"{_change(metric, gap.rest[metric], True)}"
         )
         parts.append(svg.text(LABELS, y + 14, text))
@@ -118,11 +118,11 @@ def _panel(
     return parts, y
 
 
-def _rows(ledger: Ledger, metric: Metric, *, detailed: bool) -> list[_Row]:
-    start = ledger.level(ledger.framework, "FROM").get(metric)
+def _rows(ablation: Ablation, metric: Metric, *, detailed: bool) -> list[_Row]:
+    start = ablation.level(ablation.framework, "FROM").get(metric)
     level = start.mean if start else 0.0
-    rows = [_Row(f"FROM {_name(ledger, 'FROM')}", (), "FROM")]
-    for difference, effects in zip(ledger.differences, ledger.effects, strict=True):
+    rows = [_Row(f"FROM {_name(ablation, 'FROM')}", (), "FROM")]
+    for difference, effects in zip(ablation.differences, ablation.effects, strict=True):
         details: list[str] = []
         if detailed:
             details = textwrap.wrap(str(difference), DETAIL_LETTERS)
@@ -131,17 +131,17 @@ def _rows(ledger: Ledger, metric: Metric, *, detailed: bool) -> list[_Row]:
         effect = effects[metric]
         rows.append(_Row(difference.name, details, None, effect, level))
         level += effect.both.mean if effect.both else 0.0
-    return [*rows, _Row(f"TO {_name(ledger, 'TO')}", (), "TO")]
+    return [*rows, _Row(f"TO {_name(ablation, 'TO')}", (), "TO")]
 
 
-def _scale(ledger: Ledger, metric: Metric, rows: Sequence[_Row]) -> Scale | None:
+def _scale(ablation: Ablation, metric: Metric, rows: Sequence[_Row]) -> Scale | None:
     """An axis that holds every bar and mark; of intervals, what is not too wide."""
-    own = ledger.framework
+    own = ablation.framework
     if not (
-        ledger.level(own, "FROM").get(metric) or ledger.level(own, "TO").get(metric)
+        ablation.level(own, "FROM").get(metric) or ablation.level(own, "TO").get(metric)
     ):
         return None
-    levels = [x for level in ledger.levels if (x := level.figures.get(metric))]
+    levels = [x for level in ablation.levels if (x := level.figures.get(metric))]
     marks = [x.mean for x in levels]
     reaches = [end for x in levels for end in (x.low, x.high) if end is not None]
     for row in rows:
@@ -164,14 +164,14 @@ def _scale(ledger: Ledger, metric: Metric, rows: Sequence[_Row]) -> Scale | None
 
 
 def _end(
-    ledger: Ledger, metric: Metric, row: _Row, end: End, across: Scale, y: float
+    ablation: Ablation, metric: Metric, row: _Row, end: End, across: Scale, y: float
 ) -> list[str]:
     """An end point: a mark and an interval for each framework, and their values."""
     parts = [svg.text(LABELS, y + 17, _cut(row.label, KEY_LETTERS), "heading")]
-    own_first = sorted(ledger.frameworks, key=lambda name: name != ledger.framework)
+    own_first = sorted(ablation.frameworks, key=lambda name: name != ablation.framework)
     for number, name in enumerate(own_first):
-        estimate = ledger.level(name, end).get(metric)
-        style, middle = ledger.frameworks.index(name), y + 13 + LINE * number
+        estimate = ablation.level(name, end).get(metric)
+        style, middle = ablation.frameworks.index(name), y + 13 + LINE * number
         value = "–" if estimate is None else _level(metric, estimate)
         parts.append(svg.marker(style, VALUES + 5, middle))
         parts.append(
@@ -271,22 +271,22 @@ def _key(y: float, *, alone: bool) -> Iterator[str]:
     yield svg.text(x, middle + 26, text)
 
 
-def _told(ledger: Ledger) -> Iterator[str]:
+def _told(ablation: Ablation) -> Iterator[str]:
     """The picture in words."""
-    for metric in ledger.metrics:
+    for metric in ablation.metrics:
         changes = [
             f"{difference.name} ({difference}) "
             f"{_change(metric, effects[metric].both, True)}"
             for difference, effects in zip(
-                ledger.differences, ledger.effects, strict=True
+                ablation.differences, ablation.effects, strict=True
             )
         ]
-        total = _change(metric, ledger.total[metric], True)
+        total = _change(metric, ablation.total[metric], True)
         yield f"{TITLES[metric]}: {'; '.join(changes)}; total {total}."
 
 
-def _name(ledger: Ledger, end: End) -> str:
-    return str((ledger.start if end == "FROM" else ledger.end)["name"])
+def _name(ablation: Ablation, end: End) -> str:
+    return str((ablation.start if end == "FROM" else ablation.end)["name"])
 
 
 def _cut(text: str, letters: int) -> str:
