@@ -17,6 +17,7 @@ from paripassu.port_check.results import Checked, Fault
 from paripassu.processes.launch import work
 
 STEPS = 12  # of a check of optimizers
+EXAMINER = "paripassu.port_check.examiner"  # what the process runs
 COPIES = ("left-to-right", "right-to-left")
 
 
@@ -72,7 +73,6 @@ def check_sources(
     if inputs is not None and input:
         raise UserError("give either --input or --inputs, not both.")
     request = {
-        "task": "check",
         "framework": "check",
         "left": left,
         "right": right,
@@ -95,7 +95,7 @@ def check_sources(
             result = Checked.model_validate(event["result"])
             found.append(result.model_copy(update={"command": command}))
 
-    work(request, on_event, threads=threads, plain=True)
+    work(request, on_event, threads=threads, plain=True, module=EXAMINER)
     return found[0]
 
 
@@ -121,7 +121,6 @@ def check_optimizer_sources(
         WorkerError: the user's code crashed the process.
     """
     request = {
-        "task": "check",
         "framework": "check",
         "left": left,
         "right": right,
@@ -136,7 +135,7 @@ def check_optimizer_sources(
         if event["event"] == "checked":
             found.append(OptimizerChecked.model_validate(event["result"]))
 
-    work(request, on_event, threads=threads, plain=True)
+    work(request, on_event, threads=threads, plain=True, module=EXAMINER)
     return found[0]
 
 

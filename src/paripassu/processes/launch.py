@@ -45,15 +45,17 @@ def work(
     threads: int,
     errors: Path | None = None,
     plain: bool = False,
+    module: str = "paripassu.worker",
 ) -> None:
     """Run one request in a process of its own and wait for its end.
 
     Args:
-        request: see `paripassu.worker`.
+        request: what `module` takes, see `paripassu.worker`.
         on_event: called with every event as it comes.
         threads: how many the worker's libraries may use.
         errors: keeps the worker's standard error; None for a temporary file.
         plain: leave the environment as it is, as for a program of the user's own.
+        module: what the process runs; it ends in `processes.child.serve_request`.
 
     Raises:
         UserError: the worker says that the request cannot be done.
@@ -68,7 +70,7 @@ def work(
         log.seek(0, os.SEEK_END)
         begin = log.tell()
         child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "paripassu.worker"],
+            [sys.executable, "-P", "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

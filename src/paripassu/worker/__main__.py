@@ -1,25 +1,19 @@
 """The process in which one framework works: a request comes in, events go out.
 
-Started as `python -m paripassu.worker`. One line of JSON on standard input is the
-request; standard input then stays open, and its end means that the parent is gone.
-Events are lines of JSON on what was standard output; whatever a framework prints goes
-to standard error. Exit code 0: done; 2: the user can put it right; 1: a crash.
+Started as `python -m paripassu.worker`; see `paripassu.processes.child`.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 from paripassu.core import draws, files, record
-from paripassu.core.errors import UserError
 from paripassu.core.experiment import read_data
 from paripassu.core.recipe import Recipe, validate
 from paripassu.frameworks import registry
+from paripassu.processes.child import serve_request
 from paripassu.worker import native
 from paripassu.worker.benchmark import bench, reach
 from paripassu.worker.evidence import prove
@@ -27,54 +21,31 @@ from paripassu.worker.run import Emit, Run
 from paripassu.worker.trajectory import follow
 
 
-def main() -> int:
-    """Answer the one request on standard input."""
-    events = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-
-    def emit(event: str, **values: Any) -> None:
-        events.write(json.dumps({"event": event, **values}) + "\n")
-
-    request = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        match request["task"]:
-            case "train":
-                Run(request, emit).go()
-            case "evaluate":
-                evaluate(request, emit)
-            case "prove":
-                prove(request, emit)
-            case "follow":
-                follow(request, emit)
-            case "read":
-                native.read(request, emit)
-            case "write":
-                native.write(request, emit)
-            case "logits":
-                native.logits_of(request, emit)
-            case "bench":
-                bench(request, emit)
-            case "reach":
-                reach(request, emit)
-            case "check":
-                from paripassu.port_check.session import answer
-
-                answer(request, emit)
-            case "describe":
-                describe(request, emit)
-    except UserError as error:
-        emit("error", message=str(error))
-        return 2
-    return 0
-
-
-def _end_with_parent() -> None:
-    # A parent that was killed must not leave a process that goes on writing.
-    # `os.read`, because at exit a daemon thread may not hold the lock of `sys.stdin`.
-    while os.read(0, 4096):
-        pass
-    os._exit(1)
+def answer(request: dict[str, Any], emit: Emit) -> None:
+    """Do what a request asks."""
+    match request["task"]:
+        case "train":
+            Run(request, emit).go()
+        case "evaluate":
+            evaluate(request, emit)
+        case "prove":
+            prove(request, emit)
+        case "follow":
+            follow(request, emit)
+        case "read":
+            native.read(request, emit)
+        case "write":
+            native.write(request, emit)
+        case "logits":
+            native.logits_of(request, emit)
+        case "bench":
+            bench(request, emit)
+        case "reach":
+            reach(request, emit)
+        case "describe":
+            describe(request, emit)
+        case unknown:
+            raise ValueError(f"there is no task {unknown!r}")
 
 
 def evaluate(request: dict[str, Any], emit: Emit) -> None:
@@ -120,4 +91,4 @@ def describe(request: dict[str, Any], emit: Emit) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve_request(answer))
