@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from paripassu.port_check.optimizer_verdict import judge, trial
-from paripassu.reference.rules import OptimizerRule, framework_of, step_all
+from paripassu.reference.rules import OptimizerRule, step_all
+from paripassu.sides.registry import side_of_optimizer
 
 # Every family by hand: PyTorch's and Keras's
 
@@ -371,10 +372,10 @@ def child() -> None:
             if "(p" in code or "[p" in code or "p[" in code:
                 found = eval(f"lambda p: {code}", names)
                 probe = torch_probe
-                assert framework_of(found) == "pytorch"
+                assert side_of_optimizer(found).name == "pytorch"
             else:
                 found, probe = eval(code, names), keras_probe
-                assert framework_of(found) == "tensorflow"
+                assert side_of_optimizer(found).name == "keras"
             rule, path = probe.examine(found, code, parameters, gradients)
             done[code] = OptimizerRule(**rule), path
         return done[code]
@@ -548,10 +549,10 @@ def test_a_family_without_a_rule_raises():
 
 
 def test_nothing_that_is_no_optimizer_is_taken_for_one():
-    assert framework_of(3) is None
-    assert framework_of(dict) is None
-    assert framework_of(lambda parameters: parameters) == "pytorch"
-    assert framework_of(lambda: None) == "tensorflow"
+    assert side_of_optimizer(3) is None
+    assert side_of_optimizer(dict) is None
+    assert side_of_optimizer(lambda parameters: parameters).name == "pytorch"
+    assert side_of_optimizer(lambda: None).name == "keras"
 
 
 def test_a_trial_is_the_same_each_time():

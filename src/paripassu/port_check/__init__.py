@@ -235,15 +235,16 @@ def _silent(_text: str, _share: float) -> None:
 
 def _target(value: Any, which: str, *, copied: bool) -> Any:
     from paripassu.port_check import session, targets
+    from paripassu.sides.registry import MODEL_TYPES, is_model
 
-    if targets.is_model(value):
+    if is_model(value):
         return targets.Target(which, session.apart(value, copied), None)
     if callable(value):
         name = getattr(value, "__qualname__", which)
         return targets.Target(f"{which} ({name})", value(), value)
     raise UserError(
-        f"{which} is a {type(value).__name__}. A torch.nn.Module, a keras.Model, or a "
-        "function that builds one is expected."
+        f"{which} is a {type(value).__name__}. A {MODEL_TYPES}, or a function that "
+        "builds one is expected."
     )
 
 

@@ -97,7 +97,7 @@ class Examination:
         )
         return Model(
             source=side.source,
-            framework=side.probe.framework,
+            framework=side.probe.side,
             kind=type(side.probe.model).__name__,
             parameters=count,
             layers=len(blocks),

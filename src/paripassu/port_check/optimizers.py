@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 from paripassu.core.errors import UserError
 from paripassu.port_check import targets
 from paripassu.port_check.optimizer_verdict import OptimizerChecked, judge, trial
-from paripassu.reference.rules import OptimizerRule, framework_of
+from paripassu.reference.rules import OptimizerRule
+from paripassu.sides.registry import side_of_optimizer
 
 EXAMPLE = "torch.optim:AdamW, keras.optimizers:AdamW or training.py:make_optimizer"
 
@@ -47,12 +47,6 @@ def _found(request: Mapping[str, Any], which: str) -> tuple[Any, str]:
     return (functools.partial(found, **kwargs) if kwargs else found), source
 
 
-PROBES = {
-    "pytorch": "paripassu.sides.torch_optimizer",
-    "tensorflow": "paripassu.sides.keras_optimizer",
-}
-
-
 def examine(
     left: tuple[Any, str], right: tuple[Any, str], *, steps: int
 ) -> OptimizerChecked:
@@ -68,16 +62,16 @@ def examine(
     parameters, gradients = trial(steps=steps)
     rules, paths = [], []
     for found, source in (left, right):
-        framework = framework_of(found)
-        if framework is None:
+        side = side_of_optimizer(found)
+        if side is None:
             raise UserError(
                 f"{source} is {_said(found)}. An optimizer "
                 "is expected: a class of them; a Keras optimizer; a function of "
                 "parameters that makes a torch.optim.Optimizer, or of nothing that "
                 "makes a Keras one."
             )
-        probe = importlib.import_module(PROBES[framework])
-        rule, path = probe.examine(found, source, parameters, gradients)
+        module = side.optimizer_module()
+        rule, path = module.examine(found, source, parameters, gradients)
         rules.append(OptimizerRule(**rule))
         paths.append(path)
     return judge(rules[0], rules[1], paths[0], paths[1], parameters, gradients)

@@ -19,17 +19,8 @@ from paripassu.port_check.optimizers import check_request as optimizers
 from paripassu.port_check.results import Checked
 from paripassu.port_check.sides import ModelError, Side, Wishes
 from paripassu.port_check.walks import Progress
-from paripassu.sides.contract import Arrays, Probe
-
-SUFFIXES = {
-    "pytorch": (".safetensors", ".pt", ".pth"),
-    "tensorflow": (".keras", ".weights.h5"),
-}
-NAMES = {"pytorch": "PyTorch", "tensorflow": "Keras"}
-PROBES = {
-    "pytorch": "paripassu.sides.torch_module",
-    "tensorflow": "paripassu.sides.keras_model",
-}
+from paripassu.sides import registry, user_code
+from paripassu.sides.contract import Arrays, Block, Declared, ModelModule, Probe
 
 
 def answer(request: Mapping[str, Any], emit: Callable[..., None]) -> None:
@@ -84,7 +75,7 @@ def _told(examination: Examination) -> Checked:
         hint = ""
         if "embedding" in str(failed.error).lower() or "indices" in str(failed.error):
             hint = "\n\nWhole numbers as input are written --input 2,16:int:1000."
-        raise UserError(targets.told(failed.error, what) + hint) from failed
+        raise UserError(user_code.describe_error(failed.error, what) + hint) from failed
 
 
 def prepare(
@@ -99,135 +90,91 @@ def prepare(
     Raises:
         UserError: a model is of no framework that we know, or inputs do not fit.
     """
-    sides = [_framework(x, which) for x, which in ((left, "left"), (right, "right"))]
+    sides = _side_of(left, "left"), _side_of(right, "right")
+    modules = _module(sides[0], "left"), _module(sides[1], "right")
     if inputs is None:
-        inputs = _declared(left, sides[0])
-    first = _open(left, sides[0], "left")
+        inputs = _declared(modules[0].declared_inputs(left.model))
     if isinstance(inputs, list):
-        needs = [x for x in inputs if x.dtype == "int" and x.below is None]
-        blocks = []
-        if first is not None:
-            blocks = first.blocks()
-        elif needs:
-            raise UserError(
-                f"--input {needs[0].name}: say below what its whole numbers are, as in "
-                "2,16:int:1000."
-            )
-        inputs = targets.make_inputs(inputs, blocks)
+        inputs = targets.make_inputs(inputs, _blocks(left, modules[0], inputs))
     inputs = {name: np.asarray(x) for name, x in inputs.items()}
-    shapes = None
-    if sides[1] == "tensorflow":
-        shapes = _keras_shapes(right.model)
-    other = targets.for_right(inputs, shapes, move=sides[0] != sides[1])
-    if sides[0] == "tensorflow":
-        _built(left, inputs, "left")
-    if sides[1] == "tensorflow":
-        _built(right, other, "right")
-    one = first or _open(left, sides[0], "left", inputs)
-    two = _open(right, sides[1], "right", other)
-    assert one is not None
-    assert two is not None
-    return Examination(
-        Side("left", one, left.source, _versions(sides[0])),
-        Side("right", two, right.source, _versions(sides[1])),
-        (inputs, other),
-        wishes,
-        progress,
-    )
+    declared = modules[1].declared_inputs(right.model)
+    shapes = {name: x.shape for name, x in declared.items()}
+    other = targets.for_right(inputs, shapes, move=sides[0] is not sides[1])
+    found = []
+    for which, target, side, module, given in (
+        ("left", left, sides[0], modules[0], inputs),
+        ("right", right, sides[1], modules[1], other),
+    ):
+        probe = _open(target, module, which, given)
+        found.append(Side(which, probe, target.source, side.versions))
+    return Examination(found[0], found[1], (inputs, other), wishes, progress)
 
 
-def _framework(target: targets.Target, which: str) -> str:
-    found = targets.framework_of(target.model)
-    if found is None:
+def _side_of(target: targets.Target, which: str) -> registry.Side:
+    side = registry.side_of_model(target.model)
+    if side is None:
         raise UserError(
             f"{which}: {target.source} gives an object of type "
-            f"{type(target.model).__name__}. "
-            "A torch.nn.Module or a keras.Model is expected."
+            f"{type(target.model).__name__}. A {registry.MODEL_TYPES} is expected."
         )
-    if found == "tensorflow" and _backend() != "tensorflow":
+    return side
+
+
+def _module(side: registry.Side, which: str) -> ModelModule:
+    try:
+        module = side.model_module()
+        module.check_usable()
+    except UserError as error:
+        raise UserError(f"{which}: {error}") from error
+    return module
+
+
+def _blocks(
+    target: targets.Target, module: ModelModule, wanted: list[targets.Wanted]
+) -> list[Block]:
+    """The model's weights, for the sizes of its tables."""
+    if module.is_built(target.model):
+        return module.open_model(target.model).blocks()
+    if needs := [x.name for x in wanted if x.dtype == "int" and x.below is None]:
         raise UserError(
-            f"{which}: Keras computes with {_backend()} here, but TensorFlow is "
-            "expected. Type: KERAS_BACKEND=tensorflow paripassu check ..."
+            f"--input {needs[0]}: say below what its whole numbers are, as in "
+            "2,16:int:1000."
         )
-    return found
-
-
-def _backend() -> str:
-    return str(importlib.import_module("keras").config.backend())
+    return []
 
 
 def _open(
-    target: targets.Target,
-    framework: str,
-    which: str,
-    inputs: Arrays | None = None,
-) -> Probe | None:
-    """A probe; None of a Keras model that is not built yet."""
-    module = importlib.import_module(PROBES[framework])
-    if framework == "pytorch":
-        return module.Probe(target.model)  # type: ignore[no-any-return]
-    if not target.model.built and inputs is None:
-        return None
-    build, what = target.build, f"{which}, {target.source}, building it"
-    if build is not None:
-
-        def rebuild() -> Any:
-            made = targets.run_theirs(build, what)
-            if not (made.built and made.weights) and inputs is not None:
-                _call(made, inputs)
-            return made
-
-        return module.Probe(target.model, rebuild)  # type: ignore[no-any-return]
-    return module.Probe(target.model)  # type: ignore[no-any-return]
+    target: targets.Target, module: ModelModule, which: str, inputs: Arrays
+) -> Probe:
+    name, make = f"{which}, {target.source}", target.build
+    shapes = ", ".join(f"{name} {x.shape}" for name, x in inputs.items())
+    if not module.is_built(target.model):
+        user_code.run(
+            lambda: module.build(target.model, inputs), f"{name}, called with {shapes},"
+        )
+    if make is None:
+        return module.open_model(target.model)
+    return module.open_model(
+        target.model, lambda: user_code.run(make, f"{name}, building it"), inputs
+    )
 
 
-def _call(model: Any, inputs: Arrays) -> None:
-    """Call a Keras model once, so that it makes its weights."""
-    module = importlib.import_module("paripassu.sides.keras_model")
-    module.build(model, inputs)
-
-
-def _built(target: targets.Target, inputs: Arrays, which: str) -> None:
-    if not target.model.built:
-        what = f"{which}, {target.source}, called with {_shapes(inputs)},"
-        targets.run_theirs(lambda: _call(target.model, inputs), what)
-
-
-def _shapes(inputs: Arrays) -> str:
-    return ", ".join(f"{name} {x.shape}" for name, x in inputs.items())
-
-
-def _keras_shapes(model: Any) -> dict[str, tuple[int | None, ...]] | None:
-    """The shapes that a Keras model declares, by name."""
-    inputs = getattr(model, "inputs", None)
-    if not inputs:
-        return None
-    return {x.name: tuple(x.shape) for x in inputs}
-
-
-def _declared(target: targets.Target, framework: str) -> list[targets.Wanted]:
-    """Inputs from what a Keras model declares, with two examples."""
-    shapes = _keras_shapes(target.model) if framework == "tensorflow" else None
-    if not shapes or any(None in x[1:] for x in shapes.values()):
+def _declared(inputs: Mapping[str, Declared]) -> list[targets.Wanted]:
+    """Inputs from what a model declares, with two examples."""
+    if not inputs or any(None in x.shape[1:] for x in inputs.values()):
         raise UserError(
             "--input is missing: the shape of the left model's input, as in "
             "--input 1,3,224,224."
         )
-    types = {x.name: x.dtype for x in target.model.inputs}
     return [
         targets.Wanted(
-            f"input{n or ''}" if len(shapes) == 1 else name,
-            (2, *(int(x) for x in shape[1:] if x is not None)),
-            "int" if "int" in types[name] else "float",
+            f"input{n or ''}" if len(inputs) == 1 else name,
+            (2, *(int(x) for x in declared.shape[1:] if x is not None)),
+            "int" if declared.integer else "float",
             None,
         )
-        for n, (name, shape) in enumerate(shapes.items())
+        for n, (name, declared) in enumerate(inputs.items())
     ]
-
-
-def _versions(framework: str) -> dict[str, str]:
-    names = {"pytorch": ("torch",), "tensorflow": ("keras", "tensorflow")}[framework]
-    return {x: importlib.import_module(x).__version__ for x in names}
 
 
 def _given(examination: Examination, copy: str | None) -> Side:
@@ -235,42 +182,38 @@ def _given(examination: Examination, copy: str | None) -> Side:
 
 
 def _check_suffix(examination: Examination, path: str, copy: str | None) -> None:
-    framework = _given(examination, copy).probe.framework
-    if not path.endswith(SUFFIXES[framework]):
+    side = _side(_given(examination, copy))
+    if not path.endswith(side.suffixes):
         raise UserError(
-            f"--save {path}: the model that is written is {NAMES[framework]}'s, whose "
-            f"files end in {' or '.join(SUFFIXES[framework])}."
+            f"--save {path}: the model that is written is {side.title}'s, whose "
+            f"files end in {' or '.join(side.suffixes)}."
         )
 
 
 def _save(examination: Examination, path: Path, copy: str | None) -> None:
     """Write the model that was given the other's weights."""
-    side = _given(examination, copy)
-    side.probe.set_dtype("float32")
-    module = importlib.import_module(PROBES[side.probe.framework])
-    module.save(side.probe.model, path)
+    given = _given(examination, copy)
+    given.probe.set_dtype("float32")
+    _side(given).model_module().save(given.probe.model, path)
+
+
+def _side(given: Side) -> registry.Side:
+    return registry.find(given.probe.side)
 
 
 def apart(model: Any, copied: bool) -> Any:
-    """A model that may be examined: a PyTorch one is copied, unless it gets weights."""
-    if targets.framework_of(model) != "pytorch" or copied:
+    """A model that may be examined: a copy, unless it is to get weights."""
+    side = registry.side_of_model(model)
+    if side is None or copied:
         return model
-    module = importlib.import_module("paripassu.sides.torch_module")
-    return module.own_copy(model)
+    return side.model_module().own_copy(model)
 
 
 @contextlib.contextmanager
 def kept(*models: Any) -> Iterator[None]:
     """Leave models in the float type that they came in."""
-    before = [
-        next((x.dtype for x in model.parameters() if x.is_floating_point()), None)
-        if targets.framework_of(model) == "pytorch"
-        else None
-        for model in models
-    ]
-    try:
+    with contextlib.ExitStack() as stack:
+        for model in models:
+            if side := registry.side_of_model(model):
+                stack.enter_context(side.model_module().float_type_kept(model))
         yield
-    finally:
-        for model, dtype in zip(models, before, strict=True):
-            if dtype is not None:
-                model.to(dtype)

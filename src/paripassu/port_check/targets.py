@@ -7,7 +7,6 @@ import importlib.util
 import json
 import re
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,9 @@ import numpy as np
 
 from paripassu.core.errors import UserError
 from paripassu.core.layer_spec import Array
+from paripassu.sides import user_code
 from paripassu.sides.contract import Arrays, Block
+from paripassu.sides.registry import MODEL_TYPES, is_model
 
 SEED = 20
 FORM = "package.module:attribute or file.py:attribute"
@@ -40,7 +41,9 @@ def find(text: str, arguments: str | None, which: str) -> Any:
     """
     found, build = locate(text, arguments, which)
     model = (
-        found if build is None else run_theirs(build, f"{which}, {text}, building it")
+        found
+        if build is None
+        else user_code.run(build, f"{which}, {text}, building it")
     )
     return Target(text, model, build)
 
@@ -61,8 +64,7 @@ def locate(
     if not callable(found):
         raise UserError(
             f"{which}: {text} is an object of type {type(found).__name__}. "
-            "A torch.nn.Module, a keras.Model, or a function or class that makes one "
-            "is expected."
+            f"A {MODEL_TYPES}, or a function or class that makes one is expected."
         )
     args, kwargs = given
     return found, lambda: found(*args, **kwargs)
@@ -84,7 +86,9 @@ def attribute(text: str, which: str, example: str) -> Any:
         raise UserError(
             f"{which} is {text!r}, but {FORM} is expected, for example {example}."
         )
-    module = run_theirs(lambda: _module(place, which), f"{which}, {text}, importing it")
+    module = user_code.run(
+        lambda: _module(place, which), f"{which}, {text}, importing it"
+    )
     found: Any = module
     for part in name.split("."):
         if not hasattr(found, part):
@@ -99,21 +103,6 @@ def attribute(text: str, which: str, example: str) -> Any:
             )
         found = getattr(found, part)
     return found
-
-
-def is_model(value: Any) -> bool:
-    """Whether it is a model, and not a class of models."""
-    return not isinstance(value, type) and framework_of(value) is not None
-
-
-def framework_of(model: Any) -> str | None:
-    """ "pytorch", "tensorflow", or None; without importing either."""
-    for cls in type(model).__mro__:
-        if cls.__module__.startswith("torch.") and cls.__name__ == "Module":
-            return "pytorch"
-        if cls.__module__.startswith("keras.") and cls.__name__ in ("Layer", "Model"):
-            return "tensorflow"
-    return None
 
 
 def _module(place: str, which: str) -> Any:
@@ -132,39 +121,6 @@ def _module(place: str, which: str) -> Any:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
-
-
-def run_theirs(call: Callable[[], Any], what: str) -> Any:
-    """Run a user's code; what it raises is told as theirs.
-
-    Raises:
-        UserError: with the traceback, without our own frames.
-    """
-    try:
-        return call()
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise UserError(told(error, what)) from error
-
-
-def told(error: BaseException, what: str) -> str:
-    """A message with a user's traceback, from their own frames on."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = str(Path(__file__).parents[1])
-    begin = next(
-        (
-            number
-            for number, frame in enumerate(frames)
-            if not frame.filename.startswith((ours, "<frozen importlib", sys.prefix))
-            and "importlib" not in frame.filename
-        ),
-        len(frames),
-    )
-    lines = traceback.format_list(frames[begin:])
-    last = traceback.format_exception_only(error)
-    text = "".join([*lines, *last]).rstrip()
-    return f"{what} raised {type(error).__name__}; this comes from its code:\n\n{text}"
 
 
 def parse_arguments(text: str | None, which: str) -> tuple[list[Any], dict[str, Any]]:

@@ -127,10 +127,7 @@ class Training:
                     self.findings.fault("statistics", *names, apart, cause)
         if not left.statistics:
             return
-        if (
-            unbiased
-            and self.models.left.probe.framework != self.models.right.probe.framework
-        ):
+        if unbiased and self.models.left.probe.side != self.models.right.probe.side:
             worst = max(x for _, x in unbiased)
             self.findings.notes.append(
                 "PyTorch keeps the unbiased variance of a batch, Keras the biased one "

@@ -6,8 +6,6 @@ frameworks have an Adam with an epsilon, and do not add it at the same place.
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -398,33 +396,3 @@ RULES: dict[str, Callable[..., Floats]] = {
     "adamax": _adamax,
     "nadam": _nadam,
 }
-
-
-def framework_of(found: Any) -> str | None:
-    """Whose optimizer it is, or makes: "pytorch", "tensorflow"; None: neither.
-
-    A function that must be given something is PyTorch's `make(parameters)`; one that
-    need not is Keras's.
-    """
-    if isinstance(found, functools.partial):
-        whose = framework_of(found.func) if isinstance(found.func, type) else None
-        if whose:
-            return whose
-    for cls in (found if isinstance(found, type) else type(found)).__mro__:
-        if cls.__module__.startswith("torch.optim"):
-            return "pytorch"
-        if cls.__module__.startswith("keras.") and "optimizers" in cls.__module__:
-            return "tensorflow"
-    if isinstance(found, type) or not callable(found):
-        return None
-    try:
-        wanted = inspect.signature(found).parameters.values()
-    except (TypeError, ValueError):
-        return None
-    must = [
-        x
-        for x in wanted
-        if x.default is x.empty
-        and x.kind in (x.POSITIONAL_ONLY, x.POSITIONAL_OR_KEYWORD)
-    ]
-    return "pytorch" if must else "tensorflow"

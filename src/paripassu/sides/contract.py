@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from paripassu.core.layer_spec import Array, LayerSpec
@@ -129,7 +131,7 @@ class Blind:
 class Probe(Protocol):
     """Opens any model of a framework: blocks, calls, gradients, as NumPy arrays."""
 
-    framework: str
+    side: str  # its name in `registry.SIDES`
     model: Any
 
     def blocks(self) -> list[Block]:
@@ -158,4 +160,89 @@ class Probe(Protocol):
 
         Raises:
             UserError: the model cannot be made anew in that type.
+        """
+
+
+@dataclass(frozen=True)
+class Declared:
+    """An input as a model declares it; None is an axis of any length."""
+
+    shape: tuple[int | None, ...]
+    integer: bool
+
+
+class ModelModule(Protocol):
+    """The module of a side that opens models."""
+
+    def check_usable(self) -> None:
+        """Whether models can be opened in this process.
+
+        Raises:
+            UserError: they can't; what to type.
+        """
+
+    def is_built(self, model: Any) -> bool:
+        """Whether a model has its weights already."""
+
+    def build(self, model: Any, inputs: Arrays) -> None:
+        """Call a model that is not built once, so that it makes its weights."""
+
+    def declared_inputs(self, model: Any) -> dict[str, Declared]:
+        """The inputs that a model declares by itself, by name and in order."""
+
+    def open_model(
+        self,
+        model: Any,
+        make: Callable[[], Any] | None = None,
+        inputs: Arrays | None = None,
+    ) -> Probe:
+        """Open a model that is built.
+
+        Args:
+            model: a user's.
+            make: makes it anew, if it is known how.
+            inputs: to build with what `make` gives.
+        """
+
+    def own_copy(self, model: Any) -> Any:
+        """A model of the same weights, which a check may change.
+
+        Raises:
+            UserError: it can't be copied.
+        """
+
+    def float_type_kept(self, model: Any) -> AbstractContextManager[None]:
+        """Leave a model in the float type in which it came."""
+
+    def save(self, model: Any, path: Path) -> None:
+        """Write a model in a format that the suffix says, whole or not at all."""
+
+
+class OptimizerModule(Protocol):
+    """The module of a side that opens optimizers."""
+
+    def examine(
+        self,
+        found: Any,
+        source: str,
+        parameters: Mapping[str, Array],
+        gradients: Sequence[Mapping[str, Array]],
+        horizon: int = 0,
+    ) -> tuple[dict[str, Any], list[dict[str, Array]]]:
+        """The rule of a user's optimizer, and its path through the gradients.
+
+        Args:
+            found: what makes it.
+            source: how the user named it.
+            parameters: by name.
+            gradients: of each step, by name.
+            horizon: for how many steps the schedule is read, if more than followed.
+
+        Returns:
+            family, settings, forms, name and because, as
+            `paripassu.reference.rules.OptimizerRule` takes them; and the parameters
+            after each step, in float64.
+
+        Raises:
+            UserError: it makes no optimizer, or raises.
         """

@@ -18,7 +18,15 @@ from paripassu.core.errors import UserError
 from paripassu.core.files import replacing
 from paripassu.core.layer_spec import Array, LayerSpec
 from paripassu.sides import keras_layers
-from paripassu.sides.contract import Arrays, Blind, Block, Call, Step, Watcher
+from paripassu.sides.contract import (
+    Arrays,
+    Blind,
+    Block,
+    Call,
+    Declared,
+    Step,
+    Watcher,
+)
 
 WITH_ACTIVATION = ("dense", "conv", "conv_transpose", "other")
 
@@ -31,7 +39,7 @@ class Probe:
         build: makes it anew, in the float type that Keras is set to.
     """
 
-    framework = "tensorflow"
+    side = "keras"
 
     def __init__(self, model: Any, build: Callable[[], Any] | None = None):
         self.build = build
@@ -254,14 +262,63 @@ PLAIN = {
 }
 
 
+def check_usable() -> None:
+    """See `paripassu.sides.contract.ModelModule`, as for all that follows."""
+    backend = keras.config.backend()
+    if backend != "tensorflow":
+        raise UserError(
+            f"Keras computes with {backend} here, but TensorFlow is expected. "
+            "Type: KERAS_BACKEND=tensorflow paripassu check ..."
+        )
+
+
+def is_built(model: Any) -> bool:
+    return bool(model.built)
+
+
 def build(model: Any, inputs: Arrays) -> None:
-    """Call a model once, so that it makes its weights."""
+    if model.built and model.weights:
+        return
     tensors = [tf.convert_to_tensor(x) for x in inputs.values()]
     accepted = inspect.signature(model.call).parameters
     if len(inputs) > 1 and set(inputs) <= set(accepted):
         model(**dict(zip(inputs, tensors, strict=True)))
     else:
         model(tensors[0] if len(tensors) == 1 else tensors)
+
+
+def declared_inputs(model: Any) -> dict[str, Declared]:
+    return {
+        x.name: Declared(tuple(x.shape), "int" in x.dtype)
+        for x in getattr(model, "inputs", None) or ()
+    }
+
+
+def open_model(
+    model: Any,
+    make: Callable[[], Any] | None = None,
+    inputs: Arrays | None = None,
+) -> Probe:
+    if make is None:
+        return Probe(model)
+
+    def rebuild() -> Any:
+        made = make()
+        if inputs is not None:
+            build(made, inputs)
+        return made
+
+    return Probe(model, rebuild)
+
+
+def own_copy(model: Any) -> Any:
+    """The model itself: Keras makes another one for another float type."""
+    return model
+
+
+def float_type_kept(_model: Any) -> contextlib.AbstractContextManager[None]:
+    """Nothing: Keras makes another model for another float type."""
+    return contextlib.nullcontext()
 
 
 def save(model: Any, path: Path) -> None:

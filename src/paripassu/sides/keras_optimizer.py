@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -15,6 +14,7 @@ import tensorflow as tf
 
 from paripassu.core.errors import UserError
 from paripassu.core.layer_spec import Array
+from paripassu.sides import user_code
 from paripassu.frameworks.tensorflow import optimizers as own
 
 EXAMPLE = "def make(): return keras.optimizers.Adam(1e-3)"
@@ -46,7 +46,7 @@ def maker(found: Any, source: str) -> Callable[[], Any]:
         )
 
     def make() -> Any:
-        made = theirs(found, source)
+        made = user_code.run(found, source)
         _check(made, source)
         # A function may return the same one each time.
         return _anew(made, source) if made.built else made
@@ -136,7 +136,7 @@ def follow(
         UserError: the optimizer or the schedule raises.
     """
     with _in_float64():
-        optimizer = theirs(make, "the function that makes it")
+        optimizer = user_code.run(make, "the function that makes it")
         _check(optimizer, "the function")
         what = f"{_name(type(optimizer))}.apply()"
         variables = [
@@ -151,7 +151,7 @@ def follow(
                 tf.constant(np.array(given[name], np.float64) * factor)
                 for name in parameters
             ]
-            theirs(partial(optimizer.apply, tensors, variables), what)
+            user_code.run(partial(optimizer.apply, tensors, variables), what)
             path.append(
                 {
                     name: np.array(variable.value)
@@ -159,28 +159,6 @@ def follow(
                 }
             )
     return path
-
-
-def theirs(call: Callable[[], Any], what: str) -> Any:
-    """Run a user's code.
-
-    Raises:
-        UserError: it raised; with the traceback, from its own frames on.
-    """
-    try:
-        return call()
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = traceback.format_list(
-            [frame for frame in frames if frame.filename != __file__]
-        )
-        lines += traceback.format_exception_only(error)
-        raise UserError(
-            f"{what} raised {type(error).__name__}; see its code, and run the "
-            f"check again:\n\n{''.join(lines).rstrip()}"
-        ) from error
 
 
 @contextlib.contextmanager
@@ -238,12 +216,12 @@ def _rates(optimizer: Any, steps: int) -> float | list[float]:
     """The rate of each step; one number where none changes it."""
     schedule = optimizer._learning_rate
     if isinstance(schedule, Schedule):
-        rates = theirs(
+        rates = user_code.run(
             lambda: [float(schedule(tf.constant(t, tf.int64))) for t in range(steps)],
             type(schedule).__name__,
         )
     elif callable(schedule) and not isinstance(schedule, keras.Variable):
-        rates = theirs(
+        rates = user_code.run(
             lambda: [float(schedule()) for _ in range(steps)],
             "the learning rate's function",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,22 @@ from paripassu.core.errors import UserError
 from paripassu.core.files import replacing
 from paripassu.core.layer_spec import Array, LayerSpec
 from paripassu.sides import torch_layers
-from paripassu.sides.contract import Arrays, Blind, Block, Call, Step, Watcher
+from paripassu.sides.contract import (
+    Arrays,
+    Blind,
+    Block,
+    Call,
+    Declared,
+    Step,
+    Watcher,
+)
 from paripassu.sides.torch_layers import Part
 
 
 class Probe:
     """See `paripassu.sides.contract.Probe`."""
 
-    framework = "pytorch"
+    side = "pytorch"
 
     def __init__(self, model: nn.Module):
         self.model = model
@@ -132,6 +140,30 @@ class Probe:
         return self.model(**tensors)
 
 
+def check_usable() -> None:
+    """See `paripassu.sides.contract.ModelModule`, as for all that follows."""
+
+
+def is_built(_model: nn.Module) -> bool:
+    return True
+
+
+def build(model: nn.Module, inputs: Arrays) -> None:
+    """Nothing: a module has its weights when it is made."""
+
+
+def declared_inputs(_model: nn.Module) -> dict[str, Declared]:
+    return {}
+
+
+def open_model(
+    model: nn.Module,
+    make: Callable[[], nn.Module] | None = None,
+    inputs: Arrays | None = None,
+) -> Probe:
+    return Probe(model)
+
+
 def own_copy(model: nn.Module) -> nn.Module:
     """A model of the same weights that may be changed."""
     try:
@@ -141,6 +173,17 @@ def own_copy(model: nn.Module) -> nn.Module:
             f"the PyTorch model cannot be copied ({type(error).__name__}: {error}), so "
             "it was not touched. Give a function that builds it."
         ) from error
+
+
+@contextlib.contextmanager
+def float_type_kept(model: nn.Module) -> Iterator[None]:
+    floats = (x.dtype for x in model.parameters() if x.is_floating_point())
+    dtype = next(floats, None)
+    try:
+        yield
+    finally:
+        if dtype is not None:
+            model.to(dtype)
 
 
 def save(model: nn.Module, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -13,6 +12,7 @@ from torch import nn
 
 from paripassu.core.errors import UserError
 from paripassu.core.layer_spec import Array
+from paripassu.sides import user_code
 from paripassu.frameworks.pytorch import optimizers as own
 
 Scheduler = torch.optim.lr_scheduler.LRScheduler
@@ -45,7 +45,7 @@ def maker(found: Any, source: str) -> Callable[[list[Any]], Any]:
         )
 
     def make(parameters: list[Any]) -> Any:
-        made = theirs(lambda: found(parameters), source)
+        made = user_code.run(lambda: found(parameters), source)
         _split(made, source)
         return made
 
@@ -147,15 +147,15 @@ def follow(
         UserError: the optimizer or the schedule raises.
     """
     tensors = _tensors(parameters)
-    made = theirs(lambda: make(tensors), "the function that makes it")
+    made = user_code.run(lambda: make(tensors), "the function that makes it")
     optimizer, scheduler = _split(made, "the function")
     path = []
     for given in gradients:
         for name, tensor in zip(parameters, tensors, strict=True):
             tensor.grad = torch.from_numpy(np.array(given[name], np.float64))
-        theirs(optimizer.step, f"{_name(type(optimizer))}.step()")
+        user_code.run(optimizer.step, f"{_name(type(optimizer))}.step()")
         if scheduler is not None:
-            theirs(scheduler.step, f"{type(scheduler).__name__}.step()")
+            user_code.run(scheduler.step, f"{type(scheduler).__name__}.step()")
         path.append(
             {
                 name: np.array(tensor.detach().numpy())
@@ -163,28 +163,6 @@ def follow(
             }
         )
     return path
-
-
-def theirs(call: Callable[[], Any], what: str) -> Any:
-    """Run a user's code.
-
-    Raises:
-        UserError: it raised; with the traceback, from its own frames on.
-    """
-    try:
-        return call()
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = traceback.format_list(
-            [frame for frame in frames if frame.filename != __file__]
-        )
-        lines += traceback.format_exception_only(error)
-        raise UserError(
-            f"{what} raised {type(error).__name__}; see its code, and run the "
-            f"check again:\n\n{''.join(lines).rstrip()}"
-        ) from error
 
 
 def _tensors(parameters: Mapping[str, Array]) -> list[Any]:
@@ -316,8 +294,8 @@ def _rates(optimizer: Any, scheduler: Any, steps: int) -> float | list[float]:
     for _ in range(steps):
         rates.append(float(group["lr"]))
         # Schedules warn if they are stepped before it.
-        theirs(optimizer.step, f"{type(optimizer).__name__}.step()")
-        theirs(scheduler.step, f"{type(scheduler).__name__}.step()")
+        user_code.run(optimizer.step, f"{type(optimizer).__name__}.step()")
+        user_code.run(scheduler.step, f"{type(scheduler).__name__}.step()")
     return rates if len(set(rates)) > 1 else rates[0]
 
 
@@ -370,7 +348,7 @@ def _after(
     for parameter, gradient in zip(parameters, given, strict=True):
         parameter.grad = gradient.clone()
     for hook in hooks:
-        theirs(partial(hook, optimizer, (), {}), "a hook of its step")
+        user_code.run(partial(hook, optimizer, (), {}), "a hook of its step")
     taken = [parameter.grad for parameter in parameters]
     for parameter in parameters:
         parameter.grad = None

@@ -1,0 +1,163 @@
+"""The one table of sides: what can be said of each without importing its framework.
+
+A side opens a user's models and optimizers of one framework, for `paripassu check`.
+Its modules are those of `contract.ModelModule` and `contract.OptimizerModule`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+from paripassu.core.errors import UserError
+from paripassu.sides.contract import ModelModule, OptimizerModule
+
+
+@dataclass(frozen=True)
+class Side:
+    """A framework whose models and optimizers can be opened.
+
+    Attributes:
+        name: what records hold.
+        title: the name as its makers write it.
+        import_roots: what it needs, the first of which its users import; also
+            whose versions count.
+        extra: the extra of `paripassu` that installs them.
+        models: the module that opens models.
+        optimizers: the module that opens optimizers.
+        suffixes: of the files that it can write.
+        model_classes: classes of the framework that a model has among its bases.
+        model_type: what a user's model is, for messages.
+        optimizer_roots: beginnings of the modules that hold optimizers.
+        optimizer_type: what a user's optimizer is, for messages.
+        bound: whether an optimizer is made for given parameters, so that a function
+            that makes one has to take them.
+    """
+
+    name: str
+    title: str
+    import_roots: tuple[str, ...]
+    extra: str
+    models: str
+    optimizers: str
+    suffixes: tuple[str, ...]
+    model_classes: tuple[str, ...]
+    model_type: str
+    optimizer_roots: tuple[str, ...]
+    optimizer_type: str
+    bound: bool
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The versions of what is imported for it."""
+        return {x: importlib.import_module(x).__version__ for x in self.import_roots}
+
+    def model_module(self) -> ModelModule:
+        """Import what opens its models.
+
+        Raises:
+            UserError: something that it needs is not installed.
+        """
+        for root in self.import_roots:
+            if importlib.util.find_spec(root) is None:
+                raise UserError(
+                    f"checking a model of {self.title} needs {root}, which is not "
+                    f"installed. Type: pip install 'paripassu[{self.extra}]'"
+                )
+        module: ModelModule = importlib.import_module(self.models)
+        return module
+
+    def optimizer_module(self) -> OptimizerModule:
+        """Import what opens its optimizers."""
+        module: OptimizerModule = importlib.import_module(self.optimizers)
+        return module
+
+    def has_model(self, value: Any) -> bool:
+        """Whether a value is a model of it, or a class of models is."""
+        cls = value if isinstance(value, type) else type(value)
+        return any(
+            base.__name__ in self.model_classes
+            and base.__module__.partition(".")[0] == self.import_roots[0]
+            for base in cls.__mro__
+        )
+
+    def has_optimizer(self, value: Any) -> bool:
+        """Whether a value is an optimizer of it, or a class of them."""
+        cls = value if isinstance(value, type) else type(value)
+        return any(x.__module__.startswith(self.optimizer_roots) for x in cls.__mro__)
+
+
+SIDES = (
+    Side(
+        name="pytorch",
+        title="PyTorch",
+        import_roots=("torch",),
+        extra="pytorch",
+        models="paripassu.sides.torch_module",
+        optimizers="paripassu.sides.torch_optimizer",
+        suffixes=(".safetensors", ".pt", ".pth"),
+        model_classes=("Module",),
+        model_type="torch.nn.Module",
+        optimizer_roots=("torch.optim",),
+        optimizer_type="torch.optim.Optimizer",
+        bound=True,
+    ),
+    Side(
+        name="keras",
+        title="Keras",
+        import_roots=("keras", "tensorflow"),
+        extra="tensorflow",
+        models="paripassu.sides.keras_model",
+        optimizers="paripassu.sides.keras_optimizer",
+        suffixes=(".keras", ".weights.h5"),
+        model_classes=("Layer", "Model"),
+        model_type="keras.Model",
+        optimizer_roots=("keras.src.optimizers", "keras.optimizers"),
+        optimizer_type="keras.optimizers.Optimizer",
+        bound=False,
+    ),
+)
+MODEL_TYPES = ", a ".join(x.model_type for x in SIDES)  # for messages
+
+
+def side_of_model(value: Any) -> Side | None:
+    """The side whose model it is, or whose class of models; None: nobody's."""
+    return next((x for x in SIDES if x.has_model(value)), None)
+
+
+def is_model(value: Any) -> bool:
+    """Whether a value is a model, and not a class of models."""
+    return not isinstance(value, type) and side_of_model(value) is not None
+
+
+def side_of_optimizer(found: Any) -> Side | None:
+    """The side whose optimizer it is, or which a function makes; None: nobody's.
+
+    A function that has to be given something makes one that is bound to its
+    parameters.
+    """
+    if isinstance(found, functools.partial) and isinstance(found.func, type):
+        found = found.func
+    for side in SIDES:
+        if side.has_optimizer(found):
+            return side
+    if isinstance(found, type) or not callable(found):
+        return None
+    try:
+        wanted = inspect.signature(found).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    bound = any(
+        x.default is x.empty and x.kind in (x.POSITIONAL_ONLY, x.POSITIONAL_OR_KEYWORD)
+        for x in wanted
+    )
+    return next(x for x in SIDES if x.bound == bound)
+
+
+def find(name: str) -> Side:
+    """The side of that name."""
+    return next(x for x in SIDES if x.name == name)

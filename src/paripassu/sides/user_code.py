@@ -1,0 +1,48 @@
+"""Runs a user's code; what it raises is told as theirs, with their traceback."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from paripassu.core.errors import UserError
+
+T = TypeVar("T")
+OURS = str(Path(__file__).parents[1])
+
+
+def run(call: Callable[[], T], what: str) -> T:
+    """Run a user's code.
+
+    Args:
+        call: runs it.
+        what: names it, for the message.
+
+    Raises:
+        UserError: it raised; with the traceback, without our own frames.
+    """
+    try:
+        return call()
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UserError(describe_error(error, what)) from error
+
+
+def describe_error(error: BaseException, what: str) -> str:
+    """A message with a user's traceback, from their own first frame on."""
+    frames = [
+        x
+        for x in traceback.extract_tb(error.__traceback__)
+        if not x.filename.startswith(OURS) and "importlib" not in x.filename
+    ]
+    begin = next(
+        (n for n, x in enumerate(frames) if not x.filename.startswith(sys.prefix)), 0
+    )
+    lines = traceback.format_list(frames[begin:])
+    lines += traceback.format_exception_only(error)
+    text = "".join(lines).rstrip()
+    return f"{what} raised {type(error).__name__}; this comes from its code:\n\n{text}"
