@@ -195,6 +195,7 @@ class ModelModule(Protocol):
         model: Any,
         make: Callable[[], Any] | None = None,
         inputs: Arrays | None = None,
+        /,
     ) -> Probe:
         """Open a model that is built.
 

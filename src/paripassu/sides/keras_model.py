@@ -263,7 +263,7 @@ PLAIN = {
 
 
 def check_usable() -> None:
-    """See `paripassu.sides.contract.ModelModule`, as for all that follows."""
+    """Say how to start Keras with another backend, where it is another."""
     backend = keras.config.backend()
     if backend != "tensorflow":
         raise UserError(
@@ -273,10 +273,12 @@ def check_usable() -> None:
 
 
 def is_built(model: Any) -> bool:
+    """Whether it has been called, or knows its inputs' shapes."""
     return bool(model.built)
 
 
 def build(model: Any, inputs: Arrays) -> None:
+    """Call a model once, so that it makes its weights."""
     if model.built and model.weights:
         return
     tensors = [tf.convert_to_tensor(x) for x in inputs.values()]
@@ -288,6 +290,7 @@ def build(model: Any, inputs: Arrays) -> None:
 
 
 def declared_inputs(model: Any) -> dict[str, Declared]:
+    """The inputs of a functional or sequential model."""
     return {
         x.name: Declared(tuple(x.shape), "int" in x.dtype)
         for x in getattr(model, "inputs", None) or ()
@@ -299,6 +302,7 @@ def open_model(
     make: Callable[[], Any] | None = None,
     inputs: Arrays | None = None,
 ) -> Probe:
+    """Open a built model; `make` gives it in another float type."""
     if make is None:
         return Probe(model)
 

@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from paripassu.core.errors import UserError
 from paripassu.core.layer_spec import Array
-from paripassu.sides import user_code
 from paripassu.frameworks.tensorflow import optimizers as own
+from paripassu.sides import user_code
 
 EXAMPLE = "def make(): return keras.optimizers.Adam(1e-3)"
 Schedule = keras.optimizers.schedules.LearningRateSchedule

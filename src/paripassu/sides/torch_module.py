@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -141,10 +141,11 @@ class Probe:
 
 
 def check_usable() -> None:
-    """See `paripassu.sides.contract.ModelModule`, as for all that follows."""
+    """Nothing: PyTorch is usable where it is installed."""
 
 
 def is_built(_model: nn.Module) -> bool:
+    """Whether it has its weights: always, in PyTorch."""
     return True
 
 
@@ -153,14 +154,12 @@ def build(model: nn.Module, inputs: Arrays) -> None:
 
 
 def declared_inputs(_model: nn.Module) -> dict[str, Declared]:
+    """None: a module doesn't say what it takes."""
     return {}
 
 
-def open_model(
-    model: nn.Module,
-    make: Callable[[], nn.Module] | None = None,
-    inputs: Arrays | None = None,
-) -> Probe:
+def open_model(model: nn.Module, *_how_to_build: Any) -> Probe:
+    """Open a module; another float type is set in place."""
     return Probe(model)
 
 
@@ -177,6 +176,7 @@ def own_copy(model: nn.Module) -> nn.Module:
 
 @contextlib.contextmanager
 def float_type_kept(model: nn.Module) -> Iterator[None]:
+    """Leave a module in the float type in which it came."""
     floats = (x.dtype for x in model.parameters() if x.is_floating_point())
     dtype = next(floats, None)
     try:

@@ -12,8 +12,8 @@ from torch import nn
 
 from paripassu.core.errors import UserError
 from paripassu.core.layer_spec import Array
-from paripassu.sides import user_code
 from paripassu.frameworks.pytorch import optimizers as own
+from paripassu.sides import user_code
 
 Scheduler = torch.optim.lr_scheduler.LRScheduler
 EXAMPLE = "def make(parameters): return torch.optim.Adam(parameters, lr=1e-3)"
