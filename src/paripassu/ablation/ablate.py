@@ -25,6 +25,7 @@ from paripassu.processes.pool import hear
 from paripassu.proof.short_proof import prove_once
 from paripassu.terminal.ablation import Board
 from paripassu.terminal.progress import warn
+from paripassu.terminal.proof import watching_short_proofs
 
 PICTURE_FILE = "waterfall.svg"
 
@@ -222,17 +223,18 @@ def _prove(
     console: Console,
 ) -> dict[End, bool]:
     sides: dict[End, Recipe] = {"FROM": start, "TO": end}
-    return {
-        side: prove_once(
-            out / f"proof-{side.lower()}.json",
-            names,
-            recipe,
-            conditions=conditions,
-            console=console,
-            title=f"proof on {recipe.name}",
-        ).holds
-        for side, recipe in sides.items()
-    }
+    with watching_short_proofs(console) as on_event:
+        return {
+            side: prove_once(
+                out / f"proof-{side.lower()}.json",
+                names,
+                recipe,
+                conditions=conditions,
+                title=f"proof on {recipe.name}",
+                on_event=on_event,
+            ).holds
+            for side, recipe in sides.items()
+        }
 
 
 def _train(

@@ -38,8 +38,22 @@ def mebibytes(count: float) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """1 -> "1 run", 2 -> "2 runs"."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    """1 -> "1 run", 2 -> "2 runs", 2000 -> "2,000 runs"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def printable(name: str) -> str:
+    """A file's name, with what would disturb a terminal written as escapes."""
+    return "".join(
+        x if x.isprintable() else x.encode("unicode_escape").decode() for x in name
+    )
+
+
+def probability(share: float) -> str:
+    """A probability with two digits, never rounded to certainty."""
+    if share > 0.9999:
+        return ">99.99%"
+    return "<0.01%" if share < 0.0001 else f"{share:.2%}"
 
 
 def listed_seeds(seeds: Sequence[int]) -> str:

@@ -173,6 +173,7 @@ def compare(
     with every seed, each run in a process of its own, in the order A B B A. Stop and
     repeat it at will: finished runs are kept, and interrupted ones go on.
     """
+    from paripassu.terminal.progress import watching_comparison
     from paripassu.terminal.summary import summary_table
     from paripassu.training.compare import compare as run
 
@@ -182,14 +183,15 @@ def compare(
     count = seeds or (1 if quick else 10)
     # More seeds later shall find the runs of these: the seed is not in the name.
     folder = out or default_folder("compare", chosen.changed(seed=0), data)
-    result = run(
-        framework_list(names),
-        chosen,
-        seeds=range(chosen.seed, chosen.seed + count),
-        out=folder,
-        conditions=conditions_of(data, threads, device),
-        console=terminal(stderr=True),
-    )
+    with watching_comparison(terminal(stderr=True)) as on_event:
+        result = run(
+            framework_list(names),
+            chosen,
+            seeds=range(chosen.seed, chosen.seed + count),
+            out=folder,
+            conditions=conditions_of(data, threads, device),
+            on_event=on_event,
+        )
     if as_json:
         print_json(result.model_dump())
     else:

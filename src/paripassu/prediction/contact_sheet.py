@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from paripassu.analysis.text import printable, probability
 from paripassu.core import files
 from paripassu.core.digits import SIZE, read_picture
 from paripassu.core.errors import UserError
 from paripassu.prediction.predict import Asked, Prediction
-from paripassu.terminal.prediction import percent, printable
 
 SHOWN = 100  # pictures, the first ones
 TIMES = 4  # each pixel that the networks saw is a square of so many
@@ -102,8 +102,8 @@ def _cell(
         for which, shares, answer, second in zip(
             asked, found.probabilities, found.answers, found.runners_up, strict=True
         ):
-            text = f"{answer}: {percent(float(shares[answer]))}, then "
-            text += f"{second}: {percent(float(shares[second]))}"
+            text = f"{answer}: {probability(float(shares[answer]))}, then "
+            text += f"{second}: {probability(float(shares[second]))}"
             by = f"{which.framework}: " if many else ""
             lines.append((f"{by}{text}{' ≠' if found.differ else ''}", INK))
     words = found.problem or "; ".join(found.warnings.values())

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-
-from rich.console import Console
 
 from paripassu.analysis import comparison
 from paripassu.analysis.schema import Proof
@@ -15,8 +14,19 @@ from paripassu.core.recipe import Recipe
 from paripassu.frameworks import registry
 from paripassu.frameworks.registry import FRAMEWORKS
 from paripassu.processes.conditions import Conditions
-from paripassu.proof.verify import short_proof
-from paripassu.terminal.proof import divergence_text, watching
+from paripassu.proof.verify import Progress, short_proof
+
+
+@dataclass(frozen=True)
+class Proved:
+    """A short proof has been made, or found where it was kept."""
+
+    title: str  # what it is called
+    proof: Proof
+    reused: bool
+
+
+ProofEvent = Progress | Proved
 
 
 def prove_once(
@@ -25,8 +35,8 @@ def prove_once(
     recipe: Recipe,
     *,
     conditions: Conditions,
-    console: Console,
     title: str = "proof",
+    on_event: Callable[[ProofEvent], None] = lambda _event: None,
 ) -> Proof:
     """The proof on few steps, once for these frameworks at these versions.
 
@@ -35,22 +45,19 @@ def prove_once(
         names: frameworks that are installed.
         recipe: the experiment.
         conditions: data.
-        console: where it is said how the proof goes.
-        title: what it is called there.
+        title: what it is called.
+        on_event: called while it is made, and once with what came of it.
 
     Raises:
         UserError: data or recipe are not usable, or `path` cannot be written.
     """
     versions = {name: str(registry.find(name).version) for name in names}
     if earlier := _earlier(path, versions, recipe):
-        console.print(f"{title}: holds already", markup=False, highlight=False)
+        on_event(Proved(title, earlier, reused=True))
         return earlier
-    with watching(console) as on_progress:
-        proof = short_proof(
-            names, recipe, conditions=conditions, on_progress=on_progress
-        )
+    proof = short_proof(names, recipe, conditions=conditions, on_progress=on_event)
     files.write_text(path, proof.model_dump_json(indent=1) + "\n")
-    _say(proof, title, console)
+    on_event(Proved(title, proof, reused=False))
     return proof
 
 
@@ -65,17 +72,3 @@ def _earlier(path: Path, versions: dict[str, str], recipe: Recipe) -> Proof | No
     proven = {n: v for n, v in earlier.versions.items() if n in FRAMEWORKS}
     same = proven == versions and earlier.recipe == recipe.model_dump()
     return earlier if same else None
-
-
-def _say(proof: Proof, title: str, console: Console) -> None:
-    if proof.holds:
-        rungs = len({rung.rung for rung in proof.rungs if rung.status == "holds"})
-        console.print(f"{title}: holds on {rungs} rungs", markup=False, highlight=False)
-        return
-    made = any(rung.status != "not run" for rung in proof.rungs)
-    words = "does not hold" if made else "could not be made"
-    console.print(f"{title}: {words}", style="red", markup=False)
-    if proof.message:
-        console.print(proof.message, style="red", markup=False, highlight=False)
-    if proof.divergence:
-        console.print(divergence_text(proof.divergence))

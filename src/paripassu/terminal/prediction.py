@@ -19,25 +19,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from paripassu.analysis.text import counted, printable, probability
 from paripassu.prediction.predict import Asked, Prediction
 
 WIDEST_NAME = 60  # characters of a column of names; longer ones push their row
-
-
-def printable(name: str) -> str:
-    """A file's name, with what would disturb a terminal written as escapes."""
-    if name.isprintable():
-        return name
-    return "".join(
-        x if x.isprintable() else x.encode("unicode_escape").decode() for x in name
-    )
-
-
-def percent(share: float) -> str:
-    """A probability with two digits, never rounded to certainty."""
-    if share > 0.9999:
-        return ">99.99%"
-    return "<0.01%" if share < 0.0001 else f"{share:.2%}"
 
 
 def _row(found: Prediction, models: int) -> list[str]:
@@ -52,8 +37,8 @@ def _row(found: Prediction, models: int) -> list[str]:
     for shares, answer, second in triples:
         cells += [
             str(answer),
-            percent(float(shares[answer])),
-            f"{second} {percent(float(shares[second]))}",
+            probability(float(shares[answer])),
+            f"{second} {probability(float(shares[second]))}",
         ]
     if models == 1:
         return [name, *cells, warning]
@@ -109,7 +94,7 @@ def summary(predictions: Sequence[Prediction], skipped: int) -> str:
     """What became of all pictures, in a line or two."""
     read = [x for x in predictions if not x.problem]
     answered = [x for x in read if x.probabilities is not None]
-    parts = [f"{len(answered):,} of {_count(len(predictions), 'picture')} answered"]
+    parts = [f"{len(answered):,} of {counted(len(predictions), 'picture')} answered"]
     if count := len(read) - len(answered):
         parts.append(f"{count:,} without ink")
     if count := len(predictions) - len(read):
@@ -117,21 +102,17 @@ def summary(predictions: Sequence[Prediction], skipped: int) -> str:
     if count := sum(bool(x.warnings) for x in answered):
         parts.append(f"{count:,} with a warning")
     if skipped:
-        parts.append(f"{_count(skipped, 'other file')} left out")
+        parts.append(f"{counted(skipped, 'other file')} left out")
     text = ", ".join(parts)
     gaps = [x for x in answered if x.largest_difference is not None]
     if gaps:
         worst = max(gaps, key=lambda x: x.largest_difference or 0.0)
         text += (
             f"\nanswers differ on {sum(x.differ for x in gaps):,} of "
-            f"{_count(len(gaps), 'picture')}; largest difference of a probability "
+            f"{counted(len(gaps), 'picture')}; largest difference of a probability "
             f"{worst.largest_difference:.1e}, on {printable(worst.path)}"
         )
     return text
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def as_json(predictions: Iterable[Prediction], asked: Sequence[Asked]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +14,16 @@ from rich.progress import (
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
+)
+
+from paripassu.processes.launch import Event
+from paripassu.terminal.proof import watching_short_proofs
+from paripassu.training.events import (
+    ComparisonEvent,
+    RunEnded,
+    RunStarted,
+    RunTold,
+    Warned,
 )
 
 
@@ -30,6 +40,11 @@ def duration(seconds: float) -> str:
 def warn(console: Console, text: str) -> None:
     """Say what the user should know, whatever characters are in it."""
     console.print(text, style="yellow", markup=False, highlight=False)
+
+
+def fail(console: Console, text: str) -> None:
+    """Say what went wrong."""
+    console.print(text, style="red", markup=False, highlight=False)
 
 
 class Display:
@@ -52,7 +67,7 @@ class Display:
         )
 
     @contextlib.contextmanager
-    def run(self, name: str) -> Iterator[Any]:
+    def run(self, name: str) -> Iterator[Callable[[Event], None]]:
         """Show one run while the block lasts; yields the function that takes events."""
         task = self._progress.add_task(name, total=self._epochs, status="", left="")
         began = time.monotonic()
@@ -66,7 +81,7 @@ class Display:
 
         first = 1
 
-        def on_event(event: dict[str, Any]) -> None:
+        def on_event(event: Event) -> None:
             nonlocal began, first
             update: dict[str, Any] = {}
             match event["event"]:
@@ -115,3 +130,34 @@ class Display:
             if self._console.is_terminal:
                 self._progress.stop()
             self._progress.remove_task(task)
+
+
+@contextlib.contextmanager
+def watching_comparison(
+    console: Console,
+) -> Iterator[Callable[[ComparisonEvent], None]]:
+    """Warnings, the proof, and one run after the other, as `compare` tells them."""
+    with watching_short_proofs(console) as on_proof, contextlib.ExitStack() as shown:
+        display: Display | None = None
+        on_run: Callable[[Event], None] | None = None
+
+        def on_event(event: ComparisonEvent) -> None:
+            nonlocal display, on_run
+            match event:
+                case Warned(text):
+                    warn(console, text)
+                case RunStarted(name, number, runs, epochs):
+                    display = display or Display(console, runs=runs, epochs=epochs)
+                    run = display.run(f"{name} ({number}/{runs})")
+                    on_run = shown.enter_context(run)
+                case RunTold(_name, told):
+                    assert on_run is not None
+                    on_run(told)
+                case RunEnded(name, failure):
+                    if failure is not None:
+                        fail(console, f"{name} failed: {failure}")
+                    shown.close()
+                case _:
+                    on_proof(event)
+
+        yield on_event

@@ -20,6 +20,7 @@ from paripassu.analysis.schema import (
     WholeRun,
 )
 from paripassu.analysis.text import display_name
+from paripassu.proof.short_proof import ProofEvent, Proved
 from paripassu.proof.verify import Progress
 
 MARKS = {
@@ -134,6 +135,41 @@ def watching(console: Console) -> Iterator[Callable[[Progress], None]]:
         yield lambda progress: update(
             Group(rung_table(progress.rungs), *_doing(progress.doing))
         )
+
+
+@contextlib.contextmanager
+def watching_short_proofs(console: Console) -> Iterator[Callable[[ProofEvent], None]]:
+    """The table while a short proof is made, then a line of what came of it."""
+    with contextlib.ExitStack() as table:
+        update: Callable[[Progress], None] | None = None
+
+        def on_event(event: ProofEvent) -> None:
+            nonlocal update
+            if isinstance(event, Proved):
+                table.close()
+                update = None
+                _say(event, console)
+                return
+            update = update or table.enter_context(watching(console))
+            update(event)
+
+        yield on_event
+
+
+def _say(proved: Proved, console: Console) -> None:
+    proof, title = proved.proof, proved.title
+    if proof.holds:
+        rungs = len({rung.rung for rung in proof.rungs if rung.status == "holds"})
+        words = "holds already" if proved.reused else f"holds on {rungs} rungs"
+        console.print(f"{title}: {words}", markup=False, highlight=False)
+        return
+    made = any(rung.status != "not run" for rung in proof.rungs)
+    words = "does not hold" if made else "could not be made"
+    console.print(f"{title}: {words}", style="red", markup=False)
+    if proof.message:
+        console.print(proof.message, style="red", markup=False, highlight=False)
+    if proof.divergence:
+        console.print(divergence_text(proof.divergence))
 
 
 @contextlib.contextmanager

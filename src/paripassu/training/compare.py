@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from paripassu.analysis import comparison as judge
 from paripassu.analysis.plan import RUNS_FOLDER, Plan, run_name
 from paripassu.analysis.report import write_report
@@ -18,8 +16,9 @@ from paripassu.core.experiment import identify, read_data
 from paripassu.core.recipe import NOT_DECISIVE, Recipe
 from paripassu.frameworks import registry
 from paripassu.processes.conditions import Conditions
+from paripassu.processes.launch import Event
 from paripassu.proof.short_proof import prove_once
-from paripassu.terminal.progress import Display, warn
+from paripassu.training.events import OnEvent, RunEnded, RunStarted, RunTold, Warned
 from paripassu.training.train import train
 
 MARGIN = 0.001  # of accuracy: the standard error of 99% on 10,000 images
@@ -54,7 +53,7 @@ def compare(
     seeds: Sequence[int],
     out: Path,
     conditions: Conditions,
-    console: Console,
+    on_event: OnEvent = lambda _event: None,
 ) -> Comparison:
     """Run all that is not yet done, then judge and report what is there.
 
@@ -64,7 +63,7 @@ def compare(
         seeds: one run of every framework for each.
         out: the comparison's folder; finished runs in it are used as they are.
         conditions: data, threads and device, the same for all.
-        console: where progress is shown.
+        on_event: called with warnings, and with all that goes on.
 
     Returns:
         What `comparison.json` in `out` holds; `report.html` is beside it.
@@ -80,13 +79,13 @@ def compare(
     for name in usable:
         registry.find(name).check(recipe)
     for text in unavailable.values():
-        warn(console, f"{text} The others run without it.")
+        on_event(Warned(f"{text} The others run without it."))
     data, prepared = read_data(
         recipe, str(conditions.data) if conditions.data else None
     )
     dataset = datasets.describe(data, prepared)
     for warning in dataset.warnings:
-        warn(console, warning)
+        on_event(Warned(warning))
     for seed in seeds:
         recipe.changed(seed=seed)  # whatever is wrong with one is said before all
     files.make_folder(out)
@@ -113,10 +112,10 @@ def compare(
             usable,
             recipe,
             conditions=conditions,
-            console=console,
+            on_event=on_event,
         )
         failures = _run_all(
-            turns(usable, seeds), recipe, dataset, out, conditions, console
+            turns(usable, seeds), recipe, dataset, out, conditions, on_event
         )
         _save_plan(out, plan.model_copy(update={"failures": failures}))
         return report(out)
@@ -174,34 +173,33 @@ def _run_all(
     dataset: record.Dataset,
     out: Path,
     conditions: Conditions,
-    console: Console,
+    on_event: OnEvent,
 ) -> dict[str, str]:
     """Train turn by turn; the messages of the runs that failed, by name."""
-    failures = {}
-    display = Display(console, runs=len(order), epochs=recipe.epochs)
+    failures: dict[str, str] = {}
     for number, turn in enumerate(order, start=1):
+        name = turn.name
         own = recipe.changed(seed=turn.seed)
-        folder = out / RUNS_FOLDER / turn.name
-        with display.run(f"{turn.name} ({number}/{len(order)})") as on_event:
-            try:
-                if _is_finished(folder, own, dataset):
-                    on_event({"event": "reused"})
-                    continue
+        folder = out / RUNS_FOLDER / name
+
+        def on_worker(event: Event, name: str = name) -> None:
+            on_event(RunTold(name, event))
+
+        on_event(RunStarted(name, number, len(order), recipe.epochs))
+        try:
+            if _is_finished(folder, own, dataset):
+                on_worker({"event": "reused"})
+            else:
                 train(
                     turn.framework,
                     own,
                     out=folder,
                     conditions=conditions,
-                    on_event=on_event,
+                    on_event=on_worker,
                 )
-            except (WorkerError, UserError) as failure:
-                failures[turn.name] = str(failure)
-                console.print(
-                    f"{turn.name} failed: {failure}",
-                    style="red",
-                    markup=False,
-                    highlight=False,
-                )
+        except (WorkerError, UserError) as failure:
+            failures[name] = str(failure)
+        on_event(RunEnded(name, failures.get(name)))
     return failures
 
 
