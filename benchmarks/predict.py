@@ -30,7 +30,7 @@ from paripassu.core.digits import Digit, read_picture, to_digit
 from paripassu.frameworks import registry
 from paripassu.prediction.answering import Answerer
 from paripassu.prediction.decoding import Decoders
-from paripassu.prediction.predict import BATCH, ask_which, gather, predict
+from paripassu.prediction.predict import BATCH, answer, ask_which, gather
 
 
 def main() -> int:
@@ -122,7 +122,7 @@ def whole(source: ModelSource, framework: str, folder: str, threads: int) -> Non
     """From files to answers, without the start of the framework."""
     pictures, _ = gather([folder])
     asked = ask_which([source], [framework])
-    found = predict(asked, pictures, threads=threads)
+    found = answer(asked, pictures, threads=threads)
     next(found)
     seconds, _ = timed(lambda: list(found))
     say(f"whole path, {framework}", len(pictures), seconds)

@@ -17,8 +17,9 @@ from rich.console import Console
 from paripassu.analysis.benchmark import BENCH_FILE, STYLES, Bench, Race, Timed
 from paripassu.analysis.benchmark import Conditions as Conditions_
 from paripassu.analysis.report.benchmark import picture
-from paripassu.benchmark.bench import Turn, bench, in_rounds
+from paripassu.benchmark.bench import bench
 from paripassu.benchmark.race import race
+from paripassu.benchmark.rounds import Turn, in_rounds
 from paripassu.core.errors import UserError
 from paripassu.core.networks import NETWORKS
 from paripassu.core.recipe import load as load_recipe

@@ -40,8 +40,8 @@ from paripassu.frameworks.faults import FAULTS
 from paripassu.frameworks.registry import REFERENCE
 from paripassu.processes.conditions import Conditions
 from paripassu.proof.faults import check_faults
-from paripassu.proof.lockstep import lockstep, trainings
-from paripassu.proof.verify import check_rungs, verify, with_whole_runs
+from paripassu.proof.lockstep import lockstep, trainings, with_whole_runs
+from paripassu.proof.verify import parse_rungs, verify
 from paripassu.training.train import train
 from paripassu.worker.trajectory import CHECKPOINT_FILE
 
@@ -471,13 +471,13 @@ def test_a_json_file_that_cannot_be_is_an_error_before_any_work(tmp_path):
     [("0-7", tuple(range(8))), ("3", (3,)), ("1,0-2, 6", (0, 1, 2, 6)), ("", ())],
 )
 def test_rungs_are_read(text, rungs):
-    assert check_rungs(text) == rungs
+    assert parse_rungs(text) == rungs
 
 
 def test_an_unknown_rung_is_refused():
     for text in ("8", "a", "1-", "-1", "1-9", "2-1"):
         with pytest.raises(UserError, match="the ladder has 0 draws"):
-            check_rungs(text)
+            parse_rungs(text)
 
 
 # The judge

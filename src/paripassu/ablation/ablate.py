@@ -21,7 +21,8 @@ from paripassu.core.recipe import NOT_DECISIVE, Recipe
 from paripassu.frameworks import registry
 from paripassu.frameworks.registry import FRAMEWORKS
 from paripassu.processes.conditions import Conditions
-from paripassu.processes.pool import hear
+from paripassu.processes.pool import run_all
+from paripassu.processes.requests import TrainRequest
 from paripassu.proof.short_proof import prove_once
 from paripassu.terminal.ablation import Board
 from paripassu.terminal.progress import warn
@@ -106,9 +107,7 @@ def ablate(
             identity = identify(own[stop], dataset)
             title = f"{display_name(name)} seed {seed}, {way.stops[stop].label}"
             jobs.append(Job((name, stop, seed), own[stop], identity, title))
-    files.make_folder(out / RUNS_FOLDER)
-    with files.owned(out):
-        files.remove_leftovers(out)
+    with files.working_in(out):
         _check_same_ablation(out, start, end, dataset)
         records = _finished(out, jobs)
         attribution.save(out, attribution.attribute(inquiry, records))
@@ -247,20 +246,19 @@ def _train(
 ) -> dict[str, str]:
     """Train what is missing in `records`; the messages of the runs that failed."""
     open_jobs = {job.name: job for job in jobs if job.key not in records}
-    alone = conditions.with_threads(1)
     requests = {
-        name: alone.request(
-            "train",
-            job.key[0],
-            folder=str((out / RUNS_FOLDER / name).resolve()),
-            recipe=job.recipe.model_dump(),
+        name: TrainRequest(
+            framework=job.key[0],
+            conditions=conditions.with_threads(1),
+            folder=out / RUNS_FOLDER / name,
+            recipe=job.recipe,
         )
         for name, job in open_jobs.items()
     }
     failures: dict[str, str] = {}
     epochs = {job.title: job.recipe.epochs for job in open_jobs.values()}
     with Board(console, epochs=epochs, reused=len(records)) as board:
-        for name, event in hear(requests):
+        for name, event in run_all(requests):
             job = open_jobs[name]
             if isinstance(event, WorkerError | UserError):
                 failures[name] = f"{job.title}: {event}"

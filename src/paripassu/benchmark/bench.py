@@ -1,55 +1,37 @@
-"""Time training beside the style of the article's notebooks and the machine's ceiling.
-
-Each style of each framework runs in a process of its own, in turns, and the turns are
-repeated the other way round: what changes slowly meets all alike. After each round the
-folder holds what was measured so far; the same command goes on.
-"""
+"""Time training beside the article's notebooks and the machine's ceiling."""
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
-from paripassu.analysis.benchmark import (
-    BENCH_FILE,
-    STYLES,
-    Bench,
-    Measured,
-    Race,
-    Timed,
-)
-from paripassu.analysis.reading import checked
+from paripassu.analysis.benchmark import BENCH_FILE, STYLES, Bench, Timed
 from paripassu.analysis.report.benchmark import picture
-from paripassu.core import files, machine
-from paripassu.core.errors import UserError
+from paripassu.benchmark.rounds import OnProgress, Turn, described, in_rounds
+from paripassu.core import files
 from paripassu.core.recipe import Recipe
-from paripassu.frameworks import registry
-from paripassu.processes.conditions import Conditions
-from paripassu.processes.launch import Event, work
+from paripassu.processes.conditions import DEFAULT, Conditions
+from paripassu.processes.requests import BenchRequest
 
 PICTURE = "bench.svg"
 NOTEBOOKS = "article"  # the network of the notebooks' style
 
 
 def bench(
-    names: Sequence[str],
+    frameworks: Sequence[str],
     recipe: Recipe,
     *,
     out: Path,
     rounds: int,
     images: int,
     matrix: int = 2048,
-    conditions: Conditions,
-    on_progress: Callable[[str, float], None] = lambda _what, _share: None,
+    conditions: Conditions = DEFAULT,
+    on_progress: OnProgress = lambda _what, _share: None,
 ) -> Bench:
     """Time some frameworks; writes `bench.json` and `bench.svg` after each round.
 
     Args:
-        names: of frameworks.
+        frameworks: their names.
         recipe: whose network, optimizer and number type are timed.
         out: the folder.
         rounds: how many it is to have; those it has are kept.
@@ -64,7 +46,7 @@ def bench(
     """
     sheet = recipe.architecture
     wanted = Bench(
-        **described(names, recipe, conditions),
+        **described(frameworks, recipe, conditions),
         network=sheet.name,
         precision=recipe.precision,
         training_flops=sheet.training_flops,
@@ -75,15 +57,15 @@ def bench(
     styles = [x for x in STYLES if x != "notebook" or recipe.network == NOTEBOOKS]
 
     def measure(turn: Turn) -> Timed:
-        request = conditions.request(
-            "bench",
-            turn.framework,
+        request = BenchRequest(
+            framework=turn.framework,
+            conditions=conditions,
             style=turn.style,
-            recipe=recipe.model_dump(),
+            recipe=recipe,
             images=images,
             matrix=matrix,
         )
-        return Timed(**turn.fields, **turn.run(request, "benched"))
+        return Timed(**turn.run(request))
 
     return in_rounds(
         wanted,
@@ -94,130 +76,3 @@ def bench(
         on_progress=on_progress,
         on_round=lambda found: files.write_text(out / PICTURE, picture(found)),
     )
-
-
-def described(
-    names: Sequence[str], recipe: Recipe, conditions: Conditions
-) -> dict[str, Any]:
-    """The fields of `paripassu.analysis.benchmark.Conditions`.
-
-    Raises:
-        UserError: a framework is missing, or cannot run the recipe.
-    """
-    for name in names:
-        registry.find(name).check(recipe)
-    return {
-        "command": conditions.command,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "processor": machine.processor(),
-        "cores": machine.usable_cores(),
-        "platform": machine.system(),
-        "python": platform.python_version(),
-        "threads": conditions.thread_count,
-        "recipe": recipe.name,
-        "recipe_hash": recipe.hash(),
-        "versions": {name: registry.find(name).version or "" for name in names},
-    }
-
-
-Record = TypeVar("Record", Bench, Race)
-
-
-def begun(path: Path, wanted: Record) -> Record:
-    """What is in a file, if it was measured under the same conditions.
-
-    Raises:
-        UserError: it was not, or the file is damaged.
-    """
-    if not path.exists():
-        return wanted
-    found = checked(type(wanted), path)
-    free = {"command", "created", "rounds"}
-    old, new = (x.model_dump(exclude=free) for x in (found, wanted))
-    for key in new:
-        if old[key] != new[key]:
-            raise UserError(
-                f"{path.parent} holds a benchmark with {key} {old[key]}, and "
-                f"{new[key]} is wanted. Choose another folder with --out."
-            )
-    return found
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One style of one framework, to be measured in a round counted from 0."""
-
-    framework: str
-    style: str
-    number: int
-    done: float  # the share of all turns that is done
-    on_progress: Callable[[str, float], None]
-
-    @property
-    def fields(self) -> dict[str, str]:
-        """Whose and what it is, for its record."""
-        return {"framework": self.framework, "style": self.style}
-
-    def tell(self, more: str = "") -> None:
-        """Say what is being measured, and how far it is."""
-        what = f"round {self.number + 1}: {self.framework}, {self.style}{more}"
-        self.on_progress(what, self.done)
-
-    def run(self, request: dict[str, Any], last: str) -> Event:
-        """Run a worker; the values of its event `last`, and others are heard."""
-        values: Event = {}
-
-        def hear(event: Event) -> None:
-            if event["event"] == last:
-                values.update(event)
-            elif event["event"] == "epoch":
-                self.tell(f": epoch {event['epoch']}, {event['accuracy']:.2%}")
-
-        self.tell()
-        plain = self.style == "notebook"
-        work(request, hear, threads=int(request["threads"]), plain=plain)
-        del values["event"]
-        return values
-
-
-def in_rounds(
-    wanted: Record,
-    path: Path,
-    *,
-    styles: Sequence[str],
-    rounds: int,
-    measure: Callable[[Turn], Measured],
-    on_progress: Callable[[str, float], None],
-    on_round: Callable[[Record], object] = lambda _found: None,
-) -> Record:
-    """Measure what is missing, and write the file after each round.
-
-    In every other round the turns are taken the other way round.
-
-    Args:
-        wanted: the record without rounds.
-        path: its file; the rounds in it are kept.
-        styles: each is measured once in a round, in each framework.
-        rounds: how many there are to be.
-        measure: one turn.
-        on_progress: called with what is being measured, and the share that is done.
-        on_round: called with the record after each round.
-
-    Raises:
-        UserError: the file's benchmark is another.
-        WorkerError: a framework crashed.
-    """
-    turns = [(name, style) for style in styles for name in wanted.frameworks]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with files.owned(path.parent):
-        found: Record = begun(path, wanted)
-        for number in range(len(found.rounds), rounds):
-            measured: list[Measured] = []
-            for name, style in turns if number % 2 == 0 else reversed(turns):
-                done = (number + len(measured) / len(turns)) / rounds
-                turn = Turn(name, style, number, done, on_progress)
-                measured.append(measure(turn))
-            found = found.model_copy(update={"rounds": [*found.rounds, measured]})
-            files.write_json(path, found.model_dump())
-            on_round(found)
-    return found

@@ -7,32 +7,33 @@ its own, in turns, and each round another seed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from paripassu.analysis.benchmark import RACE_FILE, Race, Reached
-from paripassu.benchmark.bench import Turn, described, in_rounds
+from paripassu.benchmark.rounds import OnProgress, Turn, described, in_rounds
 from paripassu.core.recipe import Recipe
-from paripassu.processes.conditions import Conditions
+from paripassu.processes.conditions import DEFAULT, Conditions
+from paripassu.processes.requests import ReachRequest
 
 MOST_EPOCHS = 20  # of the notebooks' style
 
 
 def race(
-    names: Sequence[str],
+    frameworks: Sequence[str],
     recipe: Recipe,
     *,
     target: float,
     out: Path,
     rounds: int,
     most_epochs: int = MOST_EPOCHS,
-    conditions: Conditions,
-    on_progress: Callable[[str, float], None] = lambda _what, _share: None,
+    conditions: Conditions = DEFAULT,
+    on_progress: OnProgress = lambda _what, _share: None,
 ) -> Race:
     """Train to an accuracy; writes `race.json` after each round.
 
     Args:
-        names: of frameworks.
+        frameworks: their names.
         recipe: what is to be fast; its seed is that of the first round.
         target: accuracy on the test images, 0..1.
         out: the folder.
@@ -46,7 +47,7 @@ def race(
         WorkerError: a framework crashed.
     """
     wanted = Race(
-        **described(names, recipe, conditions),
+        **described(frameworks, recipe, conditions),
         target=target,
         most_epochs=most_epochs,
         rounds=[],
@@ -54,16 +55,15 @@ def race(
 
     def measure(turn: Turn) -> Reached:
         seeded = recipe.changed(seed=recipe.seed + turn.number)
-        request = conditions.request(
-            "reach",
-            turn.framework,
+        request = ReachRequest(
+            framework=turn.framework,
+            conditions=conditions,
             style=turn.style,
-            recipe=seeded.model_dump(),
+            recipe=seeded,
             accuracy=target,
             epochs=most_epochs,
         )
-        reached = turn.run(request, "reached")
-        return Reached(**turn.fields, seed=seeded.seed, **reached)
+        return Reached(**turn.run(request), seed=seeded.seed)
 
     return in_rounds(
         wanted,

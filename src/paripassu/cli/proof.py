@@ -25,7 +25,6 @@ from paripassu.cli.base import (
     terminal,
 )
 from paripassu.core import files
-from paripassu.core.errors import UserError
 
 if TYPE_CHECKING:
     from paripassu.analysis.schema import Proof
@@ -120,8 +119,8 @@ def verify(
     control. Exit code 0: all rungs hold; 1: they do not.
     """
     from paripassu.core.files import make_folder
-    from paripassu.frameworks.faults import FAULTS, find_fault
-    from paripassu.proof.verify import STEPS, check_rungs
+    from paripassu.frameworks.faults import FAULTS
+    from paripassu.proof.verify import STEPS, parse_rungs
     from paripassu.proof.verify import verify as prove
     from paripassu.terminal.proof import fault_line, proof_view, watching
 
@@ -149,19 +148,6 @@ def verify(
         located = sum(result.located for result in results)
         typer.echo(f"{located} of {len(results)} faults found, each at its place")
         raise typer.Exit(0 if located == len(results) else 1)
-    seeded = None
-    if fault:
-        where = fault_in or listed[-1]
-        if where not in listed:
-            raise UserError(
-                f"--fault-in {where}: it is not among --frameworks {names}."
-            )
-        if not find_fault(fault).applies_to(chosen):
-            raise UserError(
-                f"--fault {fault} changes nothing of recipe {chosen.name!r}. Type: "
-                "paripassu verify --list-faults"
-            )
-        seeded = fault, where
     with watching(console) as on_progress:
         proof = prove(
             listed,
@@ -169,8 +155,9 @@ def verify(
             conditions=conditions,
             steps=STEPS if steps is None else steps,
             precisions=[precision.value] if precision else ["float64", "float32"],
-            rungs=check_rungs(rungs),
-            fault=seeded,
+            rungs=parse_rungs(rungs),
+            fault=fault,
+            fault_in=fault_in,
             pairs_of=runs,
             on_progress=on_progress,
         )
@@ -191,8 +178,7 @@ def _whole(
     out: Path | None,
     conditions: Conditions,
 ) -> Proof:
-    from paripassu.proof.lockstep import lockstep
-    from paripassu.proof.verify import with_whole_runs
+    from paripassu.proof.lockstep import lockstep, with_whole_runs
     from paripassu.terminal.proof import watching_trainings
 
     folder = out or default_folder("proof", recipe, conditions.data)

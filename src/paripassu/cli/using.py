@@ -158,8 +158,7 @@ def predict(
     """
     from paripassu.conversion.model_source import read_source
     from paripassu.prediction.contact_sheet import SHOWN, check_sheet, write_sheet
-    from paripassu.prediction.predict import ask_which, gather
-    from paripassu.prediction.predict import predict as run
+    from paripassu.prediction.predict import answer, ask_which, gather
     from paripassu.terminal import prediction as view
 
     console = terminal(stderr=True)
@@ -171,7 +170,7 @@ def predict(
         sources = [read_source(path, chosen) for path in models]
         asked = ask_which(sources, names or [])
         found = list(
-            run(
+            answer(
                 asked,
                 pictures,
                 threads=threads,

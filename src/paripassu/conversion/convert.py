@@ -21,6 +21,7 @@ from paripassu.core.errors import ConversionError, UserError, WorkerError
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import registry
 from paripassu.processes.launch import work, worker_environment
+from paripassu.processes.requests import LogitsRequest, WriteRequest
 from paripassu.reference.softmax import softmax
 
 SUFFIXES = {
@@ -164,15 +165,15 @@ def _write(
     source: ModelSource, target: str, weights: Path, path: Path, notes: dict[str, str]
 ) -> None:
     if target in registry.FRAMEWORKS:
-        request = {
-            "task": "write",
-            "framework": target,
-            "recipe": source.recipe.model_dump(),
-            "weights": str(weights),
-            "path": str(path),
-            "notes": notes,
-        }
-        work(request, lambda _event: None, threads=1)
+        work(
+            WriteRequest(
+                framework=target,
+                recipe=source.recipe,
+                weights=weights,
+                path=path,
+                notes=notes,
+            )
+        )
         return
     arrays, _metadata = files.read_tensors(weights)
     if target == "onnx":
@@ -221,16 +222,15 @@ def _answers(
 ) -> npt.NDArray[np.float64]:
     """Probabilities of the source, `(N, classes)`."""
     files.write_tensors(folder / "images.safetensors", {"images": images})
-    request = {
-        "task": "logits",
-        "framework": witness,
-        "recipe": source.recipe.model_dump(),
-        "weights": str(folder / "weights.safetensors"),
-        "images": str(folder / "images.safetensors"),
-        "threads": 1,
-        "out": str(folder / "logits.safetensors"),
-    }
-    work(request, lambda _event: None, threads=1)
+    work(
+        LogitsRequest(
+            framework=witness,
+            recipe=source.recipe,
+            weights=folder / "weights.safetensors",
+            images=folder / "images.safetensors",
+            out=folder / "logits.safetensors",
+        )
+    )
     answers, _metadata = files.read_tensors(folder / "logits.safetensors")
     return softmax(answers["logits"])
 

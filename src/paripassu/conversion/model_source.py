@@ -15,7 +15,8 @@ from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe, validate
 from paripassu.core.recognition import recipe_of, recognised
 from paripassu.frameworks import registry
-from paripassu.processes.launch import Event, work
+from paripassu.processes.launch import work
+from paripassu.processes.requests import ReadRequest
 
 EXPECTED = (
     "expected a run's folder, or a file that ends in .safetensors, .pt, .pth, .keras "
@@ -145,18 +146,11 @@ def _of_safetensors(path: Path, recipe: Recipe | None) -> ModelSource:
 def _of_worker(path: Path, framework: str, recipe: Recipe | None) -> ModelSource:
     if problem := registry.find(framework).problem:
         raise UserError(f"{path} is read by {framework}. {problem}")
-    told: list[Event] = []
     with tempfile.TemporaryDirectory(prefix="paripassu-") as folder:
         out = Path(folder) / "weights.safetensors"
-        request = {
-            "task": "read",
-            "framework": framework,
-            "path": str(path.resolve()),
-            "recipe": recipe.model_dump() if recipe else None,
-            "threads": 1,
-            "out": str(out),
-        }
-        work(request, told.append, threads=1)
+        answer = work(
+            ReadRequest(framework=framework, path=path, recipe=recipe, out=out)
+        )
         weights, _metadata = files.read_tensors(out)
-    notes = dict(told[-1]["notes"])
-    return _made(path, validate(told[-1]["recipe"]), weights, framework, notes)
+    found = validate(answer["recipe"])
+    return _made(path, found, weights, framework, dict(answer["notes"]))

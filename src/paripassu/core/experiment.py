@@ -9,14 +9,14 @@ from paripassu.core.recipe import Recipe
 
 
 def read_data(
-    recipe: Recipe, path: str | None
+    recipe: Recipe, path: Path | None
 ) -> tuple[datasets.ImageData, datasets.Prepared]:
     """Read the data at `path` (None: the package's MNIST) as the recipe wants them.
 
     Raises:
         UserError: the data are damaged, or do not fit the recipe.
     """
-    data = datasets.load(Path(path) if path else None)
+    data = datasets.load(path)
     prepared = datasets.prepare(
         data,
         mean=recipe.normalization.mean,

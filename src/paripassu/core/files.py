@@ -116,6 +116,19 @@ def remove_leftovers(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    """Make a folder, own it, and clear up what a killed owner left in it.
+
+    Raises:
+        UserError: it cannot be made, or another process owns it.
+    """
+    make_folder(folder)
+    with owned(folder):
+        remove_leftovers(folder)
+        yield
+
+
 def write_bytes(path: Path | str, content: bytes) -> None:
     """Write `content` whole or not at all."""
     with replacing(path) as temporary:

@@ -13,11 +13,11 @@ import tomli_w
 from paripassu.core import files
 from paripassu.core.errors import PariPassuError, UserError
 from paripassu.port_check.optimizer_verdict import OptimizerChecked
+from paripassu.port_check.requests import CheckOptimizerRequest, CheckRequest
 from paripassu.port_check.results import Checked, Fault
-from paripassu.processes.launch import work
+from paripassu.processes.launch import Event, work
 
 STEPS = 12  # of a check of optimizers
-EXAMINER = "paripassu.port_check.examiner"  # what the process runs
 COPIES = ("left-to-right", "right-to-left")
 
 
@@ -72,31 +72,27 @@ def check_sources(
         raise UserError("--save writes the model that was given weights: add --copy.")
     if inputs is not None and input:
         raise UserError("give either --input or --inputs, not both.")
-    request = {
-        "framework": "check",
-        "left": left,
-        "right": right,
-        "left_args": left_args,
-        "right_args": right_args,
-        "input": list(input),
-        "inputs": str(inputs) if inputs else None,
-        "copy": copy,
-        "map": read_map(map) if map else {},
-        "gradients": gradients,
-        "save": str(save) if save else None,
-        "threads": threads,
-    }
-    found: list[Checked] = []
+    request = CheckRequest(
+        left=left,
+        right=right,
+        left_args=left_args,
+        right_args=right_args,
+        shapes=tuple(input),
+        inputs=str(inputs) if inputs else None,
+        copy_weights=copy,
+        blocks=read_map(map) if map else {},
+        gradients=gradients,
+        save=str(save) if save else None,
+        usable_threads=threads,
+    )
 
-    def on_event(event: dict[str, Any]) -> None:
+    def on_event(event: Event) -> None:
         if event["event"] == "progress":
             on_progress(event["text"], event["done"])
-        elif event["event"] == "checked":
-            result = Checked.model_validate(event["result"])
-            found.append(result.model_copy(update={"command": command}))
 
-    work(request, on_event, threads=threads, plain=True, module=EXAMINER)
-    return found[0]
+    answer = work(request, on_event, plain=True)
+    result = Checked.model_validate(answer["result"])
+    return result.model_copy(update={"command": command})
 
 
 def check_optimizer_sources(
@@ -120,23 +116,16 @@ def check_optimizer_sources(
         UserError: something that was given cannot be used; the message says what.
         WorkerError: the user's code crashed the process.
     """
-    request = {
-        "framework": "check",
-        "left": left,
-        "right": right,
-        "left_args": left_args,
-        "right_args": right_args,
-        "steps": steps,
-        "threads": threads,
-    }
-    found: list[OptimizerChecked] = []
-
-    def on_event(event: dict[str, Any]) -> None:
-        if event["event"] == "checked":
-            found.append(OptimizerChecked.model_validate(event["result"]))
-
-    work(request, on_event, threads=threads, plain=True, module=EXAMINER)
-    return found[0]
+    request = CheckOptimizerRequest(
+        left=left,
+        right=right,
+        left_args=left_args,
+        right_args=right_args,
+        steps=steps,
+        usable_threads=threads,
+    )
+    answer = work(request, plain=True)
+    return OptimizerChecked.model_validate(answer["result"])
 
 
 def check_optimizer(left: Any, right: Any, *, steps: int = STEPS) -> OptimizerChecked:

@@ -7,8 +7,25 @@ from __future__ import annotations
 
 import sys
 
-from paripassu.port_check.session import answer
-from paripassu.processes.child import serve_request
+from paripassu.port_check.optimizers import check_request
+from paripassu.port_check.requests import CheckOptimizerRequest, CheckRequest
+from paripassu.port_check.session import check_models, prepare_process
+from paripassu.processes.child import Emit, Tasks, serve
+
+
+def check(request: CheckRequest, emit: Emit) -> None:
+    """Compare two models."""
+    prepare_process()
+    check_models(request, emit)
+
+
+def check_optimizer(request: CheckOptimizerRequest, emit: Emit) -> None:
+    """Step two optimizers."""
+    prepare_process()
+    emit("checked", result=check_request(request).model_dump(mode="json"))
+
+
+TASKS: Tasks = {CheckRequest: check, CheckOptimizerRequest: check_optimizer}
 
 if __name__ == "__main__":
-    sys.exit(serve_request(answer))
+    sys.exit(serve(TASKS))

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Mapping
 from typing import Any
 
 from paripassu.core.errors import UserError
 from paripassu.port_check import targets
 from paripassu.port_check.optimizer_verdict import OptimizerChecked, judge, trial
+from paripassu.port_check.requests import CheckOptimizerRequest
 from paripassu.reference.rules import OptimizerRule
 from paripassu.sides.registry import side_of_optimizer
 
 EXAMPLE = "torch.optim:AdamW, keras.optimizers:AdamW or training.py:make_optimizer"
 
 
-def check_request(request: Mapping[str, Any]) -> OptimizerChecked:
-    """What `paripassu check-optimizer` asks of a worker; see `paripassu.port_check`."""
-    one, two = (_found(request, which) for which in ("left", "right"))
-    return examine(one, two, steps=request["steps"])
+def check_request(request: CheckOptimizerRequest) -> OptimizerChecked:
+    """Do what `paripassu check-optimizer` asks."""
+    left = _found(request.left, request.left_args, "left")
+    right = _found(request.right, request.right_args, "right")
+    return examine(left, right, steps=request.steps)
 
 
-def _found(request: Mapping[str, Any], which: str) -> tuple[Any, str]:
-    source, given = request[which], request[f"{which}_args"]
+def _found(source: str, given: str | None, which: str) -> tuple[Any, str]:
     found = targets.attribute(source, which, EXAMPLE)
     args, kwargs = targets.parse_arguments(given, which)
     if (args or kwargs) and not callable(found):

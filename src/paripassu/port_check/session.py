@@ -6,7 +6,7 @@ import contextlib
 import faulthandler
 import importlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,38 +15,36 @@ import numpy as np
 from paripassu.core.errors import UserError
 from paripassu.port_check import targets
 from paripassu.port_check.examine import Examination
-from paripassu.port_check.optimizers import check_request as optimizers
+from paripassu.port_check.requests import CheckRequest
 from paripassu.port_check.results import Checked
 from paripassu.port_check.sides import ModelError, Side, Wishes
 from paripassu.port_check.walks import Progress
+from paripassu.processes.child import Emit
 from paripassu.sides import registry, user_code
 from paripassu.sides.contract import Arrays, Block, Declared, ModelModule, Probe
 
 
-def answer(request: Mapping[str, Any], emit: Callable[..., None]) -> None:
-    """Do what `paripassu check` and `check-optimizer` ask of a worker."""
+def prepare_process() -> None:
+    """Set up a process that is to run users' code in both frameworks."""
     faulthandler.enable()  # what a crash of a user's code leaves
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # TensorFlow's allocator with oneDNN keeps all that it ever had.
     os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
     with contextlib.suppress(ImportError):
         importlib.import_module("torch")  # before TensorFlow: the other way has crashed
-    if "steps" in request:
-        emit("checked", result=optimizers(request).model_dump(mode="json"))
-    else:
-        _check(request, emit)
 
 
-def _check(request: Mapping[str, Any], emit: Callable[..., None]) -> None:
+def check_models(request: CheckRequest, emit: Emit) -> None:
+    """Do what `paripassu check` asks."""
     found = [
-        targets.find(request[which], request[f"{which}_args"], which)
-        for which in ("left", "right")
+        targets.find(request.left, request.left_args, "left"),
+        targets.find(request.right, request.right_args, "right"),
     ]
     inputs: Any = None
-    if request["inputs"]:
-        inputs = targets.read_inputs(Path(request["inputs"]))
-    elif request["input"]:
-        inputs = [targets.parse_input(x, n) for n, x in enumerate(request["input"])]
+    if request.inputs:
+        inputs = targets.read_inputs(Path(request.inputs))
+    elif request.shapes:
+        inputs = [targets.parse_input(x, n) for n, x in enumerate(request.shapes)]
 
     def progress(text: str, share: float) -> None:
         emit("progress", text=text, done=share)
@@ -55,15 +53,15 @@ def _check(request: Mapping[str, Any], emit: Callable[..., None]) -> None:
         found[0],
         found[1],
         inputs,
-        Wishes(request["copy"], request["map"], request["gradients"]),
+        Wishes(request.copy_weights, request.blocks, request.gradients),
         progress,
     )
     del found  # Keras makes another model in float64: the first one can go
-    if request["save"]:
-        _check_suffix(examination, request["save"], request["copy"])
+    if request.save:
+        _check_suffix(examination, request.save, request.copy_weights)
     checked = _told(examination)
-    if request["save"]:
-        _save(examination, Path(request["save"]), request["copy"])
+    if request.save:
+        _save(examination, Path(request.save), request.copy_weights)
     emit("checked", result=checked.model_dump(mode="json"))
 
 

@@ -2,17 +2,15 @@
 
 Started as `python -m paripassu.prediction.answering`. One line of JSON on standard
 input is the request; after the line `ready` on standard output, questions and answers
-are frames of bytes, little-endian. A question is the number of images, uint64, and the images, uint8
-`(N, 28, 28)`, white ink on black as MNIST has it. An answer is the number, the seconds
-that it took, float64, and the probabilities, float32 `(N, classes)`. The end of
-standard input ends the process.
+are frames of bytes, little-endian. A question is the number of images, uint64, and the
+images, uint8 `(N, 28, 28)`, white ink on black as MNIST has it. An answer is the
+number, the seconds that it took, float64, and the probabilities, float32
+`(N, classes)`. The end of standard input ends the process.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import struct
 import subprocess
 import sys
@@ -20,7 +18,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +26,12 @@ import numpy.typing as npt
 from paripassu.conversion.model_source import ModelSource
 from paripassu.core import datasets, files
 from paripassu.core.errors import UserError, WorkerError
-from paripassu.core.recipe import validate
+from paripassu.core.recipe import Recipe
 from paripassu.frameworks import registry
-from paripassu.processes.launch import TAIL_LINES, worker_environment
+from paripassu.processes.child import own_output
+from paripassu.processes.conditions import Conditions
+from paripassu.processes.launch import Child, crash
+from paripassu.processes.requests import FrameworkRequest
 from paripassu.reference.softmax import softmax
 
 QUESTION = struct.Struct("<Q")
@@ -41,6 +42,17 @@ BATCH = 1000  # images in a frame, at most
 
 Images = npt.NDArray[np.uint8]
 Probabilities = npt.NDArray[np.float32]
+
+
+class AnswerRequest(FrameworkRequest):
+    """Answer images with a trained network until standard input ends."""
+
+    module: ClassVar[str] = "paripassu.prediction.answering"
+    task: Literal["answer"] = "answer"
+    recipe: Recipe
+    weights: Path  # a safetensors file
+    mean: float
+    std: float
 
 
 class Answerer:
@@ -67,40 +79,21 @@ class Answerer:
         weights = Path(self._folder.name) / "weights.safetensors"
         files.write_tensors(weights, source.weights)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
-        self._child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "paripassu.prediction.answering"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=worker_environment(threads),
-            start_new_session=True,
+        self._child = Child(AnswerRequest.module, threads=threads, errors=self._log)
+        request = AnswerRequest(
+            framework=framework,
+            conditions=Conditions(threads=threads, device="cpu"),
+            recipe=source.recipe,
+            weights=weights,
+            mean=source.mean,
+            std=source.std,
         )
-        request = {
-            "framework": framework,
-            "recipe": source.recipe.model_dump(),
-            "weights": str(weights),
-            "mean": source.mean,
-            "std": source.std,
-            "threads": threads,
-        }
-        with contextlib.suppress(BrokenPipeError):
-            self._stdin.write(json.dumps(request).encode() + b"\n")
-            self._stdin.flush()
-
-    @property
-    def _stdin(self) -> IO[bytes]:
-        assert self._child.stdin is not None
-        return self._child.stdin
-
-    @property
-    def _stdout(self) -> IO[bytes]:
-        assert self._child.stdout is not None
-        return self._child.stdout
+        self._child.send(request.model_dump_json())
 
     @property
     def alive(self) -> bool:
         """Whether the process is there."""
-        return self._child.poll() is None
+        return self._child.alive
 
     @property
     def pid(self) -> int:
@@ -113,7 +106,7 @@ class Answerer:
         Raises:
             WorkerError: it ended before.
         """
-        if self._stdout.readline().strip() != b"ready":
+        if self._child.stdout.readline().strip() != b"ready":
             raise self._failure()
         self._folder.cleanup()  # it has read the weights
 
@@ -133,9 +126,9 @@ class Answerer:
             return np.zeros((0, self.num_classes), np.float32), 0.0
         with self._lock:
             try:
-                self._stdin.write(QUESTION.pack(len(images)))
-                self._stdin.write(np.ascontiguousarray(images).tobytes())
-                self._stdin.flush()
+                self._child.stdin.write(QUESTION.pack(len(images)))
+                self._child.stdin.write(np.ascontiguousarray(images).tobytes())
+                self._child.stdin.flush()
                 count, seconds = ANSWER.unpack(self._read(ANSWER.size))
                 content = self._read(4 * count * self.num_classes)
             except (OSError, EOFError, ValueError):
@@ -144,18 +137,16 @@ class Answerer:
         return array, seconds
 
     def _read(self, size: int) -> bytes:
-        content = self._stdout.read(size)
+        content = self._child.stdout.read(size)
         if len(content) < size:
             raise EOFError
         return content
 
     def _failure(self) -> WorkerError:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(timeout=5)
+            self._child.wait(5)
         self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").strip().splitlines()
-        tail = "\n".join(lines[-TAIL_LINES:])
-        return WorkerError(f"the {self.framework} process has ended.\n{tail}".strip())
+        return crash(f"the {self.framework} process has ended.", self._log)
 
     def kill(self) -> None:
         """Kill the process, from any thread: whoever waits for it then fails."""
@@ -163,14 +154,7 @@ class Answerer:
 
     def close(self) -> None:
         """End the process, and wait for its end."""
-        for pipe in (self._stdin, self._stdout):
-            with contextlib.suppress(OSError):
-                pipe.close()
-        try:
-            self._child.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
+        self._child.close()
         self._log.close()
         self._folder.cleanup()
 
@@ -183,16 +167,13 @@ class Answerer:
 
 def main() -> int:
     """Answer until standard input ends."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a framework prints goes to standard error
+    answers = own_output("wb")
     questions = sys.stdin.buffer
-    request = json.loads(questions.readline())
-    recipe = validate(request["recipe"]).for_use
-    weights, _metadata = files.read_tensors(Path(request["weights"]))
-    trainer = registry.find(request["framework"]).make_trainer(
-        recipe, weights=weights, threads=int(request["threads"]), device="cpu"
+    request = AnswerRequest.model_validate_json(questions.readline())
+    weights, _metadata = files.read_tensors(request.weights)
+    trainer = registry.find(request.framework).make_trainer(
+        request.recipe.for_use, weights=weights, threads=request.threads, device="cpu"
     )
-    mean, std = float(request["mean"]), float(request["std"])
     for count in (1, 2):  # compile now: TensorFlow for one image, then for any number
         trainer.logits(np.zeros((count, HEIGHT, WIDTH), np.float32))
     answers.write(b"ready\n")
@@ -204,7 +185,7 @@ def main() -> int:
             break  # the parent has gone in the middle of a question
         start = time.perf_counter()
         images = np.frombuffer(content, np.uint8).reshape(count, HEIGHT, WIDTH)
-        pixels = datasets.normalise(images, mean=mean, std=std)
+        pixels = datasets.normalise(images, mean=request.mean, std=request.std)
         shares = softmax(trainer.logits(pixels))
         seconds = time.perf_counter() - start
         answers.write(ANSWER.pack(count, seconds) + shares.astype("<f4").tobytes())

@@ -2,7 +2,8 @@
 
 A worker is started as `python -m paripassu.prediction.decoding`. A line of JSON on its
 standard input is a list of paths; for each of them a line of JSON comes back, with
-`image` true and 28 x 28 bytes after it if there is ink. The end of standard input ends it.
+`image` true and 28 x 28 bytes after it if there is ink. The end of standard input ends
+it.
 
 Processes and not threads: of the time for a small picture, most is Python between short
 calls into C, so that two threads did about as much in a second as one; processes do as
@@ -14,9 +15,7 @@ nothing else.
 from __future__ import annotations
 
 import collections
-import contextlib
 import json
-import os
 import queue
 import subprocess
 import sys
@@ -24,14 +23,15 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from paripassu.core import digits
 from paripassu.core.errors import PariPassuError, UserError
-from paripassu.processes.launch import worker_environment
+from paripassu.processes.child import own_output
+from paripassu.processes.launch import Child
 
 PIXELS = digits.SIZE * digits.SIZE
 CHUNK = 20  # pictures that a worker is given at a time
@@ -57,24 +57,12 @@ class _CrashError(PariPassuError):
     """The worker is gone; the message says how it ended."""
 
 
-class _Worker:
+class _Worker(Child):
     """The parent's side of one process."""
 
     def __init__(self) -> None:
-        self._child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "paripassu.prediction.decoding"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=worker_environment(1),
-            start_new_session=True,  # Ctrl-C is for us
-        )
-
-    @property
-    def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
-        assert self._child.stdin is not None
-        assert self._child.stdout is not None
-        return self._child.stdin, self._child.stdout
+        module = "paripassu.prediction.decoding"
+        super().__init__(module, threads=1, errors=subprocess.DEVNULL)
 
     def read(self, paths: Sequence[str]) -> list[Reading]:
         """Read some pictures.
@@ -82,11 +70,10 @@ class _Worker:
         Raises:
             _CrashError: the process is gone.
         """
-        questions, answers = self._pipes
+        answers = self.stdout
         readings: list[Reading] = []
         try:
-            questions.write(json.dumps(paths).encode() + b"\n")
-            questions.flush()
+            self.send(json.dumps(paths))
             for _ in paths:
                 told = json.loads(answers.readline())
                 image = None
@@ -97,23 +84,12 @@ class _Worker:
                         raise EOFError
                 readings.append(Reading(image=image, **told))
         except (OSError, EOFError, ValueError):
-            self._child.kill()
-            code = self._child.wait()
+            self.kill()
+            code = self.wait()
             self.close()
             how = f"signal {-code}" if code < 0 else f"code {code}"
             raise _CrashError(how) from None
         return readings
-
-    def kill(self) -> None:
-        """End it at once; a `read` that is under way then fails."""
-        self._child.kill()
-
-    def close(self) -> None:
-        """End it, and wait for its end."""
-        for pipe in self._pipes:
-            with contextlib.suppress(OSError):
-                pipe.close()
-        self._child.wait()
 
 
 class Decoders:
@@ -209,8 +185,7 @@ def _reading(path: str) -> Reading:
 
 def main() -> int:
     """Read until standard input ends."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a decoder prints goes to standard error
+    answers = own_output("wb")
     with digits.quiet:
         for line in sys.stdin.buffer:
             for path in json.loads(line):

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from paripassu.conversion.model_source import ModelSource
+from paripassu.conversion.model_source import ModelSource, read_source
 from paripassu.core import machine
 from paripassu.core.digits import SUFFIXES
 from paripassu.core.errors import UserError
+from paripassu.core.recipe import Recipe
 from paripassu.frameworks import registry
 from paripassu.prediction.answering import Answerer, Probabilities
 from paripassu.prediction.decoding import CHUNK, Decoders, Reading
@@ -240,6 +241,44 @@ def first_installed() -> str:
 
 
 def predict(
+    models: Sequence[str | Path],
+    images: Sequence[str],
+    *,
+    frameworks: Sequence[str] = (),
+    recipe: Recipe | None = None,
+    threads: int = 0,
+    keep_images: int = 0,
+    on_progress: Callable[[str, int], None] = lambda _what, _done: None,
+) -> list[Prediction]:
+    """Say what digit is on each picture.
+
+    Args:
+        models: trained networks: folders of runs, or files; see `read_source`.
+        images: files, folders and patterns; see `gather`.
+        frameworks: each answers for every model; empty for the model's own.
+        recipe: whose network a file holds, where it does not say so itself.
+        threads: cores to use; 0 for all usable ones.
+        keep_images: how many predictions, from the first on, keep their `image`.
+        on_progress: called with what is being done, and how many are answered.
+
+    Raises:
+        UserError: there is no picture, or a model or framework is not usable.
+        WorkerError: a framework crashed.
+    """
+    pictures, _skipped = gather(images)
+    asked = ask_which([read_source(Path(x), recipe) for x in models], frameworks)
+    return list(
+        answer(
+            asked,
+            pictures,
+            threads=threads,
+            keep_images=keep_images,
+            on_progress=on_progress,
+        )
+    )
+
+
+def answer(
     asked: Sequence[Asked],
     pictures: Sequence[Found],
     *,

@@ -3,7 +3,7 @@
 One line of JSON on standard input is the request; standard input then stays open, and
 its end means that the parent is gone. Events are lines of JSON on what was standard
 output; whatever a framework prints goes to standard error. Exit code 0: done; 2: the
-user can put it right; 1: a crash.
+user can put it right; 64: the request is none that the child knows; 1: a crash.
 """
 
 from __future__ import annotations
@@ -12,35 +12,77 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import IO, Any
+
+from pydantic import ValidationError
 
 from paripassu.core.errors import UserError
+from paripassu.processes.requests import Request
 
+NOT_UNDERSTOOD = 64
 Emit = Callable[..., None]
+# What to do with a request, by its type.
+Tasks = Mapping[type[Request], Callable[[Any, Emit], None]]
 
 
-def serve_request(handle: Callable[[dict[str, Any], Emit], None]) -> int:
+def serve(tasks: Tasks) -> int:
     """Answer the one request on standard input; return the exit code.
 
     Args:
-        handle: does what a request asks; its second argument takes the name of an
-            event and its values, which the parent gets.
+        tasks: what to do with a request, by its type. The function's second argument
+            takes the name of an event and its values, which the parent gets.
     """
-    events = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
+    events = own_output("w")
 
     def emit(event: str, **values: Any) -> None:
         events.write(json.dumps({"event": event, **values}) + "\n")
 
-    request = json.loads(sys.stdin.readline())
+    try:
+        request = parse(sys.stdin.readline(), tasks)
+    except ValueError as error:
+        print(f"the request was not understood: {error}", file=sys.stderr)
+        return NOT_UNDERSTOOD
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        handle(request, emit)
+        tasks[type(request)](request, emit)
     except UserError as error:
         emit("error", message=str(error))
         return 2
     return 0
+
+
+def parse(line: str, known: Iterable[type[Request]]) -> Request:
+    """The request in a line of JSON.
+
+    Args:
+        line: an object; its `task` says which type it is.
+        known: the types.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    by_task = {x.model_fields["task"].default: x for x in known}
+    task = None
+    try:
+        task = json.loads(line)["task"]
+        return by_task[task].model_validate_json(line)
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in error.errors()
+        ]
+        raise ValueError(f"task {task!r}: {'; '.join(problems)}") from None
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(
+            f"expected a task of {', '.join(by_task)}, came {task or line[:80]!r}"
+        ) from None
+
+
+def own_output(mode: str) -> IO[Any]:
+    """Standard output for us alone; what others print goes to standard error."""
+    output = os.fdopen(os.dup(1), mode, buffering=1 if mode == "w" else -1)
+    os.dup2(2, 1)
+    return output
 
 
 def _end_with_parent() -> None:

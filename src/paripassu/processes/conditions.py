@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from paripassu.core import machine
 
@@ -18,23 +17,24 @@ class Conditions:
     device: str = "auto"  # "auto", "cpu" or "gpu"
     command: str = ""  # what was typed, for the record
 
-    def request(self, task: str, framework: str, **values: Any) -> dict[str, Any]:
-        """A request to the worker under these conditions."""
-        return {
-            "task": task,
-            "framework": framework,
-            "data": str(self.data.resolve()) if self.data else None,
-            "threads": self.thread_count,
-            "device": self.device,
-            "command": self.command,
-            **values,
-        }
+    @property
+    def thread_count(self) -> int:
+        """How many threads each framework may use."""
+        return self.threads or machine.usable_cores()
 
     def with_threads(self, threads: int) -> Conditions:
         """The same conditions with another number of threads."""
         return replace(self, threads=threads)
 
-    @property
-    def thread_count(self) -> int:
-        """How many threads each framework may use."""
-        return self.threads or machine.usable_cores()
+    def resolved(self) -> Conditions:
+        """The same for a process elsewhere: an absolute path, a number of threads."""
+        data = self.data.resolve() if self.data else None
+        return replace(self, data=data, threads=self.thread_count)
+
+    def for_proofs(self) -> Conditions:
+        """One thread on the CPU: a proof is not timed, and several run at once."""
+        return replace(self, threads=1, device="cpu")
+
+
+DEFAULT = Conditions()
+SINGLE = Conditions(threads=1, device="cpu")

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from paripassu.core.errors import UserError, WorkerError
 from paripassu.core.files import explained
+from paripassu.processes.requests import Request
 
 Event = dict[str, Any]
 TAIL_LINES = 12
@@ -38,28 +39,90 @@ def worker_environment(threads: int) -> dict[str, str]:
     }
 
 
+class Child:
+    """A process of ours, which runs one module and ends when its input does."""
+
+    def __init__(
+        self, module: str, *, threads: int, errors: IO[bytes] | int, plain: bool = False
+    ) -> None:
+        """Start it.
+
+        Args:
+            module: what it runs.
+            threads: how many its libraries may use.
+            errors: where its standard error goes, as `subprocess` takes it.
+            plain: leave the environment as it is, as for a program of the user's own.
+        """
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=None if plain else worker_environment(threads),
+            # Ctrl-C is for us: the child ends when we close its standard input.
+            start_new_session=True,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self.stdin, self.stdout = self._process.stdin, self._process.stdout
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is there."""
+        return self._process.poll() is None
+
+    def send(self, text: str) -> None:
+        """Write a line; one that is gone is noticed when it does not answer."""
+        with contextlib.suppress(BrokenPipeError):
+            self.stdin.write(text.encode() + b"\n")
+            self.stdin.flush()
+
+    def wait(self, patience: float | None = None) -> int:
+        """The exit code, when it has ended by itself."""
+        return self._process.wait(patience)
+
+    def kill(self) -> None:
+        """End it at once, from any thread: whoever waits for it then fails."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """End it if it is still there; what it has written to disk stays whole."""
+        with contextlib.suppress(OSError):
+            self.stdin.close()
+        try:
+            self._process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self.stdout.close()
+
+
 def work(
-    request: dict[str, Any],
-    on_event: Callable[[Event], None],
+    request: Request,
+    on_event: Callable[[Event], None] = lambda _event: None,
     *,
-    threads: int,
     errors: Path | None = None,
     plain: bool = False,
-    module: str = "paripassu.worker",
-) -> None:
+) -> Event:
     """Run one request in a process of its own and wait for its end.
 
     Args:
-        request: what `module` takes, see `paripassu.worker`.
+        request: what is to be done.
         on_event: called with every event as it comes.
-        threads: how many the worker's libraries may use.
-        errors: keeps the worker's standard error; None for a temporary file.
+        errors: keeps the process's standard error; None for a temporary file.
         plain: leave the environment as it is, as for a program of the user's own.
-        module: what the process runs; it ends in `processes.child.serve_request`.
+
+    Returns:
+        The values of the last event, which is the answer.
 
     Raises:
-        UserError: the worker says that the request cannot be done.
-        WorkerError: it crashed or was killed.
+        UserError: the request cannot be done; the user can put it right.
+        WorkerError: the process crashed, was killed, or said nothing.
     """
     with contextlib.ExitStack() as stack:
         if errors:
@@ -69,51 +132,31 @@ def work(
             log = stack.enter_context(tempfile.TemporaryFile())
         log.seek(0, os.SEEK_END)
         begin = log.tell()
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-m", module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=None if plain else worker_environment(threads),
-            text=True,
-            # Ctrl-C is for us: the worker ends when we close its standard input.
-            start_new_session=True,
-        )
-        stack.callback(_end, child)
-        assert child.stdin is not None
-        assert child.stdout is not None
+        child = Child(request.module, threads=request.threads, errors=log, plain=plain)
+        stack.callback(child.close)
+        child.send(request.model_dump_json())
         refusal = None
-        with contextlib.suppress(BrokenPipeError):
-            child.stdin.write(json.dumps(request) + "\n")
-            child.stdin.flush()
+        last: Event | None = None
         for line in child.stdout:
             event = json.loads(line)
             if event["event"] == "error":
                 refusal = event["message"]
             else:
+                last = event
                 on_event(event)
         code = child.wait()
-        if code == 0:
-            return
+        if code == 0 and last:
+            return {key: value for key, value in last.items() if key != "event"}
         if code == 2 and refusal:
             raise UserError(refusal)
         log.seek(begin)
-        lines = log.read().decode(errors="replace").strip().splitlines()
-        tail = "\n".join(lines[-TAIL_LINES:])
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        raise WorkerError(f"the {request['framework']} process {how}.\n{tail}".strip())
+        if code == 0:
+            how = "ended without an answer"
+        raise crash(f"the {request.title} process {how}.", log)
 
 
-def _end(child: subprocess.Popen[str]) -> None:
-    """End a worker that is still there; its last checkpoint stays whole."""
-    if child.stdin:
-        with contextlib.suppress(OSError):
-            child.stdin.close()
-    if child.poll() is None:
-        try:
-            child.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-    if child.stdout:
-        child.stdout.close()
+def crash(what: str, log: IO[bytes]) -> WorkerError:
+    """The error that says what happened, with the last lines of what is in `log`."""
+    lines = log.read().decode(errors="replace").strip().splitlines()
+    return WorkerError("\n".join([what, *lines[-TAIL_LINES:]]).strip())

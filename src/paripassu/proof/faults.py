@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from paripassu.analysis.proof.causes import likely_cause
-from paripassu.analysis.proof.parity import compare_traces, first_divergence
+from paripassu.analysis.proof.parity import compare_traces
 from paripassu.analysis.schema import FaultResult
 from paripassu.core.experiment import read_data
-from paripassu.core.files import read_tensors
 from paripassu.core.recipe import Recipe
+from paripassu.core.steps import Arrays
 from paripassu.frameworks.faults import FAULTS, find_fault
 from paripassu.frameworks.registry import REFERENCE
-from paripassu.processes.conditions import Conditions
-from paripassu.processes.pool import EVIDENCE, TRACED, hear
+from paripassu.processes.conditions import DEFAULT, Conditions
+from paripassu.processes.pool import run_all
+from paripassu.processes.requests import TRACED, ProveRequest
+from paripassu.proof.verify import find_divergence, taken
 
 BATCH_SIZE = 7  # small, for speed, and with a short last batch of 60,000 images
 
 
 def check_faults(
-    names: Sequence[str],
+    frameworks: Sequence[str],
     recipe: Recipe,
     *,
-    conditions: Conditions,
+    conditions: Conditions = DEFAULT,
     faults: Sequence[str] = tuple(FAULTS),
     on_result: Callable[[FaultResult], None] = lambda _result: None,
 ) -> list[FaultResult]:
@@ -34,7 +34,7 @@ def check_faults(
     A fault that would change nothing of the recipe is left out.
 
     Args:
-        names: frameworks.
+        frameworks: their names.
         recipe: the experiment; batch size and precision are replaced.
         conditions: the data.
         faults: their names.
@@ -47,41 +47,27 @@ def check_faults(
     small = recipe.changed(precision="float64", batch_size=BATCH_SIZE)
     known = [find_fault(name) for name in faults]
     expected = {x.name: x for x in known if x.applies_to(small)}
-    data = str(conditions.data) if conditions.data else None
-    count = len(read_data(small, data)[1].training.labels)
+    count = len(read_data(small, conditions.data)[1].training.labels)
     results = []
     with tempfile.TemporaryDirectory(prefix="paripassu-") as folder:
-        base = {
-            **EVIDENCE,
-            "recipe": small.model_dump(),
-            "steps": TRACED,
-            "folder": folder,
-        }
-        alone = conditions.with_threads(1)
-        right: dict[str, Any] = {}
-        for _name, event in hear({"": alone.request("prove", REFERENCE.name, **base)}):
-            if isinstance(event, Exception):
-                raise event
-            if event and event["event"] == "evidence":
-                right, _metadata = read_tensors(Path(event["file"]))
-        base["faults"] = list(expected)
-        requests = {name: alone.request("prove", name, **base) for name in names}
-        for name, event in hear(requests):
-            if isinstance(event, Exception):
-                raise event
-            if not event or event["event"] != "evidence":
-                continue
-            path = Path(event["file"])
-            wrong, _metadata = read_tensors(path)
-            path.unlink()
-            fault = expected[event["fault"]]
-            rows = compare_traces(
-                REFERENCE.name, name, right, wrong, network=small.architecture
+
+        def request(name: str, seeded: Iterable[str] = ()) -> ProveRequest:
+            return ProveRequest(
+                framework=name,
+                conditions=conditions.for_proofs(),
+                recipe=small,
+                steps=TRACED,
+                folder=Path(folder),
+                faults=tuple(seeded),
             )
-            found = first_divergence(rows)
-            if found:
-                cause = likely_cause(found, right, wrong, recipe=small, count=count)
-                found = found.model_copy(update={"cause": cause})
+
+        ((_, _, reference),) = _traces([request(REFERENCE.name)])
+        for name, seeded, arrays in _traces([request(x, expected) for x in frameworks]):
+            rows = compare_traces(
+                REFERENCE.name, name, reference, arrays, network=small.architecture
+            )
+            found = find_divergence(rows, reference, arrays, small, count)
+            fault = expected[str(seeded)]
             rung, quantity = fault.expected(small)
             results.append(
                 FaultResult(
@@ -98,3 +84,14 @@ def check_faults(
             )
             on_result(results[-1])
     return results
+
+
+def _traces(
+    requests: Sequence[ProveRequest],
+) -> Iterator[tuple[str, str | None, Arrays]]:
+    """The framework, the fault and the arrays of each trace, as they come."""
+    for name, event in run_all({x.framework: x for x in requests}):
+        if isinstance(event, Exception):
+            raise event
+        if event and event["event"] == "traced":
+            yield name, event["fault"], taken(Path(event["file"]))

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paripassu.analysis.proof.ladder import all_curves
+from paripassu.analysis.proof.ladder import all_curves, rungs_of
+from paripassu.analysis.proof.tolerance import bound_of
 from paripassu.analysis.proof.whole import compare_whole
-from paripassu.analysis.schema import Curve, WholeRun
+from paripassu.analysis.schema import Curve, Proof, ProofRow, WholeRun
 from paripassu.core import files
 from paripassu.core.experiment import read_data, steps_per_epoch
 from paripassu.core.recipe import Recipe
 from paripassu.core.record import TRAJECTORY_FILE
-from paripassu.processes.conditions import Conditions
-from paripassu.processes.pool import CONTROLS, hear
+from paripassu.processes.conditions import DEFAULT, Conditions
+from paripassu.processes.pool import run_all
+from paripassu.processes.requests import CONTROLS, FollowRequest
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,12 @@ class Training:
 
     framework: str
     precision: str
-    nudge: str  # the weights moved by an ulp, or ""
+    perturbed: str  # the weights moved by an ulp, or ""
 
     @property
     def name(self) -> str:
         """Its folder."""
-        mark = "-nudged" if self.nudge else ""
+        mark = "-perturbed" if self.perturbed else ""
         return f"{self.framework}-{self.precision}{mark}"
 
 
@@ -41,11 +43,11 @@ def trainings(names: Sequence[str], precisions: Sequence[str]) -> list[Training]
 
 
 def lockstep(
-    names: Sequence[str],
+    frameworks: Sequence[str],
     recipe: Recipe,
     *,
     out: Path,
-    conditions: Conditions,
+    conditions: Conditions = DEFAULT,
     precisions: Sequence[str] = ("float64", "float32"),
     on_progress: Callable[[Mapping[str, str]], None] = lambda _progress: None,
 ) -> tuple[list[WholeRun], list[Curve]]:
@@ -55,7 +57,7 @@ def lockstep(
     as many run at a time as there are cores. Finished ones are used as they are.
 
     Args:
-        names: frameworks.
+        frameworks: their names.
         recipe: the experiment; its precision is replaced.
         out: where the trainings are kept.
         conditions: the data.
@@ -67,27 +69,25 @@ def lockstep(
         UserError: `out` holds other trainings, is in use or cannot be written.
         WorkerError: a framework crashed; the others have finished by then.
     """
-    data = str(conditions.data) if conditions.data else None
-    _raw, prepared = read_data(recipe, data)
+    _raw, prepared = read_data(recipe, conditions.data)
     steps = recipe.epochs * steps_per_epoch(recipe, len(prepared.training.labels))
     files.make_folder(out)
-    wanted = {x.name: x for x in trainings(names, precisions)}
+    wanted = {x.name: x for x in trainings(frameworks, precisions)}
     requests = {
-        name: conditions.with_threads(1).request(
-            "follow",
-            x.framework,
-            device="cpu",
-            recipe=recipe.changed(precision=x.precision).model_dump(),
+        name: FollowRequest(
+            framework=x.framework,
+            conditions=conditions.for_proofs(),
+            folder=out / name,
+            recipe=recipe.changed(precision=x.precision),
             steps=steps,
-            nudge=x.nudge or None,
+            perturbed=x.perturbed or None,
             predict=True,
-            folder=str((out / name).resolve()),
         )
         for name, x in wanted.items()
     }
     doing = dict.fromkeys(wanted, "waits")
     failure: Exception | None = None
-    for name, event in hear(requests):
+    for name, event in run_all(requests):
         if isinstance(event, Exception):
             failure, doing[name] = event, "failed"
         elif event is None:
@@ -100,8 +100,56 @@ def lockstep(
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     seconds = {}
     for x in wanted.values():
-        key = x.framework, x.precision, x.nudge
+        key = x.framework, x.precision, x.perturbed
         found[key], metadata = files.read_tensors(out / x.name / TRAJECTORY_FILE)
         seconds[key] = float(metadata["seconds"])
     curves = all_curves({key: arrays["losses"] for key, arrays in found.items()})
     return compare_whole(found, prepared.test.labels, seconds), curves
+
+
+def with_whole_runs(
+    proof: Proof, runs: Sequence[WholeRun], curves: Sequence[Curve]
+) -> Proof:
+    """A proof with whole trainings added: rung 5 and 6 are judged on all their steps.
+
+    In float64, losses must agree to the bound of rung 5 and all answers be the same.
+    """
+    bound = bound_of("later", "float64").size
+    rows = [
+        ProofRow(
+            left=run.left,
+            right=run.right,
+            quantity=quantity,
+            difference=gap,
+            bound=allowed,
+            holds=gap <= allowed,
+            rung=5,
+            step=None,
+            precision="float64",
+        )
+        for run in runs
+        if run.precision == "float64"
+        for quantity, gap, allowed in (
+            ("losses of the whole run", run.largest_loss_gap, bound),
+            ("weights of the whole run", run.largest_weight_gap, bound),
+            (
+                "answers after the whole run",
+                1 - run.equal_predictions / run.test_count,
+                0.0,
+            ),
+        )
+    ]
+    whole = rungs_of([*proof.rows, *rows], curves)
+    judged = [
+        old if old.rung not in (5, 6) or new.status == "not run" else new
+        for old, new in zip(proof.rungs, whole, strict=True)
+    ]
+    return proof.model_copy(
+        update={
+            "rows": [*proof.rows, *rows],
+            "rungs": judged,
+            "holds": proof.holds and not any(x.status == "fails" for x in judged),
+            "curves": list(curves),
+            "whole_runs": list(runs),
+        }
+    )

@@ -14,7 +14,7 @@ from paripassu.core.recipe import Recipe
 from paripassu.frameworks import registry
 from paripassu.frameworks.registry import FRAMEWORKS
 from paripassu.processes.conditions import Conditions
-from paripassu.proof.verify import Progress, short_proof
+from paripassu.proof.verify import Progress, verify
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Proved:
     reused: bool
 
 
+STEPS = 20
 ProofEvent = Progress | Proved
 
 
@@ -55,7 +56,9 @@ def prove_once(
     if earlier := _earlier(path, versions, recipe):
         on_event(Proved(title, earlier, reused=True))
         return earlier
-    proof = short_proof(names, recipe, conditions=conditions, on_progress=on_event)
+    proof = verify(
+        names, recipe, conditions=conditions, steps=STEPS, on_progress=on_event
+    )
     files.write_text(path, proof.model_dump_json(indent=1) + "\n")
     on_event(Proved(title, proof, reused=False))
     return proof

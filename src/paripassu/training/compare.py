@@ -15,7 +15,7 @@ from paripassu.core.errors import UserError, WorkerError
 from paripassu.core.experiment import identify, read_data
 from paripassu.core.recipe import NOT_DECISIVE, Recipe
 from paripassu.frameworks import registry
-from paripassu.processes.conditions import Conditions
+from paripassu.processes.conditions import DEFAULT, Conditions
 from paripassu.processes.launch import Event
 from paripassu.proof.short_proof import prove_once
 from paripassu.training.events import OnEvent, RunEnded, RunStarted, RunTold, Warned
@@ -47,18 +47,18 @@ def turns(names: Sequence[str], seeds: Sequence[int]) -> list[Turn]:
 
 
 def compare(
-    names: Sequence[str],
+    frameworks: Sequence[str],
     recipe: Recipe,
     *,
     seeds: Sequence[int],
-    out: Path,
-    conditions: Conditions,
+    out: str | Path,
+    conditions: Conditions = DEFAULT,
     on_event: OnEvent = lambda _event: None,
 ) -> Comparison:
     """Run all that is not yet done, then judge and report what is there.
 
     Args:
-        names: frameworks; those that are not installed are reported, not run.
+        frameworks: their names; those that are not installed are reported, not run.
         recipe: the experiment; each run has its own seed in place of the recipe's.
         seeds: one run of every framework for each.
         out: the comparison's folder; finished runs in it are used as they are.
@@ -71,32 +71,29 @@ def compare(
     Raises:
         UserError: no framework is installed, or data or folder are not usable.
     """
-    problems = {name: registry.find(name).problem for name in names}
+    out = Path(out)
+    problems = {name: registry.find(name).problem for name in frameworks}
     unavailable = {name: text for name, text in problems.items() if text}
-    usable = [name for name in names if name not in unavailable]
+    usable = [name for name in frameworks if name not in unavailable]
     if not usable:
         raise UserError("no framework to run. " + " ".join(unavailable.values()))
     for name in usable:
         registry.find(name).check(recipe)
     for text in unavailable.values():
         on_event(Warned(f"{text} The others run without it."))
-    data, prepared = read_data(
-        recipe, str(conditions.data) if conditions.data else None
-    )
+    data, prepared = read_data(recipe, conditions.data)
     dataset = datasets.describe(data, prepared)
     for warning in dataset.warnings:
         on_event(Warned(warning))
     for seed in seeds:
         recipe.changed(seed=seed)  # whatever is wrong with one is said before all
-    files.make_folder(out)
-    with files.owned(out):
-        files.remove_leftovers(out)
+    with files.working_in(out):
         plan = Plan(
             command=conditions.command,
             recipe=recipe.model_dump(),
-            frameworks=list(names),
+            frameworks=list(frameworks),
             seeds=list(seeds),
-            order=[turn.name for turn in turns(names, seeds)],
+            order=[turn.name for turn in turns(frameworks, seeds)],
             margin=MARGIN,
             data=dataset.sha256,
             conditions={

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from paripassu.core.recipe import validate
 from paripassu.frameworks import registry
 from paripassu.processes.conditions import Conditions
 from paripassu.processes.launch import work
+from paripassu.processes.requests import EvaluateRequest
 
 
 def evaluate(
@@ -41,20 +43,11 @@ def evaluate(
         )
     name = framework or finished.framework
     registry.find(name).check(validate(finished.recipe))
-    data = conditions.data
-    if data is None and finished.dataset.source != "package":
-        data = Path(finished.dataset.source)
-    request = conditions.request(
-        "evaluate",
-        name,
-        folder=str(folder.resolve()),
-        data=str(data.resolve()) if data else None,
-    )
-    answers: list[dict[str, Any]] = []
-    work(request, answers.append, threads=conditions.thread_count)
-    result = {key: value for key, value in answers[-1].items() if key != "event"}
+    if conditions.data is None and finished.dataset.source != "package":
+        conditions = replace(conditions, data=Path(finished.dataset.source))
+    answer = work(EvaluateRequest(framework=name, conditions=conditions, folder=folder))
     return {
         "framework": name,
-        **result,
+        **answer,
         "recorded_accuracy": finished.result.test_accuracy,
     }

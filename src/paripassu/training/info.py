@@ -9,8 +9,9 @@ from paripassu import __version__
 from paripassu.core import machine
 from paripassu.core.errors import UserError, WorkerError
 from paripassu.frameworks import registry
-from paripassu.processes.conditions import Conditions
+from paripassu.processes.conditions import DEFAULT
 from paripassu.processes.launch import work
+from paripassu.processes.requests import DescribeRequest
 
 
 def info() -> dict[str, Any]:
@@ -43,15 +44,8 @@ def _try(framework: registry.Framework) -> dict[str, Any]:
     }
     if framework.problem:
         return {**description, "problem": framework.problem}
-    conditions = Conditions()
-    events: list[dict[str, Any]] = []
+    request = DescribeRequest(framework=framework.name, conditions=DEFAULT)
     try:
-        work(
-            conditions.request("describe", framework.name),
-            events.append,
-            threads=conditions.thread_count,
-        )
+        return {**description, "usable": True, **work(request)}
     except (WorkerError, UserError) as failure:
         return {**description, "problem": str(failure)}
-    found = {key: value for key, value in events[-1].items() if key != "event"}
-    return {**description, "usable": True, **found}

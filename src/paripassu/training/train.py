@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from paripassu.core import files, record
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import registry
-from paripassu.processes.conditions import Conditions
-from paripassu.processes.launch import work
+from paripassu.processes.conditions import DEFAULT, Conditions
+from paripassu.processes.launch import Event, work
+from paripassu.processes.requests import TrainRequest
 
 
 def train(
     framework: str,
     recipe: Recipe,
     *,
-    out: Path,
-    conditions: Conditions | None = None,
-    on_event: Callable[[dict[str, Any]], None] = lambda _event: None,
+    out: str | Path,
+    conditions: Conditions = DEFAULT,
+    on_event: Callable[[Event], None] = lambda _event: None,
 ) -> record.RunRecord:
     """Train in a process of its own, going on where an interrupted run stopped.
 
@@ -27,7 +28,7 @@ def train(
         framework: a name from `paripassu.frameworks.FRAMEWORKS`.
         recipe: the experiment; its seed and epochs too.
         out: the run folder; a finished run in it is used as it is.
-        conditions: data, threads and device; None for the defaults.
+        conditions: data, threads and device.
         on_event: called with every event of the worker, for progress.
 
     Raises:
@@ -35,16 +36,13 @@ def train(
             another run or is in use, the data are damaged, or the training diverges.
         WorkerError: the worker crashed; everything up to its last epoch is kept.
     """
+    out = Path(out)
     registry.find(framework).check(recipe)
-    conditions = conditions or Conditions(command=f"train {framework} in {out}")
+    if not conditions.command:
+        conditions = replace(conditions, command=f"train {framework} in {out}")
     files.make_folder(out)
-    request = conditions.request(
-        "train", framework, folder=str(out.resolve()), recipe=recipe.model_dump()
+    request = TrainRequest(
+        framework=framework, conditions=conditions, folder=out, recipe=recipe
     )
-    work(
-        request,
-        on_event,
-        threads=conditions.thread_count,
-        errors=out / record.ERRORS_FILE,
-    )
+    work(request, on_event, errors=out / record.ERRORS_FILE)
     return record.load_record(out)

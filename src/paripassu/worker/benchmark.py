@@ -3,57 +3,43 @@
 from __future__ import annotations
 
 import statistics
-from pathlib import Path
 from typing import Any
 
 from paripassu.core import datasets, draws, machine
 from paripassu.core.datasets import Split
 from paripassu.core.experiment import read_data
-from paripassu.core.recipe import Recipe, validate
+from paripassu.core.recipe import Recipe
 from paripassu.frameworks import registry
 from paripassu.frameworks.contract import EpochReport, Trainer
-from paripassu.worker.run import Emit, Reporter
+from paripassu.processes.child import Emit
+from paripassu.processes.requests import BenchRequest, ReachRequest
+from paripassu.worker.run import Reporter
 
 PIECES = 8  # of the images: the lesson with and without the harness, in turns
 
 
-def bench(request: dict[str, Any], emit: Emit) -> None:
-    """Time one style.
-
-    Args:
-        request: `framework`; `style`, one of `paripassu.analysis.benchmark.STYLES`;
-            `recipe`; `data`; `images`, how many of the training set; `matrix`, rows and
-            columns of the product that is the ceiling; `threads`.
-        emit: gets `benched`: seconds for all images (of the ceiling: for one product),
-            the most memory in bytes, the share of the machine that others used; for
-            the lesson `harness_seconds` too, and from the start of the process to the
-            first step.
-    """
-    recipe = validate(request["recipe"])
-    framework = registry.find(request["framework"])
+def bench(request: BenchRequest, emit: Emit) -> None:
+    """Time one style."""
+    recipe, threads = request.recipe, request.threads
+    framework = registry.find(request.framework)
     own = framework.module("benchmark")
-    threads = int(request["threads"])
     load = machine.OtherLoad()
     more: dict[str, float] = {}
-    if request["style"] == "ceiling":
-        seconds = statistics.median(
-            own.matrix_product(int(request["matrix"]), recipe, threads)
-        )
-    elif request["style"] == "kernels":
-        steps = int(request["images"]) / recipe.batch_size
-        seconds = own.kernels(recipe, threads) * steps
-    elif request["style"] == "notebook":
-        raw = _raw(request).with_first(int(request["images"]))
-        notebook = own.Notebook(raw, threads=threads, seed=recipe.seed)
-        seconds = notebook.epoch()
+    if request.style == "ceiling":
+        seconds = statistics.median(own.matrix_product(request.matrix, recipe, threads))
+    elif request.style == "kernels":
+        seconds = own.kernels(recipe, threads) * (request.images / recipe.batch_size)
+    elif request.style == "notebook":
+        # The data as they were read: a notebook prepares them itself, in its memory.
+        raw = datasets.load(request.conditions.data).with_first(request.images)
+        seconds = own.Notebook(raw, threads=threads, seed=recipe.seed).epoch()
     else:
         recipe = recipe.changed(epochs=1)
-        _data, prepared = read_data(recipe, request["data"])
+        _data, prepared = read_data(recipe, request.conditions.data)
         trainer = ready_trainer(framework, recipe, prepared.training, threads)
         more["first_step_seconds"] = machine.seconds_since_start()
-        some = prepared.training[: int(request["images"])]
-        seconds, harness = _in_turns(own, trainer, recipe, some, emit)
-        more["harness_seconds"] = harness
+        some = prepared.training[: request.images]
+        seconds, more["harness_seconds"] = _in_turns(own, trainer, recipe, some, emit)
     emit(
         "benched",
         seconds=seconds,
@@ -64,20 +50,11 @@ def bench(request: dict[str, Any], emit: Emit) -> None:
     )
 
 
-def reach(request: dict[str, Any], emit: Emit) -> None:
-    """Train to an accuracy on the test images, and count the seconds of training.
-
-    Args:
-        request: `framework`; `style`, "recipe", which is trained to its end, or
-            "notebook", which stops after the epoch that has reached it; `recipe`;
-            `data`; `accuracy`; `epochs`, the most of the notebook's; `threads`.
-        emit: gets `reached`: seconds, the accuracy after each epoch, the share of the
-            machine that others used; and `epoch` after each.
-    """
-    recipe = validate(request["recipe"])
-    framework = registry.find(request["framework"])
+def reach(request: ReachRequest, emit: Emit) -> None:
+    """Train to an accuracy on the test images, and count the seconds of training."""
+    recipe, threads = request.recipe, request.threads
+    framework = registry.find(request.framework)
     own = framework.module("benchmark")
-    threads = int(request["threads"])
     load = machine.OtherLoad()
     seconds: list[float] = []
     accuracies: list[float] = []
@@ -87,14 +64,15 @@ def reach(request: dict[str, Any], emit: Emit) -> None:
         accuracies.append(accuracy)
         emit("epoch", epoch=len(seconds), accuracy=accuracy)
 
-    if request["style"] == "notebook":
-        notebook = own.Notebook(_raw(request), threads=threads, seed=recipe.seed)
-        for _ in range(int(request["epochs"])):
+    if request.style == "notebook":
+        raw = datasets.load(request.conditions.data)
+        notebook = own.Notebook(raw, threads=threads, seed=recipe.seed)
+        for _ in range(request.epochs):
             note(notebook.epoch(), notebook.accuracy())
-            if accuracies[-1] >= float(request["accuracy"]):
+            if accuracies[-1] >= request.accuracy:
                 break
     else:
-        _data, prepared = read_data(recipe, request["data"])
+        _data, prepared = read_data(recipe, request.conditions.data)
         trainer = ready_trainer(framework, recipe, prepared.training, threads)
         trainer.train(
             prepared.training,
@@ -148,11 +126,6 @@ def _in_turns(
             else:
                 bare += own.lesson_epoch(trainer, recipe, some)
     return bare, harness
-
-
-def _raw(request: dict[str, Any]) -> datasets.ImageData:
-    """The data as they were read: a notebook prepares them itself, in its memory."""
-    return datasets.load(Path(request["data"]) if request["data"] else None)
 
 
 def recorded_epoch(trainer: Trainer, recipe: Recipe, some: Split, emit: Emit) -> float:

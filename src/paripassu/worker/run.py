@@ -18,16 +18,15 @@ import numpy.typing as npt
 from paripassu.core import datasets, draws, files, layout, machine, record, steps
 from paripassu.core.errors import UserError
 from paripassu.core.experiment import identify, read_data
-from paripassu.core.recipe import Recipe, validate
+from paripassu.core.recipe import Recipe
 from paripassu.frameworks import registry
 from paripassu.frameworks.contract import EpochReport, Trainer
-from paripassu.frameworks.registry import Framework
+from paripassu.processes.child import Emit
+from paripassu.processes.requests import TrainRequest
 
 REPORT_SECONDS = 0.2  # between two events of progress
 INFERENCE_REPEATS = 50
 INFERENCE_BATCH = 64
-
-Emit = Callable[..., None]
 
 
 class Reporter:
@@ -59,31 +58,28 @@ class Reporter:
             )
 
 
-class Run:
-    """What the worker does when it is asked to train."""
+def train(request: TrainRequest, emit: Emit) -> None:
+    """Do whatever of a run is not yet done."""
+    with files.working_in(request.folder):
+        Run(request, emit).go()
 
-    def __init__(self, request: dict[str, Any], emit: Emit) -> None:
+
+class Run:
+    """A training in its folder, which is owned."""
+
+    def __init__(self, request: TrainRequest, emit: Emit) -> None:
         self._emit = emit
-        self._folder = Path(request["folder"])
-        self._data = request["data"]
-        self._threads = int(request["threads"])
-        self._device = str(request["device"])
-        self._command = str(request["command"])
-        self._framework: Framework = registry.find(request["framework"])
-        self._recipe: Recipe = validate(request["recipe"])
+        self._folder = request.folder
+        self._conditions = request.conditions
+        self._framework = registry.find(request.framework)
+        self._recipe = request.recipe
         self._seconds: dict[str, float] = {}
 
     def go(self) -> None:
-        """Do whatever of the run is not yet done."""
-        files.make_folder(self._folder)
-        with files.owned(self._folder):
-            files.remove_leftovers(self._folder)
-            self._go()
-
-    def _go(self) -> None:
+        """Do whatever is not yet done."""
         load_average = machine.load_average()
         data, prepared = self._timed(
-            "data", lambda: read_data(self._recipe, self._data)
+            "data", lambda: read_data(self._recipe, self._conditions.data)
         )
         dataset = datasets.describe(data, prepared)
         identity = identify(self._recipe, dataset)
@@ -117,7 +113,7 @@ class Run:
             recipe_hash=identity,
             dataset=dataset,
             environment=environment,
-            command=self._command,
+            command=self._conditions.command,
             monitor="validation" if self._recipe.validation_size else "test",
             sessions=[*(earlier.sessions if earlier else []), session],
             epochs=list(earlier.epochs) if earlier else [],
@@ -149,8 +145,8 @@ class Run:
             lambda: self._framework.make_trainer(
                 self._recipe,
                 weights=draws.initial_weights(network, self._recipe),
-                threads=self._threads,
-                device=self._device,
+                threads=self._conditions.threads,
+                device=self._conditions.device,
             ),
         )
         return trainer
@@ -162,7 +158,7 @@ class Run:
             processor=machine.processor(),
             cores=machine.usable_cores(),
             memory_bytes=machine.memory_bytes(),
-            threads=self._threads,
+            threads=self._conditions.threads,
             device=trainer.device,
             versions={
                 **trainer.versions,

@@ -9,6 +9,7 @@ and where it was asked for, `logits` `(N, classes)` of the test set. Until then,
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,15 @@ import numpy.typing as npt
 from paripassu.core import datasets, draws, files, machine
 from paripassu.core.errors import UserError
 from paripassu.core.experiment import read_data, steps_per_epoch
-from paripassu.core.recipe import Recipe, validate
+from paripassu.core.recipe import Recipe
 from paripassu.core.record import TRAJECTORY_FILE
 from paripassu.core.steps import Arrays, TwinStep
 from paripassu.frameworks import registry
 from paripassu.frameworks.contract import Twin
-from paripassu.worker.run import Emit
+from paripassu.processes.child import Emit
+from paripassu.processes.requests import FollowRequest
 
+Losses = npt.NDArray[np.float64]
 CHECKPOINT_FILE = "checkpoint.safetensors"
 CHECKPOINT_SECONDS = 60.0  # beside one at the end of every epoch
 REPORT_SECONDS = 0.2
@@ -42,94 +45,84 @@ def shared_step(
     )
 
 
-def nudged(weights: Arrays, name: str, recipe: Recipe) -> Arrays:
+def perturbed(weights: Arrays, name: str, recipe: Recipe) -> Arrays:
     """The weights with one array moved up by one unit in the last place."""
     rounded = weights[name].astype(recipe.storage)
     return {**weights, name: np.nextafter(rounded, np.inf, dtype=rounded.dtype)}
 
 
-def follow(request: dict[str, Any], emit: Emit) -> None:
-    """Train `steps` steps in lockstep, going on where an earlier process stopped.
+def weights_in(state: Arrays) -> Arrays:
+    """The `weight.` arrays of a twin's state."""
+    return {name: x for name, x in state.items() if name.startswith("weight.")}
 
-    Args:
-        request: `folder`; `recipe`; `steps`; `nudge`, the weight to move by an ulp, or
-            None; `predict`, whether to answer the test set at the end.
-        emit: gets `step` events with the number of steps done.
+
+def follow(request: FollowRequest, emit: Emit) -> None:
+    """Train `steps` steps in lockstep, going on where an earlier process stopped.
 
     Raises:
         UserError: the folder holds another trajectory, or is in use.
     """
-    folder = Path(request["folder"])
-    files.make_folder(folder)
-    with files.owned(folder):
-        files.remove_leftovers(folder)
-        _follow(folder, request, emit)
+    with files.working_in(request.folder):
+        _follow(request, emit)
+    emit("followed")
 
 
-def _follow(folder: Path, request: dict[str, Any], emit: Emit) -> None:
-    recipe = validate(request["recipe"])
-    data, prepared = read_data(recipe, request["data"])
-    framework = registry.find(request["framework"])
+def _follow(request: FollowRequest, emit: Emit) -> None:
+    recipe, conditions = request.recipe, request.conditions
+    data, prepared = read_data(recipe, conditions.data)
+    framework = registry.find(request.framework)
     identity = recipe.hash(
         *sorted(datasets.describe(data, prepared).sha256.values()),
         framework.name,
         str(framework.version),
-        str(request["threads"]),
-        str(request["steps"]),
-        str(request["nudge"]),
-        str(request["predict"]),
+        str(request.threads),
+        str(request.steps),
+        str(request.perturbed),
+        str(request.predict),
     )
-    path = folder / TRAJECTORY_FILE
+    path = request.folder / TRAJECTORY_FILE
     if path.exists():
         _arrays, metadata = files.read_tensors(path)
         _check_identity(path, metadata, identity)
-        emit("reused")
         return
     weights = draws.initial_weights(recipe.architecture, recipe)
-    if request["nudge"]:
-        weights = nudged(weights, request["nudge"], recipe)
+    if request.perturbed:
+        weights = perturbed(weights, request.perturbed, recipe)
     twin = framework.make_twin(
         recipe,
         weights=weights,
-        threads=int(request["threads"]),
-        device=str(request["device"]),
+        threads=conditions.threads,
+        device=conditions.device,
     )
-    losses, seconds = np.zeros(0), 0.0
-    checkpoint = folder / CHECKPOINT_FILE
+    losses, before = np.zeros(0), 0.0
+    checkpoint = request.folder / CHECKPOINT_FILE
     length = steps_per_epoch(recipe, len(prepared.training.labels))
     if checkpoint.exists():
         arrays, metadata = files.read_tensors(checkpoint)
         _check_identity(checkpoint, metadata, identity)
-        losses, seconds = arrays.pop("losses"), float(metadata["seconds"])
+        losses, before = arrays.pop("losses"), float(metadata["seconds"])
         twin.load_state(arrays, epoch=len(losses) // length, step=len(losses))
 
-    def metadata_now(seconds: float) -> dict[str, str]:
-        return {
+    def write(path: Path, losses: Losses, seconds: float, arrays: Arrays) -> None:
+        metadata = {
             "identity": identity,
             "seconds": str(seconds),
             "framework": framework.name,
             "version": str(framework.version),
             "processor": machine.processor(),
         }
+        files.write_tensors(path, {"losses": losses, **arrays}, metadata)
 
-    losses, seconds = _train(
-        twin,
-        recipe,
-        prepared.training,
-        losses,
-        int(request["steps"]),
-        emit,
-        save=lambda losses, more: files.write_tensors(
-            checkpoint,
-            {"losses": losses, **twin.state()},
-            metadata_now(seconds + more),
-        ),
-        before=seconds,
+    def save(losses: Losses, more: float) -> None:
+        write(checkpoint, losses, before + more, twin.state())
+
+    losses, more = _train(
+        twin, recipe, prepared.training, losses, request.steps, emit, save
     )
-    result = {n: x for n, x in twin.state().items() if n.startswith("weight.")}
-    if request["predict"]:
+    result = weights_in(twin.state())
+    if request.predict:
         result["logits"] = twin.logits(prepared.test.images)
-    files.write_tensors(path, {"losses": losses, **result}, metadata_now(seconds))
+    write(path, losses, before + more, result)
     checkpoint.unlink(missing_ok=True)
 
 
@@ -137,13 +130,11 @@ def _train(
     twin: Twin,
     recipe: Recipe,
     training: datasets.Split,
-    losses: npt.NDArray[np.float64],
+    losses: Losses,
     steps: int,
     emit: Emit,
-    *,
-    save: Any,
-    before: float,
-) -> tuple[npt.NDArray[np.float64], float]:
+    save: Callable[[Losses, float], None],
+) -> tuple[Losses, float]:
     """Go on from `len(losses)` to `steps`; all losses, and seconds of computing."""
     length = steps_per_epoch(recipe, len(training.labels))
     found = losses.tolist()
@@ -168,7 +159,7 @@ def _train(
         if step == length - 1 or now - saved >= CHECKPOINT_SECONDS:
             saved = now
             save(np.array(found), now - start)
-    return np.array(found), before + time.monotonic() - start
+    return np.array(found), time.monotonic() - start
 
 
 def _check_identity(path: Path, metadata: dict[str, str], identity: str) -> None:

@@ -16,85 +16,69 @@ import numpy.typing as npt
 from paripassu.core import datasets, draws, files
 from paripassu.core.experiment import read_data, steps_per_epoch
 from paripassu.core.layout import hash_arrays
-from paripassu.core.recipe import Recipe, validate
+from paripassu.core.recipe import Recipe
 from paripassu.core.steps import Arrays, TwinStep
 from paripassu.frameworks import registry
 from paripassu.frameworks.contract import Twin
 from paripassu.frameworks.faults import HEALTHY, Fault, find_fault
-from paripassu.processes.pool import CONTROLS
-from paripassu.worker.run import Emit
-from paripassu.worker.trajectory import nudged, shared_step
+from paripassu.processes.child import Emit
+from paripassu.processes.requests import CONTROLS, ProveRequest
+from paripassu.worker.trajectory import perturbed, shared_step, weights_in
 
 DRAWN = 3  # steps whose masks, images and labels are hashed
 
 
-def prove(request: dict[str, Any], emit: Emit) -> None:
-    """Write the evidence of one framework, file by file.
-
-    Args:
-        request: `recipe` in float64; `steps` of the trajectory, and `traced`, how many
-            of them array by array; `faults`, a list of names, or empty; `folder`;
-            `states`, the reference's file of states to begin float32 steps at, or None;
-            `only_single`, to take nothing but those steps; `curves`, how many
-            steps to train in float32 too, plainly and with one kernel nudged, or 0;
-            `control`, to take nothing but the trajectory again, one kernel nudged.
-        emit: gets `evidence` with a `file`, its `precision` and its `fault`.
-    """
-    recipe = validate(request["recipe"])
-    _data, prepared = read_data(recipe, request["data"])
-    folder = Path(request["folder"])
-    witness = Witness(request, recipe, prepared.training, emit)
-    for name in request["faults"] or [None]:
+def prove(request: ProveRequest, emit: Emit) -> None:
+    """Write the traces of one framework, file by file."""
+    _data, prepared = read_data(request.recipe, request.conditions.data)
+    tracer = Tracer(request, prepared.training, emit)
+    for name in request.faults or (None,):
         fault = find_fault(name) if name else HEALTHY
         mark = f"-{name}" if name else ""
-        for precision, arrays in witness.tell(fault, request, folder):
-            path = folder / f"{witness.name}{mark}-{precision}.safetensors"
+        for precision, arrays in tracer.trace(fault):
+            file = f"{request.framework}{mark}-{precision}.safetensors"
+            path = request.folder / file
             files.write_tensors(path, arrays)
-            emit("evidence", file=str(path), precision=precision, fault=name)
+            emit("traced", file=str(path), precision=precision, fault=name)
 
 
-class Witness:
+class Tracer:
     """One framework, asked again and again on the same data."""
 
     def __init__(
-        self,
-        request: dict[str, Any],
-        recipe: Recipe,
-        training: datasets.Split,
-        emit: Emit,
+        self, request: ProveRequest, training: datasets.Split, emit: Emit
     ) -> None:
-        self.name: str = request["framework"]
-        self._framework = registry.find(self.name)
-        self._recipe = recipe
+        self._request = request
+        self._framework = registry.find(request.framework)
+        self._recipe = request.recipe
         self._training = training
         self._emit = emit
-        self._how = {"threads": int(request["threads"]), "device": request["device"]}
-        self._length = steps_per_epoch(recipe, len(training.labels))
+        self._length = steps_per_epoch(request.recipe, len(training.labels))
 
-    def tell(
-        self, fault: Fault, request: dict[str, Any], folder: Path
-    ) -> Iterable[tuple[str, Arrays]]:
+    def trace(self, fault: Fault) -> Iterable[tuple[str, Arrays]]:
         """What was asked for, kind by kind."""
-        if request["control"]:
-            yield "control", self.control(request["steps"])
+        request = self._request
+        if request.control:
+            yield "control", self.control()
             return
-        if not request["only_single"]:
-            arrays = self.exact(fault, request["steps"], request["traced"], folder)
-            yield "float64", arrays
-        if request["states"]:
-            yield "float32", self.single(Path(request["states"]))
-        if request["curves"]:
-            curves = {"losses": self.losses(request["curves"], None)}
-            for nudge in CONTROLS:
-                curves[nudge] = self.losses(request["curves"], nudge)
-            yield "curves", curves
+        if not request.only_single:
+            yield "float64", self.exact(fault)
+        if request.states:
+            yield "float32", self.single(request.states)
+        if request.curves:
+            perturbations = {"losses": None, **{name: name for name in CONTROLS}}
+            yield (
+                "curves",
+                {name: self.losses(x) for name, x in perturbations.items()},
+            )
 
-    def exact(self, fault: Fault, steps: int, traced: int, folder: Path) -> Arrays:
+    def exact(self, fault: Fault) -> Arrays:
         """Draws, one batch forward, the first steps array by array, all losses."""
+        steps = self._request.steps
         recipe = fault.recipe(self._recipe)
         given = fault.weights(self._initial(recipe), recipe)
         twin = self._twin(recipe, given)
-        fault.put_into(self.name, twin)
+        fault.put_into(self._framework.name, twin)
         order = self._order(fault, recipe, steps)
         first = self._step(fault, order, 0)
         found: Arrays = {
@@ -104,11 +88,10 @@ class Witness:
             "rate": twin.learning_rates(self._length),
         }
         found |= {f"evaluation.{n}": x for n, x in twin.evaluate(first.images).items()}
-        losses = []
-        for number in range(steps):
-            twin.begin_epoch(number // self._length)
+        losses: list[float] = []
+        for number in self._steps(twin, steps, "float64"):
             step = self._step(fault, order, number)
-            if number < traced:
+            if number < self._request.traced:
                 arrays = twin.step(step)
                 losses.append(float(arrays["loss"]))
                 arrays = {**arrays, **twin.state()}
@@ -119,13 +102,9 @@ class Witness:
                 }
             else:
                 losses.append(twin.advance(step))
-            self._emit("step", done=number + 1, steps=steps, precision="float64")
-        state = twin.state()
-        found["losses"] = np.array(losses)
-        found |= {f"final.{n}": x for n, x in state.items() if n.startswith("weight.")}
-        if self.name == registry.REFERENCE.name:
-            self._write_states(folder, given, state, steps)
-        return found
+        if self._framework is registry.REFERENCE:
+            self._write_states(given, twin.state())
+        return {**found, **_ending(twin, losses)}
 
     def single(self, states: Path) -> Arrays:
         """One float32 step from each of the reference's states, rounded to float32."""
@@ -151,39 +130,48 @@ class Witness:
             }
         return found
 
-    def losses(self, steps: int, nudge: str | None) -> npt.NDArray[np.float64]:
-        """The losses of a float32 training, one array of weights perhaps nudged."""
+    def losses(self, weights: str | None) -> npt.NDArray[np.float64]:
+        """The losses of a float32 training, with one array of weights perturbed."""
         recipe = self._recipe.changed(precision="float32")
         given = self._initial(recipe)
-        if nudge:
-            given = nudged(given, nudge, recipe)
+        if weights:
+            given = perturbed(given, weights, recipe)
         twin = self._twin(recipe, given)
-        order = self._order(HEALTHY, recipe, steps)
-        found = []
-        for number in range(steps):
-            twin.begin_epoch(number // self._length)
-            found.append(twin.advance(self._step(HEALTHY, order, number)))
-            self._emit("step", done=number + 1, steps=steps, precision="float32")
-        return np.array(found)
+        return np.array(self._advance(twin, recipe, self._request.curves, "float32"))
 
-    def control(self, steps: int) -> Arrays:
+    def control(self) -> Arrays:
         """Losses and final weights of the trajectory, one kernel moved by an ulp."""
         recipe = self._recipe
-        twin = self._twin(recipe, nudged(self._initial(recipe), CONTROLS[0], recipe))
+        given = perturbed(self._initial(recipe), CONTROLS[0], recipe)
+        twin = self._twin(recipe, given)
+        losses = self._advance(twin, recipe, self._request.steps, "control")
+        return _ending(twin, losses)
+
+    def _advance(
+        self, twin: Twin, recipe: Recipe, steps: int, precision: str
+    ) -> list[float]:
+        """The losses of `steps` steps."""
         order = self._order(HEALTHY, recipe, steps)
-        losses = []
+        return [
+            twin.advance(self._step(HEALTHY, order, number))
+            for number in self._steps(twin, steps, precision)
+        ]
+
+    def _steps(self, twin: Twin, steps: int, precision: str) -> Iterable[int]:
+        """Numbers of steps; begins their epochs, and tells when each is done."""
         for number in range(steps):
             twin.begin_epoch(number // self._length)
-            losses.append(twin.advance(self._step(HEALTHY, order, number)))
-            self._emit("step", done=number + 1, steps=steps, precision="control")
-        state = twin.state()
-        return {
-            "losses": np.array(losses),
-            **{f"final.{n}": x for n, x in state.items() if n.startswith("weight.")},
-        }
+            yield number
+            self._emit("step", done=number + 1, steps=steps, precision=precision)
 
     def _twin(self, recipe: Recipe, weights: Arrays) -> Twin:
-        return self._framework.make_twin(recipe, weights=weights, **self._how)
+        conditions = self._request.conditions
+        return self._framework.make_twin(
+            recipe,
+            weights=weights,
+            threads=conditions.threads,
+            device=conditions.device,
+        )
 
     def _initial(self, recipe: Recipe) -> Arrays:
         return dict(draws.initial_weights(recipe.architecture, recipe))
@@ -210,8 +198,7 @@ class Witness:
         """Hashes of what the framework was given, weights as it holds them."""
         weights = {
             name: np.asarray(array, np.float64)
-            for name, array in sorted(twin.state().items())
-            if name.startswith("weight.")
+            for name, array in sorted(weights_in(twin.state()).items())
         }
         count = len(self._training.labels)
         epochs = (
@@ -230,11 +217,20 @@ class Witness:
             "draws.labels": hash_arrays(step.labels for step in steps),
         }
 
-    def _write_states(
-        self, folder: Path, initial: Arrays, state: Arrays, steps: int
-    ) -> None:
+    def _write_states(self, initial: Arrays, state: Arrays) -> None:
         """The states from which all frameworks take a step in float32."""
+        steps = self._request.steps
         arrays = {f"0.weight.{name}": array for name, array in initial.items()}
         arrays |= {f"{steps}.{name}": array for name, array in state.items()}
         metadata = {"0": "initial", str(steps): "after the trajectory"}
-        files.write_tensors(folder / "states.safetensors", arrays, metadata)
+        files.write_tensors(
+            self._request.folder / "states.safetensors", arrays, metadata
+        )
+
+
+def _ending(twin: Twin, losses: list[float]) -> Arrays:
+    """What is kept of a whole trajectory."""
+    return {
+        "losses": np.array(losses),
+        **{f"final.{n}": x for n, x in weights_in(twin.state()).items()},
+    }

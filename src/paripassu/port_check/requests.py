@@ -1,0 +1,58 @@
+"""What the examiner is asked to do."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from paripassu.processes.requests import Request
+
+
+class ExaminerRequest(Request):
+    """Two targets of the user's, `package.module:attribute` or `file.py:attribute`."""
+
+    module: ClassVar[str] = "paripassu.port_check.examiner"
+    left: str
+    right: str
+    left_args: str | None  # JSON, where the attribute can be called
+    right_args: str | None
+    usable_threads: int = Field(ge=1)
+
+    @property
+    def title(self) -> str:
+        """Whose process it is, for messages."""
+        return "check"
+
+    @property
+    def threads(self) -> int:
+        """How many the frameworks may use."""
+        return self.usable_threads
+
+
+class CheckRequest(ExaminerRequest):
+    """Compare two models; events: `progress`; the answer, `checked`, has the `result`.
+
+    Attributes:
+        shapes: of the left model's inputs, see `targets.parse_input`.
+        inputs: an .npz file with them, instead.
+        copy_weights: "left-to-right", "right-to-left" or None.
+        blocks: pairs of blocks, left name to right name.
+        gradients: also compare training mode, gradients and BatchNorm's statistics.
+        save: where to write the model that was given weights.
+    """
+
+    task: Literal["check"] = "check"
+    shapes: tuple[str, ...]
+    inputs: str | None
+    copy_weights: str | None
+    blocks: dict[str, str]
+    gradients: bool
+    save: str | None
+
+
+class CheckOptimizerRequest(ExaminerRequest):
+    """Step two optimizers; the answer, `checked`, has the `result`."""
+
+    task: Literal["check-optimizer"] = "check-optimizer"
+    steps: int
