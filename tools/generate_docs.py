@@ -162,6 +162,13 @@ def bench_picture() -> str:
     return picture(Bench.model_validate_json(path.read_text()))
 
 
+def python() -> str:
+    """Every public name of the package."""
+    from python_docs import page
+
+    return page()
+
+
 def differences() -> str:
     """The table of the frameworks' differences."""
     from differences_docs import page
@@ -196,6 +203,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "ablation.schema.json": ablation_schema,
     "performance.md": performance,
     "proof.md": proof,
+    "python.md": python,
     "recipes.md": recipes,
     "../README.md": readme,
     "side-by-side.md": side_by_side,

@@ -1,31 +1,113 @@
-"""Pari passu: the same network in PyTorch and TensorFlow, proven equal."""
+"""Pari passu: the same network in several frameworks, proven equal; and checked ports.
 
+`docs/python.md` shows every name. Each is imported when it is first asked for.
+"""
+
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from paripassu.ablation.ablate import ablate
+    from paripassu.analysis.ablation.attribution import Ablation
+    from paripassu.analysis.schema import Comparison, Proof
+    from paripassu.conversion.convert import Conversion, convert
+    from paripassu.core.errors import (
+        ConversionError,
+        NotebookError,
+        PariPassuError,
+        UserError,
+        WorkerError,
+    )
+    from paripassu.core.recipe import Recipe
+    from paripassu.core.recipe import load as load_recipe
+    from paripassu.core.record import RunRecord
     from paripassu.port_check import (
         NotEquivalent,
         assert_equivalent,
         check,
         check_optimizer,
     )
+    from paripassu.port_check.optimizer_verdict import OptimizerChecked
+    from paripassu.port_check.results import Checked
+    from paripassu.prediction.predict import Prediction, predict
+    from paripassu.processes.conditions import Conditions
+    from paripassu.proof.verify import verify
+    from paripassu.training.compare import compare
+    from paripassu.training.train import train
 
-LAZY = ("NotEquivalent", "assert_equivalent", "check", "check_optimizer")
+# Each public name, and where it is.
+_PLACES = {
+    "Ablation": "analysis.ablation.attribution",
+    "Checked": "port_check.results",
+    "Comparison": "analysis.schema",
+    "Conditions": "processes.conditions",
+    "Conversion": "conversion.convert",
+    "ConversionError": "core.errors",
+    "NotEquivalent": "port_check",
+    "NotebookError": "core.errors",
+    "OptimizerChecked": "port_check.optimizer_verdict",
+    "PariPassuError": "core.errors",
+    "Prediction": "prediction.predict",
+    "Proof": "analysis.schema",
+    "Recipe": "core.recipe",
+    "RunRecord": "core.record",
+    "UserError": "core.errors",
+    "WorkerError": "core.errors",
+    "ablate": "ablation.ablate",
+    "assert_equivalent": "port_check",
+    "check": "port_check",
+    "check_optimizer": "port_check",
+    "compare": "training.compare",
+    "convert": "conversion.convert",
+    "load_recipe": "core.recipe",
+    "predict": "prediction.predict",
+    "train": "training.train",
+    "verify": "proof.verify",
+}
+_OTHER_NAMES = {"load_recipe": "load"}
+
 __all__ = [
+    "Ablation",
+    "Checked",
+    "Comparison",
+    "Conditions",
+    "Conversion",
+    "ConversionError",
     "NotEquivalent",
+    "NotebookError",
+    "OptimizerChecked",
+    "PariPassuError",
+    "Prediction",
+    "Proof",
+    "Recipe",
+    "RunRecord",
+    "UserError",
+    "WorkerError",
     "__version__",
+    "ablate",
     "assert_equivalent",
     "check",
     "check_optimizer",
+    "compare",
+    "convert",
+    "load_recipe",
+    "predict",
+    "train",
+    "verify",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """`check` and its like, imported when they are first asked for."""
-    if name in LAZY:
-        from paripassu import port_check
+    """A public name, imported now and kept."""
+    place = _PLACES.get(name)
+    if place is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f"{__name__}.{place}")
+    found = globals()[name] = getattr(module, _OTHER_NAMES.get(name, name))
+    return found
 
-        return getattr(port_check, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

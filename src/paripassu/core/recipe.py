@@ -461,18 +461,26 @@ def built_in() -> list[str]:
     )
 
 
-def load(name_or_path: str, settings: Sequence[str] = ()) -> Recipe:
+def load(
+    name_or_path: str | Path,
+    settings: Sequence[str] = (),
+    *,
+    epochs: int | None = None,
+    seed: int | None = None,
+) -> Recipe:
     """Load a built-in recipe by its name, or a TOML file by its path, and change it.
 
     Args:
         name_or_path: `"article"` or `"my/recipe.toml"`.
         settings: `"optimizer.rho=0.95"`: values to replace, written as in TOML;
             quotes around words may be left out.
+        epochs: in place of the recipe's.
+        seed: in place of the recipe's.
 
     Raises:
         UserError: no such recipe, or a bad key or value.
     """
-    if name_or_path in built_in():
+    if str(name_or_path) in built_in():
         built = files("paripassu") / "core" / "recipes" / f"{name_or_path}.toml"
         text = built.read_text(encoding="utf-8")
         where = f"recipe {name_or_path!r}"
@@ -488,6 +496,11 @@ def load(name_or_path: str, settings: Sequence[str] = ()) -> Recipe:
         except (OSError, ValueError) as error:  # no UTF-8, or no name of a file
             raise UserError(f"cannot read {where}: {error}.") from None
     recipe = parse(text, where)
+    numbers = {"epochs": epochs, "seed": seed}
+    settings = [
+        *settings,
+        *(f"{key}={x}" for key, x in numbers.items() if x is not None),
+    ]
     if not settings:
         return recipe
     table = recipe.model_dump()
