@@ -67,7 +67,7 @@ found = paripassu.check_optimizer(
     lambda parameters: torch.optim.Adam(parameters, eps=1e-7),
 )
 assert not found.equal
-print([cause.key for cause in found.causes])
+print(found.causes)
 """,
     "assert_equivalent": """\
 import torch

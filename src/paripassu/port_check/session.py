@@ -6,7 +6,7 @@ import contextlib
 import faulthandler
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 

@@ -60,7 +60,7 @@ def verify(
     rungs: Sequence[int] = ALL_RUNGS,
     fault: str | None = None,
     fault_in: str | None = None,
-    pairs_of: Path | None = None,
+    pairs_of: str | Path | None = None,
     on_progress: Callable[[Progress], None] = lambda _progress: None,
 ) -> Proof:
     """Take the twins up the ladder against the reference.
@@ -95,7 +95,7 @@ def verify(
         fault_in = fault_in or frameworks[-1]
         _check_fault(fault, fault_in, frameworks, recipe)
         seeded[fault_in] = (fault,)
-    pairs = summarise(pairs_of).pairs if pairs_of and 7 in rungs else []
+    pairs = summarise(Path(pairs_of)).pairs if pairs_of and 7 in rungs else []
     climb = _Climb(recipe, conditions, steps, rungs, on_progress)
     with tempfile.TemporaryDirectory(prefix="paripassu-") as folder:
         climb.run(frameworks, precisions, Path(folder), seeded)
