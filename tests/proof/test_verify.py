@@ -434,7 +434,7 @@ def test_faults_are_listed():
         (["--fault", "nothing"], "known: own-initializer, no-shuffling"),
         (["--rungs", "0,9"], "no rung '9'; the ladder has 0 draws, 1 forward"),
         (["--rungs", "3-1"], "no rung '3-1'"),
-        (["--frameworks", "torch"], "known: pytorch, tensorflow"),
+        (["--frameworks", "theano"], "Known: pytorch, tensorflow"),
         (["--frameworks", ","], "--frameworks is empty"),
         (["--recipe", "nothing"], "expected one of article"),
         (["--fault", "rho", "--fault-in", "jax"], "not among --frameworks"),
