@@ -29,6 +29,7 @@ FAMILIES = {
         "nesterov": "t.SGD(p, 0.1, 0.9, nesterov=True, maximize=True)",
         "adam": "t.Adam(p, 0.1, (0.8, 0.99), 1e-5, weight_decay=0.1)",
         "amsgrad": "t.Adam(p, 0.1, amsgrad=True)",
+        "a subclass": "renamed_of_torch(p)",
         "adamw": "t.AdamW(p, 0.1, weight_decay=0.1)",
         "nadam": "t.NAdam(p, 0.1, weight_decay=0.1)",
         "nadam decoupled": "t.NAdam(p, weight_decay=.1, decoupled_weight_decay=True)",
@@ -348,6 +349,10 @@ def child() -> None:
             return {}
 
     class Own(t.Adam):
+        def step(self, closure=None):
+            return super().step(closure)
+
+    class Renamed(t.Adam):
         pass
 
     names = {
@@ -363,6 +368,7 @@ def child() -> None:
         "tensor": torch.zeros(2),
         "broken": Broken(),
         "class_of_torch": Own,
+        "renamed_of_torch": Renamed,
     }
     parameters, gradients = trial()
     done = {}

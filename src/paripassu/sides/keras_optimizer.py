@@ -14,8 +14,9 @@ import tensorflow as tf
 
 from paripassu.core.errors import UserError
 from paripassu.core.layer_spec import Array
-from paripassu.frameworks.tensorflow import optimizers as own
 from paripassu.sides import user_code
+from paripassu.sides.contract import RULE_CHANGES
+from paripassu.sides.tables import find_base, read_settings
 
 EXAMPLE = "def make(): return keras.optimizers.Adam(1e-3)"
 Schedule = keras.optimizers.schedules.LearningRateSchedule
@@ -236,65 +237,51 @@ CLIPS = {
     "clipvalue": "clip_value",
 }
 CONSTANTS = {"beta_1": "beta1", "beta_2": "beta2", "epsilon": "epsilon"}
+METHODS = ("update_step", "apply", "apply_gradients")
+known = keras.optimizers
+# Of each class: the family, the attribute of each setting or its value, and forms.
+OPTIMIZERS: dict[type, tuple[str, dict[str, Any], dict[str, str]]] = {
+    known.SGD: (
+        "sgd",
+        {"momentum": "momentum", "nesterov": "nesterov", "dampening": 0.0},
+        {"momentum_form": "rate_inside"},
+    ),
+    known.Adam: ("adam", {"amsgrad": "amsgrad"}, {"epsilon_form": "hat"}),
+    known.AdamW: ("adam", {"amsgrad": "amsgrad"}, {"epsilon_form": "hat"}),
+    known.Nadam: ("nadam", {"momentum_decay": 1.0}, {}),
+    known.Adamax: ("adamax", {}, {"epsilon_form": "outside"}),
+    known.RMSprop: (
+        "rmsprop",
+        {"rho": "rho", "momentum": "momentum", "centered": "centered"},
+        {"momentum_form": "rate_inside", "epsilon_form": "inside"},
+    ),
+    known.Adagrad: (
+        "adagrad",
+        {"accumulator": "initial_accumulator_value", "learning_rate_decay": 0.0},
+        {"epsilon_form": "inside"},
+    ),
+    known.Adadelta: ("adadelta", {"rho": "rho"}, {}),
+}
 
 
 def _rule(made: Any) -> tuple[str, dict[str, Any], dict[str, str]]:
     """The family, settings and forms of a class that is known."""
-    kind = type(made)
-    known = keras.optimizers
-    l2 = float(getattr(made, "l2", 0.0)) if kind in (own.SGD, own.Adam) else 0.0
+    found, changed = find_base(type(made), OPTIMIZERS, METHODS, RULE_CHANGES)
+    changes = getattr(made, RULE_CHANGES, {})
+    # Keras's own decay goes past the gradient; two of them have no rule.
+    if found is None or changed or (made.weight_decay and "weight_decay" in changes):
+        return "other", {}, {}
+    family, keys, forms = found
+    forms = {"decay_form": "decoupled", **forms}
     settings: dict[str, Any] = {
-        "weight_decay": l2 or float(made.weight_decay or 0),
+        "weight_decay": float(made.weight_decay or 0),
         "maximize": False,
     }
-    forms = {"decay_form": "l2" if l2 else "decoupled"}
-    if l2 and made.weight_decay:
-        return "other", {}, {}
-    for key, name in CLIPS.items():
-        if getattr(made, key, None):
-            settings[name] = float(getattr(made, key))
-            forms["clip_form"] = "plain"
-    settings |= {
-        name: float(getattr(made, key))
-        for key, name in CONSTANTS.items()
-        if hasattr(made, key)
-    }
-    if kind in (known.SGD, own.SGD):
-        outside = kind is own.SGD and made.rate_outside
-        settings |= {
-            "momentum": float(made.momentum),
-            "nesterov": bool(made.nesterov) and not outside,
-            "dampening": 0.0,
-        }
-        forms["momentum_form"] = "rate_outside" if outside else "rate_inside"
-        return "sgd", settings, forms
-    if kind in (known.Adam, known.AdamW, own.Adam):
-        outside = kind is own.Adam and made.epsilon_outside
-        settings["amsgrad"] = bool(made.amsgrad) and not outside
-        forms["epsilon_form"] = "outside" if outside else "hat"
-        return "adam", settings, forms
-    if kind is known.Nadam:
-        settings["momentum_decay"] = 1.0
-        return "nadam", settings, forms
-    if kind is known.Adamax:
-        return "adamax", settings, {**forms, "epsilon_form": "outside"}
-    if kind in (known.RMSprop, own.RMSpropOutside):
-        outside = kind is own.RMSpropOutside
-        settings |= {
-            "rho": float(made.rho),
-            "momentum": 0.0 if outside else float(made.momentum),
-            "centered": bool(made.centered) and not outside,
-        }
-        forms["momentum_form"] = "rate_inside"
-        forms["epsilon_form"] = "outside" if outside else "inside"
-        return "rmsprop", settings, forms
-    if kind is known.Adagrad:
-        settings |= {
-            "accumulator": float(made.initial_accumulator_value),
-            "learning_rate_decay": 0.0,
-        }
-        return "adagrad", settings, {**forms, "epsilon_form": "inside"}
-    if kind is known.Adadelta:
-        settings["rho"] = float(made.rho)
-        return "adadelta", settings, forms
-    return "other", {}, {}
+    clips = {name: key for key, name in CLIPS.items() if getattr(made, key, None)}
+    if clips:
+        forms["clip_form"] = "plain"
+    names = {name: key for key, name in CONSTANTS.items() if hasattr(made, key)}
+    settings |= read_settings(made, clips | names | keys)
+    for key, value in changes.items():
+        (forms if key.endswith("_form") else settings)[key] = value
+    return family, settings, forms

@@ -12,8 +12,9 @@ from torch import nn
 
 from paripassu.core.errors import UserError
 from paripassu.core.layer_spec import Array
-from paripassu.frameworks.pytorch import optimizers as own
 from paripassu.sides import user_code
+from paripassu.sides.contract import RULE_CHANGES
+from paripassu.sides.tables import find_base, read_settings
 
 Scheduler = torch.optim.lr_scheduler.LRScheduler
 EXAMPLE = "def make(parameters): return torch.optim.Adam(parameters, lr=1e-3)"
@@ -224,63 +225,56 @@ CONSTANTS = (
 )
 
 
+# Of each class: the family, the group's key of each setting, and forms.
+OPTIMIZERS: dict[type, tuple[str, dict[str, str], dict[str, str]]] = {
+    torch.optim.SGD: (
+        "sgd",
+        {"momentum": "momentum", "nesterov": "nesterov", "dampening": "dampening"},
+        {"momentum_form": "rate_outside"},
+    ),
+    torch.optim.Adam: ("adam", {"amsgrad": "amsgrad"}, {"epsilon_form": "outside"}),
+    torch.optim.AdamW: ("adam", {"amsgrad": "amsgrad"}, {"epsilon_form": "outside"}),
+    torch.optim.NAdam: ("nadam", {"momentum_decay": "momentum_decay"}, {}),
+    torch.optim.Adamax: ("adamax", {}, {"epsilon_form": "maximum"}),
+    torch.optim.RMSprop: (
+        "rmsprop",
+        {"rho": "alpha", "momentum": "momentum", "centered": "centered"},
+        {"momentum_form": "rate_outside", "epsilon_form": "outside"},
+    ),
+    torch.optim.Adagrad: (
+        "adagrad",
+        {
+            "accumulator": "initial_accumulator_value",
+            "learning_rate_decay": "lr_decay",
+        },
+        {"epsilon_form": "outside"},
+    ),
+    torch.optim.Adadelta: ("adadelta", {"rho": "rho"}, {}),
+}
+
+
 def _rule(
     optimizer: Any, found: Mapping[str, Any]
 ) -> tuple[str, dict[str, Any], dict[str, str]]:
     """The family, settings and forms of a class that is known."""
-    kind = type(optimizer)
+    known, changed = find_base(type(optimizer), OPTIMIZERS, ("step",), RULE_CHANGES)
+    if known is None or changed:
+        return "other", {}, {}
+    family, keys, forms = known
+    decoupled = found.get("decoupled_weight_decay")
+    forms = {"decay_form": "decoupled" if decoupled else "l2", **forms}
     settings: dict[str, Any] = {
         "weight_decay": float(found.get("weight_decay") or 0),
         "maximize": bool(found.get("maximize")),
     }
-    decoupled = found.get("decoupled_weight_decay") or (
-        getattr(optimizer, "decoupled", False)
-        if kind in (own.SGD, own.AdamHat)
-        else False
-    )
-    forms = {"decay_form": "decoupled" if decoupled else "l2"}
     if "betas" in found:
         settings |= {f"beta{i + 1}": float(x) for i, x in enumerate(found["betas"])}
-    if "eps" in found and kind is not torch.optim.SGD:
+    if "eps" in found:
         settings["epsilon"] = float(found["eps"])
-    if kind in (torch.optim.SGD, own.SGD):
-        inside = kind is own.SGD and optimizer.rate_inside
-        settings |= {
-            "momentum": float(found["momentum"]),
-            "nesterov": bool(found["nesterov"]),
-            "dampening": float(found["dampening"]),
-        }
-        forms["momentum_form"] = "rate_inside" if inside else "rate_outside"
-        return "sgd", settings, forms
-    if kind in (torch.optim.Adam, torch.optim.AdamW, own.AdamHat):
-        settings["amsgrad"] = bool(found["amsgrad"])
-        forms["epsilon_form"] = "hat" if kind is own.AdamHat else "outside"
-        return "adam", settings, forms
-    if kind is torch.optim.NAdam:
-        settings["momentum_decay"] = float(found["momentum_decay"])
-        return "nadam", settings, forms
-    if kind is torch.optim.Adamax:
-        return "adamax", settings, {**forms, "epsilon_form": "maximum"}
-    if kind in (torch.optim.RMSprop, own.RMSpropInside):
-        settings |= {
-            "rho": float(found["alpha"]),
-            "momentum": float(found["momentum"]),
-            "centered": bool(found["centered"]),
-        }
-        forms["momentum_form"] = "rate_outside"
-        inside = kind is own.RMSpropInside
-        forms["epsilon_form"] = "inside" if inside else "outside"
-        return "rmsprop", settings, forms
-    if kind is torch.optim.Adagrad:
-        settings |= {
-            "accumulator": float(found["initial_accumulator_value"]),
-            "learning_rate_decay": float(found["lr_decay"]),
-        }
-        return "adagrad", settings, {**forms, "epsilon_form": "outside"}
-    if kind is torch.optim.Adadelta:
-        settings["rho"] = float(found["rho"])
-        return "adadelta", settings, forms
-    return "other", {}, {}
+    settings |= read_settings(found, keys)
+    for key, value in getattr(optimizer, RULE_CHANGES, {}).items():
+        (forms if key.endswith("_form") else settings)[key] = value
+    return family, settings, forms
 
 
 def _rates(optimizer: Any, scheduler: Any, steps: int) -> float | list[float]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,12 @@ class SGD(torch.optim.SGD):
         super().__init__(parameters, lr, momentum, weight_decay=weight_decay)
         self.rate_inside, self.decoupled = rate_inside, decoupled
 
+    @property
+    def rule_changes(self) -> dict[str, Any]:
+        """How its rule differs from its base's; see `sides.contract`."""
+        inside = "rate_inside" if self.rate_inside else "rate_outside"
+        return {"momentum_form": inside, **_decay_form(self.decoupled)}
+
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """Update every parameter that has a gradient."""
@@ -108,6 +114,11 @@ class AdamHat(torch.optim.Adam):
         super().__init__(parameters, lr, betas, eps, weight_decay)
         self.decoupled = decoupled
 
+    @property
+    def rule_changes(self) -> dict[str, Any]:
+        """How its rule differs from its base's; see `sides.contract`."""
+        return {"epsilon_form": "hat", **_decay_form(self.decoupled)}
+
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """Update every parameter that has a gradient."""
@@ -133,6 +144,8 @@ class AdamHat(torch.optim.Adam):
 class RMSpropInside(torch.optim.RMSprop):
     """`torch.optim.RMSprop` with Keras's epsilon, inside the square root."""
 
+    rule_changes: ClassVar = {"epsilon_form": "inside"}
+
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """Update every parameter that has a gradient."""
@@ -149,6 +162,10 @@ class RMSpropInside(torch.optim.RMSprop):
             root = square.add(group["eps"]).sqrt_()
             parameter.addcdiv_(gradient, root, value=-group["lr"])
         return loss
+
+
+def _decay_form(decoupled: bool) -> dict[str, Any]:
+    return {"decay_form": "decoupled" if decoupled else "l2"}
 
 
 def _loss(closure: Any) -> Any:

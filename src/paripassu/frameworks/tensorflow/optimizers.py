@@ -10,7 +10,7 @@ names, and take another step with it.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -88,6 +88,10 @@ def _apply_adadelta(
     )
 
 
+def _l2_rule(l2: float) -> dict[str, Any]:
+    return {"weight_decay": float(l2), "decay_form": "l2"} if l2 else {}
+
+
 @keras.saving.register_keras_serializable("paripassu")
 class SGD(keras.optimizers.SGD):  # type: ignore[misc]
     """`keras.optimizers.SGD` with PyTorch's momentum and weight decay."""
@@ -101,6 +105,12 @@ class SGD(keras.optimizers.SGD):  # type: ignore[misc]
     ) -> None:
         super().__init__(*arguments, **options)
         self.rate_outside, self.l2 = rate_outside, l2
+
+    @property
+    def rule_changes(self) -> dict[str, Any]:
+        """How its rule differs from its base's; see `sides.contract`."""
+        outside = {"momentum_form": "rate_outside", "nesterov": False}
+        return (outside if self.rate_outside else {}) | _l2_rule(self.l2)
 
     def update_step(
         self, gradient: Any, variable: Any, learning_rate: Any
@@ -136,6 +146,12 @@ class Adam(keras.optimizers.Adam):  # type: ignore[misc]
         super().__init__(*arguments, **options)
         self.epsilon_outside, self.l2 = epsilon_outside, l2
 
+    @property
+    def rule_changes(self) -> dict[str, Any]:
+        """How its rule differs from its base's; see `sides.contract`."""
+        outside = {"epsilon_form": "outside", "amsgrad": False}
+        return (outside if self.epsilon_outside else {}) | _l2_rule(self.l2)
+
     def update_step(
         self, gradient: Any, variable: Any, learning_rate: Any
     ) -> None:
@@ -163,6 +179,12 @@ class Adam(keras.optimizers.Adam):  # type: ignore[misc]
 @keras.saving.register_keras_serializable("paripassu")
 class RMSpropOutside(keras.optimizers.RMSprop):  # type: ignore[misc]
     """`keras.optimizers.RMSprop` with PyTorch's epsilon, outside the root."""
+
+    rule_changes: ClassVar = {
+        "epsilon_form": "outside",
+        "momentum": 0.0,
+        "centered": False,
+    }
 
     def update_step(
         self, gradient: Any, variable: Any, learning_rate: Any
