@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from paripassu.core.layer_spec import Array, LayerSpec
-from paripassu.sides.contract import Live
-
-Settings = dict[str, Any]
-Slopes = Mapping[int, torch.Tensor]
-Move = Callable[[Array], Array]
+from paripassu.sides import observing
+from paripassu.sides.observing import SAME, Move, Settings, Slot
+from paripassu.sides.tables import find_base
 
 # Of no interest between layers: questions about a tensor, and copies of it.
 QUIET = frozenset(
-    (
+    [
         "size",
         "dim",
         "shape",
@@ -58,70 +55,22 @@ QUIET = frozenset(
         "data_ptr",
         "element_size",
         "is_complex",
-    )
+    ]
 )
 
 
-@dataclass(frozen=True)
-class Slot:
-    """Where a weight lies, and how its axes move to the canonical ones and back."""
+class Part(observing.Part):
+    """A block of weights in a module's tensors."""
 
-    tensor: torch.Tensor
-    there: Move = np.asarray
-    back: Move = np.asarray
-    rows: tuple[int | None, int | None] = (None, None)
+    def to_array(self, holder: Any) -> Array:
+        """Share a tensor's memory."""
+        array: Array = holder.detach().numpy()
+        return array
 
-
-@dataclass(frozen=True)
-class Part:
-    """A block of weights in a module; see `paripassu.sides.contract.Block`."""
-
-    name: str
-    layer: str
-    kind: str
-    settings: Settings = field(default_factory=dict)
-    slots: dict[str, Slot] = field(default_factory=dict)
-    second_bias: torch.Tensor | None = None  # added to "bias"
-
-    @property
-    def tensors(self) -> list[torch.Tensor]:
-        """All of its tensors."""
-        more = [] if self.second_bias is None else [self.second_bias]
-        return [slot.tensor for slot in self.slots.values()] + more
-
-    def read(self, slopes: Slopes | None = None) -> dict[str, Array]:
-        """Weights with canonical axes; with `slopes`, gradients by tensors' ids."""
-        found = {}
-        for name, slot in self.slots.items():
-            tensor = slot.tensor if slopes is None else slopes.get(id(slot.tensor))
-            if tensor is None:
-                continue
-            array = slot.there(tensor.detach().numpy()[slice(*slot.rows)])
-            if name == "bias" and self.second_bias is not None and not slopes:
-                array = array + self.second_bias.detach().numpy()
-            found[name] = array
-        return found
-
-    def live(self) -> Live:
-        """Its weights, read when they are asked for."""
-        shapes = {}
-        for name, slot in self.slots.items():
-            one = np.broadcast_to(np.float32(0), tuple(slot.tensor.shape))
-            shapes[name] = slot.there(one[slice(*slot.rows)]).shape
-        return Live(shapes, self._one)
-
-    def _one(self, name: str) -> Array:
-        return replace(self, slots={name: self.slots[name]}).read()[name]
-
-    def write(self, weights: Mapping[str, Array]) -> None:
-        """Copy canonical weights in."""
+    def assign(self, slot: Slot, array: Array) -> None:
+        """Copy into a tensor, or into some rows of it."""
         with torch.no_grad():
-            for name, array in weights.items():
-                slot = self.slots[name]
-                fresh = np.ascontiguousarray(slot.back(array))
-                slot.tensor[slice(*slot.rows)].copy_(torch.from_numpy(fresh))
-                if name == "bias" and self.second_bias is not None:
-                    self.second_bias.zero_()
+            slot.holder[slice(*slot.rows)].copy_(torch.from_numpy(array))
 
 
 def leaves(model: nn.Module) -> list[nn.Module]:
@@ -146,209 +95,82 @@ def is_leaf(module: nn.Module) -> bool:
     return own and not any(module.children()) and type(module) is not nn.Module
 
 
-def _known(module: nn.Module) -> bool:
-    return any(
-        cls.__module__.startswith("torch.nn.modules") and cls is not nn.Module
-        for cls in type(module).__mro__
-    )
+# ## Settings
 
 
-def _pairs(value: Any, count: int) -> tuple[int, ...]:
+def _axes(value: Any, count: int) -> tuple[int, ...]:
     return tuple(value) if isinstance(value, (tuple, list)) else (int(value),) * count
 
 
-def _explicit(value: Any, count: int) -> Any:
-    if value == "valid":
-        return ((0, 0),) * count
-    if value == "same":
-        # PyTorch's "same" allows no stride; the odd one comes after, as TensorFlow's.
-        return "same"
-    return tuple((x, x) for x in _pairs(value, count))
-
-
 def _conv(module: Any) -> Settings:
-    count = len(module.kernel_size)
+    padding = module.padding
+    if padding == "valid":
+        padding = 0
+    # PyTorch's "same" allows no stride; the odd one comes after, as TensorFlow's.
+    if padding != "same":
+        padding = tuple((x, x) for x in _axes(padding, len(module.kernel_size)))
     settings: Settings = {
         "strides": tuple(module.stride),
         "dilation": tuple(module.dilation),
         "groups": module.groups,
+        "padding": padding,
     }
-    settings["padding"] = _explicit(module.padding, count)
     if module.padding_mode != "zeros":
         settings["padding_mode"] = module.padding_mode
     return settings
 
 
 def _conv_transpose(module: Any) -> Settings:
+    pairs = zip(module.padding, module.output_padding, strict=True)
     return {
         "strides": tuple(module.stride),
         "dilation": tuple(module.dilation),
         "groups": module.groups,
-        "crop": tuple(
-            (p, p - more)
-            for p, more in zip(module.padding, module.output_padding, strict=True)
-        ),
+        "crop": tuple((p, p - more) for p, more in pairs),
     }
 
 
-def _pool(kind: str, count: int, *values: Any, **more: Any) -> tuple[str, Settings]:
-    size, stride, padding = values
-    settings: Settings = {
-        "size": _pairs(size, count),
-        "strides": _pairs(size if stride in (None, (), []) else stride, count),
-        "padding": tuple((x, x) for x in _pairs(padding or 0, count)),
-    }
-    if more.get("ceil"):
-        settings["ceil"] = True
-    if kind == "average_pool":
-        settings["count_padding"] = bool(more.get("count_padding", True))
-    return kind, settings
-
-
-def _rank(module: nn.Module) -> int:
-    return (
-        int(type(module).__name__[-2]) if type(module).__name__[-2:-1].isdigit() else 2
-    )
-
-
-def described(module: nn.Module) -> LayerSpec:
-    """A module's kind and settings; of its weights, only which there are."""
-    kind, settings = _described(module)
-    names = {name: np.empty(0) for name, _ in module.named_parameters()}
-    return LayerSpec(kind, settings, names)
-
-
-def _described(module: Any) -> tuple[str, Settings]:
-    match module:
-        case nn.Linear():
-            return "dense", {}
-        case nn.ConvTranspose1d() | nn.ConvTranspose2d() | nn.ConvTranspose3d():
-            return "conv_transpose", _conv_transpose(module)
-        case nn.Conv1d() | nn.Conv2d() | nn.Conv3d():
-            return "conv", _conv(module)
-        case nn.InstanceNorm1d() | nn.InstanceNorm2d() | nn.InstanceNorm3d():
-            return "group_norm", {
-                "epsilon": module.eps,
-                "groups": module.num_features,
-            }
-        case nn.modules.batchnorm._BatchNorm():
-            kept = 1 - (module.momentum or 0)
-            return "batch_norm", {
-                "epsilon": module.eps,
-                "momentum": kept,
-                "axis": -1,
-            }
-        case nn.LayerNorm():
-            axes = len(module.normalized_shape)
-            return "layer_norm", {"epsilon": module.eps, "axes": axes}
-        case nn.RMSNorm():
-            eps = module.eps
-            axes = len(module.normalized_shape)
-            return "rms_norm", {"axes": axes} | (
-                {} if eps is None else {"epsilon": eps}
-            )
-        case nn.GroupNorm():
-            return "group_norm", {
-                "epsilon": module.eps,
-                "groups": module.num_groups,
-            }
-        case nn.Embedding() | nn.EmbeddingBag():
-            return "embedding", {}
-        case nn.LSTM():
-            return "lstm", {"layers": module.num_layers} | _recurrent(module)
-        case nn.GRU():
-            return "gru", {"layers": module.num_layers} | _recurrent(module)
-        case nn.RNN():
-            return "rnn", {"layers": module.num_layers} | _recurrent(module)
-        case nn.MultiheadAttention():
-            width = module.embed_dim // module.num_heads
-            return "attention", {
-                "heads": module.num_heads,
-                "scale": width**-0.5,
-            }
-        case nn.PReLU():
-            return "prelu", {}
-        case nn.MaxPool1d() | nn.MaxPool2d() | nn.MaxPool3d():
-            given = (module.kernel_size, module.stride, module.padding)
-            return _pool("max_pool", _rank(module), *given, ceil=module.ceil_mode)
-        case nn.AvgPool1d() | nn.AvgPool2d() | nn.AvgPool3d():
-            given = (module.kernel_size, module.stride, module.padding)
-            return _pool(
-                "average_pool",
-                _rank(module),
-                *given,
-                ceil=module.ceil_mode,
-                count_padding=module.count_include_pad,
-            )
-        case nn.AdaptiveAvgPool1d() | nn.AdaptiveAvgPool2d() | nn.AdaptiveAvgPool3d():
-            return _adaptive("average", module.output_size)
-        case nn.AdaptiveMaxPool1d() | nn.AdaptiveMaxPool2d() | nn.AdaptiveMaxPool3d():
-            return _adaptive("max", module.output_size)
-        case nn.Upsample():
-            return _upsample(module.scale_factor, module.mode, module.align_corners)
-        case (
-            nn.modules.padding._ConstantPadNd()
-            | nn.modules.padding._ReflectionPadNd()
-            | nn.modules.padding._ReplicationPadNd()
-            | nn.modules.padding._CircularPadNd()
-        ):
-            name = type(module).__name__
-            modes = (x for key, x in PADS.items() if name.startswith(key))
-            return "pad", {
-                "padding": _from_last(module.padding),
-                "padding_mode": next(modes, "constant"),
-                "value": getattr(module, "value", 0.0),
-            }
-        case nn.GELU():
-            return "gelu", {"approximate": module.approximate == "tanh"}
-        case nn.LeakyReLU():
-            return "leaky_relu", {"slope": module.negative_slope}
-        case nn.ELU() | nn.CELU():
-            return type(module).__name__.lower(), {"alpha": module.alpha}
-        case nn.Softmax() | nn.LogSoftmax():
-            kind = "softmax" if isinstance(module, nn.Softmax) else "log_softmax"
-            return kind, {"axis": module.dim}
-        case nn.modules.dropout._DropoutNd():
-            return "dropout", {}
-    kind = PLAIN.get(type(module).__name__, "other")
-    return kind, {}
-
-
-PLAIN = {
-    "ReLU": "relu",
-    "ReLU6": "relu6",
-    "SELU": "selu",
-    "SiLU": "silu",
-    "Sigmoid": "sigmoid",
-    "Hardsigmoid": "hard_sigmoid",
-    "Hardswish": "hard_swish",
-    "Tanh": "tanh",
-    "Softplus": "softplus",
-    "Mish": "mish",
-    "Identity": "identity",
-    "Flatten": "flatten",
-}
+def _rms_norm(module: Any) -> Settings:
+    settings: Settings = {"axes": len(module.normalized_shape)}
+    return settings if module.eps is None else settings | {"epsilon": module.eps}
 
 
 def _recurrent(module: Any) -> Settings:
-    settings: Settings = {
-        "activation": "tanh",
-        "recurrent_activation": "sigmoid",
-    }
+    settings: Settings = {"layers": module.num_layers}
+    if isinstance(module, nn.RNN):
+        settings["activation"] = module.nonlinearity
+    else:
+        settings |= {"activation": "tanh", "recurrent_activation": "sigmoid"}
     if isinstance(module, nn.GRU):
         settings["reset_after"] = True
-    if isinstance(module, nn.RNN):
-        settings = {"activation": module.nonlinearity}
     if module.bidirectional:
         settings["bidirectional"] = True
     return settings
 
 
-def _adaptive(kind: str, size: Any) -> tuple[str, Settings]:
+def _pool(count: int, size: Any, stride: Any, padding: Any, ceil: Any) -> Settings:
+    settings: Settings = {
+        "size": _axes(size, count),
+        "strides": _axes(size if stride in (None, (), []) else stride, count),
+        "padding": tuple((x, x) for x in _axes(padding or 0, count)),
+    }
+    return settings | ({"ceil": True} if ceil else {})
+
+
+def _pool_layer(module: Any) -> Settings:
+    rank = type(module).__name__[-2:-1]
+    given = module.kernel_size, module.stride, module.padding, module.ceil_mode
+    settings = _pool(int(rank) if rank.isdigit() else 2, *given)
+    if isinstance(module, nn.modules.pooling._AvgPoolNd):
+        settings["count_padding"] = bool(module.count_include_pad)
+    return settings
+
+
+def _global(size: Any) -> Settings | LayerSpec:
     sizes = size if isinstance(size, (tuple, list)) else (size,)
     if all(x == 1 for x in sizes):
-        return f"global_{kind}_pool", {"keepdims": True}
-    return "other", {"size": tuple(sizes)}
+        return {"keepdims": True}
+    return LayerSpec("other", {"size": tuple(sizes)})
 
 
 def _from_last(flat: Sequence[int]) -> tuple[tuple[int, int], ...]:
@@ -357,137 +179,273 @@ def _from_last(flat: Sequence[int]) -> tuple[tuple[int, int], ...]:
     return tuple(reversed(pairs))
 
 
-def _upsample(factor: Any, mode: str, align: Any) -> tuple[str, Settings]:
+def _pad(mode: str) -> Callable[[Any], Settings]:
+    return lambda module: {
+        "padding": _from_last(module.padding),
+        "padding_mode": mode,
+        "value": getattr(module, "value", 0.0),
+    }
+
+
+def _upsample(factor: Any, mode: str, align: Any) -> Settings | LayerSpec:
     if factor is None or mode not in ("nearest", "bilinear", "nearest-exact"):
-        return "other", {"mode": mode}
-    settings: Settings = {"factor": _pairs(factor, 2), "mode": mode}
+        return LayerSpec("other", {"mode": mode})
+    settings: Settings = {"factor": _axes(factor, 2), "mode": mode}
     if mode == "bilinear":
         settings["align_corners"] = bool(align)
-    return "upsample", settings
+    return settings
 
 
-def parts(name: str, module: nn.Module) -> Iterator[Part]:
-    """The blocks of weights that a module itself has."""
-    if not _known(module) or isinstance(module, nn.Transformer):
-        for key, tensor in module.named_parameters(recurse=False):
-            label = key if name == "model" else f"{name}.{key}"
-            yield Part(label, name, "parameter", {}, {"value": Slot(tensor)})
-        return
-    if isinstance(module, (nn.LSTM, nn.GRU, nn.RNN)):
-        yield from _recurrent_parts(name, module)
-        return
-    if isinstance(module, nn.MultiheadAttention):
-        yield _attention(name, module)
-        return
-    if isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear):
-        return  # of an attention, which has it
-    kind, settings = _described(module)
-    tensors = dict(module.named_parameters(recurse=False))
-    match kind:
-        case "dense":
-            slots = {"kernel": _transposed(tensors["weight"])}
-        case "conv":
-            slots = {"kernel": _moved(tensors["weight"], (-1, -2))}
-        case "conv_transpose":
-            slots = {"kernel": _moved(tensors["weight"], (-2, -1))}
-        case "embedding":
-            slots = {"table": Slot(tensors["weight"])}
-        case "prelu":
-            slots = {"slope": Slot(tensors["weight"])}
-        case "batch_norm" | "layer_norm" | "group_norm" | "rms_norm":
-            slots = _norm(module, tensors)
-        case _:
-            slots = {key: Slot(tensor) for key, tensor in tensors.items()}
-            tensors = {}
-    if "bias" in tensors and kind in ("dense", "conv", "conv_transpose"):
-        slots["bias"] = Slot(tensors["bias"])
-    if slots:
-        yield Part(name, name, kind, settings, slots)
+def _none(_module: Any) -> Settings:
+    return {}
 
 
-def _transposed(
-    tensor: torch.Tensor, rows: tuple[int | None, int | None] = (None, None)
-) -> Slot:
-    return Slot(tensor, np.transpose, np.transpose, rows)
+def _alpha(module: Any) -> Settings:
+    return {"alpha": module.alpha}
 
 
-def _moved(tensor: torch.Tensor, to: tuple[int, int]) -> Slot:
-    return Slot(
-        tensor,
-        lambda x: np.moveaxis(x, (0, 1), to),
-        lambda x: np.moveaxis(x, to, (0, 1)),
-    )
+def _dim(module: Any) -> Settings:
+    return {"axis": module.dim}
 
 
-def _norm(module: Any, tensors: Mapping[str, torch.Tensor]) -> dict[str, Slot]:
-    found = {
-        "gamma": tensors.get("weight"),
-        "beta": tensors.get("bias"),
-        "mean": getattr(module, "running_mean", None),
-        "variance": getattr(module, "running_var", None),
-    }
-    if len(getattr(module, "normalized_shape", ())) == 3:  # (c, h, w)
-        last = (
-            lambda x: np.moveaxis(x, 0, -1),
-            lambda x: np.moveaxis(x, -1, 0),
-        )
-        return {name: Slot(x, *last) for name, x in found.items() if x is not None}
-    return {name: Slot(x) for name, x in found.items() if x is not None}
+# ## Weights: of each the parameter or buffer, and how its axes move
+
+TRANSPOSED = Move(np.transpose, np.transpose)
 
 
-def _recurrent_parts(name: str, module: Any) -> Iterator[Part]:
-    kind, settings = _described(module)
+def _moved(to: tuple[int, int]) -> Move:
+    """The first two axes to these places."""
+    there = lambda x: np.moveaxis(x, (0, 1), to)  # noqa: E731
+    return Move(there, lambda x: np.moveaxis(x, to, (0, 1)))
+
+
+# Of (c, h, w), the channels go last.
+CHANNELS_LAST = Move(
+    lambda x: np.moveaxis(x, 0, -1) if x.ndim == 3 else x,
+    lambda x: np.moveaxis(x, -1, 0) if x.ndim == 3 else x,
+)
+Weights = Mapping[str, tuple[str, Move]]
+BIAS = {"bias": ("bias", SAME)}
+STATISTICS = {"mean": ("running_mean", SAME), "variance": ("running_var", SAME)}
+GAMMA_BETA = {"gamma": ("weight", SAME), "beta": ("bias", SAME)}
+
+
+def _recurrent_parts(name: str, module: Any, spec: LayerSpec) -> Iterator[Part]:
     given = dict(module.named_parameters())
     directions = ("", "_reverse") if module.bidirectional else ("",)
+    ignored = ("layers", "bidirectional")
+    settings = {k: v for k, v in spec.settings.items() if k not in ignored}
     for layer in range(module.num_layers):
         for direction in directions:
             end = f"_l{layer}{direction}"
             slots = {
-                "kernel": _transposed(given[f"weight_ih{end}"]),
-                "recurrent": _transposed(given[f"weight_hh{end}"]),
+                "kernel": Slot(given[f"weight_ih{end}"], TRANSPOSED),
+                "recurrent": Slot(given[f"weight_hh{end}"], TRANSPOSED),
             }
-            second = None
-            if module.bias and kind == "gru":
+            own, second = settings | {"reverse": bool(direction)}, None
+            if module.bias and spec.kind == "gru":
                 slots["input_bias"] = Slot(given[f"bias_ih{end}"])
                 slots["recurrent_bias"] = Slot(given[f"bias_hh{end}"])
             elif module.bias:
-                slots["bias"] = Slot(given[f"bias_ih{end}"])
-                second = given[f"bias_hh{end}"]
+                first, second = given[f"bias_ih{end}"], given[f"bias_hh{end}"]
+                slots["bias"] = Slot(first)
                 # Seen by nobody but whoever asks which of the two was copied.
-                one = given[f"bias_ih{end}"].detach().numpy()
-                settings = settings | {"_input_bias": one}
-            own = {
-                k: v
-                for k, v in settings.items()
-                if k not in ("layers", "bidirectional")
-            }
-            own["reverse"] = bool(direction)
+                own["_input_bias"] = first.detach().numpy()
             label = name
             if module.num_layers > 1:
                 label += f"/{layer}"
             if module.bidirectional:
                 label += "/reverse" if direction else "/forward"
-            yield Part(label, name, kind, own, slots, second)
+            yield Part(label, name, spec.kind, own, slots, second)
 
 
-def _attention(name: str, module: nn.MultiheadAttention) -> Part:
-    _, settings = _described(module)
-    width = module.embed_dim
-    thirds = [(n * width, (n + 1) * width) for n in range(3)]
-    slots = {}
+def _attention_parts(name: str, module: Any, spec: LayerSpec) -> Iterator[Part]:
+    width, slots = module.embed_dim, {}
     for number, key in enumerate(("query", "key", "value")):
+        rows = number * width, (number + 1) * width
         if module.in_proj_weight is not None:
-            rows = thirds[number]
-            slots[key] = _transposed(module.in_proj_weight, rows)
+            slots[key] = Slot(module.in_proj_weight, TRANSPOSED, rows)
         else:
-            slots[key] = _transposed(getattr(module, f"{key[0]}_proj_weight"))
+            slots[key] = Slot(getattr(module, f"{key[0]}_proj_weight"), TRANSPOSED)
         if module.in_proj_bias is not None:
-            bias = Slot(module.in_proj_bias, rows=thirds[number])
-            slots[f"{key}_bias"] = bias
-    slots["output"] = _transposed(module.out_proj.weight)
+            slots[f"{key}_bias"] = Slot(module.in_proj_bias, rows=rows)
+    slots["output"] = Slot(module.out_proj.weight, TRANSPOSED)
     if module.out_proj.bias is not None:
         slots["output_bias"] = Slot(module.out_proj.bias)
-    return Part(name, name, "attention", settings, slots)
+    yield Part(name, name, spec.kind, spec.settings, slots)
+
+
+# ## The tables
+
+
+class Layer(NamedTuple):
+    """A layer's kind, its settings and its weights.
+
+    Attributes:
+        kind: as in `core.layer_spec`.
+        settings: of a module; or, for one that this kind does not fit, its spec.
+        weights: see above; a function where they are in several blocks.
+    """
+
+    kind: str
+    settings: Callable[[Any], Settings | LayerSpec] = _none
+    weights: Weights | Callable[[str, Any, LayerSpec], Iterator[Part]] = {}  # noqa: RUF012
+
+
+pooling, padding = nn.modules.pooling, nn.modules.padding
+LAYERS: dict[type, Layer] = {
+    nn.Linear: Layer("dense", weights={"kernel": ("weight", TRANSPOSED)} | BIAS),
+    # A part of an attention, which has its weights.
+    nn.modules.linear.NonDynamicallyQuantizableLinear: Layer(
+        "dense", weights=lambda *_: iter(())
+    ),
+    nn.modules.conv._ConvNd: Layer(
+        "conv", _conv, {"kernel": ("weight", _moved((-1, -2)))} | BIAS
+    ),
+    nn.modules.conv._ConvTransposeNd: Layer(
+        "conv_transpose",
+        _conv_transpose,
+        {"kernel": ("weight", _moved((-2, -1)))} | BIAS,
+    ),
+    nn.modules.batchnorm._BatchNorm: Layer(
+        "batch_norm",
+        lambda x: {"epsilon": x.eps, "momentum": 1 - (x.momentum or 0), "axis": -1},
+        GAMMA_BETA | STATISTICS,
+    ),
+    nn.modules.instancenorm._InstanceNorm: Layer(
+        "group_norm",
+        lambda x: {"epsilon": x.eps, "groups": x.num_features},
+        GAMMA_BETA | STATISTICS,
+    ),
+    nn.LayerNorm: Layer(
+        "layer_norm",
+        lambda x: {"epsilon": x.eps, "axes": len(x.normalized_shape)},
+        {"gamma": ("weight", CHANNELS_LAST), "beta": ("bias", CHANNELS_LAST)},
+    ),
+    nn.RMSNorm: Layer("rms_norm", _rms_norm, {"gamma": ("weight", CHANNELS_LAST)}),
+    nn.GroupNorm: Layer(
+        "group_norm",
+        lambda x: {"epsilon": x.eps, "groups": x.num_groups},
+        GAMMA_BETA,
+    ),
+    nn.Embedding: Layer("embedding", weights={"table": ("weight", SAME)}),
+    nn.EmbeddingBag: Layer("embedding", weights={"table": ("weight", SAME)}),
+    nn.LSTM: Layer("lstm", _recurrent, _recurrent_parts),
+    nn.GRU: Layer("gru", _recurrent, _recurrent_parts),
+    nn.RNN: Layer("rnn", _recurrent, _recurrent_parts),
+    nn.MultiheadAttention: Layer(
+        "attention",
+        lambda x: {
+            "heads": x.num_heads,
+            "scale": (x.embed_dim // x.num_heads) ** -0.5,
+        },
+        _attention_parts,
+    ),
+    nn.PReLU: Layer("prelu", weights={"slope": ("weight", SAME)}),
+    pooling._MaxPoolNd: Layer("max_pool", _pool_layer),
+    pooling._AvgPoolNd: Layer("average_pool", _pool_layer),
+    pooling._AdaptiveAvgPoolNd: Layer(
+        "global_average_pool", lambda x: _global(x.output_size)
+    ),
+    pooling._AdaptiveMaxPoolNd: Layer(
+        "global_max_pool", lambda x: _global(x.output_size)
+    ),
+    nn.Upsample: Layer(
+        "upsample", lambda x: _upsample(x.scale_factor, x.mode, x.align_corners)
+    ),
+    padding._ConstantPadNd: Layer("pad", _pad("constant")),
+    padding._ReflectionPadNd: Layer("pad", _pad("reflect")),
+    padding._ReplicationPadNd: Layer("pad", _pad("replicate")),
+    padding._CircularPadNd: Layer("pad", _pad("circular")),
+    nn.GELU: Layer("gelu", lambda x: {"approximate": x.approximate == "tanh"}),
+    nn.LeakyReLU: Layer("leaky_relu", lambda x: {"slope": x.negative_slope}),
+    nn.ELU: Layer("elu", _alpha),
+    nn.CELU: Layer("celu", _alpha),
+    nn.Softmax: Layer("softmax", _dim),
+    nn.LogSoftmax: Layer("log_softmax", _dim),
+    nn.modules.dropout._DropoutNd: Layer("dropout"),
+    nn.ReLU: Layer("relu"),
+    nn.ReLU6: Layer("relu6"),
+    nn.SELU: Layer("selu"),
+    nn.SiLU: Layer("silu"),
+    nn.Sigmoid: Layer("sigmoid"),
+    nn.Hardsigmoid: Layer("hard_sigmoid"),
+    nn.Hardswish: Layer("hard_swish"),
+    nn.Tanh: Layer("tanh"),
+    nn.Softplus: Layer("softplus"),
+    nn.Mish: Layer("mish"),
+    nn.Identity: Layer("identity"),
+    nn.Flatten: Layer("flatten"),
+}
+# Kinds of calls that have their channels at axis 1.
+SPATIAL = frozenset(
+    [
+        "conv",
+        "conv_transpose",
+        "batch_norm",
+        "group_norm",
+        "max_pool",
+        "average_pool",
+        "upsample",
+        "global_average_pool",
+        "global_max_pool",
+        "pad",
+        "prelu",
+    ]
+)
+
+
+def _find(module: nn.Module) -> tuple[Layer | None, LayerSpec]:
+    layer, overridden = find_base(type(module), LAYERS, ("forward",))
+    # A user's own `forward` may compute anything, but where a weight's axes and the
+    # channels lie remains.
+    if layer is not None and overridden and not layer.weights:
+        layer = layer if layer.kind in SPATIAL | {"dropout"} else None
+    if layer is None:
+        return None, LayerSpec("other")
+    settings = layer.settings(module)
+    if isinstance(settings, LayerSpec):
+        return layer, settings
+    return layer, LayerSpec(layer.kind, settings)
+
+
+def describe(module: nn.Module) -> LayerSpec:
+    """A module's kind and settings; of its weights, only which there are."""
+    spec = _find(module)[1]
+    names = {name: np.empty(0) for name, _ in module.named_parameters()}
+    return LayerSpec(spec.kind, spec.settings, names)
+
+
+def parts(name: str, module: nn.Module) -> Iterator[Part]:
+    """The blocks of weights that a module itself has."""
+    layer, spec = _find(module)
+    weights = layer.weights if layer is not None else {}
+    if not isinstance(weights, Mapping):
+        yield from weights(name, module, spec)
+        return
+    tensors: dict[str, Any] = dict(module.named_parameters(recurse=False))
+    own = any(
+        cls.__module__.startswith("torch.nn.modules") and cls is not nn.Module
+        for cls in type(module).__mro__
+    )
+    if not own or isinstance(module, nn.Transformer):
+        for key, tensor in tensors.items():
+            label = key if name == "model" else f"{name}.{key}"
+            yield Part(label, name, "parameter", {}, {"value": Slot(tensor)})
+        return
+    slots = {key: Slot(tensor) for key, tensor in tensors.items()}
+    if weights:
+        first, _ = next(iter(weights.values()))
+        # Without its first one, as under weight_norm, they keep their own names.
+        if first in tensors or not tensors:
+            tensors |= dict(module.named_buffers(recurse=False))
+            slots = {
+                weight: Slot(tensors[key], move)
+                for weight, (key, move) in weights.items()
+                if key in tensors
+            }
+    if slots:
+        yield Part(name, name, spec.kind, spec.settings, slots)
 
 
 def time_first(module: nn.Module | None, dimensions: int) -> bool:
@@ -495,31 +453,160 @@ def time_first(module: nn.Module | None, dimensions: int) -> bool:
     return dimensions == 3 and getattr(module, "batch_first", True) is False
 
 
-SPATIAL = (
-    "conv",
-    "conv_transpose",
-    "batch_norm",
-    "group_norm",
-    "max_pool",
-    "average_pool",
-    "upsample",
-    "global_average_pool",
-    "global_max_pool",
-    "pad",
-    "prelu",
-)
-PADS = {
-    "Reflection": "reflect",
-    "Replication": "replicate",
-    "Circular": "circular",
-}
-
-
-def channels_first(told: LayerSpec, dimensions: int) -> bool:
+def channels_first(spec: LayerSpec, dimensions: int) -> bool:
     """Whether a call of this kind has its channels at axis 1."""
-    if told.kind == "layer_norm":
-        return bool(told.settings["axes"] == 3 and dimensions == 4)
-    return told.kind in SPATIAL and dimensions >= 3
+    if spec.kind == "layer_norm":
+        return bool(spec.settings["axes"] == 3 and dimensions == 4)
+    return spec.kind in SPATIAL and dimensions >= 3
+
+
+# ## Functions
+
+
+class Given(NamedTuple):
+    """What a function is called with, and of how many axes of space it is."""
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    rank: int
+
+    def get(self, name: str, place: int, default: Any = None) -> Any:
+        """An argument by its name or its place."""
+        by_place = self.args[place] if len(self.args) > place else default
+        return self.kwargs.get(name, by_place)
+
+
+class Function(NamedTuple):
+    """A function's kind and settings; see `Layer`."""
+
+    kind: str
+    settings: Callable[[Given], Settings | LayerSpec] = _none
+
+
+def _with_number(kind: str, factor: float, offset: float) -> Function:
+    """A function of two tensors, which with a number x is a scale.
+
+    That multiplies by x ** factor and adds offset * x.
+    """
+
+    def settings(given: Given) -> Settings | LayerSpec:
+        other = given.get("other", 1)
+        if not isinstance(other, (int, float)):
+            return {}
+        x = float(other)
+        scale = {"factor": 1.0 if factor == 0 else x if factor > 0 else 1 / x}
+        return LayerSpec("scale", scale | {"offset": offset * x or 0.0})
+
+    return Function(kind, settings)
+
+
+def _axis(default: Any) -> Callable[[Given], Settings]:
+    return lambda given: {"axis": given.get("dim", 1, default)}
+
+
+def _alpha_given(given: Given) -> Settings:
+    return {"alpha": given.get("alpha", 1, 1.0)}
+
+
+def _pool_given(given: Given, ceil: int = 5) -> Settings:
+    size, stride = given.get("kernel_size", 1), given.get("stride", 2)
+    padding, ceiling = given.get("padding", 3), given.get("ceil_mode", ceil, False)
+    return _pool(given.rank, size, stride, padding, ceiling)
+
+
+def _average_pool_given(given: Given) -> Settings:
+    counted = bool(given.get("count_include_pad", 5, True))
+    return _pool_given(given, ceil=4) | {"count_padding": counted}
+
+
+def _pad_given(given: Given) -> Settings:
+    return {
+        "padding": _from_last(given.get("pad", 1)),
+        "padding_mode": given.get("mode", 2, "constant"),
+        "value": given.get("value", 3) or 0.0,
+    }
+
+
+ADD = _with_number("add", 0, 1)
+MULTIPLY = _with_number("multiply", 1, 0)
+MAX_POOL = Function("max_pool", _pool_given)
+CONCATENATE = Function("concatenate", _axis(0))
+FUNCTIONS: dict[str, Function] = {
+    "relu": Function("relu"),
+    "relu6": Function("relu6"),
+    "selu": Function("selu"),
+    "silu": Function("silu"),
+    "sigmoid": Function("sigmoid"),
+    "hardsigmoid": Function("hard_sigmoid"),
+    "hardswish": Function("hard_swish"),
+    "tanh": Function("tanh"),
+    "softplus": Function("softplus"),
+    "mish": Function("mish"),
+    "flatten": Function("flatten"),
+    "view": Function("reshape"),
+    "reshape": Function("reshape"),
+    "unflatten": Function("reshape"),
+    "squeeze": Function("reshape"),
+    "unsqueeze": Function("reshape"),
+    "permute": Function("permute"),
+    "transpose": Function("permute"),
+    "matmul": Function("matmul"),
+    "add": ADD,
+    "radd": ADD,
+    "mul": MULTIPLY,
+    "rmul": MULTIPLY,
+    "sub": _with_number("subtract", 0, -1),
+    "div": _with_number("other", -1, 0),
+    "truediv": _with_number("other", -1, 0),
+    "gelu": Function(
+        "gelu", lambda x: {"approximate": x.get("approximate", 9) == "tanh"}
+    ),
+    "leaky_relu": Function(
+        "leaky_relu", lambda x: {"slope": x.get("negative_slope", 1, 0.01)}
+    ),
+    "elu": Function("elu", _alpha_given),
+    "celu": Function("celu", _alpha_given),
+    "softmax": Function("softmax", _axis(-1)),
+    "log_softmax": Function("log_softmax", _axis(-1)),
+    "max_pool": MAX_POOL,
+    "max_pool_with_indices": MAX_POOL,
+    "avg_pool": Function("average_pool", _average_pool_given),
+    "adaptive_avg_pool": Function(
+        "global_average_pool", lambda x: _global(x.get("output_size", 1))
+    ),
+    "adaptive_max_pool": Function(
+        "global_max_pool", lambda x: _global(x.get("output_size", 1))
+    ),
+    "interpolate": Function(
+        "upsample",
+        lambda x: _upsample(
+            x.get("scale_factor", 2),
+            x.get("mode", 3, "nearest"),
+            x.get("align_corners", 4),
+        ),
+    ),
+    "pad": Function("pad", _pad_given),
+    "cat": CONCATENATE,
+    "concat": CONCATENATE,
+    "concatenate": CONCATENATE,
+    "mean": Function("mean", _axis(None)),
+    "sum": Function("sum", _axis(None)),
+    "amax": Function("amax", _axis(None)),
+}
+IN_PLACE = ("iadd", "imul", "isub", "iradd", "irmul")
+
+
+def _function(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> LayerSpec:
+    of_rank = name[-2:-1].isdigit()
+    base = name[:-2] if of_rank else name
+    rank = int(name[-2]) if of_rank and name[-1:] == "d" else 2
+    found = FUNCTIONS.get(name) or FUNCTIONS.get(base)
+    if found is None:
+        return LayerSpec("dropout" if "dropout" in name else "other")
+    settings = found.settings(Given(args, kwargs, rank))
+    if isinstance(settings, LayerSpec):
+        return settings
+    return LayerSpec(found.kind, settings)
 
 
 def function(
@@ -527,127 +614,16 @@ def function(
 ) -> tuple[LayerSpec, str, tuple[Any, ...], dict[str, Any]]:
     """What a function does, what a reader would write, and what to call it with."""
     plain = name.strip("_").removeprefix("torch_")
-    if plain.startswith("i") and f"__{plain}__" == name and plain[1:] in ARITHMETIC:
+    if f"__{plain}__" == name and plain in IN_PLACE:
         plain = plain[1:]
     plain = plain.removeprefix("boolean_dispatch").lstrip("_") or name
-    told = _function(plain, args, kwargs)
-    if told.kind == "dropout":
+    spec = _function(plain, args, kwargs)
+    if spec.kind == "dropout":
         args, kwargs = args[:1], {"p": 0.0, "training": False}
-        if plain not in ("dropout", "feature_dropout", "alpha_dropout"):
-            kwargs = {"p": 0.0, "training": False}
     shown = [str(x) for x in args[1:] if isinstance(x, (int, float, str, tuple, bool))]
     shown += [
         f"{key}={value}"
         for key, value in kwargs.items()
         if isinstance(value, (int, float, str, tuple, bool))
     ]
-    return told, f"{plain}({', '.join(shown)})", args, kwargs
-
-
-ARITHMETIC = {"add": "add", "mul": "multiply", "sub": "subtract"}
-ARITHMETIC |= {"radd": "add", "rmul": "multiply"}
-ALONE = {
-    "relu": "relu",
-    "relu6": "relu6",
-    "selu": "selu",
-    "silu": "silu",
-    "sigmoid": "sigmoid",
-    "hardsigmoid": "hard_sigmoid",
-    "hardswish": "hard_swish",
-    "tanh": "tanh",
-    "softplus": "softplus",
-    "mish": "mish",
-    "flatten": "flatten",
-    "view": "reshape",
-    "reshape": "reshape",
-    "unflatten": "reshape",
-    "squeeze": "reshape",
-    "unsqueeze": "reshape",
-    "permute": "permute",
-    "transpose": "permute",
-    "matmul": "matmul",
-}
-
-
-def _function(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LayerSpec:
-    def given(key: str, place: int, default: Any = None) -> Any:
-        return kwargs.get(key, args[place] if len(args) > place else default)
-
-    if name in ALONE:
-        return LayerSpec(ALONE[name])
-    if name in ARITHMETIC:
-        other = given("other", 1)
-        if isinstance(other, (int, float)):
-            factor, offset = 1.0, 0.0
-            if ARITHMETIC[name] == "multiply":
-                factor = float(other)
-            else:
-                offset = float(other) * (-1 if name == "sub" else 1)
-            return LayerSpec("scale", {"factor": factor, "offset": offset})
-        return LayerSpec(ARITHMETIC[name])
-    if name in ("div", "truediv") and isinstance(given("other", 1), (int, float)):
-        return LayerSpec("scale", {"factor": 1 / float(args[1]), "offset": 0.0})
-    rank = int(name[-2]) if name[-2:-1].isdigit() and name[-1:] == "d" else 2
-    base = name[:-2] if name[-2:-1].isdigit() else name
-    match base:
-        case "gelu":
-            return LayerSpec("gelu", {"approximate": given("approximate", 9) == "tanh"})
-        case "leaky_relu":
-            return LayerSpec("leaky_relu", {"slope": given("negative_slope", 1, 0.01)})
-        case "elu" | "celu":
-            return LayerSpec(base, {"alpha": given("alpha", 1, 1.0)})
-        case "softmax" | "log_softmax":
-            return LayerSpec(base, {"axis": given("dim", 1, -1)})
-        case "max_pool" | "max_pool_with_indices":
-            values = (
-                given("kernel_size", 1),
-                given("stride", 2),
-                given("padding", 3),
-            )
-            return LayerSpec(
-                *_pool("max_pool", rank, *values, ceil=given("ceil_mode", 5, False))
-            )
-        case "avg_pool":
-            values = (
-                given("kernel_size", 1),
-                given("stride", 2),
-                given("padding", 3),
-            )
-            return LayerSpec(
-                *_pool(
-                    "average_pool",
-                    rank,
-                    *values,
-                    ceil=given("ceil_mode", 4, False),
-                    count_padding=given("count_include_pad", 5, True),
-                )
-            )
-        case "adaptive_avg_pool":
-            return LayerSpec(*_adaptive("average", given("output_size", 1)))
-        case "adaptive_max_pool":
-            return LayerSpec(*_adaptive("max", given("output_size", 1)))
-        case "interpolate":
-            return LayerSpec(
-                *_upsample(
-                    given("scale_factor", 2),
-                    given("mode", 3, "nearest"),
-                    given("align_corners", 4),
-                )
-            )
-        case "pad":
-            return LayerSpec(
-                "pad",
-                {
-                    "padding": _from_last(given("pad", 1)),
-                    "padding_mode": given("mode", 2, "constant"),
-                    "value": given("value", 3) or 0.0,
-                },
-            )
-        case "cat" | "concat" | "concatenate":
-            return LayerSpec("concatenate", {"axis": given("dim", 1, 0)})
-        case "mean" | "sum" | "amax":
-            axis = given("dim", 1)
-            return LayerSpec(base, {"axis": axis})
-    if "dropout" in name:
-        return LayerSpec("dropout")
-    return LayerSpec("other")
+    return spec, f"{plain}({', '.join(shown)})", args, kwargs

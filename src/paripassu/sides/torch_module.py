@@ -6,7 +6,7 @@ import contextlib
 import copy
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from paripassu.core.errors import UserError
 from paripassu.core.files import replacing
 from paripassu.core.layer_spec import Array, LayerSpec
-from paripassu.sides import torch_layers
+from paripassu.sides import observing, torch_layers
 from paripassu.sides.contract import (
     Arrays,
     Blind,
@@ -27,7 +27,7 @@ from paripassu.sides.contract import (
     Step,
     Watcher,
 )
-from paripassu.sides.torch_layers import Part
+from paripassu.sides.observing import Observer, Part
 
 
 class Probe:
@@ -39,26 +39,18 @@ class Probe:
         self.model = model
         self.dtype = torch.get_default_dtype()  # where it has no weights
         self.names = {module: name for name, module in model.named_modules()}
-        self.parts = {part.name: part for part in self._find_parts()}
+        self.parts = self._find_parts()
 
-    def _find_parts(self) -> Iterator[Part]:
-        seen: set[int] = set()
-        for name, module in self.model.named_modules():
-            for part in torch_layers.parts(name or "model", module):
-                if not all(id(x) in seen for x in part.tensors):
-                    seen.update(map(id, part.tensors))
-                    yield part
+    def _find_parts(self) -> dict[str, Part]:
+        return observing.without_repeats(
+            part
+            for name, module in self.model.named_modules()
+            for part in torch_layers.parts(name or "model", module)
+        )
 
     def blocks(self) -> list[Block]:
-        return [
-            Block(
-                name,
-                part.layer,
-                LayerSpec(part.kind, part.settings, part.live()),
-                any(x.requires_grad for x in part.tensors),
-            )
-            for name, part in self.parts.items()
-        ]
+        trainable = (x for x in self.model.parameters() if x.requires_grad)
+        return observing.blocks_of(self.parts, trainable)
 
     def write(self, name: str, weights: Arrays) -> None:
         self.parts[name].write(weights)
@@ -73,9 +65,10 @@ class Probe:
     ) -> Arrays:
         with torch.no_grad(), _kept(self.model), _mode(self.model, training):
             tensors = {name: self._tensor(x) for name, x in inputs.items()}
-            with _Watched(self, watcher, sources, list(tensors.values())):
+            known = list(tensors.values()) if sources else None
+            with _Watched(self, watcher, known) as watched:
                 found = self._call(tensors)
-            return {name: x.numpy() for name, x in _named(found).items()}
+            return {name: x.numpy() for name, x in watched.named(found).items()}
 
     def step(
         self, inputs: Arrays, cotangents: Arrays, *, training: bool = True
@@ -85,8 +78,8 @@ class Probe:
             for tensor in tensors.values():
                 tensor.requires_grad_(tensor.is_floating_point())
             weights = [x for x in self.model.parameters() if x.requires_grad]
-            with _Watched(self, Blind(), False, []):
-                outputs = _named(self._call(tensors))
+            with _Watched(self, Blind()) as watched:
+                outputs = watched.named(self._call(tensors))
             total = sum(
                 (outputs[name] * self._tensor(x)).sum()
                 for name, x in cotangents.items()
@@ -100,32 +93,22 @@ class Probe:
             else:
                 found = [torch.zeros_like(x) for x in wanted]
             slopes = {
-                id(tensor): torch.zeros_like(tensor) if slope is None else slope
+                id(tensor): (
+                    torch.zeros_like(tensor) if slope is None else slope
+                ).numpy()
                 for tensor, slope in zip(wanted, found, strict=True)
             }
             return Step(
                 {name: x.detach().numpy() for name, x in outputs.items()},
                 {name: part.read(slopes) for name, part in self.parts.items()},
-                {
-                    name: slopes[id(x)].numpy()
-                    for name, x in tensors.items()
-                    if id(x) in slopes
-                },
-                {
-                    name: {
-                        key: value.copy()
-                        for key, value in part.read().items()
-                        if key in ("mean", "variance")
-                    }
-                    for name, part in self.parts.items()
-                    if part.kind == "batch_norm"
-                },
+                {name: slopes[id(x)] for name, x in tensors.items() if id(x) in slopes},
+                observing.statistics_of(self.parts),
             )
 
     def set_dtype(self, dtype: str) -> None:
         self.dtype = getattr(torch, dtype)
         self.model.to(self.dtype)
-        self.parts = {part.name: part for part in self._find_parts()}
+        self.parts = self._find_parts()
 
     def _tensor(self, array: Array) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
@@ -196,30 +179,20 @@ def save(model: nn.Module, path: Path) -> None:
             torch.save(state, temporary)
 
 
-class _Watched(TorchFunctionMode):
+class _Watched(Observer, TorchFunctionMode):
     """Tells a watcher of each layer's call, and of functions called between layers."""
 
-    def __init__(
-        self,
-        probe: Probe,
-        watcher: Watcher,
-        sources: bool,
-        tensors: list[torch.Tensor],
-    ):
-        super().__init__()
-        self.probe, self.watcher = probe, watcher
-        self.serial, self.depth = 0, 0
-        self.origins: dict[int, int] | None = None
-        self.alive: list[Any] = []
-        if sources:
-            self.origins = {id(tensor): -1 for tensor in tensors}
-            self.alive.append(tensors)
+    title = "PyTorch"
+
+    def __init__(self, probe: Probe, watcher: Watcher, inputs: list[Any] | None = None):
+        TorchFunctionMode.__init__(self)
+        Observer.__init__(self, watcher, inputs)
+        self.probe = probe
         self.open: list[Call] = []
         self.hooks: list[Any] = []
 
-    def __enter__(self) -> Any:
-        leaves = torch_layers.leaves(self.probe.model)
-        for module in leaves:
+    def __enter__(self) -> Self:
+        for module in torch_layers.leaves(self.probe.model):
             before = module.register_forward_pre_hook(self._before, with_kwargs=True)
             after = module.register_forward_hook(self._after)
             self.hooks += [before, after]
@@ -227,7 +200,8 @@ class _Watched(TorchFunctionMode):
         # nn.MultiheadAttention would call no layer at all.
         self.fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
-        return super().__enter__()
+        super().__enter__()
+        return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
@@ -235,26 +209,30 @@ class _Watched(TorchFunctionMode):
         for hook in self.hooks:
             hook.remove()
 
-    def _begin(self, name: str, title: str, told: LayerSpec, given: Any) -> Call:
-        found: tuple[int, ...] = ()
-        if self.origins is not None:
-            found = tuple(
-                dict.fromkeys(
-                    self.origins[id(x)]
-                    for x in _tensors(given)
-                    if id(x) in self.origins
-                )
-            )
-        weighted = bool(told.weights)
-        call = Call(name, title, told, weighted, self.serial, found)
-        self.serial += 1
-        return call
+    def is_tensor(self, value: Any) -> bool:
+        """Of any type and layout."""
+        return isinstance(value, torch.Tensor)
 
-    def _made(self, call: Call, result: Any) -> None:
-        if self.origins is not None:
-            self.alive.append(result)
-            for tensor in _tensors(result):
-                self.origins[id(tensor)] = call.serial
+    def attention_inputs(self, tensors: list[Any]) -> list[Any]:
+        """Given as query, key and value."""
+        return [tensors[0], *tensors[2:3], *tensors[1:2]]
+
+    def to_last(self, tensor: Any, spec: LayerSpec, layer: Any) -> Array:
+        """An array with channels last, where the kind says that they are first."""
+        array: Array = tensor.detach().numpy()
+        if torch_layers.time_first(layer, array.ndim):
+            return array.swapaxes(0, 1).copy()
+        if torch_layers.channels_first(spec, array.ndim):
+            return np.ascontiguousarray(np.moveaxis(array, 1, -1))
+        return array.copy()
+
+    def from_last(self, array: Array, spec: LayerSpec, layer: Any, like: Any) -> Any:
+        """The other way round."""
+        if torch_layers.time_first(layer, array.ndim):
+            array = array.swapaxes(0, 1)
+        elif torch_layers.channels_first(spec, array.ndim):
+            array = np.moveaxis(array, -1, 1)
+        return torch.from_numpy(np.ascontiguousarray(array)).to(like.dtype)
 
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         self.depth += 1
@@ -262,67 +240,41 @@ class _Watched(TorchFunctionMode):
             return None
         with torch._C.DisableTorchFunction():
             name = self.probe.names.get(module, type(module).__name__)
-            told = torch_layers.described(module)
-            if told.kind == "attention":
-                told.settings["causal"] = _causal(kwargs.get("attn_mask"))
-            call = self._begin(name or "model", str(module), told, (args, kwargs))
+            spec = torch_layers.describe(module)
+            if spec.kind == "attention":
+                spec.settings["causal"] = _causal(kwargs.get("attn_mask"))
+            call = self.begin(name or "model", str(module), spec, (args, kwargs))
             self.open.append(call)
-            tensors = _tensors((args, kwargs))
-            if told.kind == "attention":  # query, value and key, as Keras has them
-                tensors = [tensors[0], *tensors[2:3], *tensors[1:2]]
-            seen = [_last(x, told, module) for x in tensors]
-            given = self.watcher.enter(call, seen)
-            if given is None:
-                return None
-            fresh = [
-                _first(x, told, module, like)
-                for x, like in zip(given, tensors, strict=False)
-            ]
-            return _replaced(
-                (args, kwargs), dict(zip(map(id, tensors), fresh, strict=False))
-            )
+            return self.enter(call, module, (args, kwargs))
 
     def _after(self, module: nn.Module, _args: Any, result: Any) -> Any:
         self.depth -= 1
         if self.depth:
             return None
         with torch._C.DisableTorchFunction():
-            call = self.open.pop()
-            return self._left(call, result, module)
-
-    def _left(self, call: Call, result: Any, module: nn.Module | None) -> Any:
-        tensors = _tensors(result)[:1]
-        if tensors:
-            seen = [_last(x, call.described, module) for x in tensors]
-            given = self.watcher.leave(call, seen)
-            if given is not None:
-                fresh = _first(given[0], call.described, module, tensors[0])
-                result = _replaced(result, {id(tensors[0]): fresh})
-        self._made(call, result)
-        return result
+            return self.leave(self.open.pop(), module, result)
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", str(func))
-        if self.depth or name in torch_layers.QUIET or not _tensors((args, kwargs)):
+        if self.depth or name in torch_layers.QUIET or not self.tensors((args, kwargs)):
             return func(*args, **kwargs)
-        told, title, args, kwargs = torch_layers.function(name, args, kwargs)
-        call = self._begin(title.partition("(")[0], title, told, (args, kwargs))
-        tensors = _tensors((args, kwargs))
+        spec, title, args, kwargs = torch_layers.function(name, args, kwargs)
+        call = self.begin(title.partition("(")[0], title, spec, (args, kwargs))
         self.depth += 1
         try:
             with torch._C.DisableTorchFunction():
                 # Before it computes: it may change its input in place.
-                self.watcher.enter(call, [_last(x, told, None) for x in tensors])
+                self.enter(call, None, (args, kwargs))
             result = func(*args, **kwargs)
         finally:
             self.depth -= 1
-        if not _tensors(result):
+        if not self.tensors(result):
             return result
         with torch._C.DisableTorchFunction():
-            return self._left(call, result, None)
+            return self.leave(call, None, result)
 
 
 def _causal(mask: Any) -> bool:
@@ -331,63 +283,6 @@ def _causal(mask: Any) -> bool:
         return False
     hidden = mask if mask.dtype == torch.bool else mask == -torch.inf
     return bool(torch.equal(hidden, torch.ones_like(hidden).triu(1)))
-
-
-def _last(tensor: torch.Tensor, told: LayerSpec, module: nn.Module | None) -> Array:
-    """An array with channels last, where the kind says that they are first."""
-    array = tensor.detach().numpy()
-    if torch_layers.time_first(module, array.ndim):
-        return array.swapaxes(0, 1).copy()
-    if torch_layers.channels_first(told, array.ndim):
-        return np.ascontiguousarray(np.moveaxis(array, 1, -1))
-    return array.copy()
-
-
-def _first(
-    array: Array, told: LayerSpec, module: nn.Module | None, like: torch.Tensor
-) -> torch.Tensor:
-    """The other way round."""
-    if torch_layers.time_first(module, array.ndim):
-        array = array.swapaxes(0, 1)
-    elif torch_layers.channels_first(told, array.ndim):
-        array = np.moveaxis(array, -1, 1)
-    return torch.from_numpy(np.ascontiguousarray(array)).to(like.dtype)
-
-
-def _tensors(value: Any) -> list[torch.Tensor]:
-    """All tensors in nested tuples, lists and dicts, in order."""
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, (tuple, list)):
-        return [x for item in value for x in _tensors(item)]
-    return []
-
-
-def _replaced(value: Any, fresh: Mapping[int, torch.Tensor]) -> Any:
-    if isinstance(value, torch.Tensor):
-        return fresh.get(id(value), value)
-    if isinstance(value, dict):
-        return {key: _replaced(item, fresh) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_replaced(item, fresh) for item in value))
-    if isinstance(value, (tuple, list)):
-        return type(value)(_replaced(item, fresh) for item in value)
-    return value
-
-
-def _named(result: Any) -> dict[str, torch.Tensor]:
-    """A model's outputs by name: its own, or "output", "output1", ..."""
-    if isinstance(result, Mapping):
-        return {str(k): v for k, v in result.items() if isinstance(v, torch.Tensor)}
-    tensors = _tensors(result)
-    if not tensors:
-        raise UserError(
-            f"the PyTorch model returned {type(result).__name__}, which holds no "
-            "tensor. A tensor, or a tuple, list or dict of tensors is expected."
-        )
-    return {f"output{n or ''}": tensor for n, tensor in enumerate(tensors)}
 
 
 @contextlib.contextmanager

@@ -1,0 +1,246 @@
+"""What both sides share: weights where they lie, and calls told to a watcher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from paripassu.core.errors import UserError
+from paripassu.core.layer_spec import Array, LayerSpec
+from paripassu.sides.contract import Arrays, Block, Call, Live, Watcher
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Move:
+    """How a weight's axes move to the canonical ones and back."""
+
+    there: Callable[[Array], Array] = np.asarray
+    back: Callable[[Array], Array] = np.asarray
+
+
+SAME = Move()
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A weight in a framework's tensor or variable, or in some rows of it."""
+
+    holder: Any
+    move: Move = SAME
+    rows: tuple[int | None, int | None] = (None, None)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A block of weights in a layer; see `paripassu.sides.contract.Block`.
+
+    A side says how an array is got from what holds it, and how one is written there.
+    """
+
+    name: str
+    layer: str
+    kind: str
+    settings: Settings = field(default_factory=dict)
+    slots: dict[str, Slot] = field(default_factory=dict)
+    second_bias: Any = None  # added to "bias"
+
+    def to_array(self, holder: Any) -> Array:
+        """What it holds."""
+        raise NotImplementedError
+
+    def assign(self, slot: Slot, array: Array) -> None:
+        """Write an array, with the framework's axes."""
+        raise NotImplementedError
+
+    @property
+    def holders(self) -> list[Any]:
+        """All that hold its weights."""
+        more = [] if self.second_bias is None else [self.second_bias]
+        return [slot.holder for slot in self.slots.values()] + more
+
+    def read(self, slopes: Mapping[int, Array] | None = None) -> Arrays:
+        """Weights with canonical axes; with `slopes`, gradients by holders' ids."""
+        found = {}
+        for name, slot in self.slots.items():
+            if slopes is None:
+                array = self.to_array(slot.holder)
+            elif id(slot.holder) in slopes:
+                array = slopes[id(slot.holder)]
+            else:
+                continue
+            array = slot.move.there(array[slice(*slot.rows)])
+            if name == "bias" and self.second_bias is not None and slopes is None:
+                array = array + self.to_array(self.second_bias)
+            found[name] = array
+        return found
+
+    def spec(self) -> LayerSpec:
+        """Kind, settings and weights, which are read when they are asked for."""
+        shapes = {}
+        for name, slot in self.slots.items():
+            zeros = np.broadcast_to(np.float32(0), tuple(slot.holder.shape))
+            shapes[name] = slot.move.there(zeros[slice(*slot.rows)]).shape
+        return LayerSpec(self.kind, self.settings, Live(shapes, self._read_one))
+
+    def _read_one(self, name: str) -> Array:
+        return replace(self, slots={name: self.slots[name]}).read()[name]
+
+    def write(self, weights: Mapping[str, Array]) -> None:
+        """Copy canonical weights in."""
+        for name, array in weights.items():
+            slot = self.slots[name]
+            self.assign(slot, np.ascontiguousarray(slot.move.back(array)))
+            if name == "bias" and self.second_bias is not None:
+                zeros = np.zeros_like(self.to_array(self.second_bias))
+                self.assign(Slot(self.second_bias), zeros)
+
+
+def without_repeats(parts: Iterable[Part]) -> dict[str, Part]:
+    """Parts by name, without those whose weights have come before."""
+    found, seen = {}, set[int]()
+    for part in parts:
+        ids = set(map(id, part.holders))
+        if not ids <= seen:
+            seen |= ids
+            found[part.name] = part
+    return found
+
+
+def blocks_of(parts: Mapping[str, Part], trainable: Iterable[Any]) -> list[Block]:
+    """Blocks as the contract has them; `trainable` hold what training changes."""
+    trained = set(map(id, trainable))
+    return [
+        Block(name, x.layer, x.spec(), any(id(y) in trained for y in x.holders))
+        for name, x in parts.items()
+    ]
+
+
+def statistics_of(parts: Mapping[str, Part]) -> dict[str, Arrays]:
+    """The running statistics of every BatchNorm, copied."""
+    return {
+        name: {k: x.copy() for k, x in part.read().items() if k in ("mean", "variance")}
+        for name, part in parts.items()
+        if part.kind == "batch_norm"
+    }
+
+
+def recurrent_name(name: str, layer: int | None, direction: str | None) -> str:
+    """The block of one layer, counted from 0, in one direction of an LSTM or the like."""
+    ends = ("" if x is None else f"/{x}" for x in (layer, direction))
+    return name + "".join(ends)
+
+
+class Observer:
+    """Tells a watcher of each call; a side says what a tensor is.
+
+    Args:
+        watcher: what is told.
+        inputs: of the model, where the sources of calls are wanted.
+    """
+
+    title = ""
+
+    def __init__(self, watcher: Watcher, inputs: Sequence[Any] | None = None):
+        self.watcher = watcher
+        self.serial, self.depth = 0, 0
+        self.origins = None if inputs is None else {id(x): -1 for x in inputs}
+        self.alive: list[Any] = [inputs]  # an id is one tensor's as long as it lives
+
+    def is_tensor(self, value: Any) -> bool:
+        """Whether a value is a tensor of the framework."""
+        raise NotImplementedError
+
+    def to_last(self, tensor: Any, spec: LayerSpec, layer: Any) -> Array:
+        """An array with channels last, where the call has them elsewhere."""
+        raise NotImplementedError
+
+    def from_last(self, array: Array, spec: LayerSpec, layer: Any, like: Any) -> Any:
+        """The other way round, as a tensor like another."""
+        raise NotImplementedError
+
+    def tensors(self, value: Any) -> list[Any]:
+        """All tensors in nested tuples, lists and dicts, in order."""
+        if self.is_tensor(value):
+            return [value]
+        if isinstance(value, Mapping):
+            value = list(value.values())
+        if isinstance(value, (tuple, list)):
+            return [x for item in value for x in self.tensors(item)]
+        return []
+
+    def replaced(self, value: Any, fresh: Mapping[int, Any]) -> Any:
+        """The same nest with other tensors, by the ids of those that were there."""
+        if self.is_tensor(value):
+            return fresh.get(id(value), value)
+        if isinstance(value, dict):
+            return {key: self.replaced(item, fresh) for key, item in value.items()}
+        if isinstance(value, (tuple, list)):
+            items = [self.replaced(item, fresh) for item in value]
+            return (
+                type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+            )
+        return value
+
+    def named(self, result: Any) -> dict[str, Any]:
+        """A model's outputs by name: its own, or "output", "output1", ...
+
+        Raises:
+            UserError: there is none.
+        """
+        if isinstance(result, Mapping):
+            return {str(name): x for name, x in result.items() if self.is_tensor(x)}
+        tensors = self.tensors(result)
+        if not tensors:
+            raise UserError(
+                f"the {self.title} model returned {type(result).__name__}, which holds "
+                "no tensor. A tensor, or a tuple, list or dict of tensors is expected."
+            )
+        return {f"output{n or ''}": tensor for n, tensor in enumerate(tensors)}
+
+    def begin(self, name: str, title: str, spec: LayerSpec, given: Any) -> Call:
+        """Number a call."""
+        sources: tuple[int, ...] = ()
+        if self.origins is not None:
+            known = (self.origins.get(id(x)) for x in self.tensors(given))
+            sources = tuple(dict.fromkeys(x for x in known if x is not None))
+        call = Call(name, title, spec, bool(spec.weights), self.serial, sources)
+        self.serial += 1
+        return call
+
+    def enter(self, call: Call, layer: Any, given: Any) -> Any:
+        """Tell of a call before it computes; what it is to be given, or None."""
+        spec = call.described
+        tensors = self.tensors(given)
+        if spec.kind == "attention":
+            tensors = self.attention_inputs(tensors)
+        arrays = self.watcher.enter(
+            call, [self.to_last(x, spec, layer) for x in tensors]
+        )
+        if arrays is None:
+            return None
+        pairs = zip(tensors, arrays, strict=False)
+        fresh = {id(x): self.from_last(y, spec, layer, x) for x, y in pairs}
+        return self.replaced(given, fresh)
+
+    def attention_inputs(self, tensors: list[Any]) -> list[Any]:
+        """An attention's inputs as query, value and key."""
+        return tensors
+
+    def leave(self, call: Call, layer: Any, result: Any) -> Any:
+        """Tell of a call after it computed; what it is to have given."""
+        spec = call.described
+        for tensor in self.tensors(result)[:1]:
+            arrays = self.watcher.leave(call, [self.to_last(tensor, spec, layer)])
+            if arrays is not None:
+                fresh = self.from_last(arrays[0], spec, layer, tensor)
+                result = self.replaced(result, {id(tensor): fresh})
+        if self.origins is not None:
+            self.alive.append(result)
+            for tensor in self.tensors(result):
+                self.origins[id(tensor)] = call.serial
+        return result
