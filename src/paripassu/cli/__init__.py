@@ -7,6 +7,7 @@ interrupted. Results go to standard output, progress and errors to standard erro
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -28,6 +29,10 @@ RESUMED = ("train", "compare", "verify", "ablate", "bench")
 
 def main() -> None:
     """Run the command line and turn known errors into messages and exit codes."""
+    for stream in (sys.stdout, sys.stderr):
+        # A pipe on Windows may have no "≤": better another sign than no answer.
+        if isinstance(stream, TextIOWrapper) and stream.encoding.lower() != "utf-8":
+            stream.reconfigure(errors="replace")
     goes_on = any(word in RESUMED for word in sys.argv[1:2])
     try:
         app()

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialize_tensors
 
@@ -100,7 +99,9 @@ def _umask() -> int:
 
 
 def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+    if not hasattr(os, "O_DIRECTORY"):  # on Windows, where no folder can be opened
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
     finally:
@@ -152,7 +153,7 @@ def read_json(path: Path) -> Any:
         UserError: the file is missing or is not JSON.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist.") from None
     except (ValueError, OSError) as error:
@@ -189,33 +190,27 @@ def owned(folder: Path, patience: float = 5.0) -> Iterator[None]:
     """Hold the only ownership of a folder; the lock ends with its process.
 
     Args:
-        folder: an existing folder; a file `.lock` is made in it.
+        folder: an existing folder; the files `.lock` and `.owner` are made in it.
         patience: seconds to wait for an owner that is just about to end.
 
     Raises:
         UserError: another process owns the folder.
     """
-    path = folder / ".lock"
-    with explained(path):
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    lock = FileLock(folder / ".lock")
+    owner = folder / ".owner"
+    with explained(folder / ".lock"):
+        try:
+            lock.acquire(timeout=patience, poll_interval=0.05)
+        except Timeout:
+            number = owner.read_text() if owner.exists() else ""
+            raise UserError(
+                f"{folder} is in use by another process"
+                f"{f' (number {number})' if number else ''}. Wait for it to end, or "
+                "choose another folder with --out."
+            ) from None
+        owner.write_text(str(os.getpid()))
     try:
-        deadline = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() < deadline:
-                    time.sleep(0.05)
-                    continue
-                owner = os.pread(handle, 20, 0).decode(errors="replace").strip()
-                raise UserError(
-                    f"{folder} is in use by another process"
-                    f"{f' (number {owner})' if owner else ''}. Wait for it to end, or "
-                    "choose another folder with --out."
-                ) from None
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, str(os.getpid()).encode(), 0)
         yield
     finally:
-        os.close(handle)
+        owner.unlink(missing_ok=True)
+        lock.release()

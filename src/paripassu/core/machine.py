@@ -86,6 +86,21 @@ def seconds_since_start() -> float:
     return max(0.0, time.time() - psutil.Process().create_time())
 
 
+def starter() -> psutil.Process | None:
+    """The process that started this program; None if it has ended.
+
+    On Windows the parent may be the small program that is `python.exe` of a virtual
+    environment, with the same command line: then it is the parent of that.
+    """
+    me = psutil.Process()
+    with contextlib.suppress(psutil.Error):
+        above = me.parent()
+        while above and above.cmdline()[1:] == me.cmdline()[1:]:
+            above = above.parent()
+        return above
+    return None
+
+
 def peak_memory_bytes() -> int:
     """The most resident memory that this process has had, in bytes.
 
@@ -96,7 +111,10 @@ def peak_memory_bytes() -> int:
         for line in file:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024  # said in kB, meant as KiB
-    import resource  # not on Windows
-
+    try:
+        import resource
+    except ImportError:  # on Windows
+        memory = psutil.Process().memory_info()
+        return int(getattr(memory, "peak_wset", memory.rss))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak) if platform.system() == "Darwin" else int(peak) * 1024

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from pydantic import ValidationError
 
+from paripassu.core import machine
 from paripassu.core.errors import UserError
 from paripassu.processes.requests import Request
 
@@ -87,7 +88,13 @@ def own_output(mode: str) -> IO[Any]:
 
 def _end_with_parent() -> None:
     # A parent that was killed must not leave a process that goes on writing.
-    # `os.read`, because at exit a daemon thread may not hold the lock of `sys.stdin`.
-    while os.read(0, 4096):
-        pass
+    if os.name == "nt":
+        # A read that waits would block whatever else looks at standard input, such as
+        # the loading of some DLLs.
+        if parent := machine.starter():
+            parent.wait()
+    else:
+        # At exit a daemon thread may not hold the lock of `sys.stdin`.
+        while os.read(0, 4096):
+            pass
     os._exit(1)

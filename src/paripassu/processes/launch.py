@@ -60,7 +60,8 @@ class Child:
             stderr=errors,
             env=None if plain else worker_environment(threads),
             # Ctrl-C is for us: the child ends when we close its standard input.
-            start_new_session=True,
+            start_new_session=True,  # Windows ignores it, and has another word:
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None

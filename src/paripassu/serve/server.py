@@ -7,6 +7,7 @@ import contextlib
 import errno
 import gc
 import ipaddress
+import os
 import signal
 import socket
 from collections import Counter
@@ -103,7 +104,8 @@ def bind(host: str, port: int) -> socket.socket:
         found, key=lambda x: x[0] != socket.AF_INET
     )
     listener = socket.socket(family, kind, protocol)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if os.name == "posix":  # on Windows it would let others take the port
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
         listener.listen(128)
@@ -206,7 +208,7 @@ async def _serve(
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, end)
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(end))
     ending = loop.create_task(ended.wait())
     try:
         starts = asyncio.gather(*(batcher.start() for batcher in batchers))
