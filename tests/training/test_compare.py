@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from paripassu.cli.training import quick_epochs
 from paripassu.core import files, record
 from paripassu.frameworks.registry import FRAMEWORKS
 from paripassu.training.compare import turns
@@ -142,9 +143,14 @@ def test_a_damaged_run_is_told_with_what_to_do_and_the_rest_is_shown(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("recipe", "epochs"), [("article", 2), ("fast", 1)])
+def test_quick_has_no_more_epochs_than_the_recipe(recipe, epochs):
+    assert quick_epochs(recipe) == f"epochs={epochs}"
+
+
 def test_what_is_set_goes_before_quick(tiny, tmp_path):
     out = tmp_path / "out"
-    words = ["--quick", "--set", "epochs=1", "--frameworks", "pytorch"]
+    words = ["--quick", "--set", "epochs=1", "--frameworks", "torch"]
     words += ["--set", "batch_size=16"]
     done = paripassu("compare", *words, "--data", str(tiny), "--out", str(out))
     assert done.returncode == 0, done.stderr

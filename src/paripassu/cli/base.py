@@ -181,12 +181,12 @@ def load_recipe(
 
 def framework_list(names: str) -> list[str]:
     """The frameworks that `--frameworks` names."""
-    listed = list(dict.fromkeys(filter(None, map(str.strip, names.split(",")))))
-    if not listed:
-        raise UserError("--frameworks is empty. Type: --frameworks pytorch,tensorflow")
     from paripassu.frameworks.registry import find
 
-    return [find(name).name for name in listed]
+    listed = [name for name in names.split(",") if name.strip()]
+    if not listed:
+        raise UserError("--frameworks is empty. Type: --frameworks pytorch,tensorflow")
+    return list(dict.fromkeys(find(name).name for name in listed))
 
 
 def conditions_of(data: Path | None, threads: int, device: Device) -> Conditions:

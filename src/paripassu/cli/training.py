@@ -72,7 +72,7 @@ def train(
     from paripassu.training.train import train as run
 
     chosen = load_recipe(recipe, settings, seed=seed, epochs=epochs)
-    registry.find(framework)
+    framework = registry.find(framework).name
     folder = out or default_folder(framework, chosen, data)
     display = Display(terminal(stderr=True), runs=1, epochs=chosen.epochs)
     with display.run(framework) as on_event:
@@ -130,6 +130,13 @@ def evaluate(
     )
 
 
+def quick_epochs(recipe: str) -> str:
+    """The setting of a quick comparison: 2 epochs, or 1 if the recipe has no more."""
+    from paripassu.core.recipe import load
+
+    return f"epochs={min(2, load(recipe).epochs)}"
+
+
 @app.command(
     epilog="**Examples**\n\n"
     "- `paripassu compare --quick`\n\n"
@@ -178,7 +185,7 @@ def compare(
     from paripassu.training.compare import compare as run
 
     if quick:
-        settings = ["epochs=2", *(settings or [])]
+        settings = [quick_epochs(recipe), *(settings or [])]
     chosen = load_recipe(recipe, settings, epochs=epochs)
     count = seeds or (1 if quick else 10)
     # More seeds later shall find the runs of these: the seed is not in the name.

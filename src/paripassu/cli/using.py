@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +19,14 @@ from paripassu.cli.base import (
     terminal,
 )
 
+
+def format_names(start: str) -> list[str]:
+    """For completion: the formats of a conversion."""
+    from paripassu.conversion.formats import all_formats
+
+    return [name for name in all_formats() if name.startswith(start)]
+
+
 HeldOption = Annotated[
     str | None,
     typer.Option(
@@ -29,15 +36,6 @@ HeldOption = Annotated[
         autocompletion=recipe_names,
     ),
 ]
-
-
-class Target(StrEnum):
-    """Of a conversion."""
-
-    pytorch = "pytorch"
-    tensorflow = "tensorflow"
-    safetensors = "safetensors"
-    onnx = "onnx"
 
 
 @app.command(
@@ -54,7 +52,15 @@ def convert(
             help="A run's folder, or a .safetensors, .pt, .keras or .onnx file.",
         ),
     ],
-    target: Annotated[Target, typer.Option("--to", help="The format to write.")],
+    target: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="FORMAT",
+            help="The format to write: a framework's own, safetensors or onnx.",
+            autocompletion=format_names,
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The file; what is there is replaced.")],
     recipe: HeldOption = None,
     fault: Annotated[
@@ -79,7 +85,7 @@ def convert(
     with console.status("") as status:
         found = write(
             source,
-            target=target.value,
+            target=target,
             out=out,
             recipe=load_recipe(recipe, None) if recipe else None,
             fault=fault,

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from paripassu import __version__
 from paripassu.conversion import onnx_file
+from paripassu.conversion.formats import Format, find_format
 from paripassu.conversion.model_source import ModelSource, read_source
 from paripassu.core import datasets, files, layout
 from paripassu.core.errors import ConversionError, UserError, WorkerError
@@ -24,18 +25,6 @@ from paripassu.processes.launch import work, worker_environment
 from paripassu.processes.requests import LogitsRequest, WriteRequest
 from paripassu.reference.softmax import softmax
 
-SUFFIXES = {
-    "pytorch": (".pt", ".pth"),
-    "tensorflow": (".keras",),
-    "safetensors": (".safetensors",),
-    "onnx": (".onnx",),
-}
-TRIALS = {
-    "pytorch": "frameworks/pytorch/trial.py",
-    "tensorflow": "frameworks/tensorflow/trial.py",
-    "safetensors": "frameworks/numpy/trial.py",
-    "onnx": "onnx_trial.py",
-}
 IMAGES = 1000  # of the test set
 # Logits of trained networks reach some 30; float32 keeps them to a few units in the
 # last place, 30 * 1e-6, and a probability moves by at most a quarter of its logit.
@@ -96,7 +85,7 @@ def convert(
 
     Args:
         path: a run's folder, a checkpoint, or a file: see `read_source`.
-        target: "pytorch", "tensorflow", "safetensors" or "onnx".
+        target: the name of a format: see `formats`.
         out: the file; what is there is replaced.
         recipe: whose network it is, where the file does not say.
         fault: a seeded mistake, for tests: the conversion must be refused.
@@ -110,13 +99,14 @@ def convert(
         ConversionError: the file differs from its source; `out` is as it was.
         WorkerError: a framework crashed.
     """
-    _check_target(target, out)
+    form = find_format(target)
+    _check_out(form, out)
     if fault is not None and fault not in FAULTS:
         raise UserError(f"no fault {fault!r}; known: {', '.join(FAULTS)}.")
     on_phase(f"reading {path}")
     source = read_source(path, recipe)
-    if target in registry.FRAMEWORKS:
-        registry.find(target).check(source.recipe)
+    if form.framework:
+        form.framework.check(source.recipe)
     notes = {
         "network": source.recipe.network,
         "recipe": source.recipe.to_toml(),
@@ -135,39 +125,35 @@ def convert(
         files.write_tensors(folder / "given.safetensors", given)
         with files.replacing(out) as temporary:
             on_phase(f"writing {out}")
-            _write(source, target, folder / "given.safetensors", temporary, notes)
+            _write(source, form, folder / "given.safetensors", temporary, notes)
             on_phase("asking the source and the file the same 1,000 images")
-            found = _compare(source, target, out, temporary, folder)
+            found = _compare(source, form, out, temporary, folder)
             if not found.holds:
                 raise ConversionError(_refusal(found))
     return found
 
 
-def _check_target(target: str, out: Path) -> None:
-    if target not in SUFFIXES:
-        raise UserError(f"--to {target!r}: expected one of {', '.join(SUFFIXES)}.")
-    if out.suffix not in SUFFIXES[target]:
-        expected = " or ".join(SUFFIXES[target])
+def _check_out(form: Format, out: Path) -> None:
+    if out.suffix not in form.suffixes:
         raise UserError(
-            f"--out {out}: a file of {target} ends in {expected}. "
-            f"Type: --out {out.with_suffix(SUFFIXES[target][0])}"
+            f"--out {out}: a file of {form.name} ends in {' or '.join(form.suffixes)}. "
+            f"Type: --out {out.with_suffix(form.suffixes[0])}"
         )
     if out.is_dir():
         raise UserError(f"--out {out} is a folder: expected the name of a file.")
-    if target == "onnx" and (trouble := onnx_file.problem()):
-        raise UserError(trouble)
-    if target in registry.FRAMEWORKS and (trouble := registry.find(target).problem):
+    trouble = form.framework.problem if form.framework else None
+    if trouble := (onnx_file.problem() if form.name == "onnx" else trouble):
         raise UserError(trouble)
     files.make_folder(out.resolve().parent)
 
 
 def _write(
-    source: ModelSource, target: str, weights: Path, path: Path, notes: dict[str, str]
+    source: ModelSource, form: Format, weights: Path, path: Path, notes: dict[str, str]
 ) -> None:
-    if target in registry.FRAMEWORKS:
+    if form.framework:
         work(
             WriteRequest(
-                framework=target,
+                framework=form.name,
                 recipe=source.recipe,
                 weights=weights,
                 path=path,
@@ -176,27 +162,27 @@ def _write(
         )
         return
     arrays, _metadata = files.read_tensors(weights)
-    if target == "onnx":
+    if form.name == "onnx":
         onnx_file.write(source.recipe, arrays, path, notes)
     else:
         files.write_tensors(path, arrays, notes)
 
 
 def _compare(
-    source: ModelSource, target: str, out: Path, path: Path, folder: Path
+    source: ModelSource, form: Format, out: Path, path: Path, folder: Path
 ) -> Conversion:
     test = datasets.load().test_images[:IMAGES]
     images = datasets.normalise(test, mean=source.mean, std=source.std)
     images = images.astype(source.recipe.storage)
     witness = _witness(source)
     right = _answers(source, witness, images, folder)
-    wrong = _tried(source, target, path, images, folder)
+    wrong = _tried(source, form, path, images, folder)
     back = read_source(path, source.recipe)
     gap = float(np.max(np.abs(right - wrong)))
     return Conversion(
         source=str(source.path),
         out=str(out),
-        target=target,
+        target=form.name,
         network=source.recipe.network,
         images=len(test),
         largest_probability_difference=gap if np.isfinite(gap) else 1.0,
@@ -237,7 +223,7 @@ def _answers(
 
 def _tried(
     source: ModelSource,
-    target: str,
+    form: Format,
     path: Path,
     images: npt.NDArray[Any],
     folder: Path,
@@ -245,10 +231,9 @@ def _tried(
     """Probabilities of the file, opened in a fresh process as its user would."""
     np.save(folder / "images.npy", images)
     (folder / "recipe.toml").write_text(source.recipe.to_toml(), encoding="utf-8")
-    script = Path(__file__).parent / TRIALS[target]
     names = (path, folder / "recipe.toml", folder / "images.npy", folder / "out.npy")
     done = subprocess.run(
-        [sys.executable, "-P", str(script), *map(str, names)],
+        [sys.executable, "-P", str(form.trial), *map(str, names)],
         capture_output=True,
         text=True,
         check=False,
@@ -257,7 +242,7 @@ def _tried(
     )
     if done.returncode != 0:
         tail = "\n".join(done.stderr.strip().splitlines()[-12:])
-        raise WorkerError(f"the written file does not open in {target}.\n{tail}")
+        raise WorkerError(f"the written file does not open in {form.name}.\n{tail}")
     outputs = np.load(folder / "out.npy")
     if source.recipe.output == "probabilities":
         return np.asarray(outputs, np.float64)

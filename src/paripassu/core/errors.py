@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -34,3 +36,9 @@ class ConversionError(PariPassuError):
 
 class NotebookError(PariPassuError):
     """A cell of a notebook raised; the message is its traceback."""
+
+
+def did_you_mean(text: str, known: Iterable[str]) -> str:
+    """ " Did you mean pytorch?" after a name that is nearly a known one, else ""."""
+    near = difflib.get_close_matches(text, list(known), n=1)
+    return f" Did you mean {near[0]}?" if near else ""

@@ -6,7 +6,6 @@ folders) is not.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import tomllib
@@ -18,7 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from paripassu.core.errors import UserError
+from paripassu.core.errors import UserError, did_you_mean
 from paripassu.core.networks import NETWORKS, Network
 
 NOT_DECISIVE = {
@@ -354,9 +353,8 @@ def _explain(problem: Any, table: Mapping[str, Any]) -> str:
     match problem["type"]:
         case "extra_forbidden":
             known = sorted(_known_keys(path[:-1], table))
-            close = difflib.get_close_matches(path[-1], known, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else "."
-            return f"unknown key {key!r}{hint} Known here: {', '.join(known)}."
+            hint = did_you_mean(path[-1], known)
+            return f"unknown key {key!r}.{hint} Known here: {', '.join(known)}."
         case "value_error":
             return f"{problem['ctx']['error']}."
         case "union_tag_invalid":
@@ -491,7 +489,7 @@ def load(
         except FileNotFoundError:
             raise UserError(
                 f"no recipe {name_or_path!r}: expected one of {', '.join(built_in())}, "
-                "or the path of a TOML file."
+                f"or the path of a TOML file.{did_you_mean(name_or_path, built_in())}"
             ) from None
         except (OSError, ValueError) as error:  # no UTF-8, or no name of a file
             raise UserError(f"cannot read {where}: {error}.") from None

@@ -7,7 +7,6 @@ point in the group `paripassu.frameworks` that names a `Framework`.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paripassu.core.errors import UserError
+from paripassu.core.errors import UserError, did_you_mean
 from paripassu.core.networks import NETWORKS
 from paripassu.core.recipe import Recipe
 from paripassu.core.steps import Arrays, TwinStep
@@ -221,10 +220,9 @@ def find(name: str) -> Framework:
     }
     if wanted in names:
         return names[wanted]
-    near = difflib.get_close_matches(wanted, names, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
     raise UserError(
-        f"no framework {name!r}.{hint} Known: {', '.join(FRAMEWORKS)}."
+        f"no framework {name!r}.{did_you_mean(wanted, names)} "
+        f"Known: {', '.join(FRAMEWORKS)}."
     )
 
 

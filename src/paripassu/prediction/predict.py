@@ -204,8 +204,7 @@ def ask_which(sources: Sequence[ModelSource], names: Sequence[str]) -> list[Aske
     pairs: list[tuple[ModelSource, str]] = []
     for source in sources:
         for name in names or [source.framework or first_installed()]:
-            _check(source, name, chosen=bool(names))
-            pairs.append((source, name))
+            pairs.append((source, _checked(source, name, chosen=bool(names))))
     counts = {source.recipe.architecture.num_classes for source in sources}
     if len(counts) > 1:
         raise UserError(
@@ -222,9 +221,12 @@ def ask_which(sources: Sequence[ModelSource], names: Sequence[str]) -> list[Aske
     ]
 
 
-def _check(source: ModelSource, name: str, *, chosen: bool) -> None:
+def _checked(source: ModelSource, name: str, *, chosen: bool) -> str:
+    """The framework's own name, if it can answer for the source."""
     try:
-        registry.find(name).check(source.recipe)
+        framework = registry.find(name)
+        framework.check(source.recipe)
+        return framework.name
     except UserError as error:
         other = first_installed()
         if chosen or name == other:

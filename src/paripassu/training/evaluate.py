@@ -41,13 +41,15 @@ def evaluate(
             f"the run in {folder} is not finished: it has {len(finished.epochs)} of "
             f"{finished.recipe['epochs']} epochs. To go on, type: {finished.command}"
         )
-    name = framework or finished.framework
-    registry.find(name).check(validate(finished.recipe))
+    chosen = registry.find(framework or finished.framework)
+    chosen.check(validate(finished.recipe))
     if conditions.data is None and finished.dataset.source != "package":
         conditions = replace(conditions, data=Path(finished.dataset.source))
-    answer = work(EvaluateRequest(framework=name, conditions=conditions, folder=folder))
+    answer = work(
+        EvaluateRequest(framework=chosen.name, conditions=conditions, folder=folder)
+    )
     return {
-        "framework": name,
+        "framework": chosen.name,
         **answer,
         "recorded_accuracy": finished.result.test_accuracy,
     }

@@ -25,7 +25,7 @@ def train(
     """Train in a process of its own, going on where an interrupted run stopped.
 
     Args:
-        framework: a name from `paripassu.frameworks.FRAMEWORKS`.
+        framework: a name or an alias from the registry.
         recipe: the experiment; its seed and epochs too.
         out: the run folder; a finished run in it is used as it is.
         conditions: data, threads and device.
@@ -37,12 +37,13 @@ def train(
         WorkerError: the worker crashed; everything up to its last epoch is kept.
     """
     out = Path(out)
-    registry.find(framework).check(recipe)
+    chosen = registry.find(framework)
+    chosen.check(recipe)
     if not conditions.command:
         conditions = replace(conditions, command=f"train {framework} in {out}")
     files.make_folder(out)
     request = TrainRequest(
-        framework=framework, conditions=conditions, folder=out, recipe=recipe
+        framework=chosen.name, conditions=conditions, folder=out, recipe=recipe
     )
     work(request, on_event, errors=out / record.ERRORS_FILE)
     return record.load_record(out)
