@@ -487,9 +487,10 @@ def load(
         try:
             text = Path(name_or_path).read_text(encoding="utf-8")
         except FileNotFoundError:
+            known = built_in()
             raise UserError(
-                f"no recipe {name_or_path!r}: expected one of {', '.join(built_in())}, "
-                f"or the path of a TOML file.{did_you_mean(name_or_path, built_in())}"
+                f"no recipe {name_or_path!r}: expected one of {', '.join(known)}, or "
+                f"the path of a TOML file.{did_you_mean(str(name_or_path), known)}"
             ) from None
         except (OSError, ValueError) as error:  # no UTF-8, or no name of a file
             raise UserError(f"cannot read {where}: {error}.") from None
