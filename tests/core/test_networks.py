@@ -21,9 +21,9 @@ from paripassu.core.recipe import Recipe, load
 
 LAYERS = {
     "article": [
-        ("conv1", "convolution", (26, 26, 32)),
+        ("conv1", "conv", (26, 26, 32)),
         ("relu1", "relu", (26, 26, 32)),
-        ("conv2", "convolution", (24, 24, 64)),
+        ("conv2", "conv", (24, 24, 64)),
         ("pool", "max_pool", (12, 12, 64)),
         ("relu2", "relu", (12, 12, 64)),
         ("dropout1", "dropout", (12, 12, 64)),
@@ -34,10 +34,10 @@ LAYERS = {
         ("dense2", "dense", (10,)),
     ],
     "keras-example": [
-        ("conv1", "convolution", (26, 26, 32)),
+        ("conv1", "conv", (26, 26, 32)),
         ("pool1", "max_pool", (13, 13, 32)),
         ("relu1", "relu", (13, 13, 32)),
-        ("conv2", "convolution", (11, 11, 64)),
+        ("conv2", "conv", (11, 11, 64)),
         ("pool2", "max_pool", (5, 5, 64)),
         ("relu2", "relu", (5, 5, 64)),
         ("flatten", "flatten", (1600,)),
@@ -45,10 +45,10 @@ LAYERS = {
         ("dense1", "dense", (10,)),
     ],
     "fast": [
-        ("conv1", "convolution", (24, 24, 24)),
+        ("conv1", "conv", (24, 24, 24)),
         ("pool1", "max_pool", (12, 12, 24)),
         ("relu1", "relu", (12, 12, 24)),
-        ("conv2", "convolution", (10, 10, 32)),
+        ("conv2", "conv", (10, 10, 32)),
         ("pool2", "max_pool", (5, 5, 32)),
         ("relu2", "relu", (5, 5, 32)),
         ("flatten", "flatten", (800,)),
@@ -58,16 +58,16 @@ LAYERS = {
     ],
     # In the paper's words: C1, S2, C3, S4, C5, F6 and the output.
     "lenet5": [
-        ("pad", "zero_padding", (32, 32, 1)),
-        ("conv1", "convolution", (28, 28, 6)),
+        ("pad", "pad", (32, 32, 1)),
+        ("conv1", "conv", (28, 28, 6)),
         ("tanh1", "tanh", (28, 28, 6)),
         ("subsample1", "subsample", (14, 14, 6)),
         ("tanh2", "tanh", (14, 14, 6)),
-        ("conv2", "convolution", (10, 10, 16)),
+        ("conv2", "conv", (10, 10, 16)),
         ("tanh3", "tanh", (10, 10, 16)),
         ("subsample2", "subsample", (5, 5, 16)),
         ("tanh4", "tanh", (5, 5, 16)),
-        ("conv3", "convolution", (1, 1, 120)),
+        ("conv3", "conv", (1, 1, 120)),
         ("tanh5", "tanh", (1, 1, 120)),
         ("flatten", "flatten", (120,)),
         ("dense1", "dense", (84,)),
@@ -236,7 +236,7 @@ def test_layers_of_a_kind():
         return [layer.name for layer in network.layers_of(kind)]
 
     assert names(ARTICLE, "dropout") == ["dropout1", "dropout2"]
-    assert names(ARTICLE, "convolution") == ["conv1", "conv2"]
+    assert names(ARTICLE, "conv") == ["conv1", "conv2"]
     assert names(ARTICLE, "max_pool") == ["pool"]
     assert names(KERAS_EXAMPLE, "dropout") == ["dropout1"]
     assert names(LENET5, "dropout") == []
@@ -302,7 +302,7 @@ def test_connections_are_as_many_as_the_paper_counts():
     """Of each pixel of a layer, with its bias; the paper has them in section II.B."""
     counted = {}
     for layer in LENET5.layers[:10]:
-        if layer.kind not in ("convolution", "subsample"):
+        if layer.kind not in ("conv", "subsample"):
             continue
         pixels = math.prod(layer.output_shape[:2])
         channels = layer.output_shape[2]

@@ -28,7 +28,7 @@ from paripassu.core.steps import Arrays, TwinStep
 from paripassu.frameworks.contract import Twin
 from paripassu.frameworks.registry import FRAMEWORKS, REFERENCE
 from paripassu.processes.launch import worker_environment
-from paripassu.reference.optimizers import OPTIMIZERS
+from paripassu.reference.optimizers import State, rule_of, step_once
 
 NETWORK = networks.ARTICLE
 STEPS, KEPT = 5, 2  # steps of a training, and after how many its state is kept
@@ -263,20 +263,16 @@ def descend(
     chosen: Any, gradients: list[float], rates: list[float], start: float = 0.0
 ) -> list[float]:
     """The weights after each gradient."""
-    weight, state, found = np.array([start]), {}, []
+    weights: dict[str, npt.NDArray[np.float64]] = {"w": np.array([start])}
+    states: dict[str, State] = {"w": {}}
+    rule, found = rule_of(chosen), []
     for step, (gradient, rate) in enumerate(zip(gradients, rates, strict=True), 1):
-        before: npt.NDArray[np.float64] = weight.copy()
-        new, state = OPTIMIZERS[chosen.kind](
-            weight,
-            gradient=np.array([gradient]),
-            state=state,
-            learning_rate=rate,
-            step=step,
-            chosen=chosen,
-        )
-        assert np.array_equal(weight, before)  # nothing in place
-        weight = new
-        found.append(float(weight[0]))
+        before = weights["w"].copy()
+        given = {"w": np.array([gradient])}
+        moved, states = step_once(rule, weights, given, states, rate=rate, step=step)
+        assert np.array_equal(weights["w"], before)  # nothing in place
+        weights = moved
+        found.append(float(weights["w"][0]))
     return found
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from paripassu.port_check.optimizer_verdict import judge, trial
-from paripassu.reference.rules import OptimizerRule, step_all
+from paripassu.reference.optimizers import OptimizerRule, step_all
 from paripassu.sides.registry import side_of_optimizer
 
 # Every family by hand: PyTorch's and Keras's
@@ -551,7 +551,7 @@ def test_a_path_that_diverges_is_compared():
 
 def test_a_family_without_a_rule_raises():
     with pytest.raises(ValueError, match="no rule of the family 'other'"):
-        step_all(OptimizerRule("other", {}), {}, [])
+        step_all(OptimizerRule("other", {"learning_rate": 1.0}), {}, [{}])
 
 
 def test_nothing_that_is_no_optimizer_is_taken_for_one():

@@ -20,6 +20,7 @@ import pytest
 from paripassu.analysis.proof.parity import compare_traces
 from paripassu.core import datasets, draws, networks
 from paripassu.core.errors import UserError
+from paripassu.core.layer_spec import LayerSpec
 from paripassu.core.layout import relayout
 from paripassu.core.recipe import (
     SGD,
@@ -35,8 +36,19 @@ from paripassu.core.steps import Arrays, TwinStep
 from paripassu.frameworks.registry import FRAMEWORKS, REFERENCE
 from paripassu.processes.launch import worker_environment
 from paripassu.reference import layers, twin
-from paripassu.reference.losses import LOSSES, cross_entropy, of_probabilities
-from paripassu.reference.optimizers import OPTIMIZERS, adadelta, learning_rate, sgd
+from paripassu.reference.losses import (
+    LOSSES,
+    cross_entropy,
+    cross_entropy_of_probabilities,
+    softmax,
+)
+from paripassu.reference.optimizers import (
+    FAMILIES,
+    State,
+    learning_rate,
+    rule_of,
+    step_once,
+)
 
 Floats = npt.NDArray[np.float64]
 
@@ -185,57 +197,67 @@ def test_twins_agree_with_the_reference(traces, name, case):
 # Red: each fault, put into the reference, must show, and where it is
 
 
-def turned_flatten(x: Floats) -> tuple[Floats, tuple[int, ...]]:
-    return relayout(x, "n h w c -> n (c h w)"), x.shape
+def turned_flatten(_layer: LayerSpec, x: Floats) -> Floats:
+    return relayout(x, "n h w c -> n (c h w)")
 
 
 def turned_flatten_backward(
-    gradient: Floats, memory: tuple[int, ...]
-) -> tuple[Floats, tuple[()]]:
-    _, h, w, c = memory
-    return relayout(gradient, "n (c h w) -> n h w c", h=h, w=w, c=c), ()
+    _layer: LayerSpec, x: Floats, _y: Floats, gradient: Floats
+) -> Any:
+    _, h, w, c = x.shape
+    return relayout(gradient, "n (c h w) -> n h w c", h=h, w=w, c=c), {}
 
 
-def plain_dropout(x: Floats, mask: Any, _rate: float) -> tuple[Floats, Any]:
-    return layers.dropout(x, mask, 0.0)
+def plain_dropout(layer: LayerSpec, x: Floats) -> Floats:
+    return x * layer.settings.get("mask", True)
 
 
 def misplaced_pool_backward(
-    gradient: Floats, memory: tuple[Any, npt.NDArray[np.intp]]
-) -> tuple[Floats, tuple[()]]:
-    shape, chosen = memory
-    return layers.max_pool_backward(gradient, (shape, (chosen + 1) % 4))
+    _layer: LayerSpec, x: Floats, y: Floats, gradient: Floats
+) -> Any:
+    """To the last of the window's pixels, whichever was chosen."""
+    to_x = np.zeros_like(x)
+    to_x[:, 1 : 2 * y.shape[1] : 2, 1 : 2 * y.shape[2] : 2] = gradient
+    return to_x, {}
 
 
-def plain_tanh(x: Floats) -> tuple[Floats, Floats]:
-    return np.tanh(x), layers.tanh(x)[1]
+def plain_tanh(_layer: LayerSpec, x: Floats) -> Floats:
+    return np.tanh(x)
 
 
-def mean_of_subsample(x: Floats, coefficient: Floats, bias: Floats) -> Any:
-    return layers.subsample(x, coefficient / 4, bias)
+def mean_of_subsample(layer: LayerSpec, x: Floats) -> Floats:
+    bias = layer.weights["bias"]
+    return (FORWARD["subsample"](layer, x) - bias) / 4 + bias
 
 
-def spread_subsample_backward(gradient: Floats, memory: Any) -> Any:
-    to_x, to_weights = layers.subsample_backward(gradient, memory)
+def spread_subsample_backward(
+    layer: LayerSpec, x: Floats, y: Floats, gradient: Floats
+) -> Any:
+    to_x, to_weights = BACKWARD["subsample"](layer, x, y, gradient)
     return to_x / 4, to_weights
 
 
-def edge_padding(x: Floats, size: int) -> tuple[Floats, int]:
-    frame = (size, size)
-    return np.pad(x, ((0, 0), frame, frame, (0, 0)), mode="edge"), size
+def edge_padding(layer: LayerSpec, x: Floats) -> Floats:
+    return FORWARD["pad"](changed(layer, padding_mode="replicate"), x)
 
 
-def softmax_of_the_batch(x: Floats) -> tuple[Floats, Floats]:
-    return layers.softmax(x.T)[0].T, layers.softmax(x)[1]
+def softmax_of_the_batch(layer: LayerSpec, x: Floats) -> Floats:
+    return FORWARD["softmax"](changed(layer, axis=0), x)
 
 
 def softmax_backward_alone(
-    gradient: Floats, memory: Floats
-) -> tuple[Floats, tuple[()]]:
-    return memory * gradient, ()
+    _layer: LayerSpec, _x: Floats, y: Floats, gradient: Floats
+) -> Any:
+    return y * gradient, {}
 
 
-# Fault: the case, the kind of layer, its wrong functions, what must show it, what not.
+def changed(layer: LayerSpec, **settings: Any) -> LayerSpec:
+    return LayerSpec(layer.kind, {**layer.settings, **settings}, layer.weights)
+
+
+FORWARD, BACKWARD = dict(layers.FORWARD), dict(layers.BACKWARD)
+# Fault: the case, the kind of layer, its wrong functions (None: the right one), what
+# must show it, what not.
 FAULTS: dict[str, tuple[str, Any, tuple[Any, Any], list[str], list[str]]] = {
     "flatten order": (
         "article",
@@ -247,63 +269,63 @@ FAULTS: dict[str, tuple[str, Any, tuple[Any, Any], list[str], list[str]]] = {
     "dropout without 1 / (1 - p)": (
         "article",
         "dropout",
-        (plain_dropout, layers.dropout_backward),
+        (plain_dropout, None),
         ["activation dropout1", "activation dropout2", "loss"],
         ["logits", "activation relu2"],
     ),
     "pooling gradient misplaced": (
         "article",
         "max_pool",
-        (layers.max_pool, misplaced_pool_backward),
+        (None, misplaced_pool_backward),
         ["gradient conv2.kernel", "gradient conv1.kernel", "weight conv2.kernel"],
         ["logits", "loss", "activation dense2", "gradient dense1.kernel"],
     ),
     "tanh not scaled": (
         "lenet5",
         "tanh",
-        (plain_tanh, layers.tanh_backward),
+        (plain_tanh, None),
         ["logits", "activation tanh1", "activation conv2"],
         ["activation conv1"],
     ),
     "subsampling takes the mean": (
         "lenet5",
         "subsample",
-        (mean_of_subsample, layers.subsample_backward),
+        (mean_of_subsample, None),
         ["logits", "activation subsample1"],
         ["activation tanh1"],
     ),
     "subsampling gradient shared out": (
         "lenet5",
         "subsample",
-        (layers.subsample, spread_subsample_backward),
+        (None, spread_subsample_backward),
         ["gradient conv2.kernel", "gradient subsample1.bias", "weight conv1.kernel"],
         ["logits", "loss", "gradient subsample2.coefficient", "gradient conv3.kernel"],
     ),
     "padding repeats the edge": (
         "lenet5",
-        "zero_padding",
-        (edge_padding, layers.zero_padding_backward),
+        "pad",
+        (edge_padding, None),
         ["activation pad", "activation conv1"],
         [],
     ),
     "softmax over the batch": (
         "keras-example",
         "softmax",
-        (softmax_of_the_batch, layers.softmax_backward),
+        (softmax_of_the_batch, None),
         ["logits", "activation softmax", "loss"],
         ["activation dense1"],
     ),
     "softmax gradient of each class alone": (
         "keras-example",
         "softmax",
-        (layers.softmax, softmax_backward_alone),
+        (None, softmax_backward_alone),
         ["gradient dense1.kernel", "gradient conv1.bias", "weight dense1.kernel"],
         ["logits", "activation softmax", "loss"],
     ),
 }
 
 
-def judge(ours: Arrays, theirs: Arrays) -> dict[str, bool]:
+def holds_first(ours: Arrays, theirs: Arrays) -> dict[str, bool]:
     """Which quantities hold at the first step, before an error can spread."""
     first = {
         key: theirs[key] for key in theirs if key == "logits" or key.startswith("0.")
@@ -316,8 +338,12 @@ def judge(ours: Arrays, theirs: Arrays) -> dict[str, bool]:
 def test_a_wrong_layer_turns_red_where_it_is(monkeypatch, traces, name, fault):
     case, kind, functions, red, green = FAULTS[fault]
     theirs = traces(name, case)
-    monkeypatch.setitem(layers.LAYERS, kind, functions)
-    found = judge(REFERENCE.trace(RECIPES[case], **given(case, 1)), theirs)
+    for table, function in zip(
+        (layers.FORWARD, layers.BACKWARD), functions, strict=True
+    ):
+        if function:
+            monkeypatch.setitem(table, kind, function)
+    found = holds_first(REFERENCE.trace(RECIPES[case], **given(case, 1)), theirs)
     assert {quantity: found[quantity] for quantity in red + green} == {
         **dict.fromkeys(red, False),
         **dict.fromkeys(green, True),
@@ -329,7 +355,9 @@ def test_a_table_that_is_ignored_turns_its_gradient_red(monkeypatch, traces, nam
     """Forward it does not show: what is not connected begins at zero."""
     theirs = traces(name, "lenet5")
     monkeypatch.setattr(twin, "_connected", lambda _weight, array: array)
-    found = judge(REFERENCE.trace(RECIPES["lenet5"], **given("lenet5", 1)), theirs)
+    found = holds_first(
+        REFERENCE.trace(RECIPES["lenet5"], **given("lenet5", 1)), theirs
+    )
     red = {quantity for quantity, holds in found.items() if not holds}
     assert red == {"gradient conv2.kernel", "weight conv2.kernel"}
 
@@ -340,7 +368,9 @@ def test_the_other_loss_turns_the_loss_and_what_follows_red(traces, name, case):
     theirs, recipe = traces(name, case), RECIPES[case]
     (other,) = set(LOSSES) - {recipe.loss}
     wrong = REFERENCE.trace(recipe.changed(loss=other), **given(case, 1))
-    red = {quantity for quantity, holds in judge(wrong, theirs).items() if not holds}
+    red = {
+        quantity for quantity, holds in holds_first(wrong, theirs).items() if not holds
+    }
     names = [weight.name for weight in recipe.architecture.weights]
     gradients = {f"gradient {name}" for name in names}
     assert {"loss", *gradients} <= red
@@ -352,7 +382,7 @@ def test_epsilon_of_keras_turns_only_the_weights_red(traces, name):
     theirs = traces(name, "article")
     keras_default = {"kind": "adadelta", "epsilon": 1e-7}
     recipe = RECIPES["article"].changed(optimizer=keras_default)
-    found = judge(REFERENCE.trace(recipe, **given("article", 1)), theirs)
+    found = holds_first(REFERENCE.trace(recipe, **given("article", 1)), theirs)
     red = {quantity for quantity, holds in found.items() if not holds}
     assert red == {f"weight {weight.name}" for weight in NETWORK.weights}
 
@@ -393,7 +423,7 @@ def test_logits_of_a_softmax_are_logarithms_of_its_probabilities(case):
     # Without a softmax at its end, the same network gives these as its softmax.
     plain = RECIPES[case].changed(output="logits", loss="cross_entropy_on_logits")
     logits = REFERENCE.trace(plain, **given(case, 1))["logits"]
-    assert np.abs(layers.softmax(logits)[0] - probabilities).max() < 1e-14
+    assert np.abs(softmax(logits) - probabilities).max() < 1e-14
     assert np.abs(logits - np.log(probabilities)).max() > 1e-3  # they are no logits
 
 
@@ -416,10 +446,11 @@ def test_weights_of_another_network_are_refused():
 
 
 def test_every_kind_that_a_recipe_may_name_is_known():
-    assert layers.LAYERS.keys() == set(get_args(networks.Kind))
+    assert layers.BACKWARD.keys() == set(get_args(networks.Kind))
+    assert layers.BACKWARD.keys() <= layers.FORWARD.keys()
     kinds = get_args(Recipe.model_fields["optimizer"].annotation)
     assert kinds == (Adadelta, SGD, Adam, RMSprop)
-    assert set(OPTIMIZERS) == {
+    assert set(FAMILIES) >= {
         get_args(kind.model_fields["kind"].annotation)[0] for kind in kinds
     }
     assert set(LOSSES) == set(get_args(Recipe.model_fields["loss"].annotation))
@@ -439,6 +470,24 @@ def test_the_reference_imports_no_framework():
 # Layers forward, by definition
 
 
+def forward(kind: str, x: Floats, *weights: Floats, **settings: Any) -> Floats:
+    return layers.FORWARD[kind](spec(kind, *weights, **settings), x)
+
+
+def backward(
+    kind: str, x: Floats, gradient: Floats, *weights: Floats, **settings: Any
+) -> tuple[Floats, dict[str, Floats]]:
+    layer = spec(kind, *weights, **settings)
+    y = layers.FORWARD[kind](layer, x)
+    return layers.BACKWARD[kind](layer, x, y, gradient)
+
+
+def spec(kind: str, *weights: Floats, **settings: Any) -> LayerSpec:
+    """A layer; its weights are named in the order of the table in `layer_spec`."""
+    names = ("coefficient" if kind == "subsample" else "kernel", "bias")
+    return LayerSpec(kind, settings, dict(zip(names, weights, strict=False)))
+
+
 @pytest.mark.parametrize(
     ("image", "kernel"),
     [((4, 5, 2), (3, 3, 2, 3)), ((3, 3, 1), (3, 3, 1, 2)), ((5, 4, 3), (2, 1, 3, 1))],
@@ -446,7 +495,7 @@ def test_the_reference_imports_no_framework():
 def test_convolution_against_loops(image, kernel):
     x, k = random(2, *image), random(*kernel, seed=1)
     bias = random(kernel[-1], seed=2)
-    y, _ = layers.convolution(x, k, bias)
+    y = forward("conv", x, k, bias)
     h, w, inputs, outputs = kernel
     expected = np.zeros((2, image[0] - h + 1, image[1] - w + 1, outputs))
     for n, p, q, o in np.ndindex(expected.shape):
@@ -461,7 +510,7 @@ def test_convolution_against_loops(image, kernel):
 @pytest.mark.parametrize("size", [(4, 4), (5, 4), (4, 7), (2, 3)])
 def test_max_pool_against_loops(size):
     x = random(2, *size, 3)
-    y, _ = layers.max_pool(x)
+    y = forward("max_pool", x, size=(2, 2))
     expected = np.zeros((2, size[0] // 2, size[1] // 2, 3))
     for n, p, q, c in np.ndindex(expected.shape):
         expected[n, p, q, c] = max(
@@ -485,19 +534,18 @@ def test_max_pool_against_loops(size):
 )
 def test_max_pool_gives_the_gradient_to_the_first_of_equal_maxima(window, first):
     x = np.tile(np.array(window, float), (2, 1))[None, :, :, None]  # two windows
-    _, memory = layers.max_pool(x)
     gradient = np.array([3.0, 5.0]).reshape(1, 2, 1, 1)
-    to_x, to_weights = layers.max_pool_backward(gradient, memory)
+    to_x, to_weights = backward("max_pool", x, gradient, size=(2, 2))
     expected = np.zeros((4, 2))
     expected[first] = 3.0
     expected[first[0] + 2, first[1]] = 5.0
     assert np.array_equal(to_x[0, :, :, 0], expected)
-    assert to_weights == ()
+    assert to_weights == {}
 
 
 def test_max_pool_gives_no_gradient_to_the_odd_row_and_column():
-    _, memory = layers.max_pool(random(1, 5, 3, 2))
-    to_x, _ = layers.max_pool_backward(np.ones((1, 2, 1, 2)), memory)
+    x, gradient = random(1, 5, 3, 2), np.ones((1, 2, 1, 2))
+    to_x, _ = backward("max_pool", x, gradient, size=(2, 2))
     assert to_x.shape == (1, 5, 3, 2)
     assert to_x.sum() == 4
     assert not to_x[:, 4].any()
@@ -505,43 +553,42 @@ def test_max_pool_gives_no_gradient_to_the_odd_row_and_column():
 
 
 def test_relu_and_its_slope_at_zero():
-    y, memory = layers.relu(np.array([-2.0, 0.0, 3.0]))
-    assert y.tolist() == [0, 0, 3]
-    assert layers.relu_backward(np.array([5.0, 5, 5]), memory)[0].tolist() == [0, 0, 5]
+    x = np.array([-2.0, 0.0, 3.0])
+    assert forward("relu", x).tolist() == [0, 0, 3]
+    assert backward("relu", x, np.array([5.0, 5, 5]))[0].tolist() == [0, 0, 5]
 
 
 def test_dropout_enlarges_what_it_keeps_forward_and_backward():
     x, mask = np.array([1.0, 2, 3, 4]), np.array([True, False, True, True])
-    y, memory = layers.dropout(x, mask, 0.75)
-    assert y.tolist() == [4, 0, 12, 16]
-    assert layers.dropout_backward(x, memory)[0].tolist() == [4, 0, 12, 16]
-    all_kept, _ = layers.dropout(x, np.ones(4, np.bool_), 0.0)
-    assert np.array_equal(all_kept, x)
+    assert forward("dropout", x, mask=mask, rate=0.75).tolist() == [4, 0, 12, 16]
+    to_x, _ = backward("dropout", x, x, mask=mask, rate=0.75)
+    assert to_x.tolist() == [4, 0, 12, 16]
+    assert np.array_equal(forward("dropout", x), x)  # off
 
 
 def test_dropout_keeps_the_mean():
     x = np.ones(200_000)
     mask = draws.keep_mask(x.shape, 0.25, 0, "mean")
-    y, _ = layers.dropout(x, mask, 0.25)
+    y = forward("dropout", x, mask=mask, rate=0.25)
     assert abs(y.mean() - 1) < 5 * math.sqrt(0.25 / 0.75 / x.size)  # 5 deviations
 
 
 def test_flatten_runs_through_height_width_channels():
     x = np.arange(24.0).reshape(1, 2, 3, 4)
-    y, memory = layers.flatten(x)
+    y = forward("flatten", x)
     assert y[0, (1 * 3 + 2) * 4 + 3] == x[0, 1, 2, 3]
-    assert np.array_equal(layers.flatten_backward(y, memory)[0], x)
+    assert np.array_equal(backward("flatten", x, y)[0], x)
 
 
 def test_dense_by_hand():
     kernel = np.array([[1.0, 2], [3, 4], [5, 6]])
-    y, _ = layers.dense(np.array([[1.0, 0, -1]]), kernel, np.array([10.0, 20]))
+    y = forward("dense", np.array([[1.0, 0, -1]]), kernel, np.array([10.0, 20]))
     assert y.tolist() == [[6, 16]]
 
 
-def test_zero_padding_by_hand():
+def test_padding_by_hand():
     x = np.array([[1.0, 2, 3], [4, 5, 6]]).reshape(1, 2, 3, 1)
-    y, memory = layers.zero_padding(x, 1)
+    y = forward("pad", x, padding=((1, 1), (1, 1)))
     assert y[0, :, :, 0].tolist() == [
         [0, 0, 0, 0, 0],
         [0, 1, 2, 3, 0],
@@ -549,34 +596,38 @@ def test_zero_padding_by_hand():
         [0, 0, 0, 0, 0],
     ]
     gradient = np.arange(20.0).reshape(1, 4, 5, 1)
-    to_x, to_weights = layers.zero_padding_backward(gradient, memory)
+    to_x, to_weights = backward("pad", x, gradient, padding=((1, 1), (1, 1)))
     assert to_x[0, :, :, 0].tolist() == [[6, 7, 8], [11, 12, 13]]
-    assert to_weights == ()
-    assert layers.zero_padding(random(2, 5, 4, 3), 2)[0].shape == (2, 9, 8, 3)
+    assert to_weights == {}
+    wide = forward("pad", random(2, 5, 4, 3), padding=((2, 2), (2, 1)))
+    assert wide.shape == (2, 9, 7, 3)
+
+
+SQUASHING = dict(networks.LENET5.layers_of("tanh")[0].settings)
 
 
 def test_tanh_is_the_papers_squashing_function():
     """LeCun et al. 1998, appendix A: f(1) = 1, f(-1) = -1, and at most 1.7159."""
     x = np.array([-1e3, -1.0, 0.0, 1.0, 1e3])
-    y, memory = layers.tanh(x)
+    y = forward("tanh", x, **SQUASHING)
     assert y == pytest.approx([-1.7159, -1, 0, 1, 1.7159], abs=1e-4)
     # tanh z = (exp(2 z) - 1) / (exp(2 z) + 1) at z = 2/3.
     e = math.exp(4 / 3)
     assert y[3] == pytest.approx(1.7159 * (e - 1) / (e + 1), rel=1e-15)
-    slope, to_weights = layers.tanh_backward(np.ones(5), memory)
+    slope, to_weights = backward("tanh", x, np.ones(5), **SQUASHING)
     assert slope[2] == pytest.approx(1.7159 * 2 / 3, rel=1e-15)
     assert slope[[0, 4]].tolist() == [0, 0]
-    assert to_weights == ()
+    assert to_weights == {}
     # "The absolute value of the second derivative of f is a maximum at +1 and -1."
     points = np.linspace(0, 3, 601)
-    slopes_there = layers.tanh_backward(np.ones(601), layers.tanh(points)[1])[0]
+    slopes_there, _ = backward("tanh", points, np.ones(601), **SQUASHING)
     bends = np.abs(np.diff(slopes_there))
     assert points[bends.argmax()] == pytest.approx(1, abs=0.02)
 
 
 def test_subsample_against_loops():
     x, coefficient, bias = random(2, 4, 6, 3), random(3, seed=1), random(3, seed=2)
-    y, _ = layers.subsample(x, coefficient, bias)
+    y = forward("subsample", x, coefficient, bias, size=(2, 2))
     expected = np.zeros((2, 2, 3, 3))
     for n, p, q, c in np.ndindex(expected.shape):
         total = sum(x[n, 2 * p + a, 2 * q + b, c] for a in (0, 1) for b in (0, 1))
@@ -586,7 +637,7 @@ def test_subsample_against_loops():
 
 
 def test_softmax_in_closed_form():
-    y, _ = layers.softmax(np.array([[math.log(1), math.log(2), math.log(5)]]))
+    y = forward("softmax", np.array([[math.log(1), math.log(2), math.log(5)]]))
     assert y[0] == pytest.approx([1 / 8, 2 / 8, 5 / 8], rel=1e-15)
     x = 3 * random(4, 5)
     expected = np.zeros((4, 5))
@@ -594,19 +645,18 @@ def test_softmax_in_closed_form():
         whole = sum(math.exp(x[n, j]) for j in range(5))
         for k in range(5):
             expected[n, k] = math.exp(x[n, k]) / whole
-    assert np.abs(layers.softmax(x)[0] - expected).max() < 1e-15
+    assert np.abs(softmax(x) - expected).max() < 1e-15
     # A constant for each image changes nothing, and nothing overflows.
-    moved = layers.softmax(x + 1000 * random(4, 1, seed=1))[0]
+    moved = softmax(x + 1000 * random(4, 1, seed=1))
     assert np.abs(moved - expected).max() < 1e-12
-    huge, _ = layers.softmax(np.array([[1000.0, 0.0], [-1000.0, -1000.0]]))
+    huge = softmax(np.array([[1000.0, 0.0], [-1000.0, -1000.0]]))
     assert huge.tolist() == [[1, 0], [0.5, 0.5]]
 
 
 def test_softmax_gives_no_gradient_to_a_constant_of_all_classes():
-    _, memory = layers.softmax(random(3, 4))
-    to_x, _ = layers.softmax_backward(np.ones((3, 4)), memory)
+    to_x, _ = backward("softmax", random(3, 4), np.ones((3, 4)))
     assert np.abs(to_x).max() < 1e-15  # the probabilities always add up to 1
-    to_x, _ = layers.softmax_backward(random(3, 4, seed=1), memory)
+    to_x, _ = backward("softmax", random(3, 4), random(3, 4, seed=1))
     assert np.abs(to_x.sum(axis=1)).max() < 1e-15
     assert np.abs(to_x).max() > 0.01
 
@@ -614,16 +664,16 @@ def test_softmax_gives_no_gradient_to_a_constant_of_all_classes():
 def test_a_table_leaves_connections_out_forward_and_backward():
     """A convolution of 1x1: each output sees the inputs that the table names."""
     table = ((0,), (1, 2), (0, 1, 2))
-    layer = networks._convolution("conv1", 3, 1, table)((), (2, 3, 3))
+    layer = networks._conv("conv1", 3, 1, table)((), (2, 3, 3))
     network = networks.Network("tabled", (2, 3, 3), 3, (layer,))
     kernel, bias = random(1, 1, 3, 3), random(3, seed=1)
     weights, x = {"conv1.kernel": kernel, "conv1.bias": bias}, random(2, 2, 3, 3)
-    outputs, memories = twin.forward(network, Recipe(), weights, x, None)
+    calls = twin.forward(network, Recipe(), weights, x, None)
     for output, seen in enumerate(table):
         expected = bias[output] + sum(x[..., i] * kernel[0, 0, i, output] for i in seen)
-        assert np.abs(outputs["conv1"][..., output] - expected).max() < 1e-15
+        assert np.abs(calls[0].y[..., output] - expected).max() < 1e-15
     gradient = random(2, 2, 3, 3, seed=2)
-    found = twin.backward(network, gradient, memories)["conv1.kernel"]
+    found = twin.backward(calls, gradient)["conv1.kernel"]
     for i, output in np.ndindex(3, 3):
         expected = (
             (x[..., i] * gradient[..., output]).sum() if i in table[output] else 0
@@ -634,18 +684,18 @@ def test_a_table_leaves_connections_out_forward_and_backward():
 def test_nothing_hides_a_nan():
     x = random(1, 4, 4, 1)
     x[0, 1, 1, 0] = np.nan
-    for kind, more in (
-        ("zero_padding", (2,)),
-        ("tanh", ()),
-        ("subsample", (np.zeros(1), np.zeros(1))),
-        ("softmax", ()),
-        ("relu", ()),
-        ("max_pool", ()),
-        ("dropout", (np.zeros(x.shape, np.bool_), 0.5)),
-        ("convolution", (np.zeros((3, 3, 1, 1)), np.zeros(1))),
+    mask, zeros = np.zeros(x.shape, np.bool_), np.zeros(1)
+    for layer in (
+        spec("pad", padding=((2, 2), (2, 2))),
+        spec("tanh"),
+        spec("subsample", zeros, zeros, size=(2, 2)),
+        spec("softmax"),
+        spec("relu"),
+        spec("max_pool", size=(2, 2)),
+        spec("dropout", mask=mask, rate=0.5),
+        spec("conv", np.zeros((3, 3, 1, 1)), zeros),
     ):
-        y, _ = layers.LAYERS[kind][0](x, *more)
-        assert np.isnan(y).any(), kind
+        assert np.isnan(layers.FORWARD[layer.kind](layer, x)).any(), layer.kind
     for loss in LOSSES.values():
         assert np.isnan(loss(np.array([[np.nan, np.nan]]), np.array([1]))[0])
     assert np.isnan(cross_entropy(np.array([[np.nan, 0.0]]), np.array([1]))[0])
@@ -670,7 +720,7 @@ def slopes(function: Callable[[], float], array: Floats, h: float = 1e-4) -> Flo
     return np.array(numbers).reshape(array.shape)
 
 
-def apart(*shape: int) -> Floats:
+def spaced(*shape: int) -> Floats:
     """Numbers in random order, 0.02 from each other and 0.01 from zero or more.
 
     So a step of 1e-4 changes neither the sign of one nor the largest of some.
@@ -680,62 +730,75 @@ def apart(*shape: int) -> Floats:
     return levels[draws.permutation(count, 0, "apart")].reshape(shape)
 
 
-# Arrays that are moved, and what is given besides.
-DIFFERENTIATED: dict[str, tuple[Any, list[Floats], tuple[Any, ...]]] = {
-    "convolution": (
-        "convolution",
+MASK = draws.keep_mask((3, 4), 0.4, 0, "differences")
+# The kind, arrays that are moved (x and weights), and settings.
+DIFFERENTIATED: dict[str, tuple[str, list[Floats], dict[str, Any]]] = {
+    "conv": (
+        "conv",
         [random(2, 5, 6, 2), random(3, 3, 2, 4, seed=1), random(4, seed=2)],
-        (),
+        {},
     ),
-    "convolution, oblong kernel": (
-        "convolution",
+    "conv, oblong kernel": (
+        "conv",
         [random(2, 4, 5, 3), random(1, 2, 3, 2, seed=1), random(2, seed=2)],
-        (),
+        {},
     ),
-    "dense": ("dense", [random(3, 5), random(5, 4, seed=1), random(4, seed=2)], ()),
-    "relu": ("relu", [apart(2, 3, 3, 2)], ()),
-    "max_pool": ("max_pool", [apart(2, 4, 6, 3)], ()),
-    "max_pool, odd": ("max_pool", [apart(2, 5, 3, 2)], ()),
-    "dropout": (
-        "dropout",
-        [random(3, 4)],
-        (draws.keep_mask((3, 4), 0.4, 0, "differences"), 0.4),
+    "conv, all settings": (
+        "conv",
+        [random(2, 6, 5, 4), random(3, 2, 2, 6, seed=1)],
+        {"strides": (2, 1), "dilation": (1, 2), "groups": 2, "padding": "same"},
     ),
-    "flatten": ("flatten", [random(2, 3, 2, 4)], ()),
-    "zero_padding": ("zero_padding", [random(2, 3, 2, 4)], (2,)),
-    "tanh": ("tanh", [2 * random(2, 3, 2, 2)], ()),
+    "dense": ("dense", [random(3, 5), random(5, 4, seed=1), random(4, seed=2)], {}),
+    "dense of steps": ("dense", [random(2, 3, 5), random(5, 4, seed=1)], {}),
+    "relu": ("relu", [spaced(2, 3, 3, 2)], {}),
+    "max_pool": ("max_pool", [spaced(2, 4, 6, 3)], {"size": (2, 2)}),
+    "max_pool, odd": ("max_pool", [spaced(2, 5, 3, 2)], {"size": (2, 2)}),
+    "max_pool, overlapping": (
+        "max_pool",
+        [spaced(2, 5, 6, 2)],
+        {"size": (3, 2), "strides": (2, 1), "padding": ((1, 1), (0, 0))},
+    ),
+    "dropout": ("dropout", [random(3, 4)], {"mask": MASK, "rate": 0.4}),
+    "flatten": ("flatten", [random(2, 3, 2, 4)], {}),
+    "pad": ("pad", [random(2, 3, 2, 4)], {"padding": ((2, 2), (1, 0))}),
+    "tanh": ("tanh", [2 * random(2, 3, 2, 2)], SQUASHING),
     "subsample": (
         "subsample",
         [random(2, 4, 6, 3), random(3, seed=1), random(3, seed=2)],
-        (),
+        {"size": (2, 2)},
     ),
-    "softmax": ("softmax", [3 * random(4, 5)], ()),
+    "softmax": ("softmax", [3 * random(4, 5)], {}),
+    "softmax, another axis": ("softmax", [3 * random(4, 5)], {"axis": 0}),
 }
 CURVED = ("tanh", "softmax")
 
 
 @pytest.mark.parametrize("case", DIFFERENTIATED)
 def test_backward_of_every_layer_against_differences(case):
-    kind, arrays, given_besides = DIFFERENTIATED[case]
-    forward, backward = layers.LAYERS[kind]
-    y, memory = forward(*arrays, *given_besides)
+    kind, (x, *weights), settings = DIFFERENTIATED[case]
+    layer = spec(kind, *weights, **settings)
+    y = layers.FORWARD[kind](layer, x)
     gradient = random(*y.shape, seed=3)
-    to_x, to_weights = backward(gradient, memory)
+    to_x, to_weights = layers.BACKWARD[kind](layer, x, y, gradient)
 
     def total() -> float:
-        return float((forward(*arrays, *given_besides)[0] * gradient).sum())
+        return float((layers.FORWARD[kind](layer, x) * gradient).sum())
 
     # The total is linear in each entry, so the difference has no error but rounding: a
     # total below 100, in float64, over 2e-4: about 1e-10. Where it is curved, also
     # h**2 / 6 times a third derivative of at most 2.
     h = 1e-5 if kind in CURVED else 1e-4
-    for array, found in zip(arrays, [to_x, *to_weights], strict=True):
+    assert to_weights.keys() == layer.weights.keys()
+    for array, found in (
+        (x, to_x),
+        *((layer.weights[n], to_weights[n]) for n in to_weights),
+    ):
         assert found.shape == array.shape
         assert np.abs(slopes(total, array, h) - found).max() < 1e-9
 
 
 def test_every_kind_of_layer_is_differentiated():
-    assert {kind for kind, *_ in DIFFERENTIATED.values()} == set(layers.LAYERS)
+    assert {kind for kind, *_ in DIFFERENTIATED.values()} == set(layers.BACKWARD)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -751,10 +814,14 @@ def test_gradient_of_the_loss_against_differences(name):
     assert np.abs(found - gradient).max() < 2e-9
 
 
-def branches(memories: dict[str, Any], network: networks.Network) -> list[Any]:
+def branches(calls: list[twin.Call]) -> list[Any]:
     """Which side of every ReLU and which pixel of every pool was taken."""
-    relus = [memories[layer.name] for layer in network.layers_of("relu")]
-    pools = [memories[layer.name][1] for layer in network.layers_of("max_pool")]
+    relus = [call.x > 0 for call in calls if call.spec.kind == "relu"]
+    pools = [
+        layers.BACKWARD["max_pool"](call.spec, call.x, call.y, np.ones_like(call.y))[0]
+        for call in calls
+        if call.spec.kind == "max_pool"
+    ]
     return relus + pools
 
 
@@ -768,13 +835,13 @@ def check_network(network: networks.Network, recipe: Recipe, entries: int) -> No
     seen: list[list[Any]] = []
 
     def loss() -> float:
-        outputs, memories = twin.forward(network, recipe, weights, images, masks)
-        seen.append(branches(memories, network))
-        return float(LOSSES[recipe.loss](outputs[network.layers[-1].name], labels)[0])
+        calls = twin.forward(network, recipe, weights, images, masks)
+        seen.append(branches(calls))
+        return float(LOSSES[recipe.loss](calls[-1].y, labels)[0])
 
-    outputs, memories = twin.forward(network, recipe, weights, images, masks)
-    _, gradient = LOSSES[recipe.loss](outputs[network.layers[-1].name], labels)
-    gradients = twin.backward(network, gradient, memories)
+    calls = twin.forward(network, recipe, weights, images, masks)
+    _, gradient = LOSSES[recipe.loss](calls[-1].y, labels)
+    gradients = twin.backward(calls, gradient)
     assert gradients.keys() == weights.keys()
     for name, array in weights.items():
         checked, order = 0, draws.permutation(array.size, 1, name)
@@ -815,12 +882,12 @@ def test_gradients_of_every_new_kind_in_a_chain_against_differences(loss):
     chain = networks._chain(
         "tabled",
         (6, 8, 1),
-        networks._zero_padding("pad", 1),  # (8, 10, 1)
-        networks._convolution("conv1", 3, 3),  # (6, 8, 3)
-        networks._elementwise("tanh1", "tanh"),
+        networks._pad("pad", 1),  # (8, 10, 1)
+        networks._conv("conv1", 3, 3),  # (6, 8, 3)
+        networks._tanh("tanh1"),
         networks._subsample("subsample1"),  # (3, 4, 3)
-        networks._elementwise("tanh2", "tanh"),
-        networks._convolution("conv2", 4, 2, ((0,), (1, 2), (0, 2), (0, 1, 2))),
+        networks._tanh("tanh2"),
+        networks._conv("conv2", 4, 2, ((0,), (1, 2), (0, 2), (0, 1, 2))),
         networks._flatten("flatten"),  # (24,)
         networks._dense("dense1", 5),
     )
@@ -836,11 +903,11 @@ def test_a_new_network_needs_no_new_code():
     new = networks._chain(
         "new",
         (11, 9, 2),
-        networks._convolution("conv1", 3, 2),  # (10, 8, 3)
+        networks._conv("conv1", 3, 2),  # (10, 8, 3)
         networks._max_pool("pool1", 2),  # (5, 4, 3)
         networks._elementwise("relu1", "relu"),
         networks._elementwise("dropout1", "dropout"),
-        networks._convolution("conv2", 4, 2),  # (4, 3, 4)
+        networks._conv("conv2", 4, 2),  # (4, 3, 4)
         networks._max_pool("pool2", 2),  # (2, 1, 4)
         networks._flatten("flatten"),
         networks._dense("dense1", 6),
@@ -854,9 +921,9 @@ def test_a_new_network_needs_no_new_code():
 
 
 def test_a_layer_that_is_not_as_in_the_architecture_is_refused():
-    pool = networks.Layer("pool", "max_pool", (2, 2, 1))  # 4x4 windows: not known
+    pool = networks.Layer("pool", "max_pool", (2, 2, 1), settings={"size": (2, 2)})
     wide = networks.Network("wide", (8, 8, 1), 4, (pool,))
-    with pytest.raises(ValueError, match=r"pool: the architecture says \(2, 2, 1\)"):
+    with pytest.raises(ValueError, match=r"pool: \(2, 2, 1\) is expected"):
         twin.forward(wide, Recipe(), {}, random(1, 8, 8), None)
 
 
@@ -892,7 +959,7 @@ def test_huge_logits_do_not_overflow():
 
 def test_uniform_probabilities_cost_log_10():
     labels = np.array([0, 3, 9, 9])
-    loss, gradient = of_probabilities(np.full((4, 10), 0.1), labels)
+    loss, gradient = cross_entropy_of_probabilities(np.full((4, 10), 0.1), labels)
     assert loss.shape == ()
     assert float(loss) == pytest.approx(math.log(10), rel=1e-15)
     assert np.array_equal(gradient, -10 * np.eye(10)[labels] / 4)
@@ -900,7 +967,7 @@ def test_uniform_probabilities_cost_log_10():
 
 def test_loss_of_probabilities_in_closed_form():
     p = np.array([[0.5, 0.25, 0.25], [0.125, 0.125, 0.75], [0.0, 0.0, 1.0]])
-    loss, gradient = of_probabilities(p, np.array([1, 0, 2]))
+    loss, gradient = cross_entropy_of_probabilities(p, np.array([1, 0, 2]))
     assert float(loss) == pytest.approx((2 + 3 + 0) * math.log(2) / 3, rel=1e-15)
     expected = np.array([[0, -4, 0], [-8, 0, 0], [0, 0, -1]]) / 3
     assert np.abs(gradient - expected).max() < 1e-15
@@ -908,9 +975,9 @@ def test_loss_of_probabilities_in_closed_form():
 
 def test_both_losses_are_one_through_the_softmax():
     logits, labels = 5 * random(6, 10), np.arange(6)
-    y, memory = layers.softmax(logits)
-    loss, gradient = of_probabilities(y, labels)
-    to_logits, _ = layers.softmax_backward(gradient, memory)
+    y = softmax(logits)
+    loss, gradient = cross_entropy_of_probabilities(y, labels)
+    to_logits, _ = backward("softmax", logits, gradient)
     expected, expected_gradient = cross_entropy(logits, labels)
     assert float(loss) == pytest.approx(float(expected), rel=1e-14)
     assert np.abs(to_logits - expected_gradient).max() < 1e-15
@@ -932,31 +999,29 @@ def test_a_second_softmax_keeps_the_loss_up():
 # Optimizers and schedule, by hand
 
 
-def descend(step: Callable[..., Any], chosen: Any, start: float, rate: float) -> Any:
+def descend(chosen: Any, start: float, rate: float) -> Callable[..., list[float]]:
     """A function from gradients to the weights after each of them."""
 
     def run(*gradients: float) -> list[float]:
-        weight, state, found = np.array([start]), {}, []
-        for number, gradient in enumerate(gradients, 1):
-            before = weight.copy()
-            new, state = step(
-                weight,
-                gradient=np.array([gradient]),
-                state=state,
-                learning_rate=rate,
-                step=number,
-                chosen=chosen,
+        weights, found = {"w": np.array([start])}, []
+        states: dict[str, State] = {"w": {}}
+        for step, gradient in enumerate(gradients, 1):
+            weights, states = step_once(
+                rule_of(chosen),
+                weights,
+                {"w": np.array([gradient])},
+                states,
+                rate=rate,
+                step=step,
             )
-            assert np.array_equal(weight, before)  # nothing in place
-            weight = new
-            found.append(float(weight[0]))
+            found.append(float(weights["w"][0]))
         return found
 
     return run
 
 
 def test_sgd_by_hand():
-    run = descend(sgd, SGD(kind="sgd"), start=1.0, rate=0.25)
+    run = descend(SGD(kind="sgd"), start=1.0, rate=0.25)
     assert run(0.5, -2.0, 0.0, 4.0) == [0.875, 1.375, 1.375, 0.375]
 
 
@@ -965,7 +1030,7 @@ def test_adadelta_by_hand():
     # sqrt(1 + epsilon) at 2. Mean squares of updates, before each step:
     # 0; 3/4 * 0 + 1/4 * 3 = 0.75; 3/4 * 0.75 + 1/4 * 3.75/4 = 0.796875.
     chosen = Adadelta(kind="adadelta", rho=0.75, epsilon=3.0)
-    run = descend(adadelta, chosen, start=10.0, rate=0.5)
+    run = descend(chosen, start=10.0, rate=0.5)
     first = 10 - 0.5 * math.sqrt(0 + 3) / 2 * 2
     second = first - 0.5 * math.sqrt(0.75 + 3) / 2 * 1
     third = second + 0.5 * math.sqrt(0.796875 + 3) / 2 * 1
@@ -973,7 +1038,7 @@ def test_adadelta_by_hand():
 
 
 def test_adadelta_of_the_article_by_hand():
-    run = descend(adadelta, Adadelta(kind="adadelta"), start=0.0, rate=1.0)
+    run = descend(Adadelta(kind="adadelta"), start=0.0, rate=1.0)
     first = 1e-3 / math.sqrt(0.1 + 1e-6)
     square_update = 0.1 * 1e-6 / (0.1 + 1e-6)
     second = (
@@ -983,7 +1048,7 @@ def test_adadelta_of_the_article_by_hand():
 
 
 def test_a_gradient_of_zero_moves_nothing():
-    run = descend(adadelta, Adadelta(kind="adadelta"), start=2.0, rate=1.0)
+    run = descend(Adadelta(kind="adadelta"), start=2.0, rate=1.0)
     assert run(0.0, 0.0) == [2.0, 2.0]
 
 

@@ -23,7 +23,7 @@ from paripassu.core.recipe import Recipe
 from paripassu.frameworks import registry
 from paripassu.processes.launch import work, worker_environment
 from paripassu.processes.requests import LogitsRequest, WriteRequest
-from paripassu.reference.softmax import softmax
+from paripassu.reference.losses import softmax
 
 IMAGES = 1000  # of the test set
 # Logits of trained networks reach some 30; float32 keeps them to a few units in the

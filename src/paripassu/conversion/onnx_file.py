@@ -113,34 +113,35 @@ def _nodes(layer: Layer, x: str, weights: Arrays) -> tuple[list[Step], Arrays]:
     own = {w.name: weights[w.name].astype(np.float32) for w in layer.weights}
     names = [x, *own]
     match layer.kind:
-        case "zero_padding":
+        case "pad":
             return [(("Pad", [x, f"{y}.pads"], [y]), {})], {f"{y}.pads": _pads(layer)}
-        case "convolution":
+        case "conv":
             return [(("Conv", names, [y]), {})], own
         case "relu":
             return [(("Relu", [x], [y]), {})], {}
         case "tanh":
             scales = {
-                f"{y}.slope": np.float32(2 / 3),
-                f"{y}.amplitude": np.float32(1.7159),
+                f"{y}.{name}": np.asarray(layer.settings[name], np.float32)
+                for name in ("slope", "amplitude")
             }
             return [
                 (("Mul", [x, f"{y}.slope"], [f"{y}.in"]), {}),
                 (("Tanh", [f"{y}.in"], [f"{y}.tanh"]), {}),
                 (("Mul", [f"{y}.tanh", f"{y}.amplitude"], [y]), {}),
-            ], {name: np.asarray(value) for name, value in scales.items()}
+            ], scales
         case "max_pool":
+            size = list(layer.settings["size"])
             return [
-                (("MaxPool", [x], [y]), {"kernel_shape": [2, 2], "strides": [2, 2]})
+                (("MaxPool", [x], [y]), {"kernel_shape": size, "strides": size})
             ], {}
         case "subsample":
             coefficient = own[f"{y}.coefficient"]
             channels = len(coefficient)
-            kernel = np.broadcast_to(
-                coefficient[:, None, None, None], (channels, 1, 2, 2)
+            size = list(layer.settings["size"])
+            own[f"{y}.coefficient"] = np.broadcast_to(
+                coefficient[:, None, None, None], (channels, 1, *size)
             )
-            own[f"{y}.coefficient"] = kernel
-            return [(("Conv", names, [y]), {"group": channels, "strides": [2, 2]})], own
+            return [(("Conv", names, [y]), {"group": channels, "strides": size})], own
         case "flatten":
             return [(("Flatten", [x], [y]), {"axis": 1})], {}
         case "dense":
@@ -153,8 +154,8 @@ def _nodes(layer: Layer, x: str, weights: Arrays) -> tuple[list[Step], Arrays]:
 
 def _pads(layer: Layer) -> npt.NDArray[np.int64]:
     """Before and after each axis, batch and channels first."""
-    size = layer.padding
-    return np.array([0, 0, size, size, 0, 0, size, size], np.int64)
+    pairs = ((0, 0), (0, 0), *layer.settings["padding"])
+    return np.array(pairs, np.int64).T.ravel()
 
 
 def read(path: Path) -> tuple[Arrays, dict[str, str]]:

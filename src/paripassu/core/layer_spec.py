@@ -1,7 +1,7 @@
-"""What a layer of anybody's network is, in words that no framework owns.
+"""What a layer of any network is, in words that no framework owns.
 
-A probe describes each layer of a model by a kind, settings and weights; the judges
-compare two descriptions, and `analysis/ports/reference.py` computes what one says.
+The networks of recipes are made of such layers, and a user's model is described by them;
+`paripassu.reference.layers` computes what one says.
 Arrays have channels last: images `(N, h, w, c)`, sequences `(N, t, c)`, volumes
 `(N, d, h, w, c)`. Weights have the axes below. i and o are input and output channels.
 
@@ -25,10 +25,11 @@ Arrays have channels last: images `(N, h, w, c)`, sequences `(N, t, c)`, volumes
 | global_average_pool, global_max_pool | | keepdims |
 | upsample | | factor: one number an axis; mode "nearest" or "bilinear"; align_corners |
 | pad | | padding, an explicit one; padding_mode; value |
+| subsample | coefficient, bias (c) | size: of windows that are summed, multiplied and moved |
 | crop | | crop: a pair (before, after) for each axis |
-| relu, relu6, leaky_relu, elu, selu, celu, gelu, silu, sigmoid, hard_sigmoid, hard_swish, tanh, softplus, softmax, log_softmax, mish, identity | | slope (leaky_relu), alpha (elu, celu), approximate (gelu), axis (softmax) |
+| relu, relu6, leaky_relu, elu, selu, celu, gelu, silu, sigmoid, hard_sigmoid, hard_swish, tanh, softplus, softmax, log_softmax, mish, identity | | slope (leaky_relu), alpha (elu, celu), approximate (gelu), axis (softmax); amplitude and slope (tanh) |
 | add, multiply, subtract, concatenate | | axis (concatenate) |
-| flatten, reshape, permute, dropout, cast, mean, sum, matmul, scale | | axis (mean, sum); factor, offset (scale) |
+| flatten, reshape, permute, dropout, cast, mean, sum, matmul, scale | | axis (mean, sum); factor, offset (scale); mask, rate (dropout that is on) |
 | other | whatever it has, under its own names | whatever is known |
 
 A padding is "same" (as TensorFlow pads: what is missing is put before and after, and
@@ -48,6 +49,10 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 Padding = str | tuple[tuple[int, int], ...]
+
+
+class UnknownLayer(LookupError):
+    """A kind or a setting that the reference does not compute."""
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,19 @@ be held against it. Shapes are without the batch axis; images are `(h, w, c)`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from paripassu.core.errors import UserError
 
+# Of `core.layer_spec`, those that recipes train.
 Kind = Literal[
-    "zero_padding",
-    "convolution",
+    "pad",
+    "conv",
     "relu",
     "tanh",
     "max_pool",
@@ -49,9 +50,14 @@ class Weight:
     table: Table = ()  # of a convolution in which not all channels are connected
 
     @property
+    def part(self) -> str:
+        """Its name within the layer: "kernel"."""
+        return self.name.rpartition(".")[2]
+
+    @property
     def is_bias(self) -> bool:
         """Whether it is added rather than multiplied."""
-        return self.name.endswith(".bias")
+        return self.part == "bias"
 
     @property
     def connected(self) -> npt.NDArray[np.bool_]:
@@ -86,18 +92,21 @@ class Weight:
 
 @dataclass(frozen=True)
 class Layer:
-    """One step of a network, and the shape that leaves it."""
+    """One step of a network, and the shape that leaves it.
+
+    Kind and settings are those of `core.layer_spec`.
+    """
 
     name: str
     kind: Kind
     output_shape: Shape
     weights: tuple[Weight, ...] = ()
-    padding: int = 0  # zeros on each side, of a zero padding
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def flops(self) -> int:
         """Of a convolution or dense layer, forward, for one image; else 0."""
-        if self.kind not in ("convolution", "dense"):
+        if self.kind not in ("conv", "dense"):
             return 0
         places = math.prod(self.output_shape[:-1])  # 1 for a dense layer
         return 2 * places * self.weights[0].count
@@ -154,7 +163,7 @@ class Network:
 Step = Callable[[tuple[Layer, ...], Shape], Layer]
 
 
-def _convolution(name: str, channels: int, size: int, table: Table = ()) -> Step:
+def _conv(name: str, channels: int, size: int, table: Table = ()) -> Step:
     """A square kernel, stride 1, no padding ("valid")."""
 
     def step(_before: tuple[Layer, ...], shape: Shape) -> Layer:
@@ -163,7 +172,7 @@ def _convolution(name: str, channels: int, size: int, table: Table = ()) -> Step
         kernel = (size, size, c, channels)
         return Layer(
             name,
-            "convolution",
+            "conv",
             (h - size + 1, w - size + 1, channels),
             (
                 Weight(f"{name}.kernel", kernel, "h w i o", {}, *fans, table),
@@ -174,13 +183,13 @@ def _convolution(name: str, channels: int, size: int, table: Table = ()) -> Step
     return step
 
 
-def _zero_padding(name: str, size: int) -> Step:
+def _pad(name: str, size: int) -> Step:
     """As many zeros on each of the four sides."""
 
     def step(_before: tuple[Layer, ...], shape: Shape) -> Layer:
         h, w, c = shape
         padded = (h + 2 * size, w + 2 * size, c)
-        return Layer(name, "zero_padding", padded, padding=size)
+        return Layer(name, "pad", padded, settings={"padding": ((size, size),) * 2})
 
     return step
 
@@ -199,6 +208,7 @@ def _subsample(name: str) -> Step:
                 Weight(f"{name}.coefficient", (c,), "o", {}, *fans),
                 Weight(f"{name}.bias", (c,), "o", {}, *fans),
             ),
+            {"size": (2, 2)},
         )
 
     return step
@@ -230,13 +240,27 @@ def _dense(name: str, units: int) -> Step:
 def _max_pool(name: str, size: int) -> Step:
     def step(_before: tuple[Layer, ...], shape: Shape) -> Layer:
         h, w, c = shape
-        return Layer(name, "max_pool", (h // size, w // size, c))
+        return Layer(
+            name,
+            "max_pool",
+            (h // size, w // size, c),
+            settings={"size": (size, size)},
+        )
 
     return step
 
 
-def _elementwise(name: str, kind: Kind) -> Step:
-    return lambda _before, shape: Layer(name, kind, shape)
+def _elementwise(name: str, kind: Kind, **settings: float) -> Step:
+    return lambda _before, shape: Layer(name, kind, shape, settings=settings)
+
+
+def _tanh(name: str) -> Step:
+    """The squashing function of LeCun et al. 1998, appendix A.
+
+    It is chosen there so that f(1) = 1 and f(-1) = -1, with the largest second
+    derivative in these points.
+    """
+    return _elementwise(name, "tanh", amplitude=1.7159, slope=2 / 3)
 
 
 def _flatten(name: str) -> Step:
@@ -257,9 +281,9 @@ def _chain(name: str, input_shape: Shape, *steps: Step) -> Network:
 ARTICLE = _chain(
     "article",
     (28, 28, 1),
-    _convolution("conv1", 32, 3),
+    _conv("conv1", 32, 3),
     _elementwise("relu1", "relu"),
-    _convolution("conv2", 64, 3),
+    _conv("conv2", 64, 3),
     _max_pool("pool", 2),
     _elementwise("relu2", "relu"),
     _elementwise("dropout1", "dropout"),
@@ -274,10 +298,10 @@ ARTICLE = _chain(
 KERAS_EXAMPLE = _chain(
     "keras-example",
     (28, 28, 1),
-    _convolution("conv1", 32, 3),
+    _conv("conv1", 32, 3),
     _max_pool("pool1", 2),
     _elementwise("relu1", "relu"),
-    _convolution("conv2", 64, 3),
+    _conv("conv2", 64, 3),
     _max_pool("pool2", 2),
     _elementwise("relu2", "relu"),
     _flatten("flatten"),
@@ -300,20 +324,20 @@ LENET5_TABLE: Table = (
 LENET5 = _chain(
     "lenet5",
     (28, 28, 1),
-    _zero_padding("pad", 2),
-    _convolution("conv1", 6, 5),
-    _elementwise("tanh1", "tanh"),
+    _pad("pad", 2),
+    _conv("conv1", 6, 5),
+    _tanh("tanh1"),
     _subsample("subsample1"),
-    _elementwise("tanh2", "tanh"),
-    _convolution("conv2", 16, 5, LENET5_TABLE),
-    _elementwise("tanh3", "tanh"),
+    _tanh("tanh2"),
+    _conv("conv2", 16, 5, LENET5_TABLE),
+    _tanh("tanh3"),
     _subsample("subsample2"),
-    _elementwise("tanh4", "tanh"),
-    _convolution("conv3", 120, 5),
-    _elementwise("tanh5", "tanh"),
+    _tanh("tanh4"),
+    _conv("conv3", 120, 5),
+    _tanh("tanh5"),
     _flatten("flatten"),
     _dense("dense1", 84),
-    _elementwise("tanh6", "tanh"),
+    _tanh("tanh6"),
     _dense("dense2", 10),
 )
 
@@ -321,10 +345,10 @@ LENET5 = _chain(
 FAST = _chain(
     "fast",
     (28, 28, 1),
-    _convolution("conv1", 24, 5),
+    _conv("conv1", 24, 5),
     _max_pool("pool1", 2),
     _elementwise("relu1", "relu"),
-    _convolution("conv2", 32, 3),
+    _conv("conv2", 32, 3),
     _max_pool("pool2", 2),
     _elementwise("relu2", "relu"),
     _flatten("flatten"),

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from paripassu.core.layer_spec import Array, LayerSpec, relative_error
+from paripassu.core.layer_spec import Array, LayerSpec, UnknownLayer, relative_error
 from paripassu.port_check.results import Cause
-from paripassu.reference import described
+from paripassu.reference import layers
 
 IGNORED = ("bidirectional", "layers", "function", "flipped")
 NORMS = ("layer_norm", "group_norm", "rms_norm", "batch_norm")
@@ -165,7 +165,7 @@ def _after(
             _changed(one, two, names) for one, two in zip(left, right, strict=False)
         ]
         return relative_error(wanted, compute(changed, inputs, shape))
-    except (described.Unknown, KeyError, ValueError, IndexError, TypeError):
+    except (UnknownLayer, KeyError, ValueError, IndexError, TypeError):
         return None
 
 
@@ -196,11 +196,11 @@ def compute(
 ) -> Array:
     """What a layer of one or more parts gives, by the NumPy reference."""
     if len(parts) == 1:
-        return described.apply(parts[0], inputs)
+        return layers.apply(parts[0], inputs)
     if parts[0].kind not in ("lstm", "gru", "rnn"):
         value = list(inputs)
         for part in parts:
-            value = [described.apply(part, value)]
+            value = [layers.apply(part, value)]
         return value[0]
     steps, begin = inputs[0], 0
     for number, count in enumerate(shape.counts):
@@ -220,7 +220,7 @@ def compute(
 
 def _direction(part: LayerSpec, steps: Array, *, last: bool) -> Array:
     settings = {**part.settings, "last": last}
-    return described.apply(LayerSpec(part.kind, settings, part.weights), [steps])
+    return layers.apply(LayerSpec(part.kind, settings, part.weights), [steps])
 
 
 def _cause(

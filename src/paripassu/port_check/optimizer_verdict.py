@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from paripassu.reference.rules import (
+from paripassu.reference.optimizers import (
     CONSTANTS,
     GATES,
     Floats,

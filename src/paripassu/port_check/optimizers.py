@@ -10,7 +10,7 @@ from paripassu.core.errors import UserError
 from paripassu.port_check import targets
 from paripassu.port_check.optimizer_verdict import OptimizerChecked, judge, trial
 from paripassu.port_check.requests import CheckOptimizerRequest
-from paripassu.reference.rules import OptimizerRule
+from paripassu.reference.optimizers import OptimizerRule
 from paripassu.sides.registry import side_of_optimizer
 
 EXAMPLE = "torch.optim:AdamW, keras.optimizers:AdamW or training.py:make_optimizer"

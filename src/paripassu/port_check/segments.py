@@ -17,7 +17,7 @@ from paripassu.core.layer_spec import Array, LayerSpec, relative_error
 from paripassu.port_check import causes
 from paripassu.port_check.matching import INPUT
 from paripassu.port_check.results import Cause
-from paripassu.reference import described
+from paripassu.reference import layers
 from paripassu.sides.contract import Call
 
 NEUTRAL = {
@@ -317,7 +317,7 @@ def identified(seen: Seen) -> LayerSpec:
     if given.shape != made.shape or given.dtype.kind != "f":
         return told
     for guess in GUESSES:
-        if relative_error(made, described.apply(guess, [given])) <= GUESSED:
+        if relative_error(made, layers.apply(guess, [given])) <= GUESSED:
             return guess
     return told
 

@@ -32,7 +32,7 @@ from paripassu.processes.child import own_output
 from paripassu.processes.conditions import Conditions
 from paripassu.processes.launch import Child, crash
 from paripassu.processes.requests import FrameworkRequest
-from paripassu.reference.softmax import softmax
+from paripassu.reference.losses import softmax
 
 QUESTION = struct.Struct("<Q")
 ANSWER = struct.Struct("<Qd")

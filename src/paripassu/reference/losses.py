@@ -1,56 +1,80 @@
-"""What training makes small, and its gradient, by hand."""
+"""What training makes small, its gradient, and the softmax before it, by hand."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
-Labels = npt.NDArray[np.int64]
+Labels = npt.NDArray[Any]
 
 
-def cross_entropy(logits: Floats, labels: Labels) -> tuple[Floats, Floats]:
+def _shifted(logits: npt.NDArray[Any], axis: int) -> tuple[Floats, Floats]:
+    """Logits in float64, less the largest, and the sum of their exponentials.
+
+    A softmax is the same when a constant is taken from all logits of an image. The
+    largest is taken, so no exponential exceeds 1 and none can overflow.
+    """
+    exact = logits.astype(np.float64)
+    shifted = exact - exact.max(axis=axis, keepdims=True)
+    return shifted, np.exp(shifted).sum(axis=axis, keepdims=True)
+
+
+def softmax(logits: npt.NDArray[Any], axis: int = -1) -> Floats:
+    """Probabilities: p[k] = exp(logits[k]) / sum over j of exp(logits[j]).
+
+    Args:
+        logits: of any shape and float type, or logarithms of probabilities.
+        axis: that of the classes.
+    """
+    shifted, sums = _shifted(logits, axis)
+    return np.asarray(np.exp(shifted) / sums)
+
+
+def log_softmax(logits: npt.NDArray[Any], axis: int = -1) -> Floats:
+    """Logarithms of `softmax`, where a probability may be too small to be written."""
+    shifted, sums = _shifted(logits, axis)
+    return np.asarray(shifted - np.log(sums))
+
+
+def cross_entropy(logits: npt.NDArray[Any], labels: Labels) -> tuple[Floats, Floats]:
     """Softmax cross-entropy: how surprising the right classes are, on average.
 
-    With softmax p[n, k] = exp(logits[n, k]) / sum over j of exp(logits[n, j]):
+    With p = softmax(logits):
 
     loss                = mean over n of -log(p[n, labels[n]])
     dloss/dlogits[n, k] = (p[n, k] - (1 if k == labels[n] else 0)) / N
 
-    A softmax is the same when a constant is taken from all logits of an image.
-    The largest is taken, so no exponential exceeds 1 and none can overflow.
-
     Args:
-        logits: `(N, classes)`, float64.
-        labels: `(N,)`, int64, 0 to classes - 1.
+        logits: `(N, classes)`, or logarithms of probabilities.
+        labels: `(N,)`, integers from 0 to classes - 1.
 
     Returns:
-        The loss, shape `()`, in nats, and its gradient, `(N, classes)`.
+        The loss, shape `()`, in nats, and its gradient, `(N, classes)`; both float64.
     """
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    exponentials = np.exp(shifted)
-    sums = exponentials.sum(axis=1, keepdims=True)  # (N, 1), from 1 to classes
     right = np.arange(len(labels)), labels  # an index: image, its class
-    loss = (np.log(sums[:, 0]) - shifted[right]).mean()
-    gradient = exponentials / sums
+    gradient = softmax(logits)
     gradient[right] -= 1
-    return np.asarray(loss), gradient / len(labels)
+    return np.asarray(-log_softmax(logits)[right].mean()), gradient / len(labels)
 
 
-def of_probabilities(probabilities: Floats, labels: Labels) -> tuple[Floats, Floats]:
+def cross_entropy_of_probabilities(
+    probabilities: Floats, labels: Labels
+) -> tuple[Floats, Floats]:
     """Cross-entropy of what a softmax has already made probabilities.
 
     loss                       = mean over n of -log(p[n, labels[n]])
     dloss/dprobabilities[n, k] = -1 / (N p[n, k]) if k == labels[n] else 0
 
-    Through the softmax this is the same as `cross_entropy` of the logits,
-    until a probability is too small to be written.
+    Through the softmax this is the same as `cross_entropy` of the logits, until a
+    probability is too small to be written.
 
     Args:
         probabilities: `(N, classes)`, float64, above 0.
-        labels: `(N,)`, int64, 0 to classes - 1.
+        labels: `(N,)`, integers from 0 to classes - 1.
 
     Returns:
         The loss, shape `()`, in nats, and its gradient, `(N, classes)`.
@@ -63,5 +87,5 @@ def of_probabilities(probabilities: Floats, labels: Labels) -> tuple[Floats, Flo
 
 LOSSES: dict[str, Callable[[Floats, Labels], tuple[Floats, Floats]]] = {
     "cross_entropy_on_logits": cross_entropy,
-    "cross_entropy_on_probabilities": of_probabilities,
+    "cross_entropy_on_probabilities": cross_entropy_of_probabilities,
 }

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
 
-from paripassu.core.layer_spec import Array
-
-Weights = Mapping[str, Array]
-Settings = Mapping[str, Any]
-FUNCTIONS: dict[str, Callable[[Array], Array]] = {
-    "sigmoid": expit,
-    "hard_sigmoid": lambda x: np.clip(x / 6 + 0.5, 0, 1),
-    "tanh": np.tanh,
-    "relu": lambda x: np.maximum(x, 0),
-    "identity": lambda x: x,
-}
+from paripassu.core.layer_spec import Array, LayerSpec
+from paripassu.reference.activations import ACTIVATIONS
 
 
-def _over(
-    x: Array, settings: Settings, width: int, step: Callable[[Array, Any], Any]
-) -> Array:
+def _function(layer: LayerSpec, name: str, otherwise: str) -> Callable[[Array], Array]:
+    kind = layer.settings.get(name, otherwise)
+    return partial(ACTIVATIONS[kind], LayerSpec(kind))
+
+
+def _over(layer: LayerSpec, x: Array, step: Callable[[Array, Any], Any]) -> Array:
     """Run over the steps of (N, t, c); `step` makes the next state of an input."""
+    settings, width = layer.settings, len(layer.weights["recurrent"])
     times = range(x.shape[1])
     state: Any = (np.zeros((len(x), width)), np.zeros((len(x), width)))
     made = np.zeros((len(x), x.shape[1], width))
@@ -36,10 +31,11 @@ def _over(
     return made[:, ::-1] if settings.get("flipped") else made
 
 
-def lstm(x: Array, weights: Weights, settings: Settings) -> Array:
+def lstm(layer: LayerSpec, x: Array) -> Array:
     """Hochreiter and Schmidhuber 1997 with a forget gate; gates i, f, g, o."""
-    gate = FUNCTIONS[settings.get("recurrent_activation", "sigmoid")]
-    function = FUNCTIONS[settings.get("activation", "tanh")]
+    weights = layer.weights
+    gate = _function(layer, "recurrent_activation", "sigmoid")
+    function = _function(layer, "activation", "tanh")
     bias = weights.get("bias", 0.0)
 
     def step(value: Array, state: Any) -> Any:
@@ -49,16 +45,16 @@ def lstm(x: Array, weights: Weights, settings: Settings) -> Array:
         cell = gate(f) * cell + gate(i) * function(g)
         return gate(o) * function(cell), cell
 
-    return _over(x, settings, len(weights["recurrent"]), step)
+    return _over(layer, x, step)
 
 
-def gru(x: Array, weights: Weights, settings: Settings) -> Array:
+def gru(layer: LayerSpec, x: Array) -> Array:
     """Cho et al. 2014; gates r, z, n; `reset_after`: as in cuDNN."""
-    gate = FUNCTIONS[settings.get("recurrent_activation", "sigmoid")]
-    function = FUNCTIONS[settings.get("activation", "tanh")]
-    width = len(weights["recurrent"])
+    weights = layer.weights
+    gate = _function(layer, "recurrent_activation", "sigmoid")
+    function = _function(layer, "activation", "tanh")
     bias = weights.get("input_bias", 0.0)
-    second = weights.get("recurrent_bias", np.zeros(3 * width))
+    second = weights.get("recurrent_bias", np.zeros(3 * len(weights["recurrent"])))
     kernels = np.split(weights["recurrent"], 3, axis=-1)
 
     def step(value: Array, state: Any) -> Any:
@@ -67,19 +63,20 @@ def gru(x: Array, weights: Weights, settings: Settings) -> Array:
         r_bias, z_bias, n_bias = np.split(second, 3)
         reset = gate(r + hidden @ kernels[0] + r_bias)
         update = gate(z + hidden @ kernels[1] + z_bias)
-        if settings.get("reset_after", True):
+        if layer.settings.get("reset_after", True):
             new = function(n + reset * (hidden @ kernels[2] + n_bias))
         else:
             new = function(n + (reset * hidden) @ kernels[2] + n_bias)
         hidden = update * hidden + (1 - update) * new
         return hidden, hidden
 
-    return _over(x, settings, width, step)
+    return _over(layer, x, step)
 
 
-def rnn(x: Array, weights: Weights, settings: Settings) -> Array:
+def rnn(layer: LayerSpec, x: Array) -> Array:
     """Elman 1990."""
-    function = FUNCTIONS[settings.get("activation", "tanh")]
+    weights = layer.weights
+    function = _function(layer, "activation", "tanh")
     bias = weights.get("bias", 0.0)
 
     def step(value: Array, state: Any) -> Any:
@@ -87,7 +84,11 @@ def rnn(x: Array, weights: Weights, settings: Settings) -> Array:
         hidden = function(product + bias)
         return hidden, hidden
 
-    return _over(x, settings, len(weights["recurrent"]), step)
+    return _over(layer, x, step)
 
 
-RECURRENT = {"lstm": lstm, "gru": gru, "rnn": rnn}
+RECURRENT: dict[str, Callable[[LayerSpec, Array], Array]] = {
+    "lstm": lstm,
+    "gru": gru,
+    "rnn": rnn,
+}

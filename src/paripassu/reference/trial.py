@@ -15,7 +15,6 @@ from paripassu.reference.twin import forward
 if __name__ == "__main__":
     model, path, images, out = sys.argv[1:]
     recipe = parse(Path(path).read_text(encoding="utf-8"))
-    sheet = recipe.architecture
     weights = {k: x.astype(np.float64) for k, x in load_file(model).items()}
-    outputs, _ = forward(sheet, recipe, weights, np.load(images), None)
-    np.save(out, outputs[sheet.layers[-1].name])
+    calls = forward(recipe.architecture, recipe, weights, np.load(images), None)
+    np.save(out, calls[-1].y)

@@ -6,26 +6,34 @@ backward, so a new network needs code here only if it has a new kind of layer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from paripassu.core.layer_spec import LayerSpec
 from paripassu.core.layout import check_weights
 from paripassu.core.networks import Layer, Network, Weight
 from paripassu.core.recipe import Recipe
 from paripassu.core.steps import Arrays, TwinStep
-from paripassu.reference.layers import LAYERS, Floats, Mask
+from paripassu.reference.layers import BACKWARD, FORWARD
 from paripassu.reference.losses import LOSSES
-from paripassu.reference.optimizers import State, learning_rate, update
+from paripassu.reference.optimizers import (
+    Floats,
+    State,
+    learning_rate,
+    rule_of,
+    step_once,
+)
 
 Weights = Mapping[str, Floats]
-Masks = Mapping[str, Mask]
+Masks = Mapping[str, npt.NDArray[np.bool_]]
 
 
 class Twin:
-    """The reference, step by step: see `paripassu.frameworks.Twin`.
+    """The reference, step by step: see `paripassu.frameworks.contract.Twin`.
 
     Always in float64 and on the CPU, whatever the recipe's precision and the
     device: this is the yardstick. NumPy takes its threads from the environment.
@@ -54,17 +62,17 @@ class Twin:
 
     def evaluate(self, images: npt.NDArray[Any]) -> Arrays:
         """Layer -> what leaves it, dropout off."""
-        outputs, _ = forward(self.network, self.recipe, self._weights, images, None)
-        x = images.astype(np.float64).reshape(len(images), *self.network.input_shape)
-        return {"input": x, **outputs}
+        calls = forward(self.network, self.recipe, self._weights, images, None)
+        return {"input": calls[0].x, **{call.layer.name: call.y for call in calls}}
 
     def logits(self, images: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """`(N, h, w)` in, `(N, classes)` out; a thousand images at a time."""
-        parts = [
-            forward(self.network, self.recipe, self._weights, part, None)[0]
-            for part in np.split(images, range(1000, len(images), 1000))
-        ]
-        outputs = np.concatenate([part[self.network.layers[-1].name] for part in parts])
+        outputs = np.concatenate(
+            [
+                forward(self.network, self.recipe, self._weights, part, None)[-1].y
+                for part in np.split(images, range(1000, len(images), 1000))
+            ]
+        )
         if self.recipe.output == "logits":
             return outputs
         return np.log(np.maximum(outputs, np.finfo(np.float64).tiny))
@@ -84,26 +92,24 @@ class Twin:
 
     def step(self, step: TwinStep) -> Arrays:
         """Forward, backward and update: everything on the way."""
-        outputs, memories = forward(
+        calls = forward(
             self.network, self.recipe, self._weights, step.images, step.masks
         )
-        last = outputs[self.network.layers[-1].name]
-        loss, gradient = LOSSES[self.recipe.loss](last, step.labels)
-        gradients = backward(self.network, gradient, memories)
+        loss, gradient = LOSSES[self.recipe.loss](calls[-1].y, step.labels)
+        gradients = backward(calls, gradient)
         rate = learning_rate(self.recipe, epoch=self._epoch, step=self._finished)
         self._finished += 1
-        for name, weight in self._weights.items():
-            self._weights[name], self._slots[name] = update(
-                weight,
-                gradient=gradients[name],
-                state=self._slots[name],
-                learning_rate=rate,
-                step=self._finished,
-                recipe=self.recipe,
-            )
+        self._weights, self._slots = step_once(
+            rule_of(self.recipe.optimizer),
+            self._weights,
+            gradients,
+            self._slots,
+            rate=rate,
+            step=self._finished,
+        )
         return {
             "loss": loss,
-            **{f"activation.{name}": x for name, x in outputs.items()},
+            **{f"activation.{call.layer.name}": call.y for call in calls},
             **{f"gradient.{name}": x for name, x in gradients.items()},
         }
 
@@ -134,14 +140,24 @@ class Twin:
         self._epoch, self._finished = epoch, step
 
 
+@dataclass(frozen=True)
+class Call:
+    """A layer at work: what it is, with its weights, what enters it and what leaves."""
+
+    layer: Layer
+    spec: LayerSpec
+    x: Floats
+    y: Floats
+
+
 def forward(
     network: Network,
     recipe: Recipe,
     weights: Weights,
     images: npt.NDArray[Any],
     masks: Masks | None,
-) -> tuple[dict[str, Floats], dict[str, Any]]:
-    """From images to logits.
+) -> list[Call]:
+    """From images to what the last layer gives.
 
     Args:
         network: the layers to walk.
@@ -151,26 +167,28 @@ def forward(
         masks: dropout layer -> what it keeps; None turns dropout off.
 
     Returns:
-        Layer -> output, and layer -> memory for `backward`.
+        Every layer at work, in order.
+
+    Raises:
+        ValueError: what leaves a layer has not the shape that the network says.
     """
     x = images.astype(np.float64).reshape(len(images), *network.input_shape)
-    outputs, memories = {}, {}
+    calls: list[Call] = []
     for layer in network.layers:
-        layer_forward, _ = LAYERS[layer.kind]
-        if layer.kind == "dropout":
-            given = _dropout(layer, x, recipe, masks)
-        elif layer.kind == "zero_padding":
-            given = (layer.padding,)
-        else:
-            given = tuple(_connected(w, weights[w.name]) for w in layer.weights)
-        x, memories[layer.name] = layer_forward(x, *given)
-        if x.shape[1:] != layer.output_shape:
+        settings = dict(layer.settings)
+        if layer.kind == "dropout" and masks is not None:
+            settings |= {"mask": masks[layer.name], "rate": recipe.dropout[layer.name]}
+        own = {w.part: _connected(w, weights[w.name]) for w in layer.weights}
+        spec = LayerSpec(layer.kind, settings, own)
+        y = FORWARD[layer.kind](spec, x)
+        if y.shape[1:] != layer.output_shape:
             raise ValueError(
-                f"{layer.name}: the architecture says {layer.output_shape}, "
-                f"but {x.shape[1:]} came out."
+                f"{layer.name}: {layer.output_shape} is expected to leave it by the "
+                f"architecture of {network.name}, but {y.shape[1:]} came out."
             )
-        outputs[layer.name] = x
-    return outputs, memories
+        calls.append(Call(layer, spec, x, y))
+        x = y
+    return calls
 
 
 def _connected(weight: Weight, array: Floats) -> Floats:
@@ -178,22 +196,11 @@ def _connected(weight: Weight, array: Floats) -> Floats:
     return array * weight.connected if weight.table else array
 
 
-def _dropout(
-    layer: Layer, x: Floats, recipe: Recipe, masks: Masks | None
-) -> tuple[Any, ...]:
-    if masks is None:
-        return np.ones(x.shape, np.bool_), 0.0
-    return masks[layer.name], recipe.dropout[layer.name]
-
-
-def backward(
-    network: Network, gradient: Floats, memories: Mapping[str, Any]
-) -> dict[str, Floats]:
-    """From the gradient of the logits to the gradient of every weight."""
+def backward(calls: Sequence[Call], gradient: Floats) -> dict[str, Floats]:
+    """From the gradient of what the last layer gives to that of every weight."""
     gradients: dict[str, Floats] = {}
-    for layer in reversed(network.layers):
-        _, layer_backward = LAYERS[layer.kind]
-        gradient, found = layer_backward(gradient, memories[layer.name])
-        for weight, array in zip(layer.weights, found, strict=True):
-            gradients[weight.name] = _connected(weight, array)
+    for call in reversed(calls):
+        gradient, found = BACKWARD[call.spec.kind](call.spec, call.x, call.y, gradient)
+        for weight in call.layer.weights:
+            gradients[weight.name] = _connected(weight, found[weight.part])
     return gradients

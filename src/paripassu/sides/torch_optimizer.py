@@ -90,7 +90,7 @@ def describe(made: Any, steps: int) -> dict[str, Any]:
 
     Returns:
         family, settings, forms, name and because, as
-        `paripassu.reference.rules.OptimizerRule` takes them.
+        `paripassu.reference.optimizers.OptimizerRule` takes them.
 
     Raises:
         UserError: the schedule wants more than to be stepped.

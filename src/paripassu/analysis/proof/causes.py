@@ -6,8 +6,8 @@ that gives the other framework's numbers is named. What only resembles is not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,14 +17,22 @@ import numpy.typing as npt
 from paripassu.analysis.proof.parity import difference
 from paripassu.analysis.schema import Divergence
 from paripassu.core import draws, networks
+from paripassu.core.layer_spec import LayerSpec, UnknownLayer
 from paripassu.core.layout import hash_arrays, relayout
-from paripassu.core.recipe import Adadelta, Recipe
-from paripassu.reference.softmax import softmax
+from paripassu.core.recipe import Recipe
+from paripassu.reference import layers
+from paripassu.reference.losses import cross_entropy, softmax
+from paripassu.reference.optimizers import (
+    OptimizerRule,
+    learning_rate,
+    rule_of,
+    step_once,
+)
 
 Array = npt.NDArray[Any]
 Trace = Mapping[str, Array]
 SAME = 1e-6  # relative: the twins round differently, and a mistake is far larger
-FEW = 4  # images on which a layer is computed anew
+FEW = 4  # images on which a convolution is computed anew
 
 
 @dataclass(frozen=True)
@@ -49,8 +57,13 @@ class Case:
 
     @cached_property
     def network(self) -> networks.Network:
-        """The architecture."""
+        """Its layers and weights."""
         return self.recipe.architecture
+
+    @cached_property
+    def rule(self) -> OptimizerRule:
+        """What the recipe's optimizer does."""
+        return rule_of(self.recipe.optimizer)
 
     @cached_property
     def weights(self) -> dict[str, Array]:
@@ -83,6 +96,13 @@ class Case:
             return None
         factor = float(np.vdot(right, wrong)) / size
         return factor if self.same(wrong, factor * right) else None
+
+    @property
+    def spec(self) -> LayerSpec:
+        """The same with its initial weights."""
+        layer = self.layer
+        weights = {x.part: self.weights[x.name] for x in layer.weights}
+        return LayerSpec(layer.kind, dict(layer.settings), weights)
 
     def output(self) -> tuple[Array, Array]:
         """What leaves the layer at which they part."""
@@ -202,6 +222,95 @@ def _initial(case: Case) -> str | None:
 
 # Rung 1: forward
 
+Mistake = tuple[str, Callable[[LayerSpec], LayerSpec]]
+
+
+def _set(**settings: Any) -> Callable[[LayerSpec], LayerSpec]:
+    return lambda spec: replace(spec, settings={**spec.settings, **settings})
+
+
+def _of_kind(kind: str) -> Callable[[LayerSpec], LayerSpec]:
+    return lambda spec: replace(spec, kind=kind)
+
+
+def _weight(
+    name: str, change: Callable[[Array], Array]
+) -> Callable[[LayerSpec], LayerSpec]:
+    return lambda spec: replace(
+        spec, weights={**spec.weights, name: change(spec.weights[name])}
+    )
+
+
+def _padded(spec: LayerSpec) -> LayerSpec:
+    frame = tuple((n // 2, n // 2) for n in spec.weights["kernel"].shape[:2])
+    return _set(padding=frame)(spec)
+
+
+# Of each kind of layer, its mistakes in words, and how they are made.
+MISTAKES: Mapping[str, Sequence[Mistake]] = {
+    "conv": (
+        (
+            "height and width of the kernel are exchanged",
+            _weight("kernel", lambda x: x.swapaxes(0, 1)),
+        ),
+        (
+            "the kernel is turned around, as in the mathematical convolution",
+            _weight("kernel", lambda x: x[::-1, ::-1]),
+        ),
+        (
+            "the biases are added to the wrong channels",
+            _weight("bias", lambda x: x[::-1]),
+        ),
+        (
+            "input and output channels of the kernel are exchanged",
+            _weight("kernel", lambda x: x.swapaxes(2, 3)),
+        ),
+        ("the input is padded", _padded),
+    ),
+    "max_pool": (
+        ("pooling takes the mean, not the maximum", _of_kind("average_pool")),
+    ),
+    "relu": (("the ReLU is missing", _of_kind("identity")),),
+    "tanh": (("the tanh is not scaled", _set(amplitude=1.0, slope=1.0)),),
+    "subsample": (
+        (
+            "subsampling takes the mean of four pixels, not their sum",
+            _weight("coefficient", lambda x: x / 4),
+        ),
+    ),
+    "pad": tuple(
+        (
+            f"the border is padded with {words}, not with zeros",
+            _set(padding_mode=mode),
+        )
+        for mode, words in (
+            ("replicate", "its nearest pixels"),
+            ("reflect", "its mirror image"),
+            ("symmetric", "its mirror image"),
+            ("circular", "its other side"),
+        )
+    ),
+    "softmax": (
+        (
+            "the softmax runs over the images of the batch, not over the classes",
+            _set(axis=0),
+        ),
+    ),
+}
+
+
+def _mistake(case: Case) -> str | None:
+    count = FEW if case.layer.kind == "conv" else None
+    x, wrong = case.input()[:count], case.output()[1][:count]
+    for sentence, make in MISTAKES.get(case.layer.kind, ()):
+        try:
+            made = layers.apply(make(case.spec), [x])
+        except (ValueError, UnknownLayer):
+            continue  # such as a kernel whose exchanged axes do not fit the input
+        if case.same(made[tuple(slice(n) for n in wrong.shape)], wrong):
+            return sentence
+    return None
+
 
 def _dropout(case: Case) -> str | None:
     if case.layer.kind != "dropout":
@@ -227,11 +336,9 @@ def _flatten(case: Case) -> str | None:
     if case.layer.kind != "flatten":
         return None
     right, wrong = case.output()
-    layers = case.network.layers
-    h, w, c = layers[layers.index(case.layer) - 1].output_shape
-    sizes = {"h": h, "w": w, "c": c}
+    h, w, c = case.input().shape[1:]
     for order in ("n (h w c) -> n (c h w)", "n (c h w) -> n (h w c)"):
-        if case.same(relayout(right, order, **sizes), wrong):
+        if case.same(relayout(right, order, h=h, w=w, c=c), wrong):
             return (
                 "the images are flattened in another order than the kernel's: (h w c) "
                 "and (c h w) are exchanged"
@@ -239,116 +346,12 @@ def _flatten(case: Case) -> str | None:
     return None
 
 
-def _convolve(x: Array, kernel: Array, bias: Array) -> Array:
-    windows = np.lib.stride_tricks.sliding_window_view(x, kernel.shape[:2], axis=(1, 2))
-    sums: Array = np.einsum("npqihw,hwio->npqo", windows, kernel, optimize=True)
-    return sums + bias
-
-
-def _convolution(case: Case) -> str | None:
-    if case.layer.kind != "convolution":
-        return None
-    wrong = case.output()[1][:FEW]
-    x = case.input()[:FEW]
-    kernel = case.weights[f"{case.layer.name}.kernel"]
-    bias = case.weights[f"{case.layer.name}.bias"]
-    h, w = kernel.shape[0] // 2, kernel.shape[1] // 2
-    padded = np.pad(x, ((0, 0), (h, h), (w, w), (0, 0)))
-    mistakes = {
-        "height and width of the kernel are exchanged": (
-            x,
-            kernel.swapaxes(0, 1),
-            bias,
-        ),
-        "the kernel is turned around, as in the mathematical convolution": (
-            x,
-            kernel[::-1, ::-1],
-            bias,
-        ),
-        "the biases are added to the wrong channels": (x, kernel, bias[::-1]),
-        "input and output channels of the kernel are exchanged": (
-            x,
-            kernel.swapaxes(2, 3),
-            bias,
-        ),
-        "the input is padded": (padded, kernel, bias),
-    }
-    for sentence, (given, of_kernel, of_bias) in mistakes.items():
-        if of_kernel.shape[2] != x.shape[3]:
-            continue
-        made = _convolve(given, of_kernel, of_bias)
-        if case.same(made[:, : wrong.shape[1], : wrong.shape[2]], wrong):
-            return sentence
-    return None
-
-
-def _pool(case: Case) -> str | None:
-    if case.layer.kind != "max_pool":
-        return None
-    x = case.input()
-    h, w, _ = case.layer.output_shape
-    size = x.shape[1] // h
-    mean = relayout(
-        x[:, : h * size, : w * size], "n (p a) (q b) c -> n p q c a b", a=size, b=size
-    ).mean(axis=(-2, -1))
-    return (
-        "pooling takes the mean, not the maximum"
-        if case.same(mean, case.output()[1])
-        else None
-    )
-
-
-def _relu(case: Case) -> str | None:
+def _leak(case: Case) -> str | None:
     if case.layer.kind != "relu":
         return None
     x, wrong = case.input(), case.output()[1]
-    if case.same(x, wrong):
-        return "the ReLU is missing"
     slope = case.factor(np.minimum(x, 0), wrong - np.maximum(x, 0))
     return f"the ReLU leaks: its slope below zero is {slope:.3g}" if slope else None
-
-
-def _tanh(case: Case) -> str | None:
-    if case.layer.kind != "tanh":
-        return None
-    x, wrong = case.input(), case.output()[1]
-    return "the tanh is not scaled" if case.same(np.tanh(x), wrong) else None
-
-
-def _subsample(case: Case) -> str | None:
-    if case.layer.kind != "subsample":
-        return None
-    right, wrong = case.output()
-    bias = case.weights[f"{case.layer.name}.bias"]
-    factor = case.factor(right - bias, wrong - bias)
-    if factor and abs(factor - 0.25) < SAME:
-        return "subsampling takes the mean of four pixels, not their sum"
-    return None
-
-
-def _zero_padding(case: Case) -> str | None:
-    if case.layer.kind != "zero_padding":
-        return None
-    x, wrong = case.input(), case.output()[1]
-    size = (wrong.shape[1] - x.shape[1]) // 2
-    frame = ((0, 0), (size, size), (size, size), (0, 0))
-    for mode, words in (
-        ("edge", "its nearest pixels"),
-        ("reflect", "its mirror image"),
-        ("symmetric", "its mirror image"),
-        ("wrap", "its other side"),
-    ):
-        if case.same(np.pad(x, frame, mode=mode), wrong):  # type: ignore[call-overload]
-            return f"the border is padded with {words}, not with zeros"
-    return None
-
-
-def _softmax_layer(case: Case) -> str | None:
-    if case.layer.kind != "softmax":
-        return None
-    if case.same(softmax(case.input(), axis=0), case.output()[1]):
-        return "the softmax runs over the images of the batch, not over the classes"
-    return None
 
 
 def _fewer_digits(case: Case) -> str | None:
@@ -364,32 +367,27 @@ def _fewer_digits(case: Case) -> str | None:
 # Rung 2: loss and gradients
 
 
-def _cross_entropy(logits: Array, labels: Array) -> float:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    logarithms = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return float(-logarithms[np.arange(len(labels)), labels].mean())
-
-
 def _loss(case: Case) -> str | None:
     if case.kind != "loss":
         return None
     right, wrong = (float(x) for x in case.pair("0.loss"))
-    output = case.right[f"0.activation.{case.network.layers[-1].name}"]
-    twice = case.recipe.output == "probabilities"
-    if case.recipe.loss == "cross_entropy_on_probabilities":
-        output, twice = np.log(output), False  # the loss takes no softmax of them
     labels = case.right["given.labels"]
-    near = SAME * abs(wrong)
-    if twice and abs(wrong - _cross_entropy(np.log(output), labels)) <= near:
-        return "softmax is applied once: the recipe's loss applies it to probabilities"
-    logits, probabilities = output, softmax(output, axis=1)
-    if abs(wrong - right * len(labels)) <= near:
-        return "the loss is the sum over the batch, not its mean"
-    if abs(wrong - _cross_entropy(probabilities, labels)) <= near:
-        return "softmax is applied twice: the loss takes probabilities for logits"
+    logits = case.right[f"0.activation.{case.network.layers[-1].name}"]
+    tried = []
+    if case.recipe.loss == "cross_entropy_on_probabilities":
+        logits = np.log(logits)  # the loss takes no softmax of them
+    elif case.recipe.output == "probabilities":
+        once = "softmax is applied once: the recipe's loss applies it to probabilities"
+        tried.append((once, np.log(logits), labels))
+    twice = "softmax is applied twice: the loss takes probabilities for logits"
+    tried.append((twice, softmax(logits), labels))
     for shift in (1, -1):
-        if abs(wrong - _cross_entropy(logits, np.roll(labels, shift))) <= near:
-            return "the labels are shifted by one"
+        tried.append(("the labels are shifted by one", logits, np.roll(labels, shift)))
+    for sentence, given, expected in tried:
+        if abs(wrong - float(cross_entropy(given, expected)[0])) <= SAME * abs(wrong):
+            return sentence
+    if abs(wrong - right * len(labels)) <= SAME * abs(wrong):
+        return "the loss is the sum over the batch, not its mean"
     return None
 
 
@@ -402,7 +400,7 @@ def _gradient(case: Case) -> str | None:
         return "a gradient reaches connections that the table leaves out"
     if not wrong.any():
         return "no gradient reaches these weights: they are frozen or detached"
-    if case.place.endswith("bias") and case.same(right[::-1], wrong):
+    if weight.is_bias and case.same(right[::-1], wrong):
         return "the biases are added to the wrong channels"
     factor = case.factor(right, wrong)
     return f"the gradient is {factor:.6g} times the right one" if factor else None
@@ -410,44 +408,44 @@ def _gradient(case: Case) -> str | None:
 
 # Rung 3: one step of the optimizer
 
+# The share of the old that each optimizer's mean square keeps.
+SHARES = {"adadelta": "rho", "rmsprop": "rho", "adam": "beta2"}
 
-def _adadelta(case: Case) -> str | None:
-    chosen = case.recipe.optimizer
-    if not isinstance(chosen, Adadelta) or case.kind != "slot":
+
+def _constants(case: Case) -> str | None:
+    name, _, slot = case.place.rpartition(".")
+    if case.kind != "slot" or slot not in ("square_gradient", "square_update"):
         return None
-    name = case.place.rpartition(".")[0]
     gradient = case.right[f"0.gradient.{name}"]
     some = np.abs(gradient) > 1e-3 * np.abs(gradient).max()
+    squares = gradient[some] ** 2
     square = case.wrong[f"0.slot.{name}.square_gradient"][some]
-    rho = 1 - float(np.median(square / gradient[some] ** 2))
-    if abs(rho - chosen.rho) > SAME and case.same(
-        square, (1 - rho) * gradient[some] ** 2
-    ):
-        return f"rho is {rho:.6g}, and the recipe says {chosen.rho:g}"
+    key = SHARES[case.rule.family]
+    share = 1 - float(np.median(square / squares))
+    meant = case.rule.number(key)
+    if abs(share - meant) > SAME and case.same(square, (1 - share) * squares):
+        return f"{key} is {share:.6g}, and the recipe says {meant:g}"
     # update**2 = epsilon / (square + epsilon) * gradient**2, solved for epsilon
-    update = case.wrong[f"0.slot.{name}.square_update"][some] / (1 - chosen.rho)
-    epsilon = float(np.median(update * square / (gradient[some] ** 2 - update)))
-    made = (1 - chosen.rho) * epsilon / (square + epsilon) * gradient[some] ** 2
     came = case.wrong[f"0.slot.{name}.square_update"][some]
-    if abs(epsilon / chosen.epsilon - 1) > 1e-3 and difference(made, came) < 1e-3:
-        return f"epsilon is {epsilon:.3g}, and the recipe says {chosen.epsilon:g}"
+    update = came / (1 - meant)
+    epsilon = float(np.median(update * square / (squares - update)))
+    made, meant = epsilon / (square + epsilon) * squares, case.rule.number("epsilon")
+    if abs(epsilon / meant - 1) > 1e-3 and difference(made, update) < 1e-3:
+        return f"epsilon is {epsilon:.3g}, and the recipe says {meant:g}"
     return None
 
 
 def _weight_decay(case: Case) -> str | None:
-    name = case.place if case.kind == "weight" else case.place.rpartition(".")[0]
-    before = case.weights[name]
     if case.kind == "weight":
-        right, wrong = case.pair(f"0.weight.{name}")
-        factor = case.factor(before, right - wrong)
+        right, wrong = case.pair(f"0.weight.{case.place}")
+        factor = case.factor(case.weights[case.place], right - wrong)
         return (
             f"weights decay: by {factor:.3g} of themselves a step" if factor else None
         )
-    gradient = case.right[f"0.gradient.{name}"]
-    chosen = case.recipe.optimizer
-    if not isinstance(chosen, Adadelta):
-        return None
-    size = np.sqrt(case.wrong[f"0.slot.{name}.square_gradient"] / (1 - chosen.rho))
+    name = case.place.rpartition(".")[0]
+    before, gradient = case.weights[name], case.right[f"0.gradient.{name}"]
+    share = 1 - case.rule.number(SHARES[case.rule.family])
+    size = np.sqrt(case.wrong[f"0.slot.{name}.square_gradient"] / share)
     added = np.where(gradient < 0, -size, size) - gradient
     usual = np.abs(gradient) > 1e-2 * np.abs(gradient).max()
     factor = case.factor(before[usual], added[usual])
@@ -472,13 +470,11 @@ def _learning_rate(case: Case) -> str | None:
 
 def _schedule(case: Case) -> str | None:
     right, wrong = case.pair("rate")
-    decay, start = case.recipe.decay, case.recipe.optimizer.learning_rate
-    steps = np.arange(len(wrong))
-    with np.errstate(under="ignore"):
-        per_step = start * decay.factor ** (steps / decay.interval)
-    exponential = decay.shape == "exponential" and decay.unit == "epoch"
-    if exponential and np.allclose(wrong, per_step, rtol=SAME, atol=1e-300):
-        return "the rate decays after every batch, not after every epoch"
+    if case.recipe.decay.unit == "epoch":
+        by_step = case.recipe.changed(decay={"unit": "step"})
+        rates = [learning_rate(by_step, epoch=0, step=x) for x in range(len(wrong))]
+        if np.allclose(wrong, rates, rtol=SAME, atol=1e-300):
+            return "the rate decays after every batch, not after every epoch"
     if np.ptp(wrong) == 0:
         return "the rate does not decay"
     factor = case.factor(right, wrong)
@@ -488,24 +484,38 @@ def _schedule(case: Case) -> str | None:
 # Rung 5: from step to step
 
 
-def _accumulated(case: Case) -> str | None:
-    step = case.found.step
-    if not step or case.kind not in ("gradient", "slot", "weight"):
+def _second_step(case: Case) -> str | None:
+    """Known mistakes between the first step and the second."""
+    if case.found.step != 1 or case.kind not in ("gradient", "slot", "weight"):
         return None
-    name = case.place if case.kind != "slot" else case.place.rpartition(".")[0]
-    added = case.right[f"0.gradient.{name}"] + case.right[f"{step}.gradient.{name}"]
-    if step == 1 and case.kind == "gradient":
-        came = case.wrong[f"1.gradient.{name}"]
-        return GRADIENTS_ADD_UP if case.same(added, came) else None
-    chosen = case.recipe.optimizer
-    if not isinstance(chosen, Adadelta) or step != 1:
-        return None
-    came = case.wrong[f"1.slot.{name}.square_gradient"]
-    first = case.right[f"0.slot.{name}.square_gradient"]
-    if case.same(chosen.rho * first + (1 - chosen.rho) * added**2, came):
-        return GRADIENTS_ADD_UP
+    name, _, slot = case.place.rpartition(".")
+    name = name if case.kind == "slot" else case.place
+    came = case.wrong[f"1.{case.kind}.{case.place}"]
     gradient = case.right[f"1.gradient.{name}"]
-    if case.same((1 - chosen.rho) * gradient**2, came):
+    added = case.right[f"0.gradient.{name}"] + gradient
+    if case.kind == "gradient":
+        return GRADIENTS_ADD_UP if case.same(added, came) else None
+    begin = f"0.slot.{name}."
+    state = {
+        key.removeprefix(begin): np.asarray(x, np.float64)
+        for key, x in case.right.items()
+        if key.startswith(begin)
+    }
+    before = np.asarray(case.right[f"0.weight.{name}"], np.float64)
+    rate = learning_rate(case.recipe, epoch=0, step=1)
+
+    def gives(gradient: Array, state: dict[str, Array]) -> bool:
+        weights, states = step_once(
+            *(case.rule, {name: before}, {name: gradient}, {name: state}),
+            rate=rate,
+            step=2,
+        )
+        made = states[name][slot] if case.kind == "slot" else weights[name]
+        return case.same(made, came)
+
+    if gives(added, state):
+        return GRADIENTS_ADD_UP
+    if state and gives(gradient, {}):
         return "the optimizer has forgotten its state of the step before"
     return None
 
@@ -514,12 +524,9 @@ GRADIENTS_ADD_UP = "gradients add up from step to step: they are not cleared"
 
 _RULES: tuple[tuple[Callable[[Case], str | None], ...], ...] = (
     (_order, _images, _masks, _labels, _initial),
-    (
-        *(_dropout, _flatten, _convolution, _pool, _relu),
-        *(_tanh, _subsample, _zero_padding, _softmax_layer, _fewer_digits),
-    ),
+    (_mistake, _dropout, _flatten, _leak, _fewer_digits),
     (_loss, _gradient),
-    (_adadelta, _weight_decay, _learning_rate),
+    (_constants, _weight_decay, _learning_rate),
     (_schedule,),
-    (_accumulated,),
+    (_second_step,),
 )

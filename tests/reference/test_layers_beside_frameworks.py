@@ -1,7 +1,7 @@
 """The NumPy reference of layers computes what the frameworks' layers compute.
 
 Each layer is made natively, opened by the probe as a model is, and run in float64;
-from what the probe tells of it, `described.apply` must give the same output.
+from what the probe tells of it, `layers.apply` must give the same output.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from helpers import skip_without
 
-from paripassu.core.layer_spec import LayerSpec, relative_error
+from paripassu.core.layer_spec import LayerSpec, UnknownLayer, relative_error
 from paripassu.port_check import causes
-from paripassu.reference import described
+from paripassu.reference import layers
 
 ROUNDING = 1e-12
 # TensorFlow's GELU and leaky slopes have constants of float32, its bilinear resize
@@ -288,5 +288,5 @@ def test_another_setting_gives_another_output(name, setting, value):
 
 
 def test_what_the_reference_does_not_know_is_said():
-    with pytest.raises(described.Unknown):
-        described.apply(LayerSpec("unheard of"), [np.zeros(3)])
+    with pytest.raises(UnknownLayer):
+        layers.apply(LayerSpec("unheard of"), [np.zeros(3)])
