@@ -244,7 +244,7 @@ class OptimizerModule(Protocol):
 
         Returns:
             family, settings, forms, name and because, as
-            `paripassu.reference.rules.OptimizerRule` takes them; and the parameters
+            `paripassu.reference.optimizers.OptimizerRule` takes them; and the parameters
             after each step, in float64.
 
         Raises:
