@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -299,3 +300,37 @@ def all_kept(recipe: Recipe, size: int) -> dict[str, npt.NDArray[np.bool_]]:
     """Masks that drop nothing."""
     layers = recipe.architecture.layers_of("dropout")
     return {x.name: np.ones((size, *x.output_shape), np.bool_) for x in layers}
+
+
+def cross_entropy_by_hand(rows: list[list[float]], labels: list[int]) -> float:
+    """Mean of log(sum of exp(z[j] - z[right])), with exact sums."""
+    terms = [
+        math.log(math.fsum(math.exp(min(z - row[right], 700)) for z in row))
+        for row, right in zip(rows, labels, strict=True)
+    ]
+    return math.fsum(terms) / len(terms)
+
+
+def random(*shape: int, seed: int = 0) -> npt.NDArray[np.float64]:
+    """Numbers between -1 and 1."""
+    return 2 * draws.uniform(shape, seed, "test of the reference") - 1
+
+
+def slope(
+    function: Callable[[], float], array: npt.NDArray[np.float64], index: Any, h: float
+) -> float:
+    """The central difference of `function` as `array[index]` moves by h."""
+    kept = array[index]
+    array[index] = kept + h
+    above = function()
+    array[index] = kept - h
+    below = function()
+    array[index] = kept
+    return (above - below) / (2 * h)
+
+
+def slopes(
+    function: Callable[[], float], array: npt.NDArray[np.float64], h: float = 1e-4
+) -> npt.NDArray[np.float64]:
+    numbers = [slope(function, array, index, h) for index in np.ndindex(array.shape)]
+    return np.array(numbers).reshape(array.shape)

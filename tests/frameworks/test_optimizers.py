@@ -8,7 +8,6 @@ process.
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -19,16 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from paripassu.core import datasets, draws, networks
-from paripassu.core.recipe import SGD, Adam, Recipe, RMSprop, validate
+from paripassu.core.recipe import Recipe, validate
 from paripassu.core.steps import Arrays, TwinStep
 from paripassu.frameworks.contract import Twin
 from paripassu.frameworks.registry import FRAMEWORKS, REFERENCE
 from paripassu.processes.launch import worker_environment
-from paripassu.reference.optimizers import State, rule_of, step_once
 
 NETWORK = networks.ARTICLE
 STEPS, KEPT = 5, 2  # steps of a training, and after how many its state is kept
@@ -254,110 +251,6 @@ def test_another_form_is_another_training(findings, name, form):
 @pytest.mark.parametrize("form", SAVED)
 def test_a_model_with_an_optimizer_of_ours_is_saved_and_loaded(findings, name, form):
     assert findings(name)[form]["saved"] == 0
-
-
-# The reference by hand
-
-
-def descend(
-    chosen: Any, gradients: list[float], rates: list[float], start: float = 0.0
-) -> list[float]:
-    """The weights after each gradient."""
-    weights: dict[str, npt.NDArray[np.float64]] = {"w": np.array([start])}
-    states: dict[str, State] = {"w": {}}
-    rule, found = rule_of(chosen), []
-    for step, (gradient, rate) in enumerate(zip(gradients, rates, strict=True), 1):
-        before = weights["w"].copy()
-        given = {"w": np.array([gradient])}
-        moved, states = step_once(rule, weights, given, states, rate=rate, step=step)
-        assert np.array_equal(weights["w"], before)  # nothing in place
-        weights = moved
-        found.append(float(weights["w"][0]))
-    return found
-
-
-def test_momentum_by_hand():
-    # Gradients 1, 0, 0: all movement after the first step is the velocity's. The rate
-    # is halved each time: outside slows the velocity, inside does not.
-    gradients, rates = [1.0, 0.0, 0.0], [1.0, 0.5, 0.25]
-    outside = SGD(kind="sgd", momentum=0.5)
-    inside = SGD(kind="sgd", momentum=0.5, momentum_form="rate_inside")
-    assert descend(outside, gradients, rates) == [-1, -1.25, -1.3125]
-    assert descend(inside, gradients, rates) == [-1, -1.5, -1.75]
-
-
-def test_forms_of_momentum_are_one_at_a_constant_rate():
-    gradients, rates = [0.3, -2.0, 0.7, 1.1], [0.1] * 4
-    outside = SGD(kind="sgd", momentum=0.9)
-    inside = SGD(kind="sgd", momentum=0.9, momentum_form="rate_inside")
-    assert descend(outside, gradients, rates) == pytest.approx(
-        descend(inside, gradients, rates), rel=1e-14
-    )
-
-
-def test_weight_decay_by_hand():
-    # From 4, without gradients, rate 1/2 and decay 1/4. Decoupled: times 7/8 each step.
-    # In the gradient, with momentum 1/2: velocities 1 and 1/2 + 3.5/4 = 1.375.
-    for kept, expected in (
-        ({}, [3.5, 3.0625]),
-        ({"weight_decay_form": "decoupled"}, [3.5, 3.0625]),
-        ({"momentum": 0.5}, [3.5, 2.8125]),
-        ({"momentum": 0.5, "weight_decay_form": "decoupled"}, [3.5, 3.0625]),
-    ):
-        chosen = SGD(kind="sgd", weight_decay=0.25, **kept)
-        assert descend(chosen, [0.0, 0.0], [0.5, 0.5], start=4.0) == expected
-
-
-def test_decoupled_decay_comes_before_the_step():
-    # 4 - 1/2 * 1/4 * 4 = 3.5, then 3.5 - 1/2 * 1; the other order gives 3.0625.
-    chosen = SGD(kind="sgd", weight_decay=0.25, weight_decay_form="decoupled")
-    assert descend(chosen, [1.0], [0.5], start=4.0) == [3.0]
-
-
-@pytest.mark.parametrize("gradient", [3.0, -1e-6])
-def test_adams_first_step_in_closed_form(gradient):
-    # Corrected, the first means are the gradient and its square.
-    outside = Adam(kind="adam", epsilon=1e-6)
-    expected = -0.1 * gradient / (abs(gradient) + 1e-6)
-    assert descend(outside, [gradient], [0.1]) == pytest.approx([expected], rel=1e-13)
-    hat = Adam(kind="adam", epsilon=1e-6, epsilon_form="hat")
-    expected = -0.1 * gradient / (abs(gradient) + 1e-6 / math.sqrt(1 - 0.999))
-    assert descend(hat, [gradient], [0.1]) == pytest.approx([expected], rel=1e-13)
-
-
-def test_adams_second_step_by_hand():
-    # beta1 1/2, beta2 3/4: means of the gradients 2, -4 are 1, -1.5 and 1, 4.75;
-    # corrections 1/2, 3/4 and 1/4, 7/16.
-    first, mean, square = -1 * 2 / (2 + 1), -1.5 / 0.75, 4.75 / 0.4375
-    chosen = Adam(kind="adam", beta1=0.5, beta2=0.75, epsilon=1.0)
-    assert descend(chosen, [2.0, -4.0], [1.0, 0.5]) == pytest.approx(
-        [first, first - 0.5 * mean / (math.sqrt(square) + 1)], rel=1e-15
-    )
-    hat = chosen.model_copy(update={"epsilon_form": "hat"})
-    first = -1 * 1 / (1 + 1)  # sqrt(1/4) / (1/2) is 1
-    second = 0.5 * math.sqrt(0.4375) / 0.75 * -1.5 / (math.sqrt(4.75) + 1)
-    assert descend(hat, [2.0, -4.0], [1.0, 0.5]) == pytest.approx(
-        [first, first - second], rel=1e-15
-    )
-
-
-def test_weight_decay_of_adam_by_hand():
-    # In the gradient, Adam makes a full step of any decay; decoupled, a share of it.
-    l2 = Adam(kind="adam", epsilon=1e-300, weight_decay=0.01)
-    assert descend(l2, [0.0], [0.5], start=4.0) == pytest.approx([3.5], rel=1e-14)
-    apart = l2.model_copy(update={"weight_decay_form": "decoupled"})
-    assert descend(apart, [0.0], [0.5], start=4.0) == pytest.approx([3.98], rel=1e-14)
-
-
-def test_rmsprop_by_hand():
-    # rho 3/4: the mean squares of the gradients 4, 2 are 4 and 3 + 1 = 4.
-    gradients, rates = [4.0, 2.0], [1.0, 0.5]
-    outside = RMSprop(kind="rmsprop", rho=0.75, epsilon=2.0)
-    assert descend(outside, gradients, rates) == [-1, -1.25]
-    inside = RMSprop(kind="rmsprop", rho=0.75, epsilon=5.0, epsilon_form="inside")
-    assert descend(inside, gradients, rates) == pytest.approx(
-        [-4 / 3, -4 / 3 - 1 / 3], rel=1e-15
-    )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from paripassu.core.layer_spec import Array, LayerSpec
 
 Arrays = dict[str, Array]
 # An attribute of a user's optimizer: a dict of the settings and forms, by the names of
-# `reference.rules`, in which its rule differs from that of the class that it is made of.
+# `reference.optimizers`, in which its rule differs from that of the class that it is made of.
 RULE_CHANGES = "rule_changes"
 
 

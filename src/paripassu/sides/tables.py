@@ -41,7 +41,7 @@ def find_base(
 def read_settings(
     source: Mapping[str, Any] | Any, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Values by the names of `reference.rules`: truths stay, the rest are floats.
+    """Values by the names of `reference.optimizers`: truths stay, the rest are floats.
 
     Args:
         source: what has them, by key or as attributes.

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from paripassu.core import datasets, draws, files, layout, machine, record, steps
 from paripassu.core.errors import UserError
@@ -23,6 +22,7 @@ from paripassu.frameworks import registry
 from paripassu.frameworks.contract import EpochReport, Trainer
 from paripassu.processes.child import Emit
 from paripassu.processes.requests import TrainRequest
+from paripassu.reference.losses import cross_entropy
 
 REPORT_SECONDS = 0.2  # between two events of progress
 INFERENCE_REPEATS = 50
@@ -269,7 +269,7 @@ class Run:
                     test_accuracy=correct / len(test.labels),
                     test_correct=correct,
                     test_count=len(test.labels),
-                    test_cross_entropy=cross_entropy(logits, test.labels),
+                    test_cross_entropy=float(cross_entropy(logits, test.labels)[0]),
                 ),
                 "inference": inference,
                 "peak_memory_bytes": machine.peak_memory_bytes(),
@@ -288,19 +288,6 @@ class Run:
 
     def _remove_checkpoint(self) -> None:
         (self._folder / record.CHECKPOINT_FILE).unlink(missing_ok=True)
-
-
-def cross_entropy(logits: npt.NDArray[Any], labels: npt.NDArray[Any]) -> float:
-    """Mean of -log p of the right class, in nats, computed in float64.
-
-    Args:
-        logits: `(N, classes)`, or logarithms of probabilities.
-        labels: `(N,)`.
-    """
-    exact = logits.astype(np.float64)
-    shifted = exact - exact.max(axis=1, keepdims=True)
-    right = shifted[np.arange(len(labels)), labels]
-    return float((np.log(np.exp(shifted).sum(axis=1)) - right).mean())
 
 
 def _time_inference(trainer: Trainer, images: Any) -> record.Inference:
