@@ -437,7 +437,11 @@ def test_faults_are_listed():
         (["--frameworks", "theano"], "Known: pytorch, tensorflow"),
         (["--frameworks", ","], "--frameworks is empty"),
         (["--recipe", "nothing"], "expected one of article"),
-        (["--fault", "rho", "--fault-in", "jax"], "not among --frameworks"),
+        (["--fault", "rho", "--fault-in", "theano"], "no framework 'theano'"),
+        (
+            [*("--fault", "rho", "--fault-in", "tf"), "--frameworks", "pytorch"],
+            "--fault-in tensorflow: it is not among --frameworks pytorch",
+        ),
         (["--steps", "0"], "--steps"),
         (
             ["--fault", "rho", "--set", "optimizer.kind=sgd"],

@@ -87,12 +87,13 @@ def verify(
     Raises:
         UserError: data, recipe or fault are not usable.
     """
+    frameworks = [registry.find(name).name for name in frameworks]
     for name in frameworks:
         registry.find(name).check(recipe, trains=False)
     seeded: dict[str, tuple[str, ...]] = {}
     if fault:
         precisions = ("float64",)
-        fault_in = fault_in or frameworks[-1]
+        fault_in = registry.find(fault_in or frameworks[-1]).name
         _check_fault(fault, fault_in, frameworks, recipe)
         seeded[fault_in] = (fault,)
     pairs = summarise(Path(pairs_of)).pairs if pairs_of and 7 in rungs else []

@@ -72,6 +72,7 @@ def compare(
         UserError: no framework is installed, or data or folder are not usable.
     """
     out = Path(out)
+    frameworks = [registry.find(name).name for name in frameworks]
     problems = {name: registry.find(name).problem for name in frameworks}
     unavailable = {name: text for name, text in problems.items() if text}
     usable = [name for name in frameworks if name not in unavailable]
