@@ -1,4 +1,4 @@
-"""Judges evidence into a proof: the rungs of the ladder, and where it breaks."""
+"""Judge traces into a proof: the rungs of the ladder, and where it breaks."""
 
 from __future__ import annotations
 
@@ -117,23 +117,23 @@ def gap_curve(label: str, kind: Any, a: Losses, b: Losses, precision: str) -> Cu
 
 
 def all_curves(losses: Mapping[tuple[str, str, str], Losses]) -> list[Curve]:
-    """Gaps between frameworks, and of each from itself after a nudge.
+    """Gaps between frameworks, and of each from itself, perturbed by an ulp.
 
     Args:
-        losses: by framework, precision, and the weights that were nudged, or "".
+        losses: by framework, precision, and the weights that were perturbed, or "".
     """
     found = []
     for precision in ("float64", "float32"):
-        names = [n for n, p, nudge in losses if p == precision and not nudge]
+        names = [n for n, p, perturbed in losses if p == precision and not perturbed]
         names = [name for name in names if name != "numpy"]
         for index, left in enumerate(names):
             for right in names[index + 1 :]:
                 label = f"{display_name(left)} and {display_name(right)}"
                 a, b = losses[left, precision, ""], losses[right, precision, ""]
                 found.append(gap_curve(label, "frameworks", a, b, precision))
-        for (left, other, nudge), b in losses.items():
-            if other == precision and nudge:
-                label = f"{display_name(left)}, {nudge} moved by an ulp"
+        for (left, other, perturbed), b in losses.items():
+            if other == precision and perturbed:
+                label = f"{display_name(left)}, {perturbed} moved by an ulp"
                 a = losses[left, precision, ""]
                 found.append(gap_curve(label, "control", a, b, precision))
     return found

@@ -1,6 +1,6 @@
-"""Walks the evidence of twins, rung by rung, to the first place where they part.
+"""Walk the traces of twins, rung by rung, to the first place where they part.
 
-Evidence is named arrays, as `paripassu.worker.evidence` makes them:
+A trace is named arrays, as `paripassu.worker.traces` makes them:
 
 - `draws.<what>`: SHA-256 of what a framework was given, uint8 `(32,)`;
 - `evaluation.<layer>` and `logits`: the first batch, dropout off;
@@ -36,7 +36,7 @@ LARGEST = 1e300  # stands for infinity, which JSON has not
 
 @dataclass(frozen=True)
 class Name:
-    """A name of evidence, taken apart."""
+    """A name in a trace, taken apart."""
 
     step: int | None
     kind: str  # what its bound hangs on
@@ -89,8 +89,8 @@ def compare_traces(
     Args:
         left: the name of the framework that made `a`, the yardstick.
         right: the name of the framework that made `b`.
-        a: the evidence of one.
-        b: the evidence of the other; arrays that only one has do not hold.
+        a: the trace of one.
+        b: the trace of the other; arrays that only one has do not hold.
         precision: "float64" or "float32": which bounds.
         network: the order of the layers.
     """
@@ -137,9 +137,9 @@ def beside_control(
 
     Args:
         rows: of `compare_traces`; those of other rungs stay as they are.
-        a: the evidence of the reference.
-        b: the evidence of the framework that `rows` are about.
-        control: the reference's losses and final weights after a nudge by one ulp.
+        a: the trace of the reference.
+        b: the trace of the framework that `rows` are about.
+        control: the reference's losses and final weights, perturbed by one ulp.
 
     Returns:
         The same rows in the same order; each loss may differ by as much as the
