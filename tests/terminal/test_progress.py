@@ -1,0 +1,131 @@
+"""What verbs tell, as lines where no terminal is: each event, in its order."""
+
+from __future__ import annotations
+
+import io
+import threading
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from paripassu.analysis.proof.ladder import rungs_of
+from paripassu.analysis.schema import Proof, ProofRow
+from paripassu.proof.short_proof import Proved
+from paripassu.proof.verify import Progress
+from paripassu.terminal.progress import duration, watching_comparison
+from paripassu.training.events import RunEnded, RunStarted, RunTold, Warned
+
+
+def made(holds: bool, message: str | None = None) -> Proof:
+    row = ProofRow(
+        left="numpy",
+        right="pytorch",
+        quantity="logits",
+        difference=0.0 if holds else 1.0,
+        bound=1e-9,
+        holds=holds,
+        rung=1,
+        step=None,
+        precision="float64",
+    )
+    rows = [] if message else [row]
+    return Proof(
+        precision="float64",
+        holds=holds,
+        rows=rows,
+        message=message,
+        command="",
+        recipe={},
+        versions={},
+        environment={},
+        rungs=rungs_of(rows),
+        divergence=None,
+        curves=[],
+    )
+
+
+def shown(*events: Any) -> list[str]:
+    text = io.StringIO()
+    console = Console(file=text, soft_wrap=True, width=200)
+    with watching_comparison(console) as on_event:
+        for event in events:
+            on_event(event)
+    return text.getvalue().splitlines()
+
+
+EPOCH = {
+    "event": "epoch",
+    "epoch": 1,
+    "seconds": 2.0,
+    "training_loss": 0.25,
+    "monitor": "test",
+    "monitor_accuracy": 0.9876,
+}
+
+
+def test_a_comparison_is_told_line_by_line():
+    assert shown(
+        Warned("[red] is no markup here"),
+        Progress(rungs_of([]), {"pytorch": "float64 step 1/3"}),
+        Proved("proof", made(holds=True), reused=False),
+        RunStarted("pytorch-seed42", 1, 2, 3),
+        RunTold("pytorch-seed42", {"event": "phase", "name": "data"}),
+        RunTold("pytorch-seed42", {"event": "training", "first_epoch": 2, "epochs": 3}),
+        RunTold("pytorch-seed42", EPOCH),
+        RunEnded("pytorch-seed42", None),
+        RunStarted("tensorflow-seed42", 2, 2, 3),
+        RunTold("tensorflow-seed42", {"event": "reused"}),
+        RunEnded("tensorflow-seed42", None),
+    ) == [
+        "[red] is no markup here",
+        "proof: holds on 1 rungs",
+        "pytorch-seed42 (1/2): goes on with epoch 2 of 3",
+        "pytorch-seed42 (1/2): epoch 1/3  2.0s  loss 0.2500  test accuracy 98.76%",
+        "tensorflow-seed42 (2/2): finished already, used as it is",
+    ]
+
+
+def test_a_run_that_fails_is_told_with_its_reason():
+    assert shown(
+        RunStarted("pytorch-seed42", 1, 1, 3),
+        RunEnded("pytorch-seed42", "the [pytorch] process ended"),
+    ) == ["pytorch-seed42 failed: the [pytorch] process ended"]
+
+
+@pytest.mark.parametrize(
+    ("proved", "said"),
+    [
+        (Proved("proof on x", made(holds=True), reused=True), "holds already"),
+        (Proved("proof on x", made(holds=False), reused=False), "does not hold"),
+        (
+            Proved("proof on x", made(holds=False, message="crash"), reused=False),
+            "could not be made",
+        ),
+    ],
+)
+def test_what_came_of_a_proof(proved, said):
+    lines = shown(proved)
+    assert lines[0] == f"proof on x: {said}"
+    assert lines[1:] == ([proved.proof.message] if proved.proof.message else [])
+
+
+def test_a_display_is_ended_where_the_work_is_stopped():
+    """A bar that was left running would go on writing to the terminal."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    before = set(threading.enumerate())
+
+    def stopped() -> None:
+        with watching_comparison(console) as on_event:
+            on_event(Progress(rungs_of([]), {}))
+            on_event(RunStarted("pytorch-seed42", 1, 1, 3))
+            assert set(threading.enumerate()) > before
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert set(threading.enumerate()) == before
+
+
+def test_durations_are_said_as_people_do():
+    assert [duration(x) for x in (48, 185, 3720)] == ["48s", "3m 05s", "1h 02m"]
