@@ -146,7 +146,7 @@ def test_a_file_that_is_no_notebook_is_left_alone(tmp_path):
     ("words", "message"),
     [
         (["--epochs", "1"], "add --execute"),
-        (["--check", "--execute"], "leave --execute out"),
+        (["--check", "--execute"], "remove --execute"),
         (["--frameworks", "caffe"], "caffe"),
     ],
 )

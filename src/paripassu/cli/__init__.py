@@ -1,7 +1,8 @@
 """The command line: reads what was typed, calls one verb, prints what it returns.
 
-Exit codes: 0 done; 1 something that was tried failed; 2 wrong usage or input; 130
-interrupted. Results go to standard output, progress and errors to standard error.
+Exit codes: 0 done; 1 a check or a run failed; 2 wrong usage or input; 3 reserved for
+undecided checks; 130 interrupted. Results go to standard output, progress and errors to
+standard error.
 """
 
 from __future__ import annotations
@@ -12,19 +13,22 @@ from typing import Annotated
 
 import typer
 
-from paripassu.cli import book, porting, proof, teaching, training, using
-from paripassu.cli.base import (
-    INTERRUPTED,
-    JsonOption,
-    app,
-    complain,
-    print_json,
-    terminal,
+from paripassu.cli import (
+    ablation,
+    benchmark,
+    check,
+    models,
+    notebooks,
+    proof,
+    recipes,
+    training,
 )
+from paripassu.cli.base import INTERRUPTED, JsonOption, app, complain, show, terminal
 from paripassu.core.errors import PariPassuError, WorkerError
 
-PARTS = (training, proof, book, using, porting, teaching)  # each has added its commands
-RESUMED = ("train", "compare", "verify", "ablate", "bench")
+# Each has added its commands to `app`.
+PARTS = (training, proof, ablation, recipes, models, check, benchmark, notebooks)
+RESUMABLE = ("train", "compare", "verify", "ablate", "bench", "race")
 
 
 def main() -> None:
@@ -33,18 +37,18 @@ def main() -> None:
         # A pipe on Windows may have no "≤": better another sign than no answer.
         if isinstance(stream, TextIOWrapper) and stream.encoding.lower() != "utf-8":
             stream.reconfigure(errors="replace")
-    goes_on = any(word in RESUMED for word in sys.argv[1:2])
+    resumable = any(word in RESUMABLE for word in sys.argv[1:2])
     try:
         app()
     except PariPassuError as error:
-        again = isinstance(error, WorkerError) and goes_on
+        again = isinstance(error, WorkerError) and resumable
         advice = "\nType the same command again to go on." if again else ""
         complain(f"{error}{advice}")
         sys.exit(error.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # what typer makes of Ctrl-C, without a word
             kept = "What is finished is kept: type the same command again to go on."
-            complain(f"interrupted. {kept}" if goes_on else "interrupted.")
+            complain(f"interrupted. {kept}" if resumable else "interrupted.")
         raise
     except BrokenPipeError:
         # The reader of our output has gone (`| head`): nothing is left to say.
@@ -60,10 +64,7 @@ def info(as_json: JsonOption = False) -> None:
 
     with terminal(stderr=True).status("trying each framework …"):
         found = describe()
-    if as_json:
-        print_json(found)
-    else:
-        terminal().print(info_table(found))
+    show(found, as_json, lambda: info_table(found))
 
 
 def _version(wanted: bool) -> None:

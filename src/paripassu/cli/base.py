@@ -1,10 +1,11 @@
-"""What all commands share: the application, options, and ways to speak."""
+"""What all commands share: the application, options, and ways to print."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,33 +16,39 @@ from typer.core import TyperGroup
 from paripassu.core.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from paripassu.core.recipe import Recipe
     from paripassu.processes.conditions import Conditions
 
 INTERRUPTED = 130
 COMMANDS = (
-    *("train", "evaluate", "convert", "predict", "compare", "verify", "ablate"),
-    "check",
-    "check-optimizer",
-    *("serve", "report", "bench", "notebooks", "info", "recipes"),
+    *("train", "evaluate", "convert", "predict", "compare", "verify", "faults"),
+    *("ablate", "check", "check-optimizer", "serve", "report", "bench", "race"),
+    *("notebooks", "info", "recipes"),
 )
+RENAMED = {"ledger": "ablate"}
 
 
-class InOrder(TyperGroup):
-    """Lists the commands in this order, not in that of the files they are in."""
+class Commands(TyperGroup):
+    """Lists the commands in the order of COMMANDS, and knows their earlier names."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Their names."""
         return sorted(super().list_commands(ctx), key=COMMANDS.index)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that was typed, or what to type instead."""
+        if args and (name := RENAMED.get(args[0])):
+            ctx.fail(f"No such command '{args[0]}'. Did you mean '{name}'?")
+        return super().resolve_command(ctx, args)
+
 
 app = typer.Typer(
-    cls=InOrder,
+    cls=Commands,
     name="paripassu",
-    help="Train the same network in PyTorch and TensorFlow, prove the twins equal, "
-    "and measure fairly what is left.",
+    help="Train the same network in several frameworks, prove that all compute the "
+    "same, and measure what differs. Check ports of your own models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -50,14 +57,14 @@ app = typer.Typer(
 
 
 class Precision(StrEnum):
-    """Of a proof."""
+    """The number type of a proof."""
 
     float64 = "float64"
     float32 = "float32"
 
 
 class Device(StrEnum):
-    """Where to compute."""
+    """The device to compute on."""
 
     auto = "auto"
     cpu = "cpu"
@@ -66,14 +73,16 @@ class Device(StrEnum):
 
 def framework_names(incomplete: str) -> list[str]:
     """Complete the name of a framework."""
-    return [x for x in ("pytorch", "tensorflow") if x.startswith(incomplete)]
+    from paripassu.frameworks.registry import FRAMEWORKS
+
+    return [x for x in FRAMEWORKS if x.startswith(incomplete)]
 
 
 def fault_names(incomplete: str) -> list[str]:
     """Complete the name of a seeded fault."""
     from paripassu.frameworks.faults import FAULTS
 
-    return [x for x in ("all", *FAULTS) if x.startswith(incomplete)]
+    return [x for x in FAULTS if x.startswith(incomplete)]
 
 
 def recipe_names(incomplete: str) -> list[str]:
@@ -84,67 +93,59 @@ def recipe_names(incomplete: str) -> list[str]:
 
 
 NamesOption = Annotated[
-    str,
-    typer.Option("--frameworks", help="Names with commas between.", metavar="NAMES"),
+    str | None,
+    typer.Option(
+        "--frameworks",
+        help="Comma-separated names. Default: all that 'paripassu info' lists.",
+        metavar="NAMES",
+        show_default=False,
+    ),
 ]
-
 
 RecipeOption = Annotated[
     str,
     typer.Option(
         "--recipe",
         "-r",
-        help="A built-in recipe, or the path of a TOML file.",
+        help="A built-in recipe or the path of a TOML file.",
         autocompletion=recipe_names,
     ),
 ]
-
 
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Change a value of the recipe, e.g. optimizer.rho=0.95. Repeatable.",
+        help="Override a value of the recipe, e.g. optimizer.rho=0.95. Repeatable.",
     ),
 ]
 
-
 EpochsOption = Annotated[
-    int | None, typer.Option("--epochs", "-e", min=1, help="In place of the recipe's.")
+    int | None,
+    typer.Option("--epochs", "-e", min=1, help="Override the number of epochs."),
 ]
-
 
 DataOption = Annotated[
     Path | None,
     typer.Option(
         "--data",
         metavar="PATH",
-        help="IDX folder, torchvision folder or Keras mnist.npz. "
+        help="An IDX folder, a torchvision folder or a Keras mnist.npz. "
         "Default: the MNIST in the package.",
         show_default=False,
     ),
 ]
 
-
 ThreadsOption = Annotated[
-    int, typer.Option("--threads", min=0, help="0: one for each usable core.")
+    int, typer.Option("--threads", min=0, help="0: one per usable core.")
 ]
-
 
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
 
-
 JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print the result as JSON, for programs.")
+    bool, typer.Option("--json", help="Print the result as one JSON document.")
 ]
-
-
-def complain(message: str) -> None:
-    """Say what went wrong, on standard error."""
-    terminal(stderr=True).print(
-        f"paripassu: {message}", style="red", markup=False, highlight=False
-    )
 
 
 def terminal(*, stderr: bool = False) -> Console:
@@ -154,15 +155,49 @@ def terminal(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, soft_wrap=True)
 
 
-def print_json(value: Any) -> None:
-    """Print a result for programs."""
-    typer.echo(json.dumps(value, indent=1, allow_nan=False))
+def complain(message: str) -> None:
+    """Print an error to standard error."""
+    terminal(stderr=True).print(
+        f"paripassu: {message}", style="red", markup=False, highlight=False
+    )
+
+
+def show(result: Any, as_json: bool, view: Callable[[], RenderableType | str]) -> None:
+    """Print a result to standard output: as one JSON document, or for people.
+
+    Args:
+        result: a pydantic model, something with `as_dict`, or plain JSON data.
+        as_json: whether `--json` was given.
+        view: makes what people see; a string is printed as it is.
+    """
+    if as_json:
+        typer.echo(json.dumps(_plain(result), indent=1, allow_nan=False))
+    elif isinstance(shown := view(), str):
+        typer.echo(shown)
+    else:
+        terminal().print(shown)
+
+
+def _plain(result: Any) -> Any:
+    if hasattr(result, "model_dump"):
+        return result.model_dump(mode="json")
+    if hasattr(result, "as_dict"):
+        return result.as_dict()
+    if isinstance(result, list | tuple):
+        return [_plain(x) for x in result]
+    return result
+
+
+def exit_unless(good: bool) -> None:
+    """End with exit code 1 if what was tried has failed."""
+    if not good:
+        raise typer.Exit(1)
 
 
 def load_recipe(
-    name: str, settings: list[str] | None, **overrides: int | None
+    name: str, settings: list[str] | None = None, **overrides: int | None
 ) -> Recipe:
-    """The recipe that was named, with what was changed."""
+    """The recipe with this name, with its overrides."""
     from paripassu.core import machine
     from paripassu.core.recipe import load
 
@@ -173,31 +208,57 @@ def load_recipe(
 
         warn(
             terminal(stderr=True),
-            "warning: this processor has no instructions for bfloat16: training will "
-            "be slower than in float32. Type: --set precision=float32",
+            "warning: this processor has no bfloat16 instructions: training will be "
+            "slower than in float32. Type: --set precision=float32",
         )
     return recipe
 
 
-def framework_list(names: str) -> list[str]:
-    """The frameworks that `--frameworks` names."""
-    from paripassu.frameworks.registry import find
+def framework_list(names: str | None) -> list[str]:
+    """The frameworks that `--frameworks` names; all of them if it is left out."""
+    from paripassu.frameworks.registry import FRAMEWORKS, find
 
-    listed = [name for name in names.split(",") if name.strip()]
+    if names is None:
+        return list(FRAMEWORKS)
+    listed = [find(name.strip()).name for name in names.split(",") if name.strip()]
     if not listed:
-        raise UserError("--frameworks is empty. Type: --frameworks pytorch,tensorflow")
-    return list(dict.fromkeys(find(name).name for name in listed))
+        known = ",".join(FRAMEWORKS)
+        raise UserError(f"--frameworks is empty. Type: --frameworks {known}")
+    return list(dict.fromkeys(listed))
+
+
+def typed_command() -> str:
+    """The command line, for records."""
+    return shlex.join(["paripassu", *sys.argv[1:]])
 
 
 def conditions_of(data: Path | None, threads: int, device: Device) -> Conditions:
-    """What is not of the recipe, with the command that was typed."""
+    """Data, threads, device and command line of a run."""
     from paripassu.processes.conditions import Conditions
 
-    command = shlex.join(["paripassu", *sys.argv[1:]])
-    return Conditions(data, threads, device.value, command)
+    return Conditions(data, threads, device.value, typed_command())
 
 
-def default_folder(kind: str, recipe: Recipe, data: Path | None) -> Path:
-    """A folder that the same command finds again, and no other one does."""
-    mark = recipe.hash(str(data.resolve()) if data else "package")[:8]
-    return Path("runs") / f"{kind}-{recipe.name}-{mark}"
+def output_folder(
+    out: Path | None, kind: str, recipe: Recipe, *more: str, data: Path | None = None
+) -> Path:
+    """`--out`, or a folder that the same command finds again, and no other does.
+
+    Args:
+        out: what was typed.
+        kind: the beginning of the folder's name.
+        recipe: gives its name and its hash.
+        more: what else tells this folder from others.
+        data: what `--data` named.
+    """
+    source = str(data.resolve()) if data else "package"
+    mark = recipe.hash(*more, source)[:8]
+    return out or Path("runs") / f"{kind}-{recipe.name}-{mark}"
+
+
+def prepare_files(*paths: Path | None) -> None:
+    """Make the folders of these files, so that a bad path fails before the work."""
+    from paripassu.core.files import make_folder
+
+    for path in filter(None, paths):
+        make_folder(path.resolve().parent)

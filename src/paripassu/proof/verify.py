@@ -137,8 +137,8 @@ def _check_fault(
         )
     if not find_fault(fault).applies_to(recipe):
         raise UserError(
-            f"--fault {fault} changes nothing of recipe {recipe.name!r}. Type: "
-            "paripassu verify --list-faults"
+            f"--fault {fault} changes nothing in recipe {recipe.name!r}. "
+            "'paripassu faults' lists all faults."
         )
 
 

@@ -1,4 +1,4 @@
-"""Commands that use what was trained."""
+"""The commands that use trained models: convert, predict, serve."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from paripassu.cli.base import (
     ThreadsOption,
     app,
     complain,
+    exit_unless,
     framework_names,
     load_recipe,
-    print_json,
     recipe_names,
+    show,
     terminal,
 )
 
@@ -32,7 +33,7 @@ HeldOption = Annotated[
     typer.Option(
         "--recipe",
         "-r",
-        help="Whose network a file holds, if it does not say so itself.",
+        help="The recipe of a file that does not name its network.",
         autocompletion=recipe_names,
     ),
 ]
@@ -61,13 +62,13 @@ def convert(
             autocompletion=format_names,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The file; what is there is replaced.")],
+    out: Annotated[Path, typer.Option(help="The file to write or replace.")],
     recipe: HeldOption = None,
     fault: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Put a known mistake into the file: it must be refused. "
+            help="Seed a known mistake in the file, which must then be refused: "
             "kernel-transposed, flatten-order or rounded.",
         ),
     ] = None,
@@ -75,11 +76,12 @@ def convert(
 ) -> None:
     """Write a trained network as another framework's own file, and check that file.
 
-    Before it gets its name, the file is opened in a fresh process, as its user would
-    open it, and asked 1,000 test images: its answers must be the source's, and its
-    weights the same bits. Otherwise nothing is written, and the exit code is 1.
+    The file is opened in a fresh process, as a user would open it, and run on 1,000
+    test images: its answers must be the source's and its weights the same bits.
+    Otherwise nothing is written, and the exit code is 1.
     """
     from paripassu.conversion.convert import convert as write
+    from paripassu.terminal.summary import conversion_lines
 
     console = terminal(stderr=True)
     with console.status("") as status:
@@ -87,17 +89,11 @@ def convert(
             source,
             target=target,
             out=out,
-            recipe=load_recipe(recipe, None) if recipe else None,
+            recipe=load_recipe(recipe) if recipe else None,
             fault=fault,
             on_phase=lambda text: status.update(f"{text} …"),
         )
-    if as_json:
-        print_json(found.as_dict())
-        return
-    from paripassu.terminal.summary import conversion_lines
-
-    for line in conversion_lines(found):
-        typer.echo(line)
+    show(found, as_json, lambda: "\n".join(conversion_lines(found)))
 
 
 @app.command(
@@ -112,9 +108,8 @@ def predict(
         list[str],
         typer.Argument(
             metavar="IMAGES",
-            help="PNG, JPEG, BMP, GIF or TIFF files, folders, or patterns in quotes. "
-            "Dark ink on light paper or light on dark, of any size up to 64 million "
-            "pixels.",
+            help="PNG, JPEG, BMP, GIF or TIFF files, folders, or quoted patterns. Dark "
+            "on light or light on dark, up to 64 million pixels.",
             show_default=False,
         ),
     ],
@@ -125,7 +120,7 @@ def predict(
             "-m",
             metavar="RUN_OR_FILE",
             help="A run's folder, or a .safetensors, .pt, .keras or .onnx file. "
-            "Repeatable: side by side.",
+            "Repeatable, to compare.",
             show_default=False,
         ),
     ],
@@ -135,8 +130,8 @@ def predict(
             "--framework",
             "-f",
             metavar="NAME",
-            help="Which framework answers. Repeatable. Default: the model's own, or "
-            "the first installed",
+            help="The framework to use. Repeatable. Default: the model's own, or the "
+            "first that is installed",
             show_default=False,
             autocompletion=framework_names,
         ),
@@ -147,20 +142,20 @@ def predict(
         typer.Option(
             "--show-preprocessing",
             metavar="FILE.png",
-            help="Draw the first 100 pictures there, each beside the 28 x 28 pixels "
-            "that the network sees.",
+            help="Draw the first 100 pictures, each beside the 28 x 28 pixels that the "
+            "network gets.",
             show_default=False,
         ),
     ] = None,
     threads: ThreadsOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what digit is on each picture.
+    """Recognise the digit on each picture.
 
-    Each picture is converted as MNIST was made: its ink scaled into 20 x 20 pixels,
-    anti-aliased, with the centre of mass in the middle of 28 x 28. A warning says when
-    that does not look like a digit, or when the network is unsure. Pictures that cannot
-    be read are named, the others answered, and the exit code is 1.
+    Pictures are preprocessed as MNIST was made: the ink scaled to 20 x 20 pixels,
+    anti-aliased, its centre of mass in the middle of 28 x 28. A warning tells when the
+    result does not look like a digit or when the network is unsure. If some pictures
+    cannot be read, the others are answered, and the exit code is 1.
     """
     from paripassu.conversion.model_source import read_source
     from paripassu.prediction.contact_sheet import SHOWN, check_sheet, write_sheet
@@ -171,7 +166,7 @@ def predict(
     pictures, skipped = gather(images)
     if sheet:
         check_sheet(sheet)
-    chosen = load_recipe(recipe, None) if recipe else None
+    chosen = load_recipe(recipe) if recipe else None
     with view.watching(console, len(pictures)) as on_progress:
         sources = [read_source(path, chosen) for path in models]
         asked = ask_which(sources, names or [])
@@ -198,8 +193,7 @@ def predict(
         write_sheet(sheet, found, asked)
         console.print(f"pictures: {sheet}", markup=False, highlight=False)
     console.print(view.summary(found, skipped), markup=False, highlight=False)
-    if any(x.problem for x in found):
-        raise typer.Exit(1)
+    exit_unless(not any(x.problem for x in found))
 
 
 @app.command(
@@ -216,27 +210,26 @@ def serve(
             "--model",
             "-m",
             metavar="PATH",
-            help="A run's folder, or a .safetensors, .pt, .keras or .onnx file. One is "
-            "answered by every installed framework; of several (repeat it), each by "
-            "its own.",
+            help="A run's folder, or a .safetensors, .pt, .keras or .onnx file. One "
+            "model runs in every installed framework; several (repeat the option) run "
+            "each in its own.",
         ),
     ],
     host: Annotated[
         str,
         typer.Option(
-            help="The address to listen on. 0.0.0.0: all of this machine, so that "
-            "others can reach it."
+            help="The address to listen on; 0.0.0.0 lets other machines connect."
         ),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="0: any that is free.")
+        int, typer.Option(min=0, max=65535, help="0: any free port.")
     ] = 8000,
-    threads: Annotated[int, typer.Option(min=1, help="Of each framework.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Per framework.")] = 1,
 ) -> None:
-    """Open a page to draw digits on, answered by every framework, and an HTTP API.
+    """Serve a page to draw digits on, answered by every framework, and an HTTP API.
 
-    The page is at /, the API's description at /docs. Ctrl-C ends it, after the
-    requests that are being answered.
+    The page is at /, the API documentation at /docs. Ctrl-C stops the server after
+    the current requests.
     """
     from paripassu.serve import check_installed
 

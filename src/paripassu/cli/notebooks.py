@@ -11,8 +11,9 @@ from paripassu.cli.base import (
     JsonOption,
     NamesOption,
     app,
+    exit_unless,
     framework_list,
-    print_json,
+    show,
     terminal,
 )
 
@@ -24,33 +25,33 @@ from paripassu.cli.base import (
     "- `paripassu notebooks --check`"
 )
 def notebooks(
-    frameworks: NamesOption = "pytorch,tensorflow",
+    frameworks: NamesOption = None,
     execute: Annotated[
-        bool, typer.Option("--execute", help="Run them, and keep what they show.")
+        bool, typer.Option("--execute", help="Run them and keep their outputs.")
     ] = False,
     check: Annotated[
         bool,
         typer.Option(
-            "--check", help="Write nothing; exit with 1 if one is out of date."
+            "--check", help="Write nothing; exit with code 1 if one is stale."
         ),
     ] = False,
     epochs: Annotated[
         int | None,
-        typer.Option("--epochs", "-e", min=1, help="With --execute: to train, not 2."),
+        typer.Option("--epochs", "-e", min=1, help="With --execute: instead of 2."),
     ] = None,
     images: Annotated[
         int | None,
-        typer.Option("--images", min=1, max=60_000, help="With --execute: fewer."),
+        typer.Option("--images", min=1, max=60_000, help="With --execute: use fewer."),
     ] = None,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="The folder they are written to.")
-    ] = Path("notebooks"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="The output folder.")] = Path(
+        "notebooks"
+    ),
     as_json: JsonOption = False,
 ) -> None:
     """Make the notebooks from the lessons, and run them.
 
-    What a notebook showed is kept as long as its code stays the same. Needs the
-    extra: pip install 'paripassu[notebooks]'.
+    Outputs are kept as long as the code stays the same. Requires the extra:
+    pip install 'paripassu[notebooks]'.
     """
     from paripassu.core.errors import NotebookError, UserError
     from paripassu.notebooks.build import make
@@ -58,9 +59,9 @@ def notebooks(
     wanted = {"EPOCHS": epochs, "IMAGES": images}
     parameters = {name: x for name, x in wanted.items() if x is not None}
     if parameters and not execute:
-        raise UserError("--epochs and --images are for a run: add --execute.")
+        raise UserError("--epochs and --images need a run: add --execute.")
     if check and execute:
-        raise UserError("--check writes nothing and runs nothing: leave --execute out.")
+        raise UserError("--check runs nothing: remove --execute.")
     console = terminal(stderr=True)
     found = []
     failed = False
@@ -84,6 +85,5 @@ def notebooks(
         if not as_json:
             typer.echo(made.sentence)
     if as_json:
-        print_json([made.as_dict() for made in found])
-    if failed:
-        raise typer.Exit(1)
+        show(found, as_json, str)
+    exit_unless(not failed)

@@ -1,0 +1,212 @@
+"""The commands that check ports: two models, or two optimizers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from paripassu.cli.base import (
+    JsonOption,
+    ThreadsOption,
+    app,
+    exit_unless,
+    prepare_files,
+    show,
+    terminal,
+    typed_command,
+)
+from paripassu.core.errors import UserError, WorkerError
+
+
+class Copy(StrEnum):
+    """Which model gets the other's weights."""
+
+    left_to_right = "left-to-right"
+    right_to_left = "right-to-left"
+
+
+RightArgument = Annotated[
+    str, typer.Argument(metavar="RIGHT", help="Like LEFT.", show_default=False)
+]
+
+
+@contextlib.contextmanager
+def _users_code(what: str) -> Iterator[None]:
+    """Let a crash of the user's code end with exit code 2: nothing was checked."""
+    try:
+        yield
+    except WorkerError as failed:
+        raise UserError(f"the process of the {what} crashed: {failed}") from failed
+
+
+@app.command(
+    epilog="**Examples**\n\n"
+    "- `paripassu check net.py:build net_keras.py:build --input 1,3,224,224 "
+    "--copy left-to-right`\n\n"
+    "- `paripassu check mine.torch_net:Net mine.keras_net:make --left-args "
+    """'{"width": 32}' --input 2,3,32,32`\n\n"""
+    "- `paripassu check a.py:encoder b.py:encoder --input ids=2,16:int:1000 --html "
+    "check.html`"
+)
+def check(
+    left: Annotated[
+        str,
+        typer.Argument(
+            metavar="LEFT",
+            help="package.module:attribute or file.py:attribute: a torch.nn.Module, a "
+            "keras.Model, or a function or class that makes one.",
+            show_default=False,
+        ),
+    ],
+    right: RightArgument,
+    shapes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            "-i",
+            metavar="[NAME=]SHAPE[:TYPE]",
+            help="An input of the left model: 1,3,224,224, or 2,16:int:1000 for "
+            "integers below 1000. Repeatable. Default: what a Keras model declares.",
+            show_default=False,
+        ),
+    ] = None,
+    inputs: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Read the inputs from an .npz file."),
+    ] = None,
+    left_args: Annotated[
+        str | None,
+        typer.Option(metavar="JSON", help="Arguments of LEFT, if it is a function."),
+    ] = None,
+    right_args: Annotated[
+        str | None,
+        typer.Option(metavar="JSON", help="Arguments of RIGHT, if it is a function."),
+    ] = None,
+    copy: Annotated[
+        Copy | None, typer.Option(help="Copy all weights before comparing.")
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the model that got the weights: .keras, .weights.h5, "
+            ".safetensors or .pt.",
+        ),
+    ] = None,
+    map_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--map", metavar="FILE", help="Match weights by this file of --write-map."
+        ),
+    ] = None,
+    write_map: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write the matching that was found, to edit."
+        ),
+    ] = None,
+    forward_only: Annotated[
+        bool,
+        typer.Option("--forward-only", help="Skip training mode and gradients."),
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write an HTML report.")
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Print all layers, even if equal.")
+    ] = False,
+    threads: ThreadsOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a port: do two models, of any framework, compute the same?
+
+    Matches the weights, then compares outputs layer by layer, gradients and BatchNorm
+    statistics, in float64 and float32. Where they differ by more than rounding, it
+    names the place and the cause. Your code runs in its own process. Exit code 0:
+    equal; 1: not equal; 2: the check could not run.
+    """
+    from paripassu.core import machine
+    from paripassu.port_check import check_sources, page
+    from paripassu.port_check import write_map as write
+    from paripassu.terminal.port_check import checked_view, watching
+
+    prepare_files(html, write_map, save)
+    console = terminal(stderr=True)
+    with _users_code("models"), watching(console) as on_progress:
+        found = check_sources(
+            left,
+            right,
+            left_args=left_args,
+            right_args=right_args,
+            input=shapes or [],
+            inputs=inputs,
+            copy=copy.value if copy else None,
+            map=map_file,
+            save=save,
+            gradients=not forward_only,
+            threads=threads or machine.usable_cores(),
+            command=typed_command(),
+            on_progress=on_progress,
+        )
+    if write_map:
+        write(write_map, found)
+    if html:
+        page.write(html, found)
+    show(found, as_json, lambda: checked_view(found, full=full))
+    for path, what in ((html, "page"), (write_map, "map"), (save, "model")):
+        if path and not as_json:
+            console.print(f"{what}: {path}", highlight=False)
+    exit_unless(found.equal)
+
+
+@app.command(
+    "check-optimizer",
+    epilog="**Examples**\n\n"
+    "- `paripassu check-optimizer torch.optim:AdamW keras.optimizers:AdamW`\n\n"
+    "- `paripassu check-optimizer torch.optim:Adam keras.optimizers:Adam --left-args "
+    """'{"eps": 1e-7}'`\n\n"""
+    "- `paripassu check-optimizer train.py:make_optimizer train_keras.py:optimizer`",
+)
+def check_optimizer(
+    left: Annotated[
+        str,
+        typer.Argument(
+            metavar="LEFT",
+            help="package.module:attribute or file.py:attribute: an optimizer class; a "
+            "Keras optimizer or a function that makes one; a function of parameters "
+            "that makes a torch.optim.Optimizer, alone or with its scheduler.",
+            show_default=False,
+        ),
+    ],
+    right: RightArgument,
+    left_args: Annotated[
+        str | None,
+        typer.Option(metavar="JSON", help="Settings of LEFT: '{\"lr\": 0.001}'."),
+    ] = None,
+    right_args: Annotated[
+        str | None, typer.Option(metavar="JSON", help="Settings of RIGHT.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, max=10_000, help="Steps to take.")] = 12,
+    as_json: JsonOption = False,
+) -> None:
+    """Check an optimizer: do two optimizers take the same steps?
+
+    Both get the same parameters and gradients, in float64. Where their steps differ,
+    it names the setting or the form that is the cause: the one that removes the
+    difference when exchanged. Learning rate schedules are checked too. Exit code 0:
+    the same steps; 1: different steps; 2: the check could not run.
+    """
+    from paripassu.port_check import check_optimizer_sources
+    from paripassu.terminal.optimizer import optimizer_view
+
+    with _users_code("optimizers"):
+        found = check_optimizer_sources(
+            left, right, left_args=left_args, right_args=right_args, steps=steps
+        )
+    show(found, as_json, lambda: optimizer_view(found, left, right))
+    exit_unless(found.equal)
