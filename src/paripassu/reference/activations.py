@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.special import erf, expit
 
 from paripassu.core.layer_spec import Array, LayerSpec
 from paripassu.reference.losses import log_softmax, softmax
@@ -30,7 +29,16 @@ def _gelu(layer: LayerSpec, x: Array) -> Array:
     if layer.settings.get("approximate"):
         inner = np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)
         return np.asarray(0.5 * x * (1 + np.tanh(inner)))
+    from scipy.special import erf  # late: not every command computes layers
+
     return np.asarray(0.5 * x * (1 + erf(x / np.sqrt(2))))
+
+
+def expit(x: Array) -> Array:
+    """1 / (1 + exp(-x)), without overflow."""
+    from scipy import special
+
+    return np.asarray(special.expit(x))
 
 
 def _hard_sigmoid(x: Array) -> Array:
