@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 from helpers import skip_without
 
-from paripassu.core.layer_spec import LayerSpec, UnknownLayer, relative_error
+from paripassu.core.layer_spec import LayerSpec, relative_error
 from paripassu.port_check import causes
-from paripassu.reference import layers
 
 ROUNDING = 1e-12
 # TensorFlow's GELU and leaky slopes have constants of float32, its bilinear resize
@@ -38,7 +37,7 @@ class Kept:
         self.calls.append((call, self.entered[call.serial], np.array(outputs[0])))
 
 
-def judge(probe, x):
+def compare(probe, x):
     """The reference beside the layer: kind and how far they are apart."""
     probe.set_dtype("float64")
     kept = Kept()
@@ -165,11 +164,11 @@ def by_torch(name):
         if key.endswith("running_var"):
             buffer.uniform_(0.5, 2.0)
     if shape == "ids":
-        return judge(Probe(model), np.arange(10).reshape(2, 5))
+        return compare(Probe(model), np.arange(10).reshape(2, 5))
     x = drawn(shape)
     if len(shape) == 4 or ("onv" in name and len(shape) in (3, 5)):
         x = np.ascontiguousarray(np.moveaxis(x, -1, 1))
-    return judge(Probe(model), x)
+    return compare(Probe(model), x)
 
 
 @skip_without("pytorch")
@@ -248,7 +247,7 @@ def by_keras(name):
     model.set_weights(
         [np.abs(x + 0.3 * random.standard_normal(x.shape)) for x in model.get_weights()]
     )
-    return judge(Probe(model, build), drawn(shape))
+    return compare(Probe(model, build), drawn(shape))
 
 
 @skip_without("tensorflow")
@@ -285,8 +284,3 @@ def test_another_setting_gives_another_output(name, setting, value):
         weights["input_bias"] = weights["input_bias"]
     changed = LayerSpec(one.kind, {**one.settings, setting: value}, weights)
     assert relative_error(wanted, causes.compute([changed], inputs)) > 1e-6
-
-
-def test_what_the_reference_does_not_know_is_said():
-    with pytest.raises(UnknownLayer):
-        layers.apply(LayerSpec("unheard of"), [np.zeros(3)])

@@ -63,6 +63,20 @@ class LayerSpec:
     settings: dict[str, Any] = field(default_factory=dict)
     weights: Mapping[str, Array] = field(default_factory=dict)
 
+    def changed(
+        self,
+        *,
+        kind: str | None = None,
+        weights: Mapping[str, Array] | None = None,
+        **settings: Any,
+    ) -> LayerSpec:
+        """The same layer of another kind, or with some other weights or settings."""
+        return LayerSpec(
+            kind or self.kind,
+            {**self.settings, **settings},
+            {**self.weights, **(weights or {})},
+        )
+
 
 def same_padding(size: int, window: int, stride: int, dilation: int) -> tuple[int, int]:
     """How TensorFlow's "same" pads one axis: (before, after).

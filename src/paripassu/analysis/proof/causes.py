@@ -6,8 +6,8 @@ that gives the other framework's numbers is named. What only resembles is not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from paripassu.analysis.proof.parity import difference
 from paripassu.analysis.schema import Divergence
 from paripassu.core import draws, networks
-from paripassu.core.layer_spec import LayerSpec, UnknownLayer
+from paripassu.core.layer_spec import LayerSpec
 from paripassu.core.layout import hash_arrays, relayout
 from paripassu.core.recipe import Recipe
 from paripassu.reference import layers
@@ -163,11 +163,8 @@ def _order(case: Case) -> str | None:
 
     came = case.wrong["draws.order"]
     if np.array_equal(came, hashed(not recipe.shuffle, False)):
-        return (
-            "the images are not shuffled"
-            if recipe.shuffle
-            else "the images are shuffled, and the recipe says not to"
-        )
+        shuffled = "the images are shuffled, and the recipe says not to"
+        return "the images are not shuffled" if recipe.shuffle else shuffled
     if np.array_equal(came, hashed(recipe.shuffle, True)):
         return "the last, short batch of each epoch is dropped"
     return None
@@ -222,79 +219,56 @@ def _initial(case: Case) -> str | None:
 
 # Rung 1: forward
 
-Mistake = tuple[str, Callable[[LayerSpec], LayerSpec]]
+
+def _mistakes(spec: LayerSpec) -> list[tuple[str, LayerSpec]]:
+    """Of a layer, each known mistake in words, and the layer with it."""
+    if spec.kind == "conv":
+        kernel, bias = spec.weights["kernel"], spec.weights["bias"]
+        frame = [(n // 2, n // 2) for n in kernel.shape[:2]]
+        changed: dict[str, dict[str, Array]] = {
+            "height and width of the kernel are exchanged": {
+                "kernel": kernel.swapaxes(0, 1)
+            },
+            "the kernel is turned around, as in the mathematical convolution": {
+                "kernel": kernel[::-1, ::-1]
+            },
+            "the biases are added to the wrong channels": {"bias": bias[::-1]},
+            "input and output channels of the kernel are exchanged": {
+                "kernel": kernel.swapaxes(2, 3)
+            },
+        }
+        return [
+            *((words, spec.changed(weights=x)) for words, x in changed.items()),
+            ("the input is padded", spec.changed(padding=frame)),
+        ]
+    if spec.kind == "subsample":
+        mean = spec.changed(weights={"coefficient": spec.weights["coefficient"] / 4})
+        return [("subsampling takes the mean of four pixels, not their sum", mean)]
+    if spec.kind == "pad":
+        return [
+            (
+                f"the border is padded with {words}, not with zeros",
+                spec.changed(padding_mode=mode),
+            )
+            for mode, words in BORDERS.items()
+        ]
+    mistake = MISTAKES.get(spec.kind)
+    return [(mistake[0], spec.changed(**mistake[1]))] if mistake else []
 
 
-def _set(**settings: Any) -> Callable[[LayerSpec], LayerSpec]:
-    return lambda spec: replace(spec, settings={**spec.settings, **settings})
-
-
-def _of_kind(kind: str) -> Callable[[LayerSpec], LayerSpec]:
-    return lambda spec: replace(spec, kind=kind)
-
-
-def _weight(
-    name: str, change: Callable[[Array], Array]
-) -> Callable[[LayerSpec], LayerSpec]:
-    return lambda spec: replace(
-        spec, weights={**spec.weights, name: change(spec.weights[name])}
-    )
-
-
-def _padded(spec: LayerSpec) -> LayerSpec:
-    frame = tuple((n // 2, n // 2) for n in spec.weights["kernel"].shape[:2])
-    return _set(padding=frame)(spec)
-
-
-# Of each kind of layer, its mistakes in words, and how they are made.
-MISTAKES: Mapping[str, Sequence[Mistake]] = {
-    "conv": (
-        (
-            "height and width of the kernel are exchanged",
-            _weight("kernel", lambda x: x.swapaxes(0, 1)),
-        ),
-        (
-            "the kernel is turned around, as in the mathematical convolution",
-            _weight("kernel", lambda x: x[::-1, ::-1]),
-        ),
-        (
-            "the biases are added to the wrong channels",
-            _weight("bias", lambda x: x[::-1]),
-        ),
-        (
-            "input and output channels of the kernel are exchanged",
-            _weight("kernel", lambda x: x.swapaxes(2, 3)),
-        ),
-        ("the input is padded", _padded),
-    ),
-    "max_pool": (
-        ("pooling takes the mean, not the maximum", _of_kind("average_pool")),
-    ),
-    "relu": (("the ReLU is missing", _of_kind("identity")),),
-    "tanh": (("the tanh is not scaled", _set(amplitude=1.0, slope=1.0)),),
-    "subsample": (
-        (
-            "subsampling takes the mean of four pixels, not their sum",
-            _weight("coefficient", lambda x: x / 4),
-        ),
-    ),
-    "pad": tuple(
-        (
-            f"the border is padded with {words}, not with zeros",
-            _set(padding_mode=mode),
-        )
-        for mode, words in (
-            ("replicate", "its nearest pixels"),
-            ("reflect", "its mirror image"),
-            ("symmetric", "its mirror image"),
-            ("circular", "its other side"),
-        )
-    ),
+BORDERS = {
+    "replicate": "its nearest pixels",
+    "reflect": "its mirror image",
+    "symmetric": "its mirror image",
+    "circular": "its other side",
+}
+MISTAKES: dict[str, tuple[str, dict[str, Any]]] = {
+    "max_pool": ("pooling takes the mean, not the maximum", {"kind": "average_pool"}),
+    "relu": ("the ReLU is missing", {"kind": "identity"}),
+    "tanh": ("the tanh is not scaled", {"amplitude": 1.0, "slope": 1.0}),
     "softmax": (
-        (
-            "the softmax runs over the images of the batch, not over the classes",
-            _set(axis=0),
-        ),
+        "the softmax runs over the images of the batch, not over the classes",
+        {"axis": 0},
     ),
 }
 
@@ -302,10 +276,10 @@ MISTAKES: Mapping[str, Sequence[Mistake]] = {
 def _mistake(case: Case) -> str | None:
     count = FEW if case.layer.kind == "conv" else None
     x, wrong = case.input()[:count], case.output()[1][:count]
-    for sentence, make in MISTAKES.get(case.layer.kind, ()):
+    for sentence, spec in _mistakes(case.spec):
         try:
-            made = layers.apply(make(case.spec), [x])
-        except (ValueError, UnknownLayer):
+            made = layers.apply(spec, [x])
+        except ValueError:
             continue  # such as a kernel whose exchanged axes do not fit the input
         if case.same(made[tuple(slice(n) for n in wrong.shape)], wrong):
             return sentence
@@ -319,11 +293,8 @@ def _dropout(case: Case) -> str | None:
     rate = case.recipe.dropout[case.layer.name]
     if case.kind == "evaluation":
         share = float(np.mean(wrong[right != 0] == 0))
-        return (
-            f"dropout is on in evaluation: {share:.0%} of what enters is dropped"
-            if share > 0
-            else None
-        )
+        on = f"dropout is on in evaluation: {share:.0%} of what enters is dropped"
+        return on if share > 0 else None
     factor = case.factor(right, wrong)
     if factor is None:
         return None
@@ -438,14 +409,12 @@ def _constants(case: Case) -> str | None:
 def _weight_decay(case: Case) -> str | None:
     if case.kind == "weight":
         right, wrong = case.pair(f"0.weight.{case.place}")
-        factor = case.factor(case.weights[case.place], right - wrong)
-        return (
-            f"weights decay: by {factor:.3g} of themselves a step" if factor else None
-        )
+        share = case.factor(case.weights[case.place], right - wrong)
+        return f"weights decay: by {share:.3g} of themselves a step" if share else None
     name = case.place.rpartition(".")[0]
     before, gradient = case.weights[name], case.right[f"0.gradient.{name}"]
-    share = 1 - case.rule.number(SHARES[case.rule.family])
-    size = np.sqrt(case.wrong[f"0.slot.{name}.square_gradient"] / share)
+    new = 1 - case.rule.number(SHARES[case.rule.family])
+    size = np.sqrt(case.wrong[f"0.slot.{name}.square_gradient"] / new)
     added = np.where(gradient < 0, -size, size) - gradient
     usual = np.abs(gradient) > 1e-2 * np.abs(gradient).max()
     factor = case.factor(before[usual], added[usual])
@@ -458,11 +427,8 @@ def _learning_rate(case: Case) -> str | None:
     right, wrong = case.pair(f"0.weight.{case.place}")
     before = case.weights[case.place]
     factor = case.factor(right - before, wrong - before)
-    return (
-        f"the step is {factor:.6g} times the right one: another rate"
-        if factor
-        else None
-    )
+    another = f"the step is {factor or 0:.6g} times the right one: another rate"
+    return another if factor else None
 
 
 # Rung 4: the schedule
