@@ -4,65 +4,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
 from paripassu.core.layer_spec import Array, LayerSpec
-from paripassu.sides.contract import Live
+from paripassu.sides import observing
+from paripassu.sides.observing import SAME, Move, Settings, Slot
+from paripassu.sides.tables import find_base
 
-Settings = dict[str, Any]
-Move = Callable[[Array], Array]
 L = keras.layers
 
 
-@dataclass(frozen=True)
-class Slot:
-    """Where a weight lies, and how its axes move to the canonical ones and back."""
+class Part(observing.Part):
+    """A block of weights in a layer's variables."""
 
-    variable: Any
-    there: Move = np.asarray
-    back: Move = np.asarray
+    def to_array(self, holder: Any) -> Array:
+        """Copy a variable's value."""
+        return np.asarray(holder)
 
-
-@dataclass(frozen=True)
-class Part:
-    """A block of weights in a layer; see `paripassu.sides.contract.Block`."""
-
-    name: str
-    layer: str
-    kind: str
-    settings: Settings = field(default_factory=dict)
-    slots: dict[str, Slot] = field(default_factory=dict)
-
-    def read(self, slopes: Mapping[int, Array] | None = None) -> dict[str, Array]:
-        """Weights with canonical axes; with `slopes`, gradients by variables' ids."""
-        found = {}
-        for name, slot in self.slots.items():
-            if slopes is None:
-                found[name] = slot.there(np.asarray(slot.variable))
-            elif id(slot.variable) in slopes:
-                found[name] = slot.there(slopes[id(slot.variable)])
-        return found
-
-    def live(self) -> Live:
-        """Its weights, read when they are asked for."""
-        shapes = {}
-        for name, slot in self.slots.items():
-            one = np.broadcast_to(np.float32(0), tuple(slot.variable.shape))
-            shapes[name] = slot.there(one).shape
-        return Live(shapes, self._one)
-
-    def _one(self, name: str) -> Array:
-        return replace(self, slots={name: self.slots[name]}).read()[name]
-
-    def write(self, weights: Mapping[str, Array]) -> None:
-        """Copy canonical weights in."""
-        for name, array in weights.items():
-            slot = self.slots[name]
-            slot.variable.assign(slot.back(array).reshape(slot.variable.shape))
+    def assign(self, slot: Slot, array: Array) -> None:
+        """Write a variable, or a row of it."""
+        if slot.rows is not None:
+            whole = np.array(slot.holder)
+            slot.cut(whole)[...] = array
+            array = whole
+        slot.holder.assign(array.reshape(slot.holder.shape))
 
 
 def is_container(layer: Any) -> bool:
@@ -120,6 +88,9 @@ def containers(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from containers(layer, f"{prefix}{name}.")
 
 
+# ## Settings
+
+
 def _axes(value: Any, count: int) -> tuple[int, ...]:
     return (value,) * count if isinstance(value, int) else tuple(value)
 
@@ -128,13 +99,17 @@ def _padding(value: str, count: int) -> Any:
     return "same" if value == "same" else ((0, 0),) * count
 
 
-def _conv(layer: Any) -> Settings:
-    settings: Settings = {
+def _steps(layer: Any) -> Settings:
+    """How a kernel moves."""
+    return {
         "strides": _axes(layer.strides, layer.rank),
         "dilation": _axes(layer.dilation_rate, layer.rank),
-        "groups": layer.groups,
         "padding": _padding(layer.padding, layer.rank),
     }
+
+
+def _conv(layer: Any) -> Settings:
+    settings = _steps(layer) | {"groups": layer.groups}
     if layer.padding == "causal":
         reach = (layer.kernel_size[0] - 1) * layer.dilation_rate[0]
         settings["padding"] = ((reach, 0),)
@@ -142,14 +117,8 @@ def _conv(layer: Any) -> Settings:
 
 
 def _depthwise(layer: Any) -> Settings:
-    rank = layer.rank
-    return {
-        "strides": _axes(layer.strides, rank),
-        "dilation": _axes(layer.dilation_rate, rank),
-        "padding": _padding(layer.padding, rank),
-        # Its input channels are its kernel's, which is not there before it is built.
-        "groups": layer.kernel.shape[-2] if layer.built else None,
-    }
+    # Its input channels are its kernel's, which is not there before it is built.
+    return _steps(layer) | {"groups": layer.kernel.shape[-2] if layer.built else None}
 
 
 def _conv_transpose(layer: Any) -> Settings:
@@ -180,163 +149,30 @@ def _conv_transpose(layer: Any) -> Settings:
     }
 
 
-def described(layer: Any) -> LayerSpec:
-    """A layer's kind and settings; of its weights, only which there are."""
-    kind, settings = _described(layer)
-    names = {str(x.path): np.empty(0) for x in layer.weights if "seed" not in x.path}
-    return LayerSpec(kind, settings, names)
+def _epsilon(layer: Any) -> Settings:
+    return {"epsilon": layer.epsilon}
 
 
-def _described(layer: Any) -> tuple[str, Settings]:
-    match layer:
-        case L.Dense():
-            return "dense", {}
-        case L.EinsumDense():
-            return ("dense", {}) if _dense_like(layer) else ("other", {})
-        case L.DepthwiseConv1D() | L.DepthwiseConv2D():
-            return "conv", _depthwise(layer)
-        case L.SeparableConv1D() | L.SeparableConv2D():
-            return "separable", {}
-        case L.Conv1DTranspose() | L.Conv2DTranspose() | L.Conv3DTranspose():
-            return "conv_transpose", _conv_transpose(layer)
-        case L.Conv1D() | L.Conv2D() | L.Conv3D():
-            return "conv", _conv(layer)
-        case L.BatchNormalization():
-            axis = layer.axis
-            settings = {"epsilon": layer.epsilon, "momentum": layer.momentum}
-            return "batch_norm", settings | {"axis": axis if axis < 0 else int(axis)}
-        case L.LayerNormalization():
-            axes = layer.axis if isinstance(layer.axis, (list, tuple)) else [layer.axis]
-            kind = "rms_norm" if getattr(layer, "rms_scaling", False) else "layer_norm"
-            settings = {"epsilon": layer.epsilon, "axes": len(axes)}
-            if list(axes) not in ([-1], *([*range(1, n)] for n in range(2, 6))):
-                settings["axis"] = list(axes)
-            return kind, settings
-        case L.RMSNormalization():
-            return "rms_norm", {"epsilon": layer.epsilon, "axes": 1}
-        case L.GroupNormalization():
-            groups = layer.groups
-            return "group_norm", {"epsilon": layer.epsilon, "groups": groups}
-        case L.Embedding():
-            return "embedding", {}
-        case L.Bidirectional():
-            settings = _recurrent(layer.forward_layer) | {"bidirectional": True}
-            settings.pop("reverse", None)
-            return _recurrent_kind(layer.forward_layer), settings | {
-                "merge": layer.merge_mode
-            }
-        case L.LSTM() | L.GRU() | L.SimpleRNN():
-            return _recurrent_kind(layer), _recurrent(layer)
-        case L.MultiHeadAttention():
-            scale = layer._inverse_sqrt_key_dim
-            return "attention", {
-                "heads": layer.num_heads,
-                "scale": float(scale),
-            }
-        case L.PReLU():
-            return "prelu", {}
-        case L.MaxPooling1D() | L.MaxPooling2D() | L.MaxPooling3D():
-            return "max_pool", _pool(layer)
-        case L.AveragePooling1D() | L.AveragePooling2D() | L.AveragePooling3D():
-            return "average_pool", _pool(layer) | {"count_padding": False}
-    kind, settings = _weightless(layer)
-    return kind, settings
+def _batch_norm(layer: Any) -> Settings:
+    return _epsilon(layer) | {"momentum": layer.momentum, "axis": int(layer.axis)}
 
 
-def _weightless(layer: Any) -> tuple[str, Settings]:
-    name = type(layer).__name__
-    if found := re.fullmatch(r"Global(Average|Max)Pooling\dD", name):
-        kind = f"global_{found[1].lower()}_pool"
-        settings: Settings = {"keepdims": bool(layer.keepdims)}
-        if layer.data_format == "channels_first":
-            settings["axis"] = "all but 1"
-        return kind, settings
-    match layer:
-        case L.UpSampling2D():
-            mode, factor = layer.interpolation, tuple(layer.size)
-            if mode not in ("nearest", "bilinear"):
-                return "other", {"mode": mode}
-            settings = {"factor": factor, "mode": mode}
-            return "upsample", settings | (
-                {"align_corners": False} if mode == "bilinear" else {}
-            )
-        case L.Cropping1D() | L.Cropping2D() | L.Cropping3D():
-            crop = layer.cropping
-            if isinstance(layer, L.Cropping1D):
-                crop = (crop,)
-            return "crop", {"crop": tuple(map(tuple, crop))}
-        case L.ZeroPadding1D() | L.ZeroPadding2D() | L.ZeroPadding3D():
-            padding = layer.padding
-            if isinstance(layer, L.ZeroPadding1D):
-                padding = (tuple(padding),)
-            return "pad", {"padding": tuple(map(tuple, padding)), "value": 0.0}
-        case L.Activation():
-            told = activation(layer.activation)
-            return told.kind, dict(told.settings)
-        case L.ReLU():
-            if layer.max_value == 6 and not layer.negative_slope:
-                return "relu6", {}
-            if layer.negative_slope and layer.max_value is None:
-                return "leaky_relu", {"slope": float(layer.negative_slope)}
-            return "relu", {}
-        case L.LeakyReLU():
-            return "leaky_relu", {"slope": float(layer.negative_slope)}
-        case L.ELU():
-            return "elu", {"alpha": float(layer.alpha)}
-        case L.Softmax():
-            return "softmax", {"axis": layer.axis}
-        case L.Add() | L.Multiply() | L.Subtract():
-            return name.lower(), {}
-        case L.Concatenate():
-            return "concatenate", {"axis": layer.axis}
-        case L.Flatten() | L.Reshape():
-            return name.lower(), {}
-        case L.Permute():
-            return "permute", {}
-        case L.Rescaling():
-            factor, offset = layer.scale, layer.offset
-            if np.ndim(factor) == 0 and np.ndim(offset) == 0:
-                return "scale", {
-                    "factor": float(factor),
-                    "offset": float(offset),
-                }
-        case L.Identity():
-            return "identity", {}
-    if "Dropout" in name or "Noise" in name:
-        return "dropout", {}
-    if isinstance(layer, keras.Operation) and not isinstance(layer, L.Layer):
-        told = function(_snake(name), vars(layer))
-        return told.kind, dict(told.settings)
-    return "other", {}
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-
-
-def _dense_like(layer: Any) -> bool:
-    """Whether it multiplies the last axis by a matrix, as Dense does."""
-    left, _, right = layer.equation.partition("->")
-    given, _, kernel = left.partition(",")
-    return (
-        len(kernel) == 2 and given[-1:] == kernel[0] and right == given[:-1] + kernel[1]
-    )
-
-
-def _recurrent_kind(layer: Any) -> str:
-    names = {"LSTM": "lstm", "GRU": "gru", "SimpleRNN": "rnn"}
-    return next(
-        (names[x.__name__] for x in type(layer).__mro__ if x.__name__ in names),
-        "other",
-    )
+def _layer_norm(layer: Any) -> Settings | LayerSpec:
+    axes = layer.axis if isinstance(layer.axis, (list, tuple)) else [layer.axis]
+    settings = _epsilon(layer) | {"axes": len(axes)}
+    if list(axes) not in ([-1], *([*range(1, n)] for n in range(2, 6))):
+        settings["axis"] = list(axes)
+    if getattr(layer, "rms_scaling", False):
+        return LayerSpec("rms_norm", settings)
+    return settings
 
 
 def _recurrent(layer: Any) -> Settings:
     settings: Settings = {"activation": activation(layer.activation).kind}
-    if not isinstance(layer, L.SimpleRNN):
+    if hasattr(layer, "recurrent_activation"):
         gate = activation(layer.recurrent_activation).kind
         settings["recurrent_activation"] = gate
-    if isinstance(layer, L.GRU):
+    if hasattr(layer, "reset_after"):
         settings["reset_after"] = bool(layer.reset_after)
     settings["last"] = not layer.return_sequences
     if layer.go_backwards:
@@ -344,6 +180,22 @@ def _recurrent(layer: Any) -> Settings:
         # Keras leaves the outputs in the order in which they were computed.
         settings["flipped"] = bool(layer.return_sequences)
     return settings
+
+
+def _bidirectional(layer: Any) -> LayerSpec:
+    inner = describe(layer.forward_layer)
+    settings = {k: v for k, v in inner.settings.items() if k != "reverse"}
+    more = {"bidirectional": True, "merge": layer.merge_mode}
+    return LayerSpec(inner.kind, settings | more)
+
+
+def _dense_like(layer: Any) -> Settings | LayerSpec:
+    """Whether it multiplies the last axis by a matrix, as Dense does."""
+    left, _, right = layer.equation.partition("->")
+    given, _, kernel = left.partition(",")
+    if len(kernel) == 2 and given[-1:] == kernel[0] and right == given[:-1] + kernel[1]:
+        return {}
+    return LayerSpec("other")
 
 
 def _pool(layer: Any) -> Settings:
@@ -355,95 +207,265 @@ def _pool(layer: Any) -> Settings:
     }
 
 
-def activation(function_: Any) -> LayerSpec:
-    """An activation function of Keras, or "other"."""
-    name = getattr(function_, "__name__", type(function_).__name__)
-    if isinstance(function_, L.Layer):
-        return LayerSpec(*_described(function_))
-    if not str(getattr(function_, "__module__", "")).startswith("keras."):
-        return LayerSpec("other", {"function": name})
-    return function(name, {}, of_activations=True)
+def _average_pool(layer: Any) -> Settings:
+    return _pool(layer) | {"count_padding": False}
 
 
-ALONE = {
-    "linear": "identity",
-    "identity": "identity",
-    "relu": "relu",
-    "relu6": "relu6",
-    "selu": "selu",
-    "silu": "silu",
-    "swish": "silu",
-    "sigmoid": "sigmoid",
-    "hard_sigmoid": "hard_sigmoid",
-    "hard_silu": "hard_swish",
-    "hard_swish": "hard_swish",
-    "tanh": "tanh",
-    "softplus": "softplus",
-    "mish": "mish",
-    "flatten": "flatten",
-    "reshape": "reshape",
-    "squeeze": "reshape",
-    "expand_dims": "reshape",
-    "transpose": "permute",
-    "swapaxes": "permute",
-    "moveaxis": "permute",
-    "matmul": "matmul",
-    "add": "add",
-    "subtract": "subtract",
-    "multiply": "multiply",
+def _global(layer: Any) -> Settings:
+    settings: Settings = {"keepdims": bool(layer.keepdims)}
+    if layer.data_format == "channels_first":
+        settings["axis"] = "all but 1"
+    return settings
+
+
+def _upsample(layer: Any) -> Settings | LayerSpec:
+    mode = layer.interpolation
+    if mode not in ("nearest", "bilinear"):
+        return LayerSpec("other", {"mode": mode})
+    corners = {"align_corners": False} if mode == "bilinear" else {}
+    return {"factor": tuple(layer.size), "mode": mode} | corners
+
+
+def _pairs(value: Any) -> tuple[Any, ...]:
+    """(before, after) for each axis of space; of one axis Keras has the pair alone."""
+    return (tuple(value),) if np.ndim(value) == 1 else tuple(map(tuple, value))
+
+
+def _relu(layer: Any) -> Settings | LayerSpec:
+    if layer.max_value == 6 and not layer.negative_slope:
+        return LayerSpec("relu6")
+    if layer.negative_slope and layer.max_value is None:
+        return LayerSpec("leaky_relu", _slope(layer))
+    return {}
+
+
+def _slope(layer: Any) -> Settings:
+    return {"slope": float(layer.negative_slope)}
+
+
+def _rescaling(layer: Any) -> Settings | LayerSpec:
+    factor, offset = layer.scale, layer.offset
+    if np.ndim(factor) or np.ndim(offset):
+        return LayerSpec("other")
+    return {"factor": float(factor), "offset": float(offset)}
+
+
+def _axis(layer: Any) -> Settings:
+    return {"axis": layer.axis}
+
+
+def _none(_layer: Any) -> Settings:
+    return {}
+
+
+# ## Weights: of each the attribute, and how its axes move
+
+Weights = Mapping[str, tuple[str, Move]]
+LAST_TWO = Move(lambda x: x.swapaxes(-1, -2), lambda x: x.swapaxes(-1, -2))
+# Keras has a depthwise kernel (*size, c, m): that of c groups is (*size, 1, c m).
+GROUPED = Move(lambda x: x.reshape(*x.shape[:-2], 1, -1))
+FLAT = Move(lambda x: x.reshape(-1))
+HEADS_LAST = Move(lambda x: x.reshape(len(x), -1))
+HEADS_FIRST = Move(lambda x: x.reshape(-1, x.shape[-1]))
+
+
+def _swap_gates(array: Array) -> Array:
+    """Swap the thirds: Keras has a GRU's update gate z before its reset r."""
+    one, two, three = np.split(array, 3, axis=-1)
+    return np.concatenate([two, one, three], axis=-1)
+
+
+GATES = Move(_swap_gates, _swap_gates)
+ROW_OF_GATES = Move(lambda x: _swap_gates(x[0]), lambda x: _swap_gates(x)[None])
+BIAS = {"bias": ("bias", SAME)}
+KERNEL = {"kernel": ("kernel", SAME)} | BIAS
+GAMMA_BETA = {"gamma": ("gamma", SAME), "beta": ("beta", SAME)}
+STATISTICS = {"mean": ("moving_mean", SAME), "variance": ("moving_variance", SAME)}
+
+
+def _slots(layer: Any, weights: Weights) -> dict[str, Slot]:
+    found = {
+        name: (getattr(layer, key, None), move) for name, (key, move) in weights.items()
+    }
+    return {name: Slot(x, move) for name, (x, move) in found.items() if x is not None}
+
+
+def _cell(layer: Any) -> dict[str, Slot]:
+    move = GATES if isinstance(layer, L.GRU) else SAME
+    names = {"kernel": ("kernel", move), "recurrent": ("recurrent_kernel", move)}
+    if move is SAME:
+        return _slots(layer.cell, names | BIAS)
+    slots, bias = _slots(layer.cell, names), layer.cell.bias
+    if bias is not None and layer.reset_after:
+        slots["input_bias"] = Slot(bias, ROW_OF_GATES, (0, 1))
+        slots["recurrent_bias"] = Slot(bias, ROW_OF_GATES, (1, 2))
+    elif bias is not None:
+        slots["input_bias"] = Slot(bias, GATES)
+    return slots
+
+
+def _recurrent_parts(name: str, layer: Any, spec: LayerSpec) -> Iterator[Part]:
+    yield Part(name, name, spec.kind, spec.settings, _cell(layer))
+
+
+def _bidirectional_parts(name: str, layer: Any, spec: LayerSpec) -> Iterator[Part]:
+    ends = {"forward": layer.forward_layer, "reverse": layer.backward_layer}
+    for end, one in ends.items():
+        settings = describe(one).settings | {"reverse": end == "reverse"}
+        settings.pop("flipped", None)  # the wrapper turns them back
+        yield Part(f"{name}/{end}", name, spec.kind, settings, _cell(one))
+
+
+def _separable_parts(name: str, layer: Any, _spec: LayerSpec) -> Iterator[Part]:
+    rank = layer.rank
+    depthwise = _steps(layer) | {"groups": layer.depthwise_kernel.shape[-2]}
+    slots = {"kernel": Slot(layer.depthwise_kernel, GROUPED)}
+    yield Part(f"{name}/depthwise", name, "conv", depthwise, slots)
+    pointwise: Settings = {
+        "strides": (1,) * rank,
+        "dilation": (1,) * rank,
+        "padding": ((0, 0),) * rank,
+        "groups": 1,
+    }
+    slots = _slots(layer, {"kernel": ("pointwise_kernel", SAME)} | BIAS)
+    yield Part(f"{name}/pointwise", name, "conv", pointwise, slots)
+
+
+def _attention_parts(name: str, layer: Any, spec: LayerSpec) -> Iterator[Part]:
+    slots: dict[str, Slot] = {}
+    for key in ("query", "key", "value", "output"):
+        kernel, bias = (HEADS_FIRST, SAME) if key == "output" else (HEADS_LAST, FLAT)
+        places = {key: ("kernel", kernel), f"{key}_bias": ("bias", bias)}
+        slots |= _slots(getattr(layer, f"_{key}_dense"), places)
+    yield Part(name, name, spec.kind, spec.settings, slots)
+
+
+# ## The tables
+
+
+class Layer(NamedTuple):
+    """A layer's kind, its settings and its weights.
+
+    Attributes:
+        kind: as in `core.layer_spec`.
+        settings: of a layer; or, for one that this kind does not fit, its spec.
+        weights: see above; a function where they are in several blocks or cells.
+    """
+
+    kind: str
+    settings: Callable[[Any], Settings | LayerSpec] = _none
+    weights: Weights | Callable[[str, Any, LayerSpec], Iterator[Part]] = {}  # noqa: RUF012
+
+
+DENSE = Layer("dense", weights=KERNEL)
+CONV = Layer("conv", _conv, KERNEL)
+DEPTHWISE = Layer("conv", _depthwise, {"kernel": ("kernel", GROUPED)} | BIAS)
+SEPARABLE = Layer("separable", weights=_separable_parts)
+CONV_TRANSPOSE = Layer(
+    "conv_transpose", _conv_transpose, {"kernel": ("kernel", LAST_TWO)} | BIAS
+)
+MAX_POOL = Layer("max_pool", _pool)
+AVERAGE_POOL = Layer("average_pool", _average_pool)
+GLOBAL_MAX_POOL = Layer("global_max_pool", _global)
+GLOBAL_AVERAGE_POOL = Layer("global_average_pool", _global)
+CROP = Layer("crop", lambda x: {"crop": _pairs(x.cropping)})
+PAD = Layer("pad", lambda x: {"padding": _pairs(x.padding), "value": 0.0})
+DROPOUT = Layer("dropout")
+LAYERS: dict[type, Layer] = {
+    L.Dense: DENSE,
+    L.EinsumDense: Layer("dense", _dense_like, KERNEL),
+    L.Conv1D: CONV,
+    L.Conv2D: CONV,
+    L.Conv3D: CONV,
+    L.DepthwiseConv1D: DEPTHWISE,
+    L.DepthwiseConv2D: DEPTHWISE,
+    L.SeparableConv1D: SEPARABLE,
+    L.SeparableConv2D: SEPARABLE,
+    L.Conv1DTranspose: CONV_TRANSPOSE,
+    L.Conv2DTranspose: CONV_TRANSPOSE,
+    L.Conv3DTranspose: CONV_TRANSPOSE,
+    L.BatchNormalization: Layer("batch_norm", _batch_norm, GAMMA_BETA | STATISTICS),
+    L.LayerNormalization: Layer("layer_norm", _layer_norm, GAMMA_BETA),
+    L.RMSNormalization: Layer(
+        "rms_norm", lambda x: _epsilon(x) | {"axes": 1}, {"gamma": ("scale", SAME)}
+    ),
+    L.GroupNormalization: Layer(
+        "group_norm", lambda x: _epsilon(x) | {"groups": x.groups}, GAMMA_BETA
+    ),
+    L.Embedding: Layer("embedding", weights={"table": ("_embeddings", SAME)}),
+    L.Bidirectional: Layer("other", _bidirectional, _bidirectional_parts),
+    L.LSTM: Layer("lstm", _recurrent, _recurrent_parts),
+    L.GRU: Layer("gru", _recurrent, _recurrent_parts),
+    L.SimpleRNN: Layer("rnn", _recurrent, _recurrent_parts),
+    L.MultiHeadAttention: Layer(
+        "attention",
+        lambda x: {"heads": x.num_heads, "scale": float(x._inverse_sqrt_key_dim)},
+        _attention_parts,
+    ),
+    L.PReLU: Layer("prelu", weights={"slope": ("alpha", SAME)}),
+    L.MaxPooling1D: MAX_POOL,
+    L.MaxPooling2D: MAX_POOL,
+    L.MaxPooling3D: MAX_POOL,
+    L.AveragePooling1D: AVERAGE_POOL,
+    L.AveragePooling2D: AVERAGE_POOL,
+    L.AveragePooling3D: AVERAGE_POOL,
+    L.GlobalMaxPooling1D: GLOBAL_MAX_POOL,
+    L.GlobalMaxPooling2D: GLOBAL_MAX_POOL,
+    L.GlobalMaxPooling3D: GLOBAL_MAX_POOL,
+    L.GlobalAveragePooling1D: GLOBAL_AVERAGE_POOL,
+    L.GlobalAveragePooling2D: GLOBAL_AVERAGE_POOL,
+    L.GlobalAveragePooling3D: GLOBAL_AVERAGE_POOL,
+    L.UpSampling2D: Layer("upsample", _upsample),
+    L.Cropping1D: CROP,
+    L.Cropping2D: CROP,
+    L.Cropping3D: CROP,
+    L.ZeroPadding1D: PAD,
+    L.ZeroPadding2D: PAD,
+    L.ZeroPadding3D: PAD,
+    L.Activation: Layer("other", lambda x: activation(x.activation)),
+    L.ReLU: Layer("relu", _relu),
+    L.LeakyReLU: Layer("leaky_relu", _slope),
+    L.ELU: Layer("elu", lambda x: {"alpha": float(x.alpha)}),
+    L.Softmax: Layer("softmax", _axis),
+    L.Add: Layer("add"),
+    L.Multiply: Layer("multiply"),
+    L.Subtract: Layer("subtract"),
+    L.Concatenate: Layer("concatenate", _axis),
+    L.Flatten: Layer("flatten"),
+    L.Reshape: Layer("reshape"),
+    L.Permute: Layer("permute"),
+    L.Rescaling: Layer("scale", _rescaling),
+    L.Identity: Layer("identity"),
+    L.Dropout: DROPOUT,
+    L.SpatialDropout1D: DROPOUT,
+    L.SpatialDropout2D: DROPOUT,
+    L.SpatialDropout3D: DROPOUT,
+    L.AlphaDropout: DROPOUT,
+    L.GaussianDropout: DROPOUT,
+    L.GaussianNoise: DROPOUT,
 }
 
 
-def function(
-    name: str, given: Mapping[str, Any], *, of_activations: bool = False
-) -> LayerSpec:
-    """What a function of `keras.ops` or `keras.activations` does."""
-    if name in ("multiply", "add", "subtract") and "x2" in given:
-        one, other = given.get("x1"), given["x2"]
-        if isinstance(one, (int, float)):
-            one, other = other, one
-        if isinstance(other, (int, float)):
-            factor = float(other) if name == "multiply" else 1.0
-            offset = 0.0 if name == "multiply" else float(other)
-            offset = -offset if name == "subtract" else offset
-            return LayerSpec("scale", {"factor": factor, "offset": offset})
-    if name in ALONE:
-        return LayerSpec(ALONE[name])
-    match name:
-        case "gelu":
-            default = not of_activations
-            return LayerSpec(
-                "gelu", {"approximate": bool(given.get("approximate", default))}
-            )
-        case "leaky_relu":
-            slope = given.get("negative_slope", 0.2)
-            return LayerSpec("leaky_relu", {"slope": float(slope)})
-        case "elu" | "celu":
-            return LayerSpec(name, {"alpha": float(given.get("alpha", 1.0))})
-        case "softmax" | "log_softmax":
-            return LayerSpec(name, {"axis": given.get("axis", -1)})
-        case "concatenate":
-            return LayerSpec("concatenate", {"axis": given.get("axis", 0)})
-        case "mean" | "sum" | "max":
-            return LayerSpec(name, {"axis": given.get("axis")})
-        case "max_pool" | "average_pool":
-            return LayerSpec(name, _pool_function(name, given))
-        case "true_divide" | "divide":
-            if isinstance(given.get("x2"), (int, float)):
-                factor = 1 / float(given["x2"])
-                return LayerSpec("scale", {"factor": factor, "offset": 0.0})
-    return LayerSpec("other", {"function": name})
+def _find(layer: Any) -> tuple[Layer | None, LayerSpec]:
+    found, overridden = find_base(type(layer), LAYERS, ("call",))
+    # A user's own `call` may compute anything, but where a weight's axes lie remains.
+    if found is not None and overridden and not found.weights:
+        found = found if found is DROPOUT else None
+    if found is not None:
+        settings = found.settings(layer)
+        if isinstance(settings, LayerSpec):
+            return found, settings
+        return found, LayerSpec(found.kind, settings)
+    if isinstance(layer, keras.Operation) and not isinstance(layer, L.Layer):
+        return None, function(snake_case(type(layer).__name__), vars(layer))
+    return None, LayerSpec("other")
 
 
-def _pool_function(name: str, given: Mapping[str, Any]) -> Settings:
-    size = given.get("pool_size", 2)
-    strides = given.get("strides") or size
-    settings: Settings = {
-        "size": _axes(size, 2),
-        "strides": _axes(strides, 2),
-        "padding": _padding(given.get("padding", "valid"), len(_axes(size, 2))),
-    }
-    return settings | ({"count_padding": False} if name == "average_pool" else {})
+def describe(layer: Any) -> LayerSpec:
+    """A layer's kind and settings; of its weights, only which there are."""
+    spec = _find(layer)[1]
+    names = {str(x.path): np.empty(0) for x in layer.weights if "seed" not in x.path}
+    return LayerSpec(spec.kind, dict(spec.settings), names)
 
 
 def parts(name: str, layer: Any) -> Iterator[Part]:
@@ -456,165 +478,143 @@ def parts(name: str, layer: Any) -> Iterator[Part]:
         return
     if not layer.weights:
         return
-    kind, settings = _described(layer)
-    if isinstance(layer, L.Bidirectional):
-        for end, one in (
-            ("forward", layer.forward_layer),
-            ("reverse", layer.backward_layer),
-        ):
-            told = _recurrent(one) | {"reverse": end == "reverse"}
-            told.pop("flipped", None)  # the wrapper turns them back
-            yield Part(f"{name}/{end}", name, kind, told, _cell(one))
+    found, spec = _find(layer)
+    weights = found.weights if found is not None and spec.kind != "other" else {}
+    if not isinstance(weights, Mapping):
+        yield from weights(name, layer, spec)
         return
-    if kind == "separable":
-        yield from _separable(name, layer)
-        return
-    yield Part(name, name, kind, settings, _slots(kind, layer))
-
-
-def _slots(kind: str, layer: Any) -> dict[str, Slot]:
-    match kind:
-        case "dense":
-            return _given(kernel=Slot(layer.kernel), bias=layer.bias)
-        case "conv":
-            kernel = Slot(layer.kernel)
-            if isinstance(layer, (L.DepthwiseConv1D, L.DepthwiseConv2D)):
-                kernel = _grouped(layer.kernel)
-            return _given(kernel=kernel, bias=layer.bias if layer.use_bias else None)
-        case "conv_transpose":
-            kernel = Slot(layer.kernel, _swapped, _swapped)
-            return _given(kernel=kernel, bias=layer.bias if layer.use_bias else None)
-        case "batch_norm":
-            return _given(
-                gamma=layer.gamma if layer.scale else None,
-                beta=layer.beta if layer.center else None,
-                mean=layer.moving_mean,
-                variance=layer.moving_variance,
-            )
-        case "layer_norm" | "group_norm":
-            return _given(
-                gamma=layer.gamma if layer.scale else None,
-                beta=layer.beta if layer.center else None,
-            )
-        case "rms_norm":
-            return _given(gamma=getattr(layer, "gamma", None) or layer.scale)
-        case "embedding":
-            return _given(table=layer._embeddings)
-        case "prelu":
-            return _given(slope=layer.alpha)
-        case "lstm" | "gru" | "rnn":
-            return _cell(layer)
-        case "attention":
-            return _attention(layer)
-    return {x.name: Slot(x) for x in layer.weights}
-
-
-def _given(**slots: Any) -> dict[str, Slot]:
-    return {
-        name: value if isinstance(value, Slot) else Slot(value)
-        for name, value in slots.items()
-        if value is not None
-    }
-
-
-def _swapped(array: Array) -> Array:
-    return array.swapaxes(-1, -2)
-
-
-def _grouped(kernel: Any) -> Slot:
-    """A depthwise kernel (*size, c, m) as that of c groups, (*size, 1, c m)."""
-    size = tuple(kernel.shape[:-2])
-    return Slot(
-        kernel,
-        lambda x: x.reshape(*size, 1, -1),
-        lambda x: x.reshape(kernel.shape),
-    )
-
-
-def _separable(name: str, layer: Any) -> Iterator[Part]:
-    rank = layer.rank
-    depthwise: Settings = {
-        "strides": _axes(layer.strides, rank),
-        "dilation": _axes(layer.dilation_rate, rank),
-        "padding": _padding(layer.padding, rank),
-        "groups": layer.depthwise_kernel.shape[-2],
-    }
-    slots = {"kernel": _grouped(layer.depthwise_kernel)}
-    yield Part(f"{name}/depthwise", name, "conv", depthwise, slots)
-    ones: Settings = {
-        "strides": (1,) * rank,
-        "dilation": (1,) * rank,
-        "padding": ((0, 0),) * rank,
-        "groups": 1,
-    }
-    bias = layer.bias if layer.use_bias else None
-    slots = _given(kernel=layer.pointwise_kernel, bias=bias)
-    yield Part(f"{name}/pointwise", name, "conv", ones, slots)
-
-
-def _update_first(array: Array) -> Array:
-    """Swap the thirds of gates: Keras has a GRU's update gate z before its reset r."""
-    one, two, three = np.split(array, 3, axis=-1)
-    return np.concatenate([two, one, three], axis=-1)
-
-
-def _cell(layer: Any) -> dict[str, Slot]:
-    cell = layer.cell
-    bias = cell.bias if cell.use_bias else None
-    if not isinstance(layer, L.GRU):
-        return _given(kernel=cell.kernel, recurrent=cell.recurrent_kernel, bias=bias)
-    slots = {
-        "kernel": Slot(cell.kernel, _update_first, _update_first),
-        "recurrent": Slot(cell.recurrent_kernel, _update_first, _update_first),
-    }
-    if bias is not None and layer.reset_after:
-        for row, name in enumerate(("input_bias", "recurrent_bias")):
-            slots[name] = _row(bias, row)
-    elif bias is not None:
-        slots["input_bias"] = Slot(bias, _update_first, _update_first)
-    return slots
-
-
-def _row(bias: Any, row: int) -> Slot:
-    def back(array: Array) -> Array:
-        whole = np.array(bias)
-        whole[row] = _update_first(array)
-        return whole
-
-    return Slot(bias, lambda x: _update_first(x[row]), back)
-
-
-def _attention(layer: Any) -> dict[str, Slot]:
-    slots = {}
-    for name in ("query", "key", "value"):
-        dense = getattr(layer, f"_{name}_dense")
-        slots[name] = _flat(dense.kernel, 1)
-        if dense.bias is not None:
-            slots[f"{name}_bias"] = _flat(dense.bias, 0)
-    dense = layer._output_dense
-    slots["output"] = Slot(
-        dense.kernel,
-        lambda x: x.reshape(-1, x.shape[-1]),
-        lambda x: x.reshape(dense.kernel.shape),
-    )
-    if dense.bias is not None:
-        slots["output_bias"] = Slot(dense.bias)
-    return slots
-
-
-def _flat(variable: Any, first: int) -> Slot:
-    return Slot(
-        variable,
-        lambda x: x.reshape(*x.shape[:first], -1),
-        lambda x: x.reshape(variable.shape),
-    )
-
-
-def time_first(_layer: Any, _dimensions: int) -> bool:
-    """Keras has sequences (N, time, c)."""
-    return False
+    slots = _slots(layer, weights) if weights else {}
+    slots = slots or {x.name: Slot(x) for x in layer.weights}
+    yield Part(name, name, spec.kind, spec.settings, slots)
 
 
 def channels_first(layer: Any, dimensions: int) -> bool:
     """Whether a layer was told that channels are at axis 1."""
     return dimensions >= 3 and getattr(layer, "data_format", "") == "channels_first"
+
+
+def snake_case(name: str) -> str:
+    """`MaxPool` as max_pool."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+# ## Functions
+
+Given = Mapping[str, Any]  # arguments by name
+
+
+class Function(NamedTuple):
+    """A function's kind and settings; see `Layer`."""
+
+    kind: str
+    settings: Callable[[Given], Settings | LayerSpec] = _none
+
+
+def _with_number(kind: str, factor: float, offset: float) -> Function:
+    """A function of two tensors, which with a number x is a scale.
+
+    That multiplies by x ** factor and adds offset * x.
+    """
+
+    def settings(given: Given) -> Settings | LayerSpec:
+        one, other = given.get("x1"), given.get("x2")
+        if isinstance(one, (int, float)) and kind == "subtract":
+            return LayerSpec("scale", {"factor": -1.0, "offset": float(one)})
+        if isinstance(one, (int, float)) and kind != "other":
+            other = one
+        if not isinstance(other, (int, float)):
+            return {}
+        x = float(other)
+        scale = {"factor": 1.0 if factor == 0 else x if factor > 0 else 1 / x}
+        return LayerSpec("scale", scale | {"offset": offset * x or 0.0})
+
+    return Function(kind, settings)
+
+
+def _axis_given(default: Any) -> Callable[[Given], Settings]:
+    return lambda given: {"axis": given.get("axis", default)}
+
+
+def _alpha_given(given: Given) -> Settings:
+    return {"alpha": float(given.get("alpha", 1.0))}
+
+
+def _pool_given(given: Given) -> Settings:
+    size = given.get("pool_size", 2)
+    strides = given.get("strides") or size
+    return {
+        "size": _axes(size, 2),
+        "strides": _axes(strides, 2),
+        "padding": _padding(given.get("padding", "valid"), len(_axes(size, 2))),
+    }
+
+
+FUNCTIONS: dict[str, Function] = {
+    "linear": Function("identity"),
+    "identity": Function("identity"),
+    "relu": Function("relu"),
+    "relu6": Function("relu6"),
+    "selu": Function("selu"),
+    "silu": Function("silu"),
+    "swish": Function("silu"),
+    "sigmoid": Function("sigmoid"),
+    "hard_sigmoid": Function("hard_sigmoid"),
+    "hard_silu": Function("hard_swish"),
+    "hard_swish": Function("hard_swish"),
+    "tanh": Function("tanh"),
+    "softplus": Function("softplus"),
+    "mish": Function("mish"),
+    "flatten": Function("flatten"),
+    "reshape": Function("reshape"),
+    "squeeze": Function("reshape"),
+    "expand_dims": Function("reshape"),
+    "transpose": Function("permute"),
+    "swapaxes": Function("permute"),
+    "moveaxis": Function("permute"),
+    "matmul": Function("matmul"),
+    "add": _with_number("add", 0, 1),
+    "subtract": _with_number("subtract", 0, -1),
+    "multiply": _with_number("multiply", 1, 0),
+    "divide": _with_number("other", -1, 0),
+    "true_divide": _with_number("other", -1, 0),
+    # Of `keras.ops`; that of `keras.activations` is exact.
+    "gelu": Function(
+        "gelu", lambda x: {"approximate": bool(x.get("approximate", True))}
+    ),
+    "leaky_relu": Function(
+        "leaky_relu", lambda x: {"slope": float(x.get("negative_slope", 0.2))}
+    ),
+    "elu": Function("elu", _alpha_given),
+    "celu": Function("celu", _alpha_given),
+    "softmax": Function("softmax", _axis_given(-1)),
+    "log_softmax": Function("log_softmax", _axis_given(-1)),
+    "concatenate": Function("concatenate", _axis_given(0)),
+    "mean": Function("mean", _axis_given(None)),
+    "sum": Function("sum", _axis_given(None)),
+    "max": Function("max", _axis_given(None)),
+    "max_pool": Function("max_pool", _pool_given),
+    "average_pool": Function(
+        "average_pool", lambda x: _pool_given(x) | {"count_padding": False}
+    ),
+}
+
+
+def function(name: str, given: Given) -> LayerSpec:
+    """What a function of `keras.ops` or `keras.activations` does."""
+    found = FUNCTIONS.get(name, Function("other"))
+    settings = found.settings(given)
+    if isinstance(settings, LayerSpec):
+        return settings
+    return LayerSpec(
+        found.kind, {"function": name} if found.kind == "other" else settings
+    )
+
+
+def activation(function_: Any) -> LayerSpec:
+    """An activation function of Keras, or "other"."""
+    if isinstance(function_, L.Layer):
+        return _find(function_)[1]
+    name = getattr(function_, "__name__", type(function_).__name__)
+    if not str(getattr(function_, "__module__", "")).startswith("keras."):
+        return LayerSpec("other", {"function": name})
+    return function(name, {"approximate": False})

@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ import tensorflow as tf
 from paripassu.core.errors import UserError
 from paripassu.core.files import replacing
 from paripassu.core.layer_spec import Array, LayerSpec
-from paripassu.sides import keras_layers
+from paripassu.sides import keras_layers, observing
 from paripassu.sides.contract import (
     Arrays,
     Blind,
@@ -27,6 +27,7 @@ from paripassu.sides.contract import (
     Step,
     Watcher,
 )
+from paripassu.sides.observing import Observer
 
 WITH_ACTIVATION = ("dense", "conv", "conv_transpose", "other")
 
@@ -48,32 +49,13 @@ class Probe:
     def _set(self, model: Any) -> None:
         self.model = model
         self.leaves = {id(x): name for name, x in keras_layers.leaves(model)}
-        self.parts = {part.name: part for part in self._find_parts()}
-
-    def _find_parts(self) -> Iterator[keras_layers.Part]:
-        seen: set[int] = set()
-        found = [
-            *keras_layers.containers(self.model),
-            *keras_layers.leaves(self.model),
-        ]
-        for name, layer in found:
-            for part in keras_layers.parts(name, layer):
-                variables = {id(slot.variable) for slot in part.slots.values()}
-                if not variables <= seen:
-                    seen |= variables
-                    yield part
+        named = [*keras_layers.containers(model), *keras_layers.leaves(model)]
+        self.parts = observing.without_repeats(
+            part for name, layer in named for part in keras_layers.parts(name, layer)
+        )
 
     def blocks(self) -> list[Block]:
-        trainable = {id(x) for x in self.model.trainable_variables}
-        return [
-            Block(
-                name,
-                part.layer,
-                LayerSpec(part.kind, part.settings, part.live()),
-                any(id(slot.variable) in trainable for slot in part.slots.values()),
-            )
-            for name, part in self.parts.items()
-        ]
+        return observing.blocks_of(self.parts, self.model.trainable_variables)
 
     def write(self, name: str, weights: Arrays) -> None:
         self.parts[name].write(weights)
@@ -87,9 +69,10 @@ class Probe:
         sources: bool = False,
     ) -> Arrays:
         tensors = {name: self._tensor(x) for name, x in inputs.items()}
-        with _kept(self.model), _Watched(self, watcher, sources, tensors):
+        known = list(tensors.values()) if sources else None
+        with _kept(self.model), _Watched(self, watcher, known) as watched:
             found = self._call(tensors, training)
-        return {name: np.asarray(x) for name, x in _named(self.model, found).items()}
+        return {name: np.asarray(x) for name, x in watched.named(found).items()}
 
     def step(
         self, inputs: Arrays, cotangents: Arrays, *, training: bool = True
@@ -100,23 +83,15 @@ class Probe:
         floating = {n: x for n, x in tensors.items() if x.dtype.is_floating}
         with _kept(self.model), tf.GradientTape() as tape:
             tape.watch(list(floating.values()))
-            with _Watched(self, Blind(), False, {}):
-                outputs = _named(self.model, self._call(tensors, training))
+            with _Watched(self, Blind()) as watched:
+                outputs = watched.named(self._call(tensors, training))
             total = tf.add_n(
                 [
                     tf.reduce_sum(outputs[name] * tf.cast(x, outputs[name].dtype))
                     for name, x in cotangents.items()
                 ]
             )
-            statistics = {
-                name: {
-                    key: value
-                    for key, value in part.read().items()
-                    if key in ("mean", "variance")
-                }
-                for name, part in self.parts.items()
-                if part.kind == "batch_norm"
-            }
+            statistics = observing.statistics_of(self.parts)
         wanted = [*values, *floating.values()]
         found = tape.gradient(
             total, wanted, unconnected_gradients=tf.UnconnectedGradients.ZERO
@@ -334,26 +309,17 @@ def save(model: Any, path: Path) -> None:
             model.save(temporary)
 
 
-class _Watched:
+class _Watched(Observer):
     """Tells a watcher of each layer's call, and of functions called between layers."""
 
-    def __init__(
-        self,
-        probe: Probe,
-        watcher: Watcher,
-        sources: bool,
-        tensors: Mapping[str, Any],
-    ):
-        self.probe, self.watcher = probe, watcher
-        self.serial, self.depth = 0, 0
-        self.origins: dict[int, int] | None = None
-        self.alive: list[Any] = []
-        if sources:
-            self.origins = {id(x): -1 for x in tensors.values()}
-            self.alive.append(tensors)
+    title = "Keras"
+
+    def __init__(self, probe: Probe, watcher: Watcher, inputs: list[Any] | None = None):
+        super().__init__(watcher, inputs)
+        self.probe = probe
         self.undo = contextlib.ExitStack()
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             for layer in self.probe.model._flatten_layers():
                 for name in ("rate", "dropout"):
@@ -388,132 +354,115 @@ class _Watched:
                         wrapped = self._wrapped(name, given)
                         stack.enter_context(_set(places[place], name, wrapped))
             self.undo = stack.pop_all()
+        return self
 
     def __exit__(self, *error: Any) -> None:
         self.undo.close()
 
-    def _begin(self, name: str, title: str, told: LayerSpec, given: Any) -> Call:
-        found: tuple[int, ...] = ()
-        if self.origins is not None:
-            found = tuple(
-                dict.fromkeys(
-                    self.origins[id(x)]
-                    for x in _tensors(given)
-                    if id(x) in self.origins
-                )
-            )
-        call = Call(name, title, told, bool(told.weights), self.serial, found)
-        self.serial += 1
-        return call
+    def is_tensor(self, value: Any) -> bool:
+        """Of numbers."""
+        return isinstance(value, tf.Tensor) and value.dtype != tf.string
 
-    def _made(self, call: Call, result: Any) -> None:
-        if self.origins is not None:
-            self.alive.append(result)
-            for tensor in _tensors(result):
-                self.origins[id(tensor)] = call.serial
+    def to_last(self, tensor: Any, _spec: LayerSpec, layer: Any) -> Array:
+        """An array with channels last, where a layer was told that they are first."""
+        array = np.asarray(tensor)
+        if keras_layers.channels_first(layer, array.ndim):
+            return np.ascontiguousarray(np.moveaxis(array, 1, -1))
+        return array
+
+    def from_last(self, array: Array, _spec: LayerSpec, layer: Any, like: Any) -> Any:
+        """The other way round, with the mask of the tensor that was there."""
+        if keras_layers.channels_first(layer, array.ndim):
+            array = np.moveaxis(array, -1, 1)
+        fresh = tf.convert_to_tensor(np.ascontiguousarray(array))
+        fresh = tf.cast(fresh, like.dtype)
+        if (mask := getattr(like, "_keras_mask", None)) is not None:
+            fresh._keras_mask = mask
+        return fresh
+
+    def around(
+        self,
+        call: Call,
+        layer: Any,
+        compute: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+    ) -> Any:
+        """Tell of a call, and compute it without what is called in it."""
+        given = self.enter(call, layer, (args, kwargs))
+        args, kwargs = (args, kwargs) if given is None else given
+        self.depth += 1
+        try:
+            result = compute(*args, **kwargs)
+        finally:
+            self.depth -= 1
+        return result
 
     def layer(self, layer: Any, original: Any, args: Any, kwargs: Any) -> Any:
         """A layer is called."""
         if self.depth or id(layer) not in self.probe.leaves:
             return original(layer, *args, **kwargs)
-        told = keras_layers.described(layer)
-        if told.kind == "attention":
-            told.settings["causal"] = bool(kwargs.get("use_causal_mask"))
+        spec = keras_layers.describe(layer)
+        if spec.kind == "attention":
+            spec.settings["causal"] = bool(kwargs.get("use_causal_mask"))
         name = self.probe.leaves[id(layer)]
-        call = self._begin(name, _title(layer), told, (args, kwargs))
-        args, kwargs = self._enter(call, layer, args, kwargs)
+        call = self.begin(name, _title(layer), spec, (args, kwargs))
+        compute = functools.partial(original, layer)
         function = getattr(layer, "activation", None)
-        fused = told.kind in WITH_ACTIVATION and told.weights and callable(function)
-        self.depth += 1
-        try:
-            if not fused or keras_layers.activation(function).kind == "identity":
-                result = original(layer, *args, **kwargs)
-            else:
-                inner: list[Call] = []
+        fused = spec.kind in WITH_ACTIVATION and spec.weights and callable(function)
+        if not fused or keras_layers.activation(function).kind == "identity":
+            return self.leave(
+                call, layer, self.around(call, layer, compute, args, kwargs)
+            )
+        inner: list[Call] = []
 
-                def activate(tensor: Any) -> Any:
-                    tensor = self._leave(call, layer, tensor)
-                    told = keras_layers.activation(function)
-                    label = f"{name}:{told.settings.get('function', told.kind)}"
-                    inner.append(self._begin(label, label, told, tensor))
-                    self.watcher.enter(inner[0], [np.asarray(tensor)])
-                    return function(tensor)  # type: ignore[misc]
+        def activate(tensor: Any) -> Any:
+            tensor = self.leave(call, layer, tensor)
+            told = keras_layers.activation(function)
+            label = f"{name}:{told.settings.get('function', told.kind)}"
+            inner.append(self.begin(label, label, told, tensor))
+            self.watcher.enter(inner[0], [np.asarray(tensor)])
+            return function(tensor)  # type: ignore[misc]
 
-                with _set(layer, "activation", activate):
-                    result = original(layer, *args, **kwargs)
-                call = inner[0]
-        finally:
-            self.depth -= 1
-        return self._leave(call, layer, result)
+        with _set(layer, "activation", activate):
+            result = self.around(call, layer, compute, args, kwargs)
+        return self.leave(inner[0], layer, result)
 
     def operation(self, operation: Any, original: Any, args: Any, kwargs: Any) -> Any:
         """A function in a model's graph is called."""
-        if self.depth or not _tensors((args, kwargs)):
+        if self.depth or not self.tensors((args, kwargs)):
             return original(operation, *args, **kwargs)
-        given = {
-            **vars(operation),
-            **dict(zip(("x1", "x2"), args, strict=False)),
-        }
-        name = keras_layers._snake(type(operation).__name__)
-        told = keras_layers.function(name, given)
-        call = self._begin(operation.name, name, told, (args, kwargs))
-        args, kwargs = self._enter(call, operation, args, kwargs)
-        self.depth += 1
-        try:
-            result = original(operation, *args, **kwargs)
-        finally:
-            self.depth -= 1
-        return self._leave(call, operation, result)
+        given = {**vars(operation), **_operands(args)}
+        name = keras_layers.snake_case(type(operation).__name__)
+        spec = keras_layers.function(name, given)
+        call = self.begin(operation.name, name, spec, (args, kwargs))
+        compute = functools.partial(original, operation)
+        result = self.around(call, operation, compute, args, kwargs)
+        return self.leave(call, operation, result)
 
     def _wrapped(self, name: str, original: Any) -> Any:
         plain = PLAIN.get(name.strip("_"), name.strip("_"))
 
         @functools.wraps(original)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            if self.depth or not _tensors((args, kwargs)):
+            if self.depth or not self.tensors((args, kwargs)):
                 return original(*args, **kwargs)
             try:
-                given = dict(
-                    inspect.signature(original).bind(*args, **kwargs).arguments
-                )
+                bound = inspect.signature(original).bind(*args, **kwargs)
+                bound.apply_defaults()
+                given = {k: x for k, x in bound.arguments.items() if x is not None}
             except (TypeError, ValueError):
                 given = kwargs
-            given |= dict(zip(("x1", "x2"), args, strict=False))
-            call = self._begin(
-                plain, plain, keras_layers.function(plain, given), (args, kwargs)
-            )
-            args, kwargs = self._enter(call, None, args, kwargs)
-            self.depth += 1
-            try:
-                result = original(*args, **kwargs)
-            finally:
-                self.depth -= 1
-            return self._leave(call, None, result)
+            spec = keras_layers.function(plain, given | _operands(args))
+            call = self.begin(plain, plain, spec, (args, kwargs))
+            result = self.around(call, None, original, args, kwargs)
+            return self.leave(call, None, result)
 
         return wrapped
 
-    def _enter(self, call: Call, layer: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        tensors = _tensors((args, kwargs))
-        given = self.watcher.enter(call, [_last(x, layer) for x in tensors])
-        if given is None:
-            return args, kwargs
-        fresh = {
-            id(x): _first(y, layer, x) for x, y in zip(tensors, given, strict=False)
-        }
-        return _replaced((args, kwargs), fresh)
 
-    def _leave(self, call: Call, layer: Any, result: Any) -> Any:
-        tensors = _tensors(result)[:1]
-        if tensors:
-            given = self.watcher.leave(call, [_last(tensors[0], layer)])
-            if given is not None:
-                fresh = _first(given[0], layer, tensors[0])
-                mask = getattr(tensors[0], "_keras_mask", None)
-                if mask is not None:
-                    fresh._keras_mask = mask
-                result = _replaced(result, {id(tensors[0]): fresh})
-        self._made(call, result)
-        return result
+def _operands(args: Any) -> dict[str, Any]:
+    return dict(zip(("x1", "x2"), args, strict=False))
 
 
 def _title(layer: Any) -> str:
@@ -541,52 +490,6 @@ def _title(layer: Any) -> str:
         if name in config and not isinstance(config[name], dict)
     ]
     return f"{kind}({', '.join(shown)})"
-
-
-def _last(tensor: Any, layer: Any) -> Array:
-    array = np.asarray(tensor)
-    if keras_layers.channels_first(layer, array.ndim):
-        return np.ascontiguousarray(np.moveaxis(array, 1, -1))
-    return array
-
-
-def _first(array: Array, layer: Any, like: Any) -> Any:
-    if keras_layers.channels_first(layer, array.ndim):
-        array = np.moveaxis(array, -1, 1)
-    return tf.cast(tf.convert_to_tensor(np.ascontiguousarray(array)), like.dtype)
-
-
-def _tensors(value: Any) -> list[Any]:
-    if isinstance(value, tf.Tensor):
-        return [value] if value.dtype != tf.string else []
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, (tuple, list)):
-        return [x for item in value for x in _tensors(item)]
-    return []
-
-
-def _replaced(value: Any, fresh: Mapping[int, Any]) -> Any:
-    if isinstance(value, tf.Tensor):
-        return fresh.get(id(value), value)
-    if isinstance(value, dict):
-        return {key: _replaced(item, fresh) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return type(value)(_replaced(item, fresh) for item in value)
-    return value
-
-
-def _named(model: Any, result: Any) -> dict[str, Any]:
-    """A model's outputs by name: its own, or "output", "output1", ..."""
-    if isinstance(result, Mapping):
-        return {str(name): x for name, x in result.items() if _tensors(x)}
-    tensors = _tensors(result)
-    if not tensors:
-        raise UserError(
-            f"the Keras model {model.name!r} returned {type(result).__name__}, which "
-            "holds no tensor. A tensor, or a list or dict of tensors is expected."
-        )
-    return {f"output{n or ''}": tensor for n, tensor in enumerate(tensors)}
 
 
 @contextlib.contextmanager

@@ -32,7 +32,11 @@ class Slot:
 
     holder: Any
     move: Move = SAME
-    rows: tuple[int | None, int | None] = (None, None)
+    rows: tuple[int, int] | None = None
+
+    def cut(self, whole: Any) -> Any:
+        """Its rows of what holds it, or all."""
+        return whole if self.rows is None else whole[slice(*self.rows)]
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Part:
                 array = slopes[id(slot.holder)]
             else:
                 continue
-            array = slot.move.there(array[slice(*slot.rows)])
+            array = slot.move.there(slot.cut(array))
             if name == "bias" and self.second_bias is not None and slopes is None:
                 array = array + self.to_array(self.second_bias)
             found[name] = array
@@ -84,7 +88,7 @@ class Part:
         shapes = {}
         for name, slot in self.slots.items():
             zeros = np.broadcast_to(np.float32(0), tuple(slot.holder.shape))
-            shapes[name] = slot.move.there(zeros[slice(*slot.rows)]).shape
+            shapes[name] = slot.move.there(slot.cut(zeros)).shape
         return LayerSpec(self.kind, self.settings, Live(shapes, self._read_one))
 
     def _read_one(self, name: str) -> Array:
@@ -127,12 +131,6 @@ def statistics_of(parts: Mapping[str, Part]) -> dict[str, Arrays]:
         for name, part in parts.items()
         if part.kind == "batch_norm"
     }
-
-
-def recurrent_name(name: str, layer: int | None, direction: str | None) -> str:
-    """The block of one layer, counted from 0, in one direction of an LSTM or the like."""
-    ends = ("" if x is None else f"/{x}" for x in (layer, direction))
-    return name + "".join(ends)
 
 
 class Observer:

@@ -70,7 +70,8 @@ class Part(observing.Part):
     def assign(self, slot: Slot, array: Array) -> None:
         """Copy into a tensor, or into some rows of it."""
         with torch.no_grad():
-            slot.holder[slice(*slot.rows)].copy_(torch.from_numpy(array))
+            target = slot.cut(slot.holder)
+            target.copy_(torch.from_numpy(array).reshape(target.shape))
 
 
 def leaves(model: nn.Module) -> list[nn.Module]:
