@@ -79,7 +79,7 @@ def offences(module: str, text: str) -> list[str]:
         if other == room:
             if room == "frameworks" and place.partition(".")[0] not in (*NEUTRAL, own):
                 bad.append(name)
-        elif room == "__init__":
+        elif room in ("__init__", "__main__"):
             continue
         elif (
             other not in FLOOR

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from rich.console import Console
 
 from paripassu.analysis.ablation import attribution
 from paripassu.analysis.ablation.attribution import Ablation, End, Inquiry, Key
@@ -20,13 +18,11 @@ from paripassu.core.experiment import identify
 from paripassu.core.recipe import NOT_DECISIVE, Recipe
 from paripassu.frameworks import registry
 from paripassu.frameworks.registry import FRAMEWORKS
-from paripassu.processes.conditions import Conditions
+from paripassu.processes.conditions import DEFAULT, Conditions
 from paripassu.processes.pool import run_all
 from paripassu.processes.requests import TrainRequest
-from paripassu.proof.short_proof import prove_once
-from paripassu.terminal.ablation import Board
-from paripassu.terminal.progress import warn
-from paripassu.terminal.proof import watching_short_proofs
+from paripassu.proof.short_proof import ProofEvent, prove_once
+from paripassu.training.events import RunTold, Warned
 
 PICTURE_FILE = "waterfall.svg"
 
@@ -47,16 +43,36 @@ class Job:
         return attribution.run_name(framework, self.identity, seed)
 
 
+@dataclass(frozen=True)
+class Scheduled:
+    """The trainings are about to begin, several at a time."""
+
+    epochs: Mapping[str, int]  # of each run that is missing, by its title
+    reused: int  # runs that are finished already
+
+
+@dataclass(frozen=True)
+class RunFinished:
+    """A run is over."""
+
+    title: str
+    outcome: record.RunRecord | str  # its record, or why it failed
+
+
+AblationEvent = Warned | ProofEvent | Scheduled | RunTold | RunFinished
+OnEvent = Callable[[AblationEvent], None]
+
+
 def ablate(
     start: Recipe,
     end: Recipe,
     *,
     framework: str,
     seeds: Sequence[int],
-    out: Path,
-    conditions: Conditions,
-    console: Console,
+    out: str | Path,
+    conditions: Conditions = DEFAULT,
     proof: bool = True,
+    on_event: OnEvent = lambda _event: None,
 ) -> Ablation:
     """Train every stop that is not yet trained, and attribute what changes.
 
@@ -70,9 +86,9 @@ def ablate(
         seeds: every stop is trained with each, all stops of the first seed first.
         out: the ablation's folder; finished runs in it are used as they are.
         conditions: data and device.
-        console: where progress is shown.
         proof: whether to prove first that the twins are equal on both recipes. A
             proof that fails is reported, and the training goes on.
+        on_event: called with warnings and progress; a run is known by its title.
 
     Returns:
         What `ablation.json` in `out` holds; `waterfall.svg` is beside it.
@@ -81,6 +97,7 @@ def ablate(
         UserError: before any training: the recipes cannot be walked between, the
             framework cannot train them, or data or folder are not usable.
     """
+    out = Path(out)
     registry.find(framework).check(start)
     way = walk(start, end)
     recipes = [[x.recipe.changed(seed=seed) for x in way.stops] for seed in seeds]
@@ -91,7 +108,7 @@ def ablate(
         for text in problems
     ]
     for text in (*warnings, *absent):
-        warn(console, text)
+        on_event(Warned(text))
     inquiry = Inquiry(
         walk=way,
         framework=framework,
@@ -112,9 +129,9 @@ def ablate(
         records = _finished(out, jobs)
         attribution.save(out, attribution.attribute(inquiry, records))
         if proof:
-            proofs = _prove(able, start, end, out, conditions, console)
+            proofs = _prove(able, start, end, out, conditions, on_event)
             inquiry = replace(inquiry, proofs=proofs)
-        failures = _train(jobs, records, inquiry, out, conditions, console)
+        failures = _train(jobs, records, inquiry, out, conditions, on_event)
         return _publish(out, replace(inquiry, failures=failures), records)
 
 
@@ -219,21 +236,20 @@ def _prove(
     end: Recipe,
     out: Path,
     conditions: Conditions,
-    console: Console,
+    on_event: OnEvent,
 ) -> dict[End, bool]:
     sides: dict[End, Recipe] = {"FROM": start, "TO": end}
-    with watching_short_proofs(console) as on_event:
-        return {
-            side: prove_once(
-                out / f"proof-{side.lower()}.json",
-                names,
-                recipe,
-                conditions=conditions,
-                title=f"proof on {recipe.name}",
-                on_event=on_event,
-            ).holds
-            for side, recipe in sides.items()
-        }
+    return {
+        side: prove_once(
+            out / f"proof-{side.lower()}.json",
+            names,
+            recipe,
+            conditions=conditions,
+            title=f"proof on {recipe.name}",
+            on_event=on_event,
+        ).holds
+        for side, recipe in sides.items()
+    }
 
 
 def _train(
@@ -242,7 +258,7 @@ def _train(
     inquiry: Inquiry,
     out: Path,
     conditions: Conditions,
-    console: Console,
+    on_event: OnEvent,
 ) -> dict[str, str]:
     """Train what is missing in `records`; the messages of the runs that failed."""
     open_jobs = {job.name: job for job in jobs if job.key not in records}
@@ -257,24 +273,23 @@ def _train(
     }
     failures: dict[str, str] = {}
     epochs = {job.title: job.recipe.epochs for job in open_jobs.values()}
-    with Board(console, epochs=epochs, reused=len(records)) as board:
-        for name, event in run_all(requests):
-            job = open_jobs[name]
-            if isinstance(event, WorkerError | UserError):
-                failures[name] = f"{job.title}: {event}"
-                board.fail(job.title, str(event))
-            elif isinstance(event, Exception):
-                raise event
-            elif event is not None:
-                board.show(job.title, event)
-                continue
-            else:
-                made = record.load_record(out / RUNS_FOLDER / name)
-                records[job.key] = made
-                board.finish(job.title, made)
-            if _seed_is_over(job, jobs, records, failures):
-                # Whoever stops us now has the ablation of the seeds so far.
-                _publish(out, replace(inquiry, failures=failures), records)
+    on_event(Scheduled(epochs, reused=len(records)))
+    for name, event in run_all(requests):
+        job = open_jobs[name]
+        if isinstance(event, WorkerError | UserError):
+            failures[name] = f"{job.title}: {event}"
+            on_event(RunFinished(job.title, str(event)))
+        elif isinstance(event, Exception):
+            raise event
+        elif event is not None:
+            on_event(RunTold(job.title, event))
+            continue
+        else:
+            records[job.key] = record.load_record(out / RUNS_FOLDER / name)
+            on_event(RunFinished(job.title, records[job.key]))
+        if _seed_is_over(job, jobs, records, failures):
+            # Whoever stops us now has the ablation of the seeds so far.
+            _publish(out, replace(inquiry, failures=failures), records)
     return failures
 
 

@@ -99,7 +99,7 @@ def ablate(
     from paripassu.ablation.ablate import PICTURE_FILE, default_framework
     from paripassu.ablation.ablate import ablate as run
     from paripassu.frameworks.registry import find
-    from paripassu.terminal.ablation import ablation_table
+    from paripassu.terminal.ablation import ablation_table, watching_ablation
 
     first = load_recipe(start, settings, epochs=epochs)
     last = load_recipe(end, settings, epochs=epochs)
@@ -107,16 +107,17 @@ def ablate(
     # More seeds later must find the runs of these: the seed is not in the name.
     kind, mark = f"ablation-{first.name}", first.changed(seed=0).hash(chosen)
     folder = output_folder(out, kind, last.changed(seed=0), mark, data=data)
-    result = run(
-        first,
-        last,
-        framework=chosen,
-        seeds=range(first.seed, first.seed + seeds),
-        out=folder,
-        conditions=conditions_of(data, 1, device),
-        console=terminal(stderr=True),
-        proof=not no_proof,
-    )
+    with watching_ablation(terminal(stderr=True)) as on_event:
+        result = run(
+            first,
+            last,
+            framework=chosen,
+            seeds=range(first.seed, first.seed + seeds),
+            out=folder,
+            conditions=conditions_of(data, 1, device),
+            proof=not no_proof,
+            on_event=on_event,
+        )
     show(result, as_json, lambda: ablation_table(result))
     if not as_json:
         typer.echo(f"picture: {folder / PICTURE_FILE}")

@@ -112,7 +112,6 @@ def verify(
     the schedule, a trajectory; in float64, then in float32 against a control that is
     perturbed by one ulp. Exit code 0: all rungs hold; 1: they do not.
     """
-    from paripassu.frameworks.registry import find
     from paripassu.proof.lockstep import lockstep, with_whole_runs
     from paripassu.proof.verify import STEPS, parse_rungs
     from paripassu.proof.verify import verify as prove
@@ -134,7 +133,7 @@ def verify(
             precisions=precisions,
             rungs=parse_rungs(rungs),
             fault=fault,
-            fault_in=find(fault_in).name if fault_in else None,
+            fault_in=fault_in,
             pairs_of=runs,
             on_progress=on_progress,
         )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping
-from types import TracebackType
+from collections.abc import Callable, Iterator, Mapping
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from paripassu.ablation.ablate import AblationEvent, RunFinished, Scheduled
 from paripassu.analysis.ablation.attribution import (
     Ablation,
     Effect,
@@ -24,7 +25,9 @@ from paripassu.analysis.statistics import excludes_zero
 from paripassu.analysis.text import counted, display_name, listed_seeds, points, signed
 from paripassu.core.record import RunRecord
 from paripassu.processes.launch import Event
-from paripassu.terminal.progress import duration
+from paripassu.terminal.progress import duration, fail, warn
+from paripassu.terminal.proof import watching_short_proofs
+from paripassu.training.events import RunTold, Warned
 
 HEADINGS: dict[Metric, str] = {
     "test_accuracy": "test accuracy",
@@ -35,7 +38,33 @@ ENOUGH = 0.01  # of the work, before the time that is left is guessed
 NO_MARK = " "  # where others have a mark
 
 
-class Board:
+@contextlib.contextmanager
+def watching_ablation(console: Console) -> Iterator[Callable[[AblationEvent], None]]:
+    """Warnings, the proofs, and the runs, as `ablate` tells them."""
+    with watching_short_proofs(console) as on_proof, contextlib.ExitStack() as shown:
+        board: _Board | None = None
+
+        def on_event(event: AblationEvent) -> None:
+            nonlocal board
+            match event:
+                case Warned(text):
+                    warn(console, text)
+                case Scheduled(epochs, reused):
+                    board = _Board(console, epochs=epochs, reused=reused)
+                    shown.enter_context(board.live())
+                case RunTold(title, told):
+                    assert board is not None
+                    board.update(title, told)
+                case RunFinished(title, outcome):
+                    assert board is not None
+                    board.finish(title, outcome)
+                case _:
+                    on_proof(event)
+
+        yield on_event
+
+
+class _Board:
     """Shows runs that go on at once: a bar on a terminal, a line a run elsewhere."""
 
     def __init__(
@@ -58,26 +87,16 @@ class Board:
         self._task = self._bar.add_task("", total=self._total, left="")
         self._live = Live(console=console, transient=True, refresh_per_second=4)
         if reused:
-            console.print(
-                f"{counted(reused, 'run')} finished already, used as "
-                f"{'it is' if reused == 1 else 'they are'}",
-                highlight=False,
-            )
+            text = f"{counted(reused, 'run')} finished already, reused"
+            console.print(text, highlight=False)
 
-    def __enter__(self) -> Board:
+    def live(self) -> contextlib.AbstractContextManager[object]:
+        """Draw while the block lasts, on a terminal."""
         if self._console.is_terminal and self._epochs:
-            self._live.start()
-        return self
+            return self._live
+        return contextlib.nullcontext()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._live.stop()
-
-    def show(self, run: str, event: Event) -> None:
+    def update(self, run: str, event: Event) -> None:
         """Take an event of a run's worker."""
         match event["event"]:
             case "phase":
@@ -95,21 +114,18 @@ class Board:
                 self._made[run] = event["epoch"] - self._first[run]
         self._draw()
 
-    def finish(self, run: str, record: RunRecord) -> None:
-        """Say that a run is finished."""
-        assert record.result is not None
-        self._end(run, f"test accuracy {record.result.test_accuracy:.2%}", "")
-
-    def fail(self, run: str, message: str) -> None:
-        """Say that a run has failed."""
-        self._end(run, f"failed: {message}", "red")
-
-    def _end(self, run: str, what: str, style: str) -> None:
+    def finish(self, run: str, outcome: RunRecord | str) -> None:
+        """Print what came of a run."""
         self._over += 1
         self._made[run] = self._epochs[run] - self._first[run]
         self._doing.pop(run, None)
-        text = f"{self._over}/{self._total} {run}: {what}"
-        self._console.print(text, style=style, markup=False, highlight=False)
+        text = f"{self._over}/{self._total} {run}: "
+        if isinstance(outcome, str):
+            fail(self._console, f"{text}failed: {outcome}")
+        else:
+            assert outcome.result is not None
+            text += f"test accuracy {outcome.result.test_accuracy:.2%}"
+            self._console.print(text, markup=False, highlight=False)
         self._draw()
 
     def _draw(self) -> None:
