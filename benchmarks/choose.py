@@ -25,17 +25,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import parts
 from packaging.requirements import Requirement
 
 from paripassu.analysis.lessons import lesson_text, sections
 from paripassu.core import files, machine
 
-NAMES = ("pytorch", "tensorflow")
-DISTRIBUTIONS = {"pytorch": ["torch"], "tensorflow": ["tensorflow-cpu", "keras"]}
-ROOTS = {
-    "pytorch": {"torch", "nn", "network", "optimizer", "schedule", "loss"},
-    "tensorflow": {"tf", "keras", "layers", "network"},
-}
+PARTS = parts.each()
+NAMES = list(PARTS)
 
 START = """
 import json, resource, sys, time
@@ -55,45 +52,6 @@ peak *= 1 if sys.platform == "darwin" else 1024
 print(json.dumps({{"import_seconds": imported, "first_answer_seconds": first,
                   "one_image_seconds": times[100], "peak_bytes": peak}}))
 """
-PARTS = {
-    "pytorch": {
-        "imports": "import torch\n"
-        "from paripassu.frameworks.pytorch.lesson import Network",
-        "build": "n = Network().eval()\nx = torch.zeros(1, 1, 28, 28)\n"
-        "with torch.inference_mode(): n(x)",
-        "answer": "with torch.inference_mode(): n(x).numpy()",
-    },
-    "tensorflow": {
-        "imports": "import keras, numpy\n"
-        "from paripassu.frameworks.tensorflow.lesson import make_network",
-        "build": "n = make_network()\nx = numpy.zeros((1, 28, 28, 1), 'float32')\n"
-        "n.predict_on_batch(x)",
-        "answer": "n.predict_on_batch(x)",
-    },
-}
-
-# Each writes into the current folder, and prints what it wrote.
-FORMATS = {
-    "pytorch": {
-        "state_dict, .pt": "torch.save(n.state_dict(), 'a.pt')",
-        "exported program, .pt2": "torch.export.save("
-        "torch.export.export(n, (x,)), 'a.pt2')",
-        "TorchScript, .pt": "torch.jit.save(torch.jit.trace(n, x), 'a.pt')",
-    },
-    "tensorflow": {
-        "Keras model, .keras": "n.save('a.keras')",
-        "SavedModel, folder": "n.export('a', verbose=False)",
-        "TensorFlow Lite, .tflite": "import tensorflow as tf\n"
-        "open('a.tflite', 'wb').write("
-        "tf.lite.TFLiteConverter.from_keras_model(n).convert())",
-    },
-}
-
-# What is said when a picture of 27 x 27 is given to a network for 28 x 28.
-MISTAKE = {
-    "pytorch": "n(torch.zeros(1, 1, 27, 27))",
-    "tensorflow": "n.predict(numpy.zeros((1, 27, 27, 1)), verbose=0)",
-}
 
 
 def main() -> int:
@@ -118,7 +76,7 @@ def main() -> int:
             rounds[name].append(start_up(name))
     for name in NAMES:
         found["frameworks"][name] = {
-            "versions": {x: metadata.version(x) for x in DISTRIBUTIONS[name]},
+            "versions": {x: metadata.version(x) for x in PARTS[name].DISTRIBUTIONS},
             "installed": installed(name),
             "start_up": {
                 key: {
@@ -130,7 +88,7 @@ def main() -> int:
                 for key in rounds[name][0]
             },
             "code": code(name),
-            "formats": {key: wrote(name, key) for key in FORMATS[name]},
+            "formats": {key: wrote(name, key) for key in PARTS[name].FORMATS},
             "mistake": mistake(name),
         }
     print(json.dumps(found, indent=1))
@@ -141,7 +99,7 @@ def main() -> int:
 
 def installed(framework: str) -> dict[str, int]:
     """Distributions, and bytes of their files, with all that they require."""
-    todo, seen = list(DISTRIBUTIONS[framework]), set()
+    todo, seen = list(PARTS[framework].DISTRIBUTIONS), set()
     size = 0
     while todo:
         name = re.sub(r"[-_.]+", "-", todo.pop()).lower()
@@ -165,7 +123,9 @@ def installed(framework: str) -> dict[str, int]:
 
 def start_up(framework: str) -> dict[str, float]:
     """Seconds to import, to the first answer, for one image; bytes at the most."""
-    text = START.format(**{k: indented(k, v) for k, v in PARTS[framework].items()})
+    text = START.format(
+        **{k: indented(k, v) for k, v in PARTS[framework].PARTS.items()}
+    )
     done = child(text)
     if done.returncode:
         sys.exit(done.stderr)
@@ -191,11 +151,11 @@ def code(framework: str) -> dict[str, Any]:
     """Lines and names of the lesson, part by part."""
     text = lesson_text(framework)
     assert text is not None
-    parts = {part.heading: part.code for part in sections(text)}
+    codes = {part.heading: part.code for part in sections(text)}
     names = used(text, framework)
     return {
-        "lines": {heading: lines(part) for heading, part in parts.items()},
-        "all_lines": sum(map(lines, parts.values())),
+        "lines": {heading: lines(part) for heading, part in codes.items()},
+        "all_lines": sum(map(lines, codes.values())),
         "names": sorted(names),
         "name_count": len(names),
     }
@@ -215,7 +175,10 @@ def used(text: str, framework: str) -> set[str]:
     class Names(ast.NodeVisitor):
         def visit_Attribute(self, node: ast.Attribute) -> None:
             name = ast.unparse(node)
-            if re.fullmatch(r"[\w.]+", name) and name.split(".")[0] in ROOTS[framework]:
+            if (
+                re.fullmatch(r"[\w.]+", name)
+                and name.split(".")[0] in PARTS[framework].ROOTS
+            ):
                 found.add(name)
             else:
                 self.generic_visit(node)
@@ -226,8 +189,9 @@ def used(text: str, framework: str) -> set[str]:
 
 def wrote(framework: str, kind: str) -> dict[str, Any]:
     """Bytes of a file or folder, or the last line of the error."""
-    parts = PARTS[framework]
-    text = f"{parts['imports']}\n{parts['build']}\n{FORMATS[framework][kind]}"
+    own = PARTS[framework]
+    start = own.PARTS
+    text = f"{start['imports']}\n{start['build']}\n{own.FORMATS[kind]}"
     with tempfile.TemporaryDirectory() as folder:
         done = child(text, folder)
         if done.returncode:
@@ -238,8 +202,9 @@ def wrote(framework: str, kind: str) -> dict[str, Any]:
 
 def mistake(framework: str) -> dict[str, Any]:
     """How long the traceback of a wrong shape is, and what its last line says."""
-    parts = PARTS[framework]
-    text = f"{parts['imports']}\n{parts['build']}\n{MISTAKE[framework]}"
+    own = PARTS[framework]
+    start = own.PARTS
+    text = f"{start['imports']}\n{start['build']}\n{own.MISTAKE}"
     said = child(text).stderr.strip()
     said = said[said.index("Traceback") :]
     return {

@@ -15,7 +15,6 @@ import json
 import os
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +91,11 @@ def main() -> None:
         judge(given.judge, given.each)
         return
     from paripassu.core import files
+    from paripassu.frameworks.registry import FRAMEWORKS
 
     record: dict[str, Any] = {
         "command": "python benchmarks/ports.py",
-        "versions": {x: version(x) for x in ("torch", "keras", "tensorflow-cpu")},
+        "versions": {k: v for x in FRAMEWORKS.values() for k, v in x.versions.items()},
         "ports": {},
     }
     for path in sorted(given.folder.glob("*.py")):

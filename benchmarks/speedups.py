@@ -18,10 +18,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import parts
 
 from paripassu.core import datasets, machine
 from paripassu.core.files import write_json
@@ -32,149 +33,23 @@ from paripassu.worker.benchmark import ready_trainer, recorded_epoch
 
 AS_IT_IS = "as it is"
 FEW = 640  # images of a variant that would take minutes, and its baseline's too
-# Variant -> what is said of it; what is not in the lesson or trainer is "tried".
-VARIANTS = {
-    "pytorch": {
-        AS_IT_IS: "as it is",
-        "own dropout": "without: masks of bytes, PyTorch's `bernoulli_` instead",
-        "allocator": "without: memory kept by the allocator, glibc's defaults instead",
-        "relu before pool": "without: ReLU after the pool, before it instead",
-        "channels first": "without: channels last, channels first instead",
-        "image by image": "without: batches indexed at once, a `DataLoader` instead",
-        "compile optimizer": "tried: `torch.compile(optimizer.step)`",
-        "compile network": "tried: `torch.compile(network)`",
-        "relu in place": "tried: `ReLU(inplace=True)`",
-    },
-    "tensorflow": {
-        AS_IT_IS: "as it is",
-        "own dropout": "without: masks of bytes, Keras's `Dropout` instead",
-        "own optimizer": "without: Adadelta in one pass, Keras's instead",
-        "step by step": "without: ten steps in a row, single ones instead",
-        "allocator": "without: memory kept by the allocator, glibc's defaults instead",
-        "relu before pool": "without: ReLU after the pool, before it instead",
-        "no prefetch": "without: `prefetch`",
-        "no oneDNN": "without: oneDNN",
-        "eager": "without: the graph, `run_eagerly=True` instead",
-        "one thread between": "tried: one inter-op thread instead of two",
-        "XLA": "tried: `jit_compile=True`",
-    },
-}
+PARTS = parts.each()
+VARIANTS: dict[str, dict[str, str]] = {x: own.VARIANTS for x, own in PARTS.items()}
 SLOW = {"eager", "XLA"}
 ENVIRONMENT = {"no oneDNN": {"TF_ENABLE_ONEDNN_OPTS": "0"}}
 
 
-def pytorch(variant: str, trainer: Any) -> None:
-    """Change a trainer of PyTorch."""
-    import torch
-    from torch import nn
-
-    from paripassu.frameworks.pytorch import lesson
-
-    network = trainer.network
-    if variant == "own dropout":
-        for layer in (network.dropout1, network.dropout2):
-            del layer.forward  # the class's own is left
-    elif variant == "relu before pool":
-
-        class Before(lesson.Network):
-            def forward(self, x: Any) -> Any:
-                x = self.relu1(self.conv1(x))
-                x = self.pool(self.relu2(self.conv2(x)))
-                x = self.flatten(self.dropout1(x))
-                x = self.relu3(self.dense1(x))
-                return self.dense2(self.dropout2(x))
-
-        network.__class__ = Before
-    elif variant == "channels first":
-        network.to(memory_format=torch.contiguous_format)
-    elif variant == "compile optimizer":
-        trainer.optimizer.step = torch.compile(trainer.optimizer.step)
-    elif variant == "compile network":
-        network.compile()
-    elif variant == "relu in place":
-        for layer in network.modules():
-            if isinstance(layer, nn.ReLU):
-                layer.inplace = True
-    elif variant == "image by image":
-        train_epoch = lesson.train_epoch
-
-        def one_by_one(
-            network: Any, loss_of: Any, optimizer: Any, data: Any, batches: Any
-        ) -> Any:
-            class Given:  # the batch that comes is the batch that is asked for
-                def __getitem__(self, batch: Any) -> Any:
-                    return batch
-
-            loader = torch.utils.data.DataLoader(data, batch_sampler=batches)
-            return train_epoch(network, loss_of, optimizer, Given(), loader)
-
-        lesson.train_epoch = one_by_one
-
-
-def tensorflow(variant: str, trainer: Any) -> None:
-    """Change a trainer of TensorFlow."""
-    import tensorflow as tf
-    from keras import layers, models
-
-    from paripassu.frameworks.tensorflow import lesson
-
-    network = trainer.network
-    optimizer, loss = network.optimizer, trainer.loss
-    if variant == "own dropout":
-        for layer in network.layers:
-            vars(layer).pop("call", None)  # the class's own is left
-        lesson.compile_network(network, optimizer, loss)  # traced anew
-    elif variant == "own optimizer":
-        del optimizer.update_step
-        lesson.compile_network(network, optimizer, loss)
-    elif variant == "step by step":
-        network.compile(optimizer, loss, metrics=["accuracy"])
-    elif variant == "relu before pool":
-        order = {layer.name: layer for layer in network.layers}
-        names = list(order)
-        first, second = names.index("pool"), names.index("relu2")
-        names[first], names[second] = names[second], names[first]
-        inputs = layers.Input((28, 28, 1))
-        trainer.network = models.Sequential([inputs, *(order[x] for x in names)])
-        lesson.compile_network(trainer.network, optimizer, loss)
-    elif variant in SLOW:
-        lesson.compile_network(network, optimizer, loss)
-        setattr(network, "run_eagerly" if variant == "eager" else "jit_compile", True)
-    elif variant == "no prefetch":
-        to_dataset = lesson.to_dataset
-
-        def plain(*given: Any) -> Any:
-            prefetch = tf.data.Dataset.prefetch
-            tf.data.Dataset.prefetch = lambda self, _count: self
-            try:
-                return to_dataset(*given)
-            finally:
-                tf.data.Dataset.prefetch = prefetch
-
-        lesson.to_dataset = plain
-
-
-CHANGES: dict[str, Callable[[str, Any], None]] = {
-    "pytorch": pytorch,
-    "tensorflow": tensorflow,
-}
-
-
 def child(framework: str, variant: str, images: int, precision: str) -> dict[str, Any]:
     """What one process measures: seconds a step, before them, and the load."""
-    if variant == "one thread between":
-        import tensorflow as tf
-
-        threading = tf.config.threading
-        threads_between = threading.set_inter_op_parallelism_threads
-        threading.set_inter_op_parallelism_threads = lambda _count: threads_between(1)
+    own = PARTS[framework]
+    own.prepare(variant)
     recipe = load("article", ["epochs=1", f"precision={precision}"])
     prepared = datasets.prepare(datasets.load(), mean=0.1307, std=0.3081)
     threads = machine.usable_cores()
     trainer = ready_trainer(
         registry.find(framework), recipe, prepared.training, threads
     )
-    CHANGES[framework](variant, trainer)
+    own.change(variant, trainer)
     start = time.perf_counter()
     trainer.warm_up(prepared.training)
     recorded_epoch(trainer, recipe, prepared.training[:FEW], lambda *_, **__: None)

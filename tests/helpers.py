@@ -43,7 +43,7 @@ needs_both = skip_without(*BOTH)
 
 
 def run_paripassu(
-    *arguments: object, cwd: Path | None = None, path: Path | None = None
+    *arguments: object, cwd: Path | None = None, path: Path | str | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Type a command and wait; `path` stands first on the PYTHONPATH."""
     return subprocess.run(
@@ -58,7 +58,7 @@ def run_paripassu(
     )
 
 
-def environment(path: Path | None = None) -> dict[str, str]:
+def environment(path: Path | str | None = None) -> dict[str, str]:
     env = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
     if path:
         env["PYTHONPATH"] = os.pathsep.join(
@@ -85,8 +85,8 @@ def break_module(folder: Path, module: str) -> Path:
     return folder
 
 
-def hide_module(folder: Path, module: str) -> Path:
-    """A folder for the PYTHONPATH by which `module` is as if not installed."""
+def hide_module(folder: Path, *modules: str) -> Path:
+    """A folder for the PYTHONPATH by which modules are as if not installed."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sitecustomize.py").write_text(
         "import sys\n"
@@ -94,7 +94,7 @@ def hide_module(folder: Path, module: str) -> Path:
         "    class Finder:\n"
         "        @staticmethod\n"
         "        def find_spec(name, path=None, target=None):\n"
-        f"            if name.partition('.')[0] == {module!r}:\n"
+        f"            if name.partition('.')[0] in {modules!r}:\n"
         "                return None\n"
         "            return finder.find_spec(name, path, target)\n"
         "        def __getattr__(self, name):\n"

@@ -24,7 +24,9 @@ PNG = {"Content-Type": "image/png"}
 class Server:
     """`paripassu serve` with options, until the end of a `with`."""
 
-    def __init__(self, *options: object, log: Path, ready: bool = True) -> None:
+    def __init__(
+        self, *options: object, log: Path, ready: bool = True, path: str = ""
+    ) -> None:
         self._log = log
         with log.open("wb") as file:
             self.process = subprocess.Popen(
@@ -32,7 +34,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=file,
-                env=environment(),
+                env=environment(path),
                 text=True,
                 start_new_session=True,
             )

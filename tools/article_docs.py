@@ -91,14 +91,13 @@ def measured(root: Path) -> str:
     """Both tables, and what they were made of."""
     from paripassu.analysis.ablation.attribution import load
     from paripassu.analysis.text import counted, display_name, listed_seeds
+    from paripassu.frameworks.registry import FRAMEWORKS
 
     ablation = load(root / FOLDER)
     seeds = ablation.complete or ablation.seeds
     versions = ", ".join(
-        f"{display_name(name)} {environment.versions.get(key, '?')}"
+        f"{display_name(name)} {FRAMEWORKS[name].version_in(environment.versions)}"
         for name, environment in ablation.environments.items()
-        for key in ("torch", "tensorflow")
-        if key in environment.versions
     )
     environment = next(iter(ablation.environments.values()))
     epochs = ablation.start["epochs"]

@@ -10,9 +10,8 @@ from typing import Any
 
 from paripassu.analysis.benchmark import BENCH_FILE, Bench
 from paripassu.analysis.comparison import load
-from paripassu.analysis.text import mebibytes
+from paripassu.analysis.text import display_name, mebibytes
 
-NAMES = ("pytorch", "tensorflow")
 ARTICLE = "[results/article](../results/article/comparison.json)"
 BENCH = "[results/bench/float32](../results/bench/float32/bench.json)"
 CHOOSE = "[results/choose.json](../results/choose.json)"
@@ -21,22 +20,23 @@ CHOOSE = "[results/choose.json](../results/choose.json)"
 def measured(root: Path) -> str:
     """The table, with a link to the record of each row."""
     found = json.loads((root / "results" / "choose.json").read_text())
+    names = list(found["frameworks"])
     path = root / "results" / "bench" / "float32" / BENCH_FILE
     bench = Bench.model_validate_json(path.read_text())
     epoch = 60_000 / bench.images
     rounds = f"median of {len(bench.rounds)}"
     article = load(root / "results" / "article")
-    each = [found["frameworks"][name] for name in NAMES]
-    trained = [article.frameworks[name] for name in NAMES]
+    each = [found["frameworks"][name] for name in names]
+    trained = [article.frameworks[name] for name in names]
     rows = [
         "test accuracy, `article`, 10 epochs, mean and 95% interval"
         + _cells([_accuracy(x.test_accuracy) for x in trained], f"n = 3; {ARTICLE}"),
         f"one epoch of training, 60,000 images, the lesson, {rounds}"
         + _cells(
-            [f"{bench.seconds(x, 'lesson').median * epoch:.1f} s" for x in NAMES], BENCH
+            [f"{bench.seconds(x, 'lesson').median * epoch:.1f} s" for x in names], BENCH
         ),
         f"peak memory of that process, {rounds}"
-        + _cells([mebibytes(bench.memory(x, "lesson").median) for x in NAMES], BENCH),
+        + _cells([mebibytes(bench.memory(x, "lesson").median) for x in names], BENCH),
         "from the start of Python's imports to the first answer"
         + _start_up(each, "first_answer_seconds", "{:.1f} s".format),
         "one image, over and over, on a warm network"
@@ -85,8 +85,8 @@ def measured(root: Path) -> str:
             f"`{found['command']}`: fresh processes, in turns, medians of "
             f"{each[0]['start_up']['import_seconds']['n']}.",
             "",
-            "| | PyTorch | TensorFlow | record |",
-            "|---|---|---|---|",
+            f"| | {' | '.join(map(display_name, names))} | record |",
+            f"|{'---|' * (len(names) + 2)}",
             *(f"| {row}" for row in rows),
         ]
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ def page(root: Path) -> str:
     """
     record = json.loads((root / "results" / "differences.json").read_text())
     rows: list[dict[str, Any]] = record["differences"]
+    sides: dict[str, str] = record["sides"]
+    heads = " | ".join(sides.values())
     unknown = {x["topic"] for x in rows} - set(TOPICS)
     if unknown:
         raise ValueError(f"topics without a place: {unknown}")
@@ -60,22 +63,21 @@ def page(root: Path) -> str:
             f"## {topic}",
             "\n".join(
                 [
-                    "| what | PyTorch | Keras | apart | equal | check | write |",
-                    "|---|---|---|---|---|---|---|",
-                    *(_row(x) for x in rows if x["topic"] == topic),
+                    f"| what | {heads} | apart | equal | check | write |",
+                    f"|{'---|' * (len(sides) + 5)}",
+                    *(_row(x, sides) for x in rows if x["topic"] == topic),
                 ]
             ),
         ]
     return "\n\n".join(x.strip() for x in parts) + "\n"
 
 
-def _row(row: dict[str, Any]) -> str:
+def _row(row: dict[str, Any], sides: Iterable[str]) -> str:
     equal = "no setting" if row["rest"] >= 1 and row["equal"] else f"{row['equal']:.0e}"
     cause = f"`{row['cause']}`" if row["cause"] else "–"
     cells = [
         row["title"],
-        row["pytorch"],
-        row["keras"],
+        *(row[side] for side in sides),
         f"{row['default']:.2g}",
         "0" if not row["equal"] else equal,
         cause,

@@ -75,7 +75,8 @@ def page(path: Path, results: Path) -> str:
             results / "recipes" / "fast",
         ),
         "race": "\n\n".join(
-            _race(results / "bench" / x, float32) for x in ("race", "race-tensorflow")
+            _race(folder, float32)
+            for folder in sorted((results / "bench").glob("race*"))
         ),
         "start": _start(float32),
         "gpu": _gpu(results / "bench"),
@@ -301,7 +302,7 @@ def _start(bench: Bench) -> str:
 
 def _gpu(folder: Path) -> str:
     benches = [_bench(folder / f"h200-{x}") for x in ("float32", "bfloat16")]
-    name = "pytorch"
+    (name,) = benches[0].frameworks
     rows = []
     for bench in benches:
         rows.append(

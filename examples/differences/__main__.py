@@ -64,6 +64,7 @@ def main() -> None:
     record = {
         "command": "python examples/differences",
         "versions": {name: version(name) for name in names},
+        "sides": {"pytorch": "PyTorch", "keras": "Keras"},
         "differences": rows,
     }
     files.write_text(given.out, json.dumps(record, indent=1, ensure_ascii=False) + "\n")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.resources import files
+
+from paripassu.frameworks.registry import FRAMEWORKS
 
 OPENING = "Imports"  # what stands before the first heading
 CELL = re.compile(r"^# %%(?P<kind>[^\n]*)\n", re.MULTILINE)
@@ -63,16 +66,22 @@ def by_heading(text: str) -> dict[str, Section]:
 
 def lesson_text(framework: str) -> str | None:
     """The lesson of a framework, None if there is none of that name."""
-    if not framework.isidentifier():
-        return None
-    path = files("paripassu") / "frameworks" / framework / "lesson.py"
-    return path.read_text(encoding="utf-8") if path.is_file() else None
+    known = FRAMEWORKS.get(framework)
+    return known.text("lesson.py") if known else None
 
 
-def differences() -> dict[str, str]:
-    """What differs between the lessons, heading by heading, as markdown."""
+def differences(frameworks: Collection[str]) -> dict[str, str]:
+    """What differs between lessons, heading by heading, as markdown.
+
+    Args:
+        frameworks: whose lessons are shown. The notes speak of those that their first
+            line names: there are none unless all of these are shown.
+    """
     path = files("paripassu") / "analysis" / "side-by-side.md"
-    _comment, *parts = path.read_text(encoding="utf-8").split("\n## ")
+    head, *parts = path.read_text(encoding="utf-8").split("\n## ")
+    spoken_of = head.partition("<!-- of: ")[2].partition(".")[0].split(", ")
+    if not set(spoken_of) <= set(frameworks):
+        return {}
     found = {}
     for part in parts:
         heading, _line, text = part.partition("\n")

@@ -18,6 +18,7 @@ from paripassu.analysis.schema import (
 from paripassu.analysis.statistics import as_share, mean_estimate, spread, wilson
 from paripassu.analysis.text import fate
 from paripassu.core.record import Inference, RunRecord
+from paripassu.frameworks.registry import FRAMEWORKS
 
 
 def summarise_framework(
@@ -89,11 +90,11 @@ def _message(
 
 
 def _version(framework: str, finished: Sequence[Run]) -> str | None:
-    library = {"pytorch": "torch"}.get(framework, framework)
-    for run in finished:
-        if library in run.record.environment.versions:
-            return run.record.environment.versions[library]
-    return None
+    if framework not in FRAMEWORKS:
+        return None
+    find = FRAMEWORKS[framework].version_in
+    versions = (find(run.record.environment.versions) for run in finished)
+    return next(filter(None, versions), None)
 
 
 def _accuracy(finished: Sequence[Run]) -> Estimate | None:

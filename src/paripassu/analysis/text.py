@@ -8,15 +8,16 @@ from paripassu.analysis.plan import Plan
 from paripassu.analysis.schema import Estimate
 from paripassu.analysis.statistics import FEWEST_SEEDS, MOST_SEEDS, Decision
 from paripassu.core.record import RunRecord
+from paripassu.frameworks.registry import REFERENCE, title_of
 
-DISPLAY_NAMES = {"pytorch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX"}
-REFERENCE = {"numpy": "the reference"}
 _WORDS = {2: "Two", 3: "Three", 4: "Four"}
 
 
 def display_name(framework: str) -> str:
-    """A framework's name as its makers write it: "pytorch" -> "PyTorch"."""
-    return {**DISPLAY_NAMES, **REFERENCE}.get(framework, framework.title())
+    """A framework's name as its makers write it; "the reference" for what proves."""
+    if framework == REFERENCE.name:
+        return "the reference"
+    return title_of(framework)
 
 
 def points(fraction: float, decimals: int = 2) -> str:

@@ -79,6 +79,11 @@ class Fault:
         if self.native:
             module = registry.find(framework).module("faults")
             known: Mapping[str, Callable[[Twin], None]] = module.NATIVE
+            if self.name not in known:
+                raise UserError(
+                    f"{framework} does not know the fault {self.name!r}, but "
+                    f"{', '.join(known)}."
+                )
             known[self.name](twin)
 
 

@@ -7,10 +7,11 @@ point in the group `paripassu.frameworks` that names a `Framework`.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,12 +66,16 @@ class Framework:
     @property
     def version(self) -> str | None:
         """The installed version, None if there is none."""
-        for distribution in self.distributions:
-            try:
-                return importlib.metadata.version(distribution)
-            except importlib.metadata.PackageNotFoundError:
-                continue
-        return None
+        return next(iter(self.versions.values()), None)
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of whatever is installed of its distributions and import roots."""
+        found = {}
+        for name in dict.fromkeys((*self.distributions, *self.import_roots)):
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                found[name] = importlib.metadata.version(name)
+        return found
 
     @property
     def problem(self) -> str | None:
@@ -100,6 +105,16 @@ class Framework:
     def has(self, module: str) -> bool:
         """Whether its folder has a module of `contract`."""
         return (self.folder / f"{module}.py").exists()
+
+    def text(self, file: str) -> str | None:
+        """The text of a file in its folder, such as `lesson.py`; None: none."""
+        path = self.folder / file
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+
+    def version_in(self, versions: Mapping[str, str]) -> str | None:
+        """Its version among those of a record, which have libraries' names."""
+        libraries = (*self.import_roots, *self.distributions)
+        return next((versions[x] for x in libraries if x in versions), None)
 
     def module(self, name: str) -> Any:
         """Import one of its modules; later calls find it imported."""
@@ -235,5 +250,5 @@ def of_suffix(suffix: str) -> Framework | None:
 
 
 def title_of(name: str) -> str:
-    """How a framework's makers write its name; a name that is unknown stays."""
-    return FRAMEWORKS[name].title if name in FRAMEWORKS else name
+    """How a framework's makers write its name, as far as it is known."""
+    return FRAMEWORKS[name].title if name in FRAMEWORKS else name.title()

@@ -1,7 +1,7 @@
 """Make the notebooks from the lessons, and run them.
 
-A notebook is a lesson, part by part, with prose and cells from `paripassu/notebooks`
-around it. The last part of the lesson, which runs it, is left out: in the notebook,
+A notebook is a lesson, part by part, with prose and cells around it: what all notebooks
+say from `shared.md`, the rest from the framework's own `notebook.md`. The last part of the lesson, which runs it, is left out: in the notebook,
 each part is run where it is explained.
 """
 
@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from paripassu.core.errors import NotebookError, UserError
 NOT_RUN = "install"  # the tag of the cell that is for machines without the package
 PARAMETERS, INJECTED = "parameters", "injected-parameters"  # papermill's tags
 CODE = "<!-- lesson -->"
+SHARED = Path(__file__).parent / "shared.md"
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # What TensorFlow's C++ says at import, before it knows that it was told to be silent.
 LOG = re.compile(r"^(WARNING: All log messages before absl|I\d{4} )")
@@ -143,10 +143,11 @@ def build(framework: str) -> Any:
 def _cells(framework: str) -> Iterator[tuple[str, str, list[str]]]:
     """Kind, text and tags of each cell."""
     lesson = lesson_text(framework)
-    own = _teaching(framework)
+    known = registry.FRAMEWORKS.get(framework)
+    own = known.text("notebook.md") if known else None
     if lesson is None or own is None:
         raise UserError(f"there is no notebook of {display_name(framework)}.")
-    shared = _pieces(_teaching("shared") or "")
+    shared = _pieces(SHARED.read_text(encoding="utf-8"))
     added = _pieces(own)
     parts = by_heading(lesson)
     title = parts[OPENING].heading
@@ -188,11 +189,6 @@ def _thinking(framework: str) -> str:
 
 def _joined(prose: str) -> str:
     return " ".join(prose.split())
-
-
-def _teaching(name: str) -> str | None:
-    path = resources("paripassu") / "notebooks" / f"{name}.md"
-    return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
 def _pieces(text: str) -> dict[str, list[tuple[str, str, list[str]]]]:

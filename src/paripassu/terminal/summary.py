@@ -11,10 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from paripassu.analysis.schema import Comparison, Estimate, FrameworkSummary, Spread
-from paripassu.analysis.text import mebibytes
+from paripassu.analysis.text import display_name, mebibytes
 from paripassu.conversion.convert import Conversion
 from paripassu.core.recipe_book import Entry
-from paripassu.frameworks.registry import FRAMEWORKS
 
 
 def summary_table(result: Comparison) -> RenderableType:
@@ -22,7 +21,7 @@ def summary_table(result: Comparison) -> RenderableType:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", no_wrap=True)
     for name in result.frameworks:
-        table.add_column(_title(name), justify="right")
+        table.add_column(display_name(name), justify="right")
     for label, cell in _ROWS.items():
         table.add_row(label, *[cell(x) for x in result.frameworks.values()])
     lines: list[RenderableType] = [Text(""), table, Text("")]
@@ -48,10 +47,6 @@ def _proof_line(result: Comparison) -> Text:
         "optimizer steps, learning\nrates and losses; in float64 within "
         f"{worst:.0e}, in float32 within the one-ulp control."
     )
-
-
-def _title(name: str) -> str:
-    return FRAMEWORKS[name].title if name in FRAMEWORKS else name
 
 
 def _accuracy(estimate: Estimate | None) -> str:
@@ -161,6 +156,6 @@ def conversion_lines(found: Conversion) -> list[str]:
         "largest difference": f"{found.largest_probability_difference:.1e} of a "
         f"probability; at most {found.bound:g} holds",
         "same answers": f"{found.same_answers:,} of {found.images:,} test images "
-        f"(the source asked in {_title(found.compared_with)})",
+        f"(the source asked in {display_name(found.compared_with)})",
     }
     return [f"{label:20}{text}" for label, text in rows.items()]

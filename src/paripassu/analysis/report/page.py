@@ -28,7 +28,8 @@ from paripassu.analysis.report import (
 from paripassu.analysis.report.figures import Framework
 from paripassu.analysis.report.gather import Runs, read_pictures, read_runs
 from paripassu.analysis.schema import Comparison, Disagreement, Pair, Proof, RungResult
-from paripassu.analysis.text import DISPLAY_NAMES, display_name
+from paripassu.analysis.text import display_name
+from paripassu.frameworks.registry import FRAMEWORKS
 
 FOLDER = Path(__file__).parent
 GLYPHS = {"equivalent": "≈", "different": "≠", "undecided": "?"}
@@ -135,7 +136,7 @@ def _template() -> Template:
 
 def _frameworks(comparison: Comparison, runs: Runs) -> list[Framework]:
     """A known framework always has the same colour; a stranger takes a free one."""
-    known = list(DISPLAY_NAMES)
+    known = list(FRAMEWORKS)
     strangers = [name for name in comparison.frameworks if name not in known]
     order = [*known, *strangers]
     return [

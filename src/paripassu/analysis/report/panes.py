@@ -29,7 +29,7 @@ class Pane:
 class Row:
     """One heading and everybody's part under it, in the order of the frameworks.
 
-    `note` says what differs; it is empty unless both lessons are there.
+    `note` says what differs; it is empty unless all that it speaks of are there.
     """
 
     heading: str
@@ -52,7 +52,7 @@ def align(frameworks: Sequence[str]) -> tuple[list[Row], list[str]]:
             continue
         lessons[name] = by_heading(text)
     headings = dict.fromkeys(heading for parts in lessons.values() for heading in parts)
-    notes = differences() if len(lessons) > 1 else {}
+    notes = differences(lessons)
     rows = [
         Row(
             heading,

@@ -1,0 +1,212 @@
+"""A framework in a package of its own goes through every command.
+
+`tests/toy` is on the PYTHONPATH of the commands: an entry point and a folder. Nothing
+else knows of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import numpy as np
+import pytest
+from helpers import BOTH, environment, hide_module, needs_both, run_paripassu
+from PIL import Image
+from serving import Server
+
+from paripassu.core import datasets
+from paripassu.frameworks.registry import FRAMEWORKS
+
+ROOT = Path(__file__).parents[2]
+TOY = ROOT / "tests" / "toy"
+FEW = ("--recipe", "fast", "--set", "precision=float32")
+Run = Callable[..., CompletedProcess[str]]
+
+
+def toy_path(folder: Path, *hidden: str) -> str:
+    """The PYTHONPATH by which the toy is installed, and some modules are not."""
+    parts = [TOY]
+    if hidden:
+        parts.insert(0, hide_module(folder / "hidden", *hidden))
+    return os.pathsep.join(map(str, parts))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The toy is the only framework that is installed."""
+    libraries = [FRAMEWORKS[name].import_roots[0] for name in BOTH]
+    return toy_path(tmp_path_factory.mktemp("alone"), *libraries)
+
+
+@pytest.fixture(scope="module")
+def toy(alone: str) -> Run:
+    """Type a command where the toy is the only framework."""
+
+    def run(*arguments: object, code: int = 0) -> CompletedProcess[str]:
+        done = run_paripassu(*arguments, path=alone)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def run_folder(toy: Run, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("toy") / "run"
+    toy("train", "-f", "plaything", *FEW, "--data", tiny, "--out", folder)
+    return folder
+
+
+def test_it_is_not_there_without_its_package():
+    assert "toy" not in FRAMEWORKS
+    done = run_paripassu("train", "-f", "toy")
+    assert done.returncode == 2
+    assert "no framework 'toy'" in done.stderr
+
+
+def test_train_and_evaluate(toy, run_folder):
+    record = json.loads((run_folder / "run.json").read_text())
+    assert (record["framework"], record["status"]) == ("toy", "finished")
+    assert (run_folder / "model.toy").exists()
+    found = json.loads(toy("evaluate", run_folder, "--json").stdout)
+    assert found["framework"] == "toy"
+    assert found["test_accuracy"] == found["recorded_accuracy"]
+
+
+def test_a_network_that_it_does_not_have_is_refused(toy):
+    done = toy("train", "-f", "toy", "--recipe", "lenet5", code=2)
+    assert "recipe 'lenet5' cannot run in Toy" in done.stderr
+    assert "article, fast, keras-example" in done.stderr
+
+
+def test_predict(toy, run_folder, tmp_path, mnist: datasets.ImageData):
+    Image.fromarray(255 - mnist.test_images[0]).save(tmp_path / "digit.png")
+    # Its own file is known by its suffix, and answered by it.
+    found = json.loads(
+        toy(
+            "predict", "-m", run_folder / "model.toy", tmp_path / "digit.png", "--json"
+        ).stdout
+    )
+    assert "toy" in json.dumps(found)
+
+
+def test_serve(alone, run_folder, tmp_path, mnist: datasets.ImageData):
+    pytest.importorskip("fastapi", reason="type: pip install 'paripassu[serve]'")
+    log = tmp_path / "log"
+    with Server("--model", run_folder, log=log, path=alone) as server:
+        found = server.predict({"images": [mnist.test_images[0].tolist()]})
+        assert [x["model"] for x in found["predictions"][0]["answers"]] == ["toy"]
+        assert b"Toy" in server.request("GET", "/")[2]
+
+
+def test_verify_proves_it_and_finds_its_faults(toy, tiny):
+    given = ("verify", "--frameworks", "toy", "--recipe", "fast", "--data", tiny)
+    toy(*given)
+    for fault in ("learning-rate", "optimizer-reset"):
+        done = toy(*given, "--fault", fault, "--fault-in", "toy", code=1)
+        assert "toy" in done.stdout.lower()
+
+
+def test_a_fault_that_it_cannot_have_is_said(toy, tiny):
+    given = ("--frameworks", "toy", "--recipe", "fast", "--data", tiny)
+    done = toy("verify", *given, "--fault", "summed-loss", "--fault-in", "toy", code=1)
+    assert "toy does not know the fault 'summed-loss'" in done.stdout
+
+
+def test_bench(toy, tiny):
+    given = ("--images", 100, "--rounds", 1, "--recipe", "fast", "--data", tiny)
+    found = json.loads(toy("bench", *given, "--frameworks", "toy", "--json").stdout)
+    assert found["frameworks"] == ["toy"]
+
+
+def test_ablate(toy, tiny, tmp_path):
+    other = tmp_path / "other.toml"
+    text = toy("recipes", "show", "fast").stdout
+    other.write_text(text.replace("beta1 = 0.7", "beta1 = 0.8"))
+    given = ("--seeds", 1, "--data", tiny, "--out", tmp_path / "out", "--json")
+    done = toy("ablate", "fast", other, *given, "--set", "precision=float32")
+    found = json.loads(done.stdout)
+    assert found["framework"] == "toy"
+    assert found["frameworks"] == ["toy"]
+
+
+def test_notebook(toy, tmp_path):
+    pytest.importorskip("jupytext", reason="type: pip install 'paripassu[notebooks]'")
+    toy("notebooks", "--frameworks", "toy", "--out", tmp_path)
+    text = (tmp_path / "toy.ipynb").read_text()
+    assert "Handwritten digits in Toy" in text
+    assert "def train_epoch" in text
+
+
+def test_documents_have_a_column_for_it(tmp_path):
+    for folder in ("tools", "docs", "results"):
+        without = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=without)
+    shutil.copy(ROOT / "README.md", tmp_path)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "tools" / "generate_docs.py")],
+        env=environment(TOY),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["wrote", "docs/side-by-side.md"]
+    page = (tmp_path / "docs" / "side-by-side.md").read_text()
+    heads = [x for x in page.splitlines() if x.startswith("<tr><th")]
+    assert len(heads) == 8
+    assert all(head.count("<th") == 3 and ">Toy<" in head for head in heads)
+
+
+def check_report(folder: Path, names: list[str]) -> None:
+    found = json.loads((folder / "comparison.json").read_text())
+    assert list(found["frameworks"]) == names
+    page = (folder / "report.html").read_text()
+    assert "Toy" in page
+    table = page[page.index("<table") :]
+    row = table[: table.index("</tr>")]
+    assert row.count("<th") == len(names) + 1
+
+
+def test_compare_beside_another(tiny, tmp_path):
+    """Three columns: one framework is missing, the others have a pair's verdict."""
+    path = toy_path(tmp_path, FRAMEWORKS["tensorflow"].import_roots[0])
+    given = (*FEW, "--data", tiny, "--threads", 1, "--out", tmp_path / "out")
+    done = run_paripassu("compare", *given, "--seeds", 1, path=path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    check_report(tmp_path / "out", [*BOTH, "toy"])
+
+
+@pytest.mark.slow
+@needs_both
+def test_compare_three(tiny, tmp_path):
+    given = (*FEW, "--data", tiny, "--threads", 1, "--out", tmp_path / "out")
+    done = run_paripassu("compare", *given, "--seeds", 2, path=str(TOY))
+    assert done.returncode == 0, done.stdout + done.stderr
+    check_report(tmp_path / "out", [*BOTH, "toy"])
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    pairs = [(x["left"], x["right"]) for x in found["pairs"]]
+    assert pairs == [
+        ("pytorch", "tensorflow"),
+        ("pytorch", "toy"),
+        ("tensorflow", "toy"),
+    ]
+    assert found["proof"]["holds"]
+
+
+def test_arrays_of_its_file_have_its_layout(run_folder):
+    """Red: whoever read the file as it is would have other weights."""
+    from safetensors.numpy import load_file
+
+    common = load_file(run_folder / "weights.safetensors")
+    own = load_file(run_folder / "model.toy")
+    kernel = next(name for name, x in common.items() if x.ndim == 4)
+    assert own[kernel].shape != common[kernel].shape
+    assert np.array_equal(own[kernel].transpose(1, 2, 3, 0), common[kernel])

@@ -1,0 +1,1 @@
+"""The recipe book's networks in the toy, one a file, beside the lesson's."""
