@@ -25,9 +25,9 @@ from paripassu.frameworks.registry import FRAMEWORKS
 Arrays = dict[str, npt.NDArray[Any]]
 
 PATIENCE = 300  # seconds for whatever takes a few on an idle machine
-BOTH = ("pytorch", "tensorflow")
+BOTH = tuple(FRAMEWORKS)[:2]  # where a test needs a pair
 MODULES = {name: framework.import_roots[0] for name, framework in FRAMEWORKS.items()}
-OTHER = {"pytorch": "tensorflow", "tensorflow": "pytorch"}
+OTHER = dict(zip(FRAMEWORKS, [*list(FRAMEWORKS)[1:], *FRAMEWORKS], strict=False))
 TESTS = Path(__file__).parent
 COMMAND = [sys.executable, "-P", "-c", "from paripassu.cli import main; main()"]
 

@@ -58,6 +58,8 @@ def _levels(ablation: Ablation) -> list[str]:
 
 
 def _effects(ablation: Ablation) -> list[str]:
+    from paripassu.analysis.text import display_name
+
     lines = [
         "| difference | from → to | test accuracy, points | forward | back | "
         "test loss, nats | after one epoch, points |",
@@ -74,10 +76,17 @@ def _effects(ablation: Ablation) -> list[str]:
         )
     total = ablation.total
     rows = [("**total**", "", total)]
-    if ablation.gap:
+    for gap in ablation.gaps:
+        ends = [
+            f"`{recipe['name']}` in {display_name(name)}"
+            for recipe, name in (
+                (ablation.end, gap.end_framework),
+                (ablation.start, gap.start_framework),
+            )
+        ]
         rows += [
-            ("the notebooks, each in its own framework", "", ablation.gap.figures),
-            ("**unexplained rest**", "", ablation.gap.rest),
+            (" − ".join(ends), "", gap.figures),
+            ("**unexplained rest**", "", gap.rest),
         ]
     for label, change, figures in rows:
         lines.append(

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 
 import pytest
 from helpers import (
+    BOTH,
     Running,
     hide_module,
     needs_both,
@@ -43,7 +44,6 @@ from paripassu.terminal.ablation import ablation_table
 
 needs_pytorch = skip_without("pytorch")
 
-BOTH = ("pytorch", "tensorflow")
 FIRST = Recipe(name="first")
 SECOND = FIRST.changed(
     name="second",
@@ -306,7 +306,7 @@ def test_additive_effects_are_found_again_and_add_up():
     assert [x.figures["test_accuracy"].mean for x in ablation.framework_effects] == [
         pytest.approx(0.002)
     ] * 2
-    gap = ablation.gap
+    (gap,) = ablation.gaps
     assert (gap.start_framework, gap.end_framework) == BOTH
     assert gap.figures["test_accuracy"].mean == pytest.approx(0.027)
     assert gap.rest["test_accuracy"].mean == pytest.approx(0.002)
@@ -321,7 +321,7 @@ def test_rest_is_the_same_story_in_the_other_framework():
 
     way = walk(FIRST, SECOND)
     rests = {
-        name: made_up(way, value, framework=name).gap.rest["test_accuracy"].mean
+        name: made_up(way, value, framework=name).gaps[0].rest["test_accuracy"].mean
         for name in BOTH
     }
     assert rests["pytorch"] == pytest.approx(0.012)
@@ -380,7 +380,7 @@ def test_seed_without_a_run_counts_nowhere():
         for effect in effects.values()
         for estimate in (effect.both, effect.forward, effect.back)
     ]
-    estimates += [*ablation.total.values(), *ablation.gap.rest.values()]
+    estimates += [*ablation.total.values(), *ablation.gaps[0].rest.values()]
     assert {estimate.n for estimate in estimates} == {2}
     assert len(ablation.stops[0].runs) == 6  # kept in the file all the same
 
@@ -402,8 +402,41 @@ def test_stop_that_always_fails_leaves_what_does_not_need_it():
 
 def test_without_the_other_framework_there_is_no_rest():
     ablation = made_up(walk(FIRST, SECOND), additive, frameworks=("pytorch",))
-    assert (ablation.gap, ablation.framework_effects) == (None, [])
+    assert (ablation.gaps, ablation.framework_effects) == ([], [])
     assert "rest" not in shown(ablation)
+
+
+def test_three_frameworks_have_three_gaps():
+    def value(framework: str, taken: frozenset[int], seed: int) -> float:
+        more = 0.001 if framework == "toy" else 0.0
+        return additive(framework, taken, seed) + more
+
+    ablation = made_up(walk(FIRST, SECOND), value, frameworks=(*BOTH, "toy"))
+    rests = {
+        (gap.start_framework, gap.end_framework): gap.rest["test_accuracy"].mean
+        for gap in ablation.gaps
+    }
+    # Of the frameworks, less the total in PyTorch: the second's offset at TO, less the
+    # first's at FROM.
+    assert rests == {
+        ("pytorch", "tensorflow"): pytest.approx(0.002),
+        ("pytorch", "toy"): pytest.approx(0.001),
+        ("tensorflow", "toy"): pytest.approx(-0.001),
+    }
+    text = shown(ablation)
+    assert text.count("unexplained rest, gap − total") == 3
+    assert "gap, TO in Toy − FROM in TensorFlow" in text
+    drawn = picture(ablation)
+    ElementTree.fromstring(drawn)
+    assert "TO in Toy − FROM in PyTorch" in drawn
+
+
+def test_a_record_of_one_gap_is_read():
+    ablation = made_up(walk(FIRST, SECOND), additive)
+    older = ablation.model_dump()
+    (older["gap"],) = older.pop("gaps")
+    assert Ablation.model_validate(older) == ablation
+    assert Ablation.model_validate({**older, "gap": None}).gaps == []
 
 
 def test_metric_that_some_run_lacks_is_left_out():
@@ -622,7 +655,7 @@ def test_every_stop_is_trained_once(walked):
         values["+ dropout.dropout1"] - values["FROM"]
     )
     assert one.back.mean == pytest.approx(values["TO"] - values["− dropout.dropout1"])
-    assert ablation.gap is None
+    assert ablation.gaps == []
     assert "TensorFlow is not installed" in ablation.notes[-1]
     ElementTree.fromstring((out / "waterfall.svg").read_text())
 
@@ -774,7 +807,7 @@ def test_with_both_frameworks_and_a_proof(folder, tiny, tmp_path):
     counts = [[run.framework for run in stop.runs] for stop in ablation.stops]
     assert counts == [[*BOTH], ["tensorflow"], [*BOTH], ["tensorflow"]]
     at_start = next(x for x in ablation.framework_effects if x.end == "FROM")
-    assert ablation.gap.rest["test_accuracy"].mean == pytest.approx(
+    assert ablation.gaps[0].rest["test_accuracy"].mean == pytest.approx(
         -at_start.figures["test_accuracy"].mean
     )
     # Another framework finds its end points trained already.
@@ -784,7 +817,7 @@ def test_with_both_frameworks_and_a_proof(folder, tiny, tmp_path):
     assert "4 runs finished already" in done.stderr
     assert "proof on first: holds already" in done.stderr
     other = attribution.load(out)
-    assert other.gap.figures == ablation.gap.figures
+    assert other.gaps[0].figures == ablation.gaps[0].figures
 
 
 @pytest.mark.slow

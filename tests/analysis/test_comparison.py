@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import BOTH
 from make_records import (
     SHA256,
     make_comparison,
@@ -29,7 +30,6 @@ from paripassu.analysis.text import points
 from paripassu.core.errors import UserError
 from paripassu.core.files import read_json, read_tensors, write_json, write_tensors
 
-BOTH = ("pytorch", "tensorflow")
 REPOSITORY = Path(__file__).parents[2]
 
 

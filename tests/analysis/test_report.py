@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from helpers import BOTH
 from make_bench import made as made_bench
 from make_records import (
     make_comparison,
@@ -35,7 +36,6 @@ from paripassu.analysis.report.gather import png_uri
 from paripassu.analysis.schema import Comparison, Spread
 from paripassu.core import datasets
 
-BOTH = ("pytorch", "tensorflow")
 COUNT = 300  # test images
 HOSTILE = "</pre></style></title>\"'><script>alert(1)</script><img src=x onerror=a()>&"
 VOID = {"meta", "link", "img", "br", "hr", "input", "wbr", "path", "rect", "circle"}

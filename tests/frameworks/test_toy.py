@@ -64,6 +64,20 @@ def run_folder(toy: Run, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
+def test_a_package_that_cannot_be_imported_is_left_out(tmp_path):
+    shutil.copytree(TOY / "toy-0.1.dist-info", tmp_path / "toy-0.1.dist-info")
+    code = "from paripassu.frameworks.registry import FRAMEWORKS; print(*FRAMEWORKS)"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert tuple(done.stdout.split()) == BOTH
+    assert "the framework toy is left out: paripassu_toy:TOY cannot be" in done.stderr
+
+
 def test_it_is_not_there_without_its_package():
     assert "toy" not in FRAMEWORKS
     done = run_paripassu("train", "-f", "toy")
@@ -120,18 +134,20 @@ def test_a_fault_that_it_cannot_have_is_said(toy, tiny):
     assert "toy does not know the fault 'summed-loss'" in done.stdout
 
 
-def test_bench(toy, tiny):
-    given = ("--images", 100, "--rounds", 1, "--recipe", "fast", "--data", tiny)
+def test_bench(toy):
+    given = ("--images", 256, "--rounds", 1, "--recipe", "fast")
     found = json.loads(toy("bench", *given, "--frameworks", "toy", "--json").stdout)
     assert found["frameworks"] == ["toy"]
 
 
+@pytest.mark.slow
 def test_ablate(toy, tiny, tmp_path):
     other = tmp_path / "other.toml"
     text = toy("recipes", "show", "fast").stdout
     other.write_text(text.replace("beta1 = 0.7", "beta1 = 0.8"))
     given = ("--seeds", 1, "--data", tiny, "--out", tmp_path / "out", "--json")
-    done = toy("ablate", "fast", other, *given, "--set", "precision=float32")
+    more = ("--set", "precision=float32", "--no-proof")
+    done = toy("ablate", "fast", other, *given, *more)
     found = json.loads(done.stdout)
     assert found["framework"] == "toy"
     assert found["frameworks"] == ["toy"]

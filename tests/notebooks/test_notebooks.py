@@ -14,10 +14,10 @@ from helpers import BOTH, EACH, break_module, run_paripassu, skip_without
 
 from paripassu.analysis.lessons import lesson_text, sections
 from paripassu.core.errors import UserError
+from paripassu.frameworks.registry import FRAMEWORKS
 from paripassu.notebooks.build import NotebookError, build, make
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-OTHER = {"pytorch": "keras|tensorflow", "tensorflow": "torch"}
 
 
 def code(notebook: Any) -> list[str]:
@@ -76,7 +76,9 @@ def test_a_notebook_has_all_of_its_lesson_and_no_other_framework(framework):
     for part in parts[:-1]:
         assert part.code in found
     assert parts[-1].heading == "All together"
-    assert not re.search(rf"\b({OTHER[framework]})\b", "\n".join(found))
+    others = [x for x in FRAMEWORKS.values() if x.name != framework]
+    roots = "|".join(root for other in others for root in other.import_roots)
+    assert not re.search(rf"\b({roots})\b", "\n".join(found))
 
 
 def test_both_have_the_same_headings_and_nearly_the_same_cells():

@@ -135,12 +135,6 @@ def ablate(
         return _publish(out, replace(inquiry, failures=failures), records)
 
 
-def default_framework() -> str:
-    """The first framework that is installed; the first of all where none is."""
-    installed = [name for name, x in FRAMEWORKS.items() if not x.problem]
-    return next(iter(installed or FRAMEWORKS))
-
-
 def _able(recipe: Recipe) -> tuple[list[str], list[str]]:
     """The frameworks that can train a recipe, and why others can't."""
     able, problems = [], []

@@ -96,14 +96,14 @@ def ablate(
     remains between the frameworks. Resumable: repeat the command and finished runs
     are reused.
     """
-    from paripassu.ablation.ablate import PICTURE_FILE, default_framework
+    from paripassu.ablation.ablate import PICTURE_FILE
     from paripassu.ablation.ablate import ablate as run
-    from paripassu.frameworks.registry import find
+    from paripassu.frameworks.registry import find, first_installed
     from paripassu.terminal.ablation import ablation_table, watching_ablation
 
     first = load_recipe(start, settings, epochs=epochs)
     last = load_recipe(end, settings, epochs=epochs)
-    chosen = find(framework).name if framework else default_framework()
+    chosen = find(framework).name if framework else first_installed()
     # More seeds later must find the runs of these: the seed is not in the name.
     kind, mark = f"ablation-{first.name}", first.changed(seed=0).hash(chosen)
     folder = output_folder(out, kind, last.changed(seed=0), mark, data=data)

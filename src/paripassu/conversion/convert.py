@@ -198,7 +198,7 @@ def _compare(
 def _witness(source: ModelSource) -> str:
     """Who answers for the source: its own framework, or else the reference."""
     own = source.framework
-    if own in registry.FRAMEWORKS and not registry.FRAMEWORKS[own].problem:
+    if own and own in registry.FRAMEWORKS and not registry.find(own).problem:
         return own
     return registry.REFERENCE.name
 

@@ -8,10 +8,12 @@ point in the group `paripassu.frameworks` that names a `Framework`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -210,15 +212,45 @@ BUILT_IN = (
 )
 
 
-def _all() -> dict[str, Framework]:
-    found = {framework.name: framework for framework in BUILT_IN}
-    for entry in importlib.metadata.entry_points(group=GROUP):
-        framework: Framework = entry.load()
-        found.setdefault(framework.name, framework)
-    return found
+class _Frameworks(Mapping[str, Framework]):
+    """By name: those built in, and those of other packages, once one asks.
+
+    Not before: such a package may be what imports this module.
+    """
+
+    @functools.cached_property
+    def _found(self) -> dict[str, Framework]:
+        found = {framework.name: framework for framework in BUILT_IN}
+        for entry in importlib.metadata.entry_points(group=GROUP):
+            try:
+                framework: Framework = entry.load()
+            except Exception as error:  # whatever another package may raise
+                warnings.warn(
+                    f"the framework {entry.name} is left out: {entry.value} "
+                    f"cannot be imported ({error}). Repair or uninstall it.",
+                    stacklevel=2,
+                )
+            else:
+                found.setdefault(framework.name, framework)
+        return found
+
+    def __getitem__(self, name: str) -> Framework:
+        return self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
 
 
-FRAMEWORKS: dict[str, Framework] = _all()
+FRAMEWORKS: Mapping[str, Framework] = _Frameworks()
+
+
+def first_installed() -> str:
+    """The first framework that is installed; the first of all where none is."""
+    installed = [name for name, x in FRAMEWORKS.items() if not x.problem]
+    return next(iter(installed or FRAMEWORKS))
 
 
 def find(name: str) -> Framework:

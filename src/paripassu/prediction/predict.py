@@ -203,7 +203,7 @@ def ask_which(sources: Sequence[ModelSource], names: Sequence[str]) -> list[Aske
     """
     pairs: list[tuple[ModelSource, str]] = []
     for source in sources:
-        for name in names or [source.framework or first_installed()]:
+        for name in names or [source.framework or registry.first_installed()]:
             pairs.append((source, _checked(source, name, chosen=bool(names))))
     counts = {source.recipe.architecture.num_classes for source in sources}
     if len(counts) > 1:
@@ -228,18 +228,12 @@ def _checked(source: ModelSource, name: str, *, chosen: bool) -> str:
         framework.check(source.recipe)
         return framework.name
     except UserError as error:
-        other = first_installed()
+        other = registry.first_installed()
         if chosen or name == other:
             raise
         raise UserError(
             f"{source.path}: {error} Or answer with another: --framework {other}"
         ) from None
-
-
-def first_installed() -> str:
-    """The first framework that is installed; the first of all where none is."""
-    installed = [name for name, x in registry.FRAMEWORKS.items() if not x.problem]
-    return next(iter(installed or registry.FRAMEWORKS))
 
 
 def predict(

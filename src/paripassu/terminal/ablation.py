@@ -167,7 +167,7 @@ def ablation_table(ablation: Ablation) -> RenderableType:
         other = display_name(effect.framework)
         label_text = f"{effect.end} in {other} − in {own}"
         table.add_row(label_text, *_cells(ablation, effect.figures))
-    if gap := ablation.gap:
+    for gap in ablation.gaps:
         table.add_row(
             f"gap, TO in {display_name(gap.end_framework)} − FROM in "
             f"{display_name(gap.start_framework)}",

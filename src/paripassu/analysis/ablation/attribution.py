@@ -11,12 +11,15 @@ Accuracies and their differences are fractions 0..1, losses nats per test image.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+from pydantic import model_validator
 
 from paripassu.analysis.ablation.differences import Difference, Walk
 from paripassu.analysis.reading import checked
@@ -83,12 +86,12 @@ class FrameworkEffect(Model):
 
 
 class Gap(Model):
-    """TO in the second framework less FROM in the first: as they would be published."""
+    """TO in one framework minus FROM in another: as they would be published."""
 
     start_framework: str
     end_framework: str
     figures: Figures
-    rest: Figures  # what the differences leave unexplained: the gap less the total
+    rest: Figures  # what the differences leave unexplained: the gap minus the total
 
 
 class Ablation(Model):
@@ -113,11 +116,21 @@ class Ablation(Model):
     levels: list[Level]
     total: Figures  # TO - FROM, in the ablation's framework
     framework_effects: list[FrameworkEffect]
-    gap: Gap | None  # None unless there are two frameworks
+    gaps: list[Gap]  # of every two frameworks, the first of them at FROM
     environments: dict[str, Environment]  # framework -> of its first run
     proofs: dict[End, bool]  # whether the twins were proven equal on that recipe
     failures: dict[str, str]  # run -> what went wrong
     notes: list[str]  # whatever limits the figures
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_gaps(cls, values: Any) -> Any:
+        """Read records of when there was one gap, between two frameworks, or none."""
+        if not isinstance(values, dict) or "gap" not in values:
+            return values
+        gap = values["gap"]
+        others = {name: x for name, x in values.items() if name != "gap"}
+        return {**others, "gaps": [gap] if gap else []}
 
     def level(self, framework: str, end: End) -> Figures:
         """The figures of an end point; empty for a framework that is not there."""
@@ -191,15 +204,16 @@ def attribute(inquiry: Inquiry, records: Mapping[Key, RunRecord]) -> Ablation:
 
     ends: dict[End, int] = {"FROM": walk.start, "TO": walk.end}
     total = _step(own, walk.start, walk.end)
-    gap = None
-    if len(inquiry.frameworks) == 2:
-        first, second = inquiry.frameworks
+    gaps = []
+    for first, second in itertools.combinations(inquiry.frameworks, 2):
         published = _sum((1, {(second, walk.end): 1}), (-1, {(first, walk.start): 1}))
-        gap = Gap(
-            start_framework=first,
-            end_framework=second,
-            figures=figures(published),
-            rest=figures(_sum((1, published), (-1, total))),
+        gaps.append(
+            Gap(
+                start_framework=first,
+                end_framework=second,
+                figures=figures(published),
+                rest=figures(_sum((1, published), (-1, total))),
+            )
         )
     return Ablation(
         command=inquiry.command,
@@ -250,7 +264,7 @@ def attribute(inquiry: Inquiry, records: Mapping[Key, RunRecord]) -> Ablation:
             if name != own
             for end, stop in ends.items()
         ],
-        gap=gap,
+        gaps=gaps,
         environments=_environments(inquiry, records),
         proofs=dict(inquiry.proofs),
         failures=dict(inquiry.failures),

@@ -105,7 +105,9 @@ def _panel(
             parts += _bar(metric, row, across, y, height)
         y += height
     y = last + 24
-    if (gap := ablation.gap) and gap.rest[metric]:
+    for gap in ablation.gaps:
+        if not gap.rest[metric]:
+            continue
         text = (
             f"TO in {display_name(gap.end_framework)} − FROM in "
             f"{display_name(gap.start_framework)} "
