@@ -23,13 +23,7 @@ WORDS = {
 }
 SUFFIXES = {suffix for x in BUILT_IN for suffix in x.suffixes}
 # Sides that `check` opens are another table than that of frameworks that train.
-SIDES = (
-    "src/paripassu/sides/",
-    "src/paripassu/port_check/",
-    "src/paripassu/reference/rules.py",
-    "src/paripassu/conversion/convert.py",
-    "src/paripassu/cli/using.py",
-)
+SIDES = ("src/paripassu/sides/", "src/paripassu/port_check/")
 # Networks and recipes that bear a framework's name, after whoever published them.
 PUBLISHED = {*NETWORKS, *built_in()}
 

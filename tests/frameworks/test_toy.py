@@ -100,6 +100,21 @@ def test_a_network_that_it_does_not_have_is_refused(toy):
     assert "article, fast, keras-example" in done.stderr
 
 
+def test_convert_to_its_own_file_and_from_it(toy, run_folder, tmp_path):
+    own, common = tmp_path / "model.toy", tmp_path / "model.safetensors"
+    found = toy("convert", run_folder, "--to", "toy", "--out", own, "--json")
+    assert json.loads(found.stdout)["holds"]
+    found = toy("convert", own, "--to", "safetensors", "--out", common, "--json")
+    assert json.loads(found.stdout)["holds"]
+    done = toy(
+        *("convert", run_folder, "--to", "toy", "--out", tmp_path / "wrong.toy"),
+        *("--fault", "kernel-transposed"),
+        code=1,
+    )
+    assert "was not written" in done.stderr
+    assert not (tmp_path / "wrong.toy").exists()
+
+
 def test_predict(toy, run_folder, tmp_path, mnist: datasets.ImageData):
     Image.fromarray(255 - mnist.test_images[0]).save(tmp_path / "digit.png")
     # Its own file is known by its suffix, and answered by it.

@@ -9,8 +9,7 @@ from safetensors.numpy import load_file, save_file
 from paripassu.core import datasets, draws
 from paripassu.core.recipe import load
 from paripassu.core.steps import TwinStep
-from paripassu.reference.losses import LOSSES
-from paripassu.reference.softmax import softmax
+from paripassu.reference.losses import LOSSES, softmax
 from paripassu.reference.twin import Twin
 from paripassu_toy.weights import from_common, to_common
 
