@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from paripassu.core.layer_spec import LayerSpec
-from paripassu.port_check.matching import INPUT, Placed, match
+from paripassu.port_check.match import INPUT, Placed, match_blocks
 from paripassu.sides.contract import Block
 
 
@@ -16,7 +16,7 @@ def conv(name, order, depth, parents, *, size=1, width=8):
 
 
 def pairs(left, right):
-    return {x.left: x.right for x in match(left, right)}
+    return {x.left: x.right for x in match_blocks(left, right)}
 
 
 def test_branches_of_equal_shapes_are_told_apart_by_what_feeds_them():
@@ -64,8 +64,8 @@ def test_names_decide_where_all_else_is_equal():
 def test_what_would_do_as_well_is_said():
     left = [conv("a", 0, 1, [INPUT]), conv("b", 1, 1, [INPUT])]
     right = [conv("x", 0, 1, [INPUT]), conv("y", 1, 1, [INPUT])]
-    found = match(left, right)
+    found = match_blocks(left, right)
     assert [(x.left, x.right) for x in found] == [("a", "x"), ("b", "y")]
     assert "y would do as well" in found[0].doubt
-    sure = match([left[0]], [right[0]])
+    sure = match_blocks([left[0]], [right[0]])
     assert not sure[0].doubt

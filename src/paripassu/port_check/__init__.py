@@ -178,7 +178,7 @@ def check(
         UserError: a model or its inputs cannot be used.
     """
     from paripassu.port_check import session, targets
-    from paripassu.port_check.sides import Wishes
+    from paripassu.port_check.examine import Options
 
     if copy not in (None, *COPIES):
         raise UserError(
@@ -198,9 +198,9 @@ def check(
         given = {"input": np.asarray(inputs)}
     elif inputs is not None:
         given = {str(name): np.asarray(x) for name, x in inputs.items()}
-    wishes = Wishes(copy, map or {}, gradients)
+    options = Options(copy, map or {}, gradients)
     with session.kept(*(x.model for x in found)):
-        return session.prepare(found[0], found[1], given, wishes, _silent).go()
+        return session.prepare(found[0], found[1], given, options, _silent).go()
 
 
 def assert_equivalent(left: Any, right: Any, inputs: Any = None, **wishes: Any) -> None:

@@ -4,345 +4,242 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 
 from paripassu.core.layer_spec import Array, LayerSpec, relative_error
 from paripassu.port_check import causes, segments, weights
-from paripassu.port_check.findings import Findings, finite
-from paripassu.port_check.groups import (
+from paripassu.port_check.align import (
     Anchors,
     Comparer,
     Group,
+    Point,
     Recorder,
     Store,
-    described,
+    layer_specs,
 )
-from paripassu.port_check.mapping import Models
-from paripassu.port_check.matching import INPUT
-from paripassu.port_check.results import Cause
-from paripassu.port_check.segments import Seen
-from paripassu.port_check.walks import ROUNDED, Walk, Walker
-from paripassu.port_check.watchers import Everything
+from paripassu.port_check.pairing import PairedModels
+from paripassu.port_check.results import Cause, Findings, finite
+from paripassu.port_check.runs import Run, Runner, Runs, pair_outputs
+from paripassu.port_check.segments import CallRecorder, Trace
+from paripassu.port_check.tolerance import ROUNDED
 from paripassu.sides.contract import Arrays, Call
 
 
 class Explainer:
     """Looks for causes; `explain` adds them to the findings."""
 
-    def __init__(self, models: Models, findings: Findings, walker: Walker):
-        self.models, self.findings, self.walker = models, findings, walker
+    def __init__(self, models: PairedModels, findings: Findings, runner: Runner):
+        self.models, self.findings, self.runner = models, findings, runner
 
-    def explain(self, walks: dict[str, Walk]) -> None:  # noqa: PLR0912
+    def explain(self, runs: Runs) -> None:
         """Name a cause for each faulty place.
 
         Weights first: with the left's weights in the right model, what is left of the
         errors is not the weights'.
         """
-        before = walks["forced"].errors
-        kept: dict[str, Arrays] = {}
-        if self.models.unequal:
-            for pair in self.models.pairs:
-                if pair.left in self.models.unequal and pair.right is not None:
-                    one, two = (
-                        self.models.left_blocks[pair.left],
-                        self.models.right_blocks[pair.right],
-                    )
-                    kept[pair.right] = dict(two.described.weights)
-                    kept[pair.right] = {
-                        k: np.array(x) for k, x in kept[pair.right].items()
-                    }
-                    self.models.right.probe.write(
-                        pair.right, self.models.carried(one, two)
-                    )
-            self.models.reread()
-        store = Store()
+        own = self._exchange_weights()
         try:
-            left_calls = self._details(store)
-            right_calls, errors, made = self._details_right(store)
-            if kept:
-                self._weight_faults(kept, before, errors)
-            seen: set[str] = set()
-            for key in errors:
-                if errors[key] <= max(self.walker.bound(walks, key), ROUNDED):
-                    continue
-                number, visit, end = key
-                group = self.models.groups[number]
-                if self._misshapen(group):
-                    continue
-                jump = errors[key] / self.walker.bound(walks, key)
-                if end == "out":
-                    self._layer_fault(
-                        group, visit, errors[key], jump, left_calls, right_calls
-                    )
-                else:
-                    self._segment_fault(key, jump, left_calls, right_calls, seen)
-            error = max(
-                (
-                    relative_error(one, two)
-                    for _, one, two in self.walker.outputs(walks["left"].outputs, made)
-                ),
-                default=0.0,
-            )
-            told = self.findings.faults and not math.isfinite(error)
-            if error > max(self.walker.output_bound(walks), ROUNDED) and not told:
-                self._output_fault(walks, made, error, left_calls, right_calls, seen)
+            with closing(Store()) as store:
+                self._trace(store)
+            if own:
+                self._explain_weights(own, runs.forced.errors, self.run.errors)
+            self._explain_places(runs)
         finally:
-            store.close()
-            for name, old in kept.items():
-                self.models.right.probe.write(name, old)
-            if kept:
+            for name, arrays in own.items():
+                self.models.right.probe.write(name, arrays)
+            if own:
                 self.models.reread()
 
-    def _misshapen(self, group: Group) -> bool:
-        """Whether its weights' shapes differ, which has been told already."""
-        names = {one.name for one, _ in group.blocks}
-        return any(
-            x.left in names and x.doubt.startswith("shapes differ")
-            for x in self.models.pairs
-        )
+    def _exchange_weights(self) -> dict[str, Arrays]:
+        """Give the right model the left's weights; return its own that were unequal."""
+        own: dict[str, Arrays] = {}
+        for _, left, right in self.models.block_pairs():
+            if left.name in self.models.unequal:
+                own[right.name] = {
+                    name: np.array(x) for name, x in right.described.weights.items()
+                }
+                fresh = self.models.carry_to_right(left, right)
+                self.models.right.probe.write(right.name, fresh)
+        if own:
+            self.models.reread()
+        return own
 
-    def _weight_faults(
+    def _trace(self, store: Store) -> None:
+        """Run both, the right one forced, and keep the arrays of all calls."""
+        models, groups = self.models, self.models.groups
+        recorder = CallRecorder(Anchors(groups, "left", Recorder(store)))
+        models.left.run(models.inputs, recorder, sources=True)
+        comparer = Comparer(groups, store, forced=True)
+        other = CallRecorder(Anchors(groups, "right", comparer))
+        outputs = models.right.run(models.right_inputs, other, sources=True)
+        self.run = Run(comparer.errors, outputs)
+        self.left = Trace(recorder.seen, {x for group in groups for x in group.left})
+        self.right = Trace(other.seen, {x for group in groups for x in group.right})
+        self.told: set[tuple[str, str]] = set()
+
+    def _explain_places(self, runs: Runs) -> None:
+        for point, error in self.run.errors.items():
+            bound = runs.bound(point)
+            group = self.models.groups[point[0]]
+            if error <= max(bound, ROUNDED) or self._has_other_shapes(group):
+                continue
+            if point[2] == "out":
+                self._explain_layer(group, point[1], error, error / bound)
+            else:
+                self._explain_segment(group, point[1], error / bound)
+        error = runs.output_error(self.run.outputs)
+        told = self.findings.faults and not math.isfinite(error)
+        if error > max(runs.output_bound, ROUNDED) and not told:
+            self._explain_outputs(runs, error / runs.output_bound)
+
+    def _has_other_shapes(self, group: Group) -> bool:
+        """Whether its weights' shapes differ, which has been told already."""
+        names = {block.name for block, _ in group.blocks}
+        return any(x.left in names and x.shapes_differ for x in self.models.pairs)
+
+    def _explain_weights(
         self,
-        kept: Mapping[str, Arrays],
-        before: Mapping[tuple[int, int, str], float],
-        after: Mapping[tuple[int, int, str], float],
+        own: Mapping[str, Arrays],
+        before: Mapping[Point, float],
+        after: Mapping[Point, float],
     ) -> None:
-        if self.models.unrelated:
+        models = self.models
+        unequal = [x for x in models.block_pairs() if x[1].name in models.unequal]
+        if models.unrelated:
             cause = Cause(
                 key="weights-not-copied",
                 sentence="the models were not given the same weights",
                 write="--copy left-to-right compares them with the left's weights",
             )
-            first = next(iter(self.models.unequal))
-            pair = next(x for x in self.models.pairs if x.left == first)
-            self.findings.fault("weights", first, pair.right or "-", None, cause)
+            _, left, right = unequal[0]
+            self.findings.fault("weights", left.name, right.name, None, cause)
             return
         others = {
-            (name, key): array
-            for name, block in self.models.left_blocks.items()
-            for key, array in block.described.weights.items()
+            (block.name, name): array
+            for block in models.left_blocks.values()
+            for name, array in block.described.weights.items()
         }
-        for pair in self.models.pairs:
-            if pair.left not in self.models.unequal or pair.right is None:
-                continue
-            one = self.models.left_blocks[pair.left]
-            two = self.models.right_blocks[pair.right]
-            keys, group = self.models.keys(one, two), self.models.group_of(pair.left)
-            carried = self.models.carried(one, two)
-            number = self.models.groups.index(group) if group else -1
-            ends = [k for k in before if k[0] == number and k[2] == "out"]
-            for name in self.models.unequal[pair.left]:
-                key = keys[name]
-                wanted, got = carried[key], kept[pair.right][key]
-                rest = {k: v for k, v in others.items() if k != (pair.left, name)}
-                bias = one.described.settings.get("_input_bias")
-                second = one.described.weights.get("recurrent_bias")
-                found = weights.recognise(
-                    one.kind,
+        for _, left, right in unequal:
+            names, group = models.weight_names(left, right), models.group_of(left.name)
+            carried = models.carry_to_right(left, right)
+            number = models.groups.index(group) if group else -1
+            ends = [x for x in before if x[0] == number and x[2] == "out"]
+            errors = [
+                max((x[k] for k in ends), default=math.inf) for x in (before, after)
+            ]
+            for name in models.unequal[left.name]:
+                wanted, got = carried[names[name]], own[right.name][names[name]]
+                key, sentence = weights.recognise(
+                    left.kind,
                     name,
                     wanted,
                     got,
-                    others=rest,
+                    others={k: x for k, x in others.items() if k != (left.name, name)},
                     flattened=group.flattened if group else None,
-                    input_bias=bias,
-                    recurrent_bias=second,
+                    input_bias=left.described.settings.get("_input_bias"),
+                    recurrent_bias=left.described.weights.get("recurrent_bias"),
                 )
                 cause = Cause(
-                    key=found[0],
-                    sentence=f"{key} of {pair.right}: {found[1]}",
+                    key=key,
+                    sentence=f"{names[name]} of {right.name}: {sentence}",
                     write="--copy left-to-right writes it as the left model has it",
-                    before=finite(max((before[k] for k in ends), default=math.inf)),
-                    after=finite(max((after[k] for k in ends), default=math.inf)),
+                    before=finite(errors[0]),
+                    after=finite(errors[1]),
                 )
                 size = relative_error(wanted, got)
-                self.findings.fault("weights", one.layer, two.layer, size, cause)
+                self.findings.fault("weights", left.layer, right.layer, size, cause)
 
-    def _details(self, store: Store) -> list[Seen]:
-        everything = Everything(Anchors(self.models.groups, "left", Recorder(store)))
-        self.models.left.run(self.models.inputs, everything, sources=True)
-        return everything.seen
-
-    def _details_right(
-        self, store: Store
-    ) -> tuple[list[Seen], dict[tuple[int, int, str], float], Arrays]:
-        watcher = Comparer(self.models.groups, store, forced=True)
-        everything = Everything(Anchors(self.models.groups, "right", watcher))
-        made = self.models.right.run(self.models.right_inputs, everything, sources=True)
-        return everything.seen, dict(watcher.errors.found), made
-
-    def _layer_fault(
-        self,
-        group: Group,
-        visit: int,
-        size: float,
-        jump: float,
-        left_calls: Sequence[Seen],
-        right_calls: Sequence[Seen],
+    def _explain_layer(
+        self, group: Group, visit: int, size: float, jump: float
     ) -> None:
-        left, right = described(group)
-        one = [
-            x for x in left_calls if x.call.name == group.left[-1] and x.call.weighted
-        ]
-        two = [
-            x for x in right_calls if x.call.name == group.right[-1] and x.call.weighted
-        ]
-        begin = [
-            x for x in right_calls if x.call.name == group.right[0] and x.call.weighted
-        ]
-        first = [
-            x for x in left_calls if x.call.name == group.left[0] and x.call.weighted
+        ends = [
+            trace.layer_calls(names[-1])
+            for trace, names in ((self.left, group.left), (self.right, group.right))
         ]
         cause = None
-        if visit < min(len(one), len(two)):
-            # Settings are read again at the call: padding may depend on it.
-            right = _updated(right, two[visit].call)
-            left = _updated(left, one[visit].call)
-            got = two[visit].outputs[0]
-            wanted = group.carry("out", one[visit].outputs[0], got)
-            regions = None
-            if group.kind == "conv_transpose" and wanted is not None:
-                regions = group.regions(one[visit].outputs[0], got)
-            if regions and one[visit].outputs[0].shape != got.shape:
-                # The right model crops later: look at what the left one has kept.
-                wanted, got = one[visit].outputs[0][regions[0]], got[regions[1]]
-                crop = {"crop": left[0].settings["crop"]}
-                right = [
-                    LayerSpec(x.kind, {**x.settings, **crop}, x.weights) for x in right
-                ]
-            inputs = []
-            for x, y in zip(first[visit].inputs, begin[visit].inputs, strict=False):
-                carried = group.carry("in", x, y)
-                inputs.append(y if carried is None else carried)
-            if wanted is None:
-                cause = _other_shape(left, right, one[visit].outputs[0], got)
-            else:
-                cause = causes.of_layer(left, right, inputs, wanted, got, _shape(group))
+        if visit < min(map(len, ends)):
+            cause = self._find_setting(group, visit)
         names = ", ".join(group.left), ", ".join(group.right)
         self.findings.fault("forward", *names, size, cause, jump=jump)
 
-    def _serials(self, calls: Sequence[Seen], side: str) -> dict[str, list[int]]:
-        names = {
-            name
-            for group in self.models.groups
-            for name in (group.left if side == "left" else group.right)
-        }
-        found: dict[str, list[int]] = {}
-        for seen in calls:
-            if seen.call.weighted and seen.call.name in names:
-                found.setdefault(seen.call.name, []).append(seen.call.serial)
-        return found
+    def _find_setting(self, group: Group, visit: int) -> Cause | None:
+        """The setting of a layer that makes the difference."""
+        begin = self.left.layer_calls(group.left[0])[visit]
+        right_begin = self.right.layer_calls(group.right[0])[visit]
+        end = self.left.layer_calls(group.left[-1])[visit]
+        right_end = self.right.layer_calls(group.right[-1])[visit]
+        left, right = layer_specs(group)
+        # Settings are read again at the call: padding may depend on it.
+        left, right = _update(left, end.call), _update(right, right_end.call)
+        made, got = end.outputs[0], right_end.outputs[0]
+        wanted = group.carry("out", made, got)
+        regions = None
+        if group.kind == "conv_transpose" and wanted is not None:
+            regions = group.regions(made, got)
+        if regions and made.shape != got.shape:
+            # The right model crops later: look at what the left one has kept.
+            wanted, got = made[regions[0]], got[regions[1]]
+            crop = {"crop": left[0].settings["crop"]}
+            right = [replace(x, settings={**x.settings, **crop}) for x in right]
+        if wanted is None:
+            return _explain_shapes(left, right, made, got)
+        inputs = []
+        for array, like in zip(begin.inputs, right_begin.inputs, strict=False):
+            carried = group.carry("in", array, like)
+            inputs.append(like if carried is None else carried)
+        return causes.of_layer(left, right, inputs, wanted, got, _shape(group))
 
-    def _segment_fault(
-        self,
-        key: tuple[int, int, str],
-        jump: float,
-        left_calls: Sequence[Seen],
-        right_calls: Sequence[Seen],
-        seen: set[str],
-    ) -> None:
-        number, visit, _ = key
-        group = self.models.groups[number]
-        one = self._serials(left_calls, "left")
-        two = self._serials(right_calls, "right")
-        starts = one.get(group.left[0], []), two.get(group.right[0], [])
-        if visit >= min(map(len, starts)):
+    def _explain_segment(self, group: Group, visit: int, jump: float) -> None:
+        left = self.left.layer_calls(group.left[0])
+        right = self.right.layer_calls(group.right[0])
+        if visit >= min(len(left), len(right)):
             return
-        target_left, target_right = starts[0][visit], starts[1][visit]
-        stops_left = {x for found in one.values() for x in found}
-        stops_right = {x for found in two.values() for x in found}
-        left = segments.between(left_calls, target_left, stops_left)
-        right = segments.between(right_calls, target_right, stops_right)
-        got = right_calls[target_right].inputs[0]
-        kept = left_calls[target_left].inputs[0]
-        wanted = group.carry("in", kept, got)
-        parted = segments.part(
-            left,
-            right,
-            left_calls,
-            right_calls,
-            segments.Target(
-                group.left[0],
-                group.right[0],
-                kept if wanted is None else wanted,
-                got,
-                _before(left_calls, target_left, stops_left),
-                _before(right_calls, target_right, stops_right),
-                _kind_before(left_calls, target_left, stops_left),
-                target_left,
-                target_right,
-            ),
-        )
-        self._parted(parted, target_left, jump, seen)
+        end, right_end = left[visit], right[visit]
+        array, got = end.inputs[0], right_end.inputs[0]
+        wanted = group.carry("in", array, got)
+        wanted = array if wanted is None else wanted
+        ends = end.call.serial, right_end.call.serial
+        names = group.left[0], group.right[0]
+        self._explain_between(names, ends, wanted, got, jump)
 
-    def _parted(
-        self, parted: segments.Parted, serial: int, jump: float, seen: set[str]
-    ) -> None:
-        label = f"{parted.left} {parted.right}"
-        if label not in seen:
-            seen.add(label)
-            names = parted.left, parted.right
-            self.findings.fault(
-                "forward", *names, parted.size, parted.cause, jump=jump, at=serial - 0.5
-            )
-
-    def _output_fault(
-        self,
-        walks: Mapping[str, Walk],
-        made: Arrays,
-        error: float,
-        left_calls: Sequence[Seen],
-        right_calls: Sequence[Seen],
-        seen: set[str],
-    ) -> None:
-        one = self._serials(left_calls, "left")
-        two = self._serials(right_calls, "right")
-        stops_left = {x for found in one.values() for x in found}
-        stops_right = {x for found in two.values() for x in found}
-        left = segments.between(left_calls, None, stops_left)
-        right = segments.between(right_calls, None, stops_right)
+    def _explain_outputs(self, runs: Runs, jump: float) -> None:
         name, wanted, got = max(
-            self.walker.outputs(walks["left"].outputs, made),
+            pair_outputs(runs.left, self.run.outputs),
             key=lambda x: relative_error(x[1], x[2]),
         )
+        self._explain_between((name, name), (None, None), wanted, got, jump)
+
+    def _explain_between(
+        self,
+        names: tuple[str, str],
+        ends: tuple[int | None, int | None],
+        wanted: Array,
+        got: Array,
+        jump: float,
+    ) -> None:
+        """What lies between the last layers that are groups and a layer or the end."""
         parted = segments.part(
-            left,
-            right,
-            left_calls,
-            right_calls,
-            segments.Target(
-                name,
-                name,
-                wanted,
-                got,
-                _before(left_calls, len(left_calls), stops_left),
-                _before(right_calls, len(right_calls), stops_right),
-                _kind_before(left_calls, len(left_calls), stops_left),
-                None,
-                None,
-            ),
+            self.left,
+            self.right,
+            segments.Target(*names, wanted, got, *ends),
         )
-        jump = error / self.walker.output_bound(walks)
-        self._parted(parted, len(left_calls), jump, seen)
+        places = parted.left, parted.right
+        if places not in self.told:
+            self.told.add(places)
+            at = len(self.left.calls) if ends[0] is None else ends[0]
+            self.findings.fault(
+                "forward", *places, parted.size, parted.cause, jump=jump, at=at - 0.5
+            )
 
 
-def _before(calls: Sequence[Seen], end: int, stops: set[int]) -> str:
-    """The name of the last layer of the other model as well, before a call."""
-    last = max((x for x in stops if x < end), default=-1)
-    return calls[last].call.name if last >= 0 else INPUT
-
-
-def _kind_before(calls: Sequence[Seen], end: int, stops: set[int]) -> str:
-    last = max((x for x in stops if x < end), default=-1)
-    return calls[last].call.kind if last >= 0 else ""
-
-
-def _updated(parts: Sequence[Any], call: Call) -> list[Any]:
+def _update(parts: Sequence[LayerSpec], call: Call) -> list[LayerSpec]:
     more = dict(call.described.settings)
     if len(parts) > 1:
         more = {key: x for key, x in more.items() if key in ("last", "merge")}
-    return [type(x)(x.kind, {**x.settings, **more}, x.weights) for x in parts]
+    return [replace(x, settings={**x.settings, **more}) for x in parts]
 
 
 def _shape(group: Group) -> causes.Shape:
@@ -363,7 +260,7 @@ def _shape(group: Group) -> causes.Shape:
     return causes.Shape(tuple(counts), half)
 
 
-def _other_shape(
+def _explain_shapes(
     left: Sequence[LayerSpec], right: Sequence[LayerSpec], wanted: Array, got: Array
 ) -> Cause | None:
     differing = causes.differences(left, right)

@@ -1,10 +1,14 @@
-"""What a check of a port finds: a record, as JSON and as an object."""
+"""What a check finds: the record, as JSON and as an object, and how it is gathered."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from paripassu.port_check.tolerance import EPS64
 
 State = Literal["holds", "fails", "note", "not run"]
 
@@ -25,12 +29,12 @@ class Model(_Frozen):
 
 
 class Weight(_Frozen):
-    """A weight of a pair: `apart` is the largest difference over the largest value."""
+    """A weight of a pair, and the largest difference over the largest value."""
 
     name: str
     shape: tuple[int, ...]
     state: Literal["equal", "differs", "only left", "only right", "other shape"]
-    apart: float | None = None
+    relative_error: float | None = None
 
 
 class Pairing(_Frozen):
@@ -122,3 +126,72 @@ class Checked(_Frozen):
     seconds: float
     peak_memory_mib: float
     command: str = ""
+
+
+LATER = ("training mode", "statistics", "gradients")  # phases after evaluation
+
+
+class Findings:
+    """Checks, faults and notes, as they come.
+
+    Attributes:
+        order: of the left model's layers, as they are called.
+        rounded: whether a model computes something in float32 even in float64.
+    """
+
+    def __init__(self) -> None:
+        self.order: Mapping[str, int] = {}
+        self.notes: list[str] = []
+        self.found: list[tuple[float, Fault]] = []
+        self.checks: list[Check] = []
+        self.rounded = False
+
+    def check(self, name: str, state: State, detail: str) -> None:
+        """Add a check."""
+        self.checks.append(Check(name=name, state=state, detail=detail))
+
+    def fault(
+        self,
+        phase: str,
+        left: str,
+        right: str,
+        size: float | None,
+        cause: Cause | None,
+        *,
+        eps: float = EPS64,
+        jump: float | None = None,
+        at: float | None = None,
+    ) -> None:
+        """Add a fault; `at`: where the left model computes it, if not at `left`."""
+        size = finite(size)
+        if at is None:
+            at = self.order.get(left.partition(", ")[0], math.inf)
+        fault = Fault(
+            phase=phase,
+            left=left,
+            right=right,
+            size=size,
+            eps=None if size is None else size / eps,
+            jump=finite(jump),
+            cause=cause,
+        )
+        self.found.append((at, fault))
+
+    @property
+    def faults(self) -> list[Fault]:
+        """In the order in which the left model computes; training mode is after it."""
+        return [
+            x for _, x in sorted(self.found, key=lambda x: (x[1].phase in LATER, x[0]))
+        ]
+
+
+def finite(value: float | None) -> float | None:
+    """A number that JSON can hold, or None."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def describe_error(error: float, eps: float) -> str:
+    """An error in words: relative, and in eps."""
+    if not math.isfinite(error):
+        return "of other shapes, or not finite"
+    return f"{error:.1e} apart ({error / eps:.3g} eps)"

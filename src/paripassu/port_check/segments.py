@@ -8,24 +8,22 @@ of the right one that the left has nowhere, are where the models part.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from paripassu.core.layer_spec import Array, LayerSpec, relative_error
 from paripassu.port_check import causes
-from paripassu.port_check.matching import INPUT
+from paripassu.port_check.match import INPUT
 from paripassu.port_check.results import Cause
+from paripassu.port_check.tolerance import ALIKE, GUESSED
+from paripassu.port_check.weights import have_same_values
 from paripassu.reference import layers
-from paripassu.sides.contract import Call
+from paripassu.sides.contract import Call, Watcher
 
-NEUTRAL = {
-    *("flatten", "reshape", "permute", "dropout", "identity", "cast"),
-}
+NEUTRAL = {"flatten", "reshape", "permute", "dropout", "identity", "cast"}
 ARITHMETIC = {"add", "subtract", "multiply", "scale", "other"}
-GUESSED = 1e-7  # relative: TensorFlow's GELU of float64 has constants of float32
-ALIKE = 1e-9  # relative, in float64: what rounds alike is far closer
 
 
 @dataclass(frozen=True)
@@ -47,72 +45,108 @@ class Parted:
     cause: Cause | None
 
 
-def alike(one: Array, two: Array) -> bool:
-    """Whether two arrays have the same values, wherever their channels are."""
-    return apart(one, two) <= ALIKE
+def alike(left: Array, right: Array) -> bool:
+    """Whether right arrays have the same values, wherever their channels are."""
+    return _distance(left, right) <= ALIKE
 
 
-def apart(one: Array, two: Array) -> float:
+def _distance(left: Array, right: Array) -> float:
     """The smallest relative difference, channels last or first."""
-    found = relative_error(one, two) if one.shape == two.shape else float("inf")
-    if one.ndim > 2 and one.size == two.size and found > ALIKE:
-        for moved in (np.moveaxis(one, 1, -1), np.moveaxis(one, -1, 1)):
-            if moved.shape == two.shape:
-                found = min(found, relative_error(moved, two))
-    if found > ALIKE and one.size == two.size and one.ndim != two.ndim:
-        found = min(found, *(_flat(one, two)))
+    found = relative_error(left, right) if left.shape == right.shape else float("inf")
+    if left.ndim > 2 and left.size == right.size and found > ALIKE:
+        for moved in (np.moveaxis(left, 1, -1), np.moveaxis(left, -1, 1)):
+            if moved.shape == right.shape:
+                found = min(found, relative_error(moved, right))
+    if found > ALIKE and left.size == right.size and left.ndim != right.ndim:
+        found = min(found, *(_flat(left, right)))
     return found
 
 
-def _flat(one: Array, two: Array) -> Iterator[float]:
+def _flat(left: Array, right: Array) -> Iterator[float]:
     """Arrays that one of the models has flattened, or has kept axes of size 1 in."""
-    less = one if one.ndim < two.ndim else two
-    more = two if less is one else one
+    less, more = sorted((left, right), key=lambda x: x.ndim)
     for moved in (more, np.moveaxis(more, 1, -1), np.moveaxis(more, -1, 1)):
         if len(moved) == len(less):
             yield relative_error(less, moved.reshape(less.shape))
 
 
-def between(calls: Sequence[Seen], target: int | None, stops: set[int]) -> list[Seen]:
-    """The calls whose values reach the call `target` from the layers `stops`.
+class CallRecorder:
+    """Keeps the arrays of all calls, and lets another watcher replace them."""
 
-    Args:
-        calls: of a whole run, by serial.
-        target: the serial of the call that they lead to; None: the model's outputs.
-        stops: serials of calls that the other model has as well.
-    """
-    if target is None:
-        pending, end = [calls[-1].call.serial], len(calls)
-    else:
-        pending, end = list(calls[target].call.sources), target
-    found: set[int] = set()
-    complete = bool(pending)
-    while pending:
-        serial = pending.pop()
-        if serial < 0 or serial in stops or serial in found:
-            continue
-        found.add(serial)
-        sources = calls[serial].call.sources
-        complete = complete and bool(sources)
-        pending += sources
-    if not complete:
-        # Some value came by a way that is not watched: all calls since the last layer.
-        begin = max((x for x in stops if x < end), default=-1)
-        found |= set(range(begin + 1, end)) - stops
-    return [
-        calls[n] for n in sorted(found) if calls[n].call.kind not in NEUTRAL and n < end
-    ]
+    def __init__(self, inner: Watcher):
+        self.inner = inner
+        self.seen: list[Seen] = []
+
+    def enter(self, call: Call, inputs: Sequence[Array]) -> Sequence[Array] | None:
+        """Keep the inputs as they came."""
+        assert call.serial == len(self.seen)
+        self.seen.append(Seen(call, tuple(inputs), ()))
+        return self.inner.enter(call, inputs)
+
+    def leave(self, call: Call, outputs: Sequence[Array]) -> Sequence[Array] | None:
+        """Keep the outputs; where they are replaced, those that the model had."""
+        given = self.inner.leave(call, outputs)
+        seen = self.seen[call.serial]
+        self.seen[call.serial] = Seen(call, seen.inputs, tuple(outputs))
+        return given
+
+
+class Trace:
+    """All calls of a run, by serial; `layers` names those that have a partner."""
+
+    def __init__(self, calls: Sequence[Seen], layers: Collection[str]):
+        self.calls = calls
+        self.stops = {
+            x.call.serial for x in calls if x.call.weighted and x.call.name in layers
+        }
+
+    def layer_calls(self, name: str) -> list[Seen]:
+        """The calls of a layer with weights."""
+        return [x for x in self.calls if x.call.weighted and x.call.name == name]
+
+    def last_stop(self, end: int | None) -> Seen | None:
+        """The last layer with a partner before a call; None: the model's input."""
+        before = [x for x in self.stops if end is None or x < end]
+        return self.calls[max(before)] if before else None
+
+    def segment(self, target: int | None) -> list[Seen]:
+        """The calls whose values reach `target` from the layers that have a partner.
+
+        Args:
+            target: the serial of the call that they lead to; None: the outputs.
+        """
+        if target is None:
+            pending, end = [self.calls[-1].call.serial], len(self.calls)
+        else:
+            pending, end = list(self.calls[target].call.sources), target
+        found: set[int] = set()
+        complete = bool(pending)
+        while pending:
+            serial = pending.pop()
+            if serial < 0 or serial in self.stops or serial in found:
+                continue
+            found.add(serial)
+            sources = self.calls[serial].call.sources
+            complete = complete and bool(sources)
+            pending += sources
+        if not complete:
+            # Some value came by a way that is not watched: all since the last layer.
+            begin = max((x for x in self.stops if x < end), default=-1)
+            found |= set(range(begin + 1, end)) - self.stops
+        return [
+            self.calls[n]
+            for n in sorted(found)
+            if self.calls[n].call.kind not in NEUTRAL and n < end
+        ]
 
 
 @dataclass(frozen=True)
 class Target:
-    """What two segments lead to, and after which layers they begin.
+    """What two segments lead to: two layers that are a pair, or the models' outputs.
 
     Attributes:
-        left, right: names of the calls that they lead to.
+        left, right: their names.
         wanted, got: what these are given.
-        left_after, right_after: names of the layers before.
-        left_kind: the kind of that on the left.
         left_end, right_end: serials of the calls; None: the models' outputs.
     """
 
@@ -120,56 +154,134 @@ class Target:
     right: str
     wanted: Array
     got: Array
-    left_after: str
-    right_after: str
-    left_kind: str
     left_end: int | None
     right_end: int | None
 
 
-def part(
-    left: Sequence[Seen],
-    right: Sequence[Seen],
-    left_all: Sequence[Seen],
-    right_all: Sequence[Seen],
-    target: Target,
-) -> Parted:
+def part(left: Trace, right: Trace, target: Target) -> Parted:
     """Find where two segments part.
 
     Args:
-        left, right: the calls of the segments.
-        left_all, right_all: the calls of the whole runs.
-        target: what they lead to.
+        left, right: the calls of the whole runs.
+        target: what the segments lead to.
     """
-    mine = _leading(left_all, left, target.left_end, right_all)
-    other = _leading(right_all, right, target.right_end, left_all)
-    size = None
-    if target.wanted.shape == target.got.shape:
-        size = relative_error(target.wanted, target.got)
-    if mine and other:
-        one, two = _unpadded(mine), _unpadded(other)
-        if {_family(one), _family(two)} <= causes.POOLS:
-            return _both(one, two, padded=mine[0] is not one or other[0] is not two)
-        one, two = mine[0], other[0]
-        counts = [Counter(map(_family, found)) for found in (mine, other)]
-        if _family(one) != _family(two):
+    return _Segments(left, right, target).part()
+
+
+class _Segments:
+    def __init__(self, left: Trace, right: Trace, target: Target):
+        self.left, self.right, self.target = left.calls, right.calls, target
+        self.left_segment = left.segment(target.left_end)
+        self.right_segment = right.segment(target.right_end)
+        before = left.last_stop(target.left_end), right.last_stop(target.right_end)
+        self.left_after, self.right_after = (
+            x.call.name if x else INPUT for x in before
+        )
+        self.left_kind = before[0].call.kind if before[0] else ""
+        self.size = None
+        if target.wanted.shape == target.got.shape:
+            self.size = relative_error(target.wanted, target.got)
+
+    def part(self) -> Parted:
+        """Where they part, and why."""
+        lefts = _leading(self.left, self.left_segment, self.target.left_end, self.right)
+        rights = _leading(
+            self.right, self.right_segment, self.target.right_end, self.left
+        )
+        if not lefts and not rights:
+            return self._wired()
+        if not rights:
+            return self._missing(lefts[0])
+        if not lefts:
+            return self._extra(rights[0])
+        left, right = _unpadded(lefts), _unpadded(rights)
+        if {_family(left), _family(right)} <= causes.POOLS:
+            padded = lefts[0] is not left or rights[0] is not right
+            return _both(left, right, padded=padded)
+        left, right = lefts[0], rights[0]
+        if _family(left) != _family(right):
+            counts = [Counter(map(_family, found)) for found in (lefts, rights)]
             # The other model's call comes later on this side: this one is too much.
-            fewer = _family(one) in counts[0] - counts[1]
-            more = _family(two) in counts[1] - counts[0]
+            fewer = _family(left) in counts[0] - counts[1]
+            more = _family(right) in counts[1] - counts[0]
             if more and not fewer:
-                return _extra(two, left_all, right_all, target, size)
+                return self._extra(right)
             if fewer and not more:
-                return _missing(one, left_all, right_all, target, size)
+                return self._missing(left)
             if not fewer and not more:
-                text = f"left {_title(one)} comes first, right {_title(two)}"
+                text = f"left {_title(left)} comes first, right {_title(right)}"
                 cause = Cause(key="layer-order", sentence=text)
-                return Parted(one.call.name, two.call.name, size, cause)
-        return _both(one, two)
-    if mine:
-        return _missing(mine[0], left_all, right_all, target, size)
-    if other:
-        return _extra(other[0], left_all, right_all, target, size)
-    return _wired(left, left_all, target, size)
+                return Parted(left.call.name, right.call.name, self.size, cause)
+        return _both(left, right)
+
+    def _missing(self, seen: Seen) -> Parted:
+        """A call that only the left model has."""
+        kind = identified(seen).kind
+        key = causes.missing_key(kind)
+        sentence = f"only the left model calls {_title(seen)}"
+        if kind != "add" and _elsewhere(seen, self.right, self.left):
+            key = "layer-order"
+            sentence += " here; the right one does elsewhere"
+        elif kind == "embedding" or (
+            kind == "scale" and seen.inputs[0].dtype.kind in "iu"
+        ):
+            key = "position"
+        elif self.left_after == INPUT and kind in ARITHMETIC:
+            key = "input-scale"
+        cause = Cause(key=key, sentence=sentence)
+        after = _source(seen, self.right) or self.right_after
+        return Parted(seen.call.name, f"after {after}", self.size, cause)
+
+    def _extra(self, seen: Seen) -> Parted:
+        """A call that only the right model has."""
+        kind = identified(seen).kind
+        key = causes.extra_key(kind)
+        sentence = f"only the right model calls {_title(seen)}"
+        if _elsewhere(seen, self.left, self.right):
+            key = "layer-order"
+            sentence += " here; the left one does elsewhere"
+        elif "equal" in seen.call.name or seen.outputs[0].dtype.kind == "b":
+            key = "mask"
+        elif kind in ("scale", "multiply") and seen.inputs[0].dtype.kind in "iu":
+            key = "position"
+        elif kind in ("scale", "multiply") and self.left_kind == "embedding":
+            key = "embedding-scale"
+        elif self.right_after == INPUT and kind not in (*causes.ACTIVATIONS, "pad"):
+            key = "input-scale"
+        cause = Cause(key=key, sentence=sentence)
+        place = f"after {_source(seen, self.left) or self.left_after}"
+        if key == "layer-order" or self.right_after == INPUT:
+            place = self.target.left
+        return Parted(place, seen.call.name, self.size, cause)
+
+    def _wired(self) -> Parted:
+        """Every value is there on both sides, but another one is used."""
+        target, after = self.target, f"after {self.right_after}"
+        used = [x for x in self.left if x.outputs and alike(x.outputs[0], target.got)]
+        ends = [
+            x
+            for x in self.left_segment
+            if x.outputs and alike(x.outputs[0], target.wanted)
+        ]
+        if used:
+            sentence = (
+                f"what goes into {target.right} is what the left model has after "
+                f"{used[-1].call.name}"
+            )
+            added = ends and ends[-1].call.kind == "add"
+            if added and any(alike(x, target.got) for x in ends[-1].inputs):
+                cause = Cause(key="residual-missing", sentence=sentence)
+                return Parted(ends[-1].call.name, after, self.size, cause)
+            cause = Cause(key="layer-order", sentence=sentence)
+            return Parted(target.left, target.right, self.size, cause)
+        found = None
+        if have_same_values(target.wanted, target.got, ALIKE):
+            text = "the same values come in another order"
+            found = Cause(key="axis", sentence=text)
+        elif self.left_kind in ("lstm", "gru", "rnn"):
+            text = "another state, or that of another step, is used"
+            found = Cause(key="state-kind", sentence=text)
+        return Parted(f"after {self.left_after}", after, self.size, found)
 
 
 def _leading(
@@ -218,54 +330,6 @@ def _family(seen: Seen) -> str:
     """A kind, the same for what may be called by either of two names."""
     kind = identified(seen).kind
     return {"mean": "global_average_pool", "amax": "max"}.get(kind, kind)
-
-
-def _missing(
-    one: Seen,
-    left_all: Sequence[Seen],
-    right_all: Sequence[Seen],
-    target: Target,
-    size: float | None,
-) -> Parted:
-    kind = identified(one).kind
-    key = causes.missing_key(kind)
-    sentence = f"only the left model calls {_title(one)}"
-    if kind != "add" and _elsewhere(one, right_all, left_all):
-        key, sentence = "layer-order", f"{sentence} here; the right one does elsewhere"
-    elif (kind == "scale" and one.inputs[0].dtype.kind in "iu") or kind == "embedding":
-        key = "position"
-    elif target.left_after == INPUT and kind in ARITHMETIC:
-        key = "input-scale"
-    cause = Cause(key=key, sentence=sentence)
-    after = _source(one, right_all) or target.right_after
-    return Parted(one.call.name, f"after {after}", size, cause)
-
-
-def _extra(
-    two: Seen,
-    left_all: Sequence[Seen],
-    right_all: Sequence[Seen],
-    target: Target,
-    size: float | None,
-) -> Parted:
-    kind = identified(two).kind
-    key = causes.extra_key(kind)
-    sentence = f"only the right model calls {_title(two)}"
-    if _elsewhere(two, left_all, right_all):
-        key, sentence = "layer-order", f"{sentence} here; the left one does elsewhere"
-    elif "equal" in two.call.name or two.outputs[0].dtype.kind == "b":
-        key = "mask"
-    elif kind in ("scale", "multiply") and two.inputs[0].dtype.kind in "iu":
-        key = "position"
-    elif kind in ("scale", "multiply") and target.left_kind == "embedding":
-        key = "embedding-scale"
-    elif target.right_after == INPUT and kind not in (*causes.ACTIVATIONS, "pad"):
-        key = "input-scale"
-    cause = Cause(key=key, sentence=sentence)
-    place = f"after {_source(two, left_all) or target.left_after}"
-    if key == "layer-order" or target.right_after == INPUT:
-        place = target.left
-    return Parted(place, two.call.name, size, cause)
 
 
 def _source(seen: Seen, other: Sequence[Seen]) -> str | None:
@@ -322,53 +386,55 @@ def identified(seen: Seen) -> LayerSpec:
     return told
 
 
-def _both(one: Seen, two: Seen, *, padded: bool = False) -> Parted:
-    size = apart(one.outputs[0], two.outputs[0])
+def _both(left: Seen, right: Seen, *, padded: bool = False) -> Parted:
+    size = _distance(left.outputs[0], right.outputs[0])
     finite = size if np.isfinite(size) else None
-    names = one.call.name, two.call.name
-    mine, other = identified(one), identified(two)
-    sentence = f"the left model calls {_title(one)}, the right one {_title(two)}"
-    if mine.kind == other.kind == "concatenate":
-        matched = [any(alike(x, y) for y in two.inputs) for x in one.inputs]
-        if all(matched) and len(one.inputs) == len(two.inputs):
+    names = left.call.name, right.call.name
+    spec, right_spec = identified(left), identified(right)
+    sentence = f"the left model calls {_title(left)}, the right one {_title(right)}"
+    if spec.kind == right_spec.kind == "concatenate":
+        matched = [any(alike(x, y) for y in right.inputs) for x in left.inputs]
+        if all(matched) and len(left.inputs) == len(right.inputs):
             cause = Cause(
                 key="concat-order", sentence="the same parts come in another order"
             )
             return Parted(*names, finite, cause)
-    titles = (one.call.name + two.call.name).replace("_", "")
+    titles = (left.call.name + right.call.name).replace("_", "")
     if "getitem" in titles or "flip" in titles:
-        pools = mine.kind in causes.POOLS
+        pools = spec.kind in causes.POOLS
         cause = Cause(key="pool-kind" if pools else "last-step", sentence=sentence)
         return Parted(*names, finite, cause)
-    if padded and mine.kind == other.kind:
+    if padded and spec.kind == right_spec.kind:
         return Parted(*names, finite, Cause(key="pool-padding", sentence=sentence))
-    if mine.kind == other.kind and mine.kind != "other":
-        wanted, inputs = _laid(one.outputs[0], two.outputs[0]), list(two.inputs)
-        found = None
+    if spec.kind == right_spec.kind and spec.kind != "other":
+        got, found = right.outputs[0], None
+        wanted = _laid(left.outputs[0], got)
         if wanted is not None:
-            found = causes.of_layer([mine], [other], inputs, wanted, two.outputs[0])
-        elif differing := causes.differences([mine], [other]):
-            found = Cause(
-                key=causes.key_of(mine, other, differing[0]),
-                sentence=f"left {causes.told(mine.settings)}; "
-                f"right {causes.told(other.settings)}",
+            found = causes.of_layer(
+                [spec], [right_spec], list(right.inputs), wanted, got
             )
-        return Parted(*names, finite, found or _inputs(one, two))
-    if _family(one) == _family(two):
-        key = "axis" if mine.kind != "other" else "layer-kind"
+        elif differing := causes.differences([spec], [right_spec]):
+            found = Cause(
+                key=causes.key_of(spec, right_spec, differing[0]),
+                sentence=f"left {causes.told(spec.settings)}; "
+                f"right {causes.told(right_spec.settings)}",
+            )
+        return Parted(*names, finite, found or _inputs(left, right))
+    if _family(left) == _family(right):
+        key = "axis" if spec.kind != "other" else "layer-kind"
     else:
-        key = causes.kinds_key(mine.kind, other.kind)
+        key = causes.kinds_key(spec.kind, right_spec.kind)
     return Parted(*names, finite, Cause(key=key, sentence=sentence))
 
 
-def _inputs(one: Seen, two: Seen) -> Cause | None:
+def _inputs(left: Seen, right: Seen) -> Cause | None:
     """Two calls of one function with other inputs."""
-    for number, array in enumerate(one.inputs):
-        if not any(alike(array, x) for x in two.inputs):
-            key = "residual-missing" if one.call.kind == "add" else "layer-order"
-            if one.call.kind == "add" and len(one.inputs) == len(two.inputs):
+    for number, array in enumerate(left.inputs):
+        if not any(alike(array, x) for x in right.inputs):
+            key = "residual-missing" if left.call.kind == "add" else "layer-order"
+            if left.call.kind == "add" and len(left.inputs) == len(right.inputs):
                 key = "position" if array.ndim < 3 or len(array) == 1 else "layer-order"
-            sentence = f"input {number + 1} of {_title(one)} comes from elsewhere"
+            sentence = f"input {number + 1} of {_title(left)} comes from elsewhere"
             return Cause(key=key, sentence=sentence)
     return None
 
@@ -381,45 +447,6 @@ def _laid(wanted: Array, like: Array) -> Array | None:
         if wanted.ndim > 2 and moved.shape == like.shape:
             return moved
     return None
-
-
-def _wired(
-    left: Sequence[Seen],
-    left_all: Sequence[Seen],
-    target: Target,
-    size: float | None,
-) -> Parted:
-    """Every value is there on both sides, but another one is used."""
-    used = [x for x in left_all if x.outputs and alike(x.outputs[0], target.got)]
-    ends = [x for x in left if x.outputs and alike(x.outputs[0], target.wanted)]
-    after = f"after {target.right_after}"
-    if used:
-        sentence = (
-            f"what goes into {target.right} is what the left model has after "
-            f"{used[-1].call.name}"
-        )
-        cause = Cause(key="layer-order", sentence=sentence)
-        if ends and ends[-1].call.kind == "add":
-            given = ends[-1].inputs
-            if any(alike(x, target.got) for x in given):
-                cause = Cause(key="residual-missing", sentence=sentence)
-                return Parted(ends[-1].call.name, after, size, cause)
-        return Parted(target.left, target.right, size, cause)
-    before = f"after {target.left_after}"
-    if sorted_alike(target.wanted, target.got):
-        cause = Cause(key="axis", sentence="the same values come in another order")
-        return Parted(before, after, size, cause)
-    if target.left_kind in ("lstm", "gru", "rnn"):
-        text = "another state, or that of another step, is used"
-        return Parted(before, after, size, Cause(key="state-kind", sentence=text))
-    return Parted(before, after, size, None)
-
-
-def sorted_alike(one: Array, two: Array) -> bool:
-    """Whether two arrays have the same values in any order."""
-    return one.size == two.size and alike(
-        np.sort(one, axis=None), np.sort(two, axis=None)
-    )
 
 
 def _title(seen: Seen) -> str:

@@ -14,11 +14,11 @@ import numpy as np
 
 from paripassu.core.errors import UserError
 from paripassu.port_check import targets
-from paripassu.port_check.examine import Examination
+from paripassu.port_check.examine import Examination, Options
+from paripassu.port_check.examined import ExaminedModel, ModelError
 from paripassu.port_check.requests import CheckRequest
 from paripassu.port_check.results import Checked
-from paripassu.port_check.sides import ModelError, Side, Wishes
-from paripassu.port_check.walks import Progress
+from paripassu.port_check.runs import Progress
 from paripassu.processes.child import Emit
 from paripassu.sides import registry, user_code
 from paripassu.sides.contract import Arrays, Block, Declared, ModelModule, Probe
@@ -53,7 +53,7 @@ def check_models(request: CheckRequest, emit: Emit) -> None:
         found[0],
         found[1],
         inputs,
-        Wishes(request.copy_weights, request.blocks, request.gradients),
+        Options(request.copy_weights, request.blocks, request.gradients),
         progress,
     )
     del found  # Keras makes another model in float64: the first one can go
@@ -80,7 +80,7 @@ def prepare(
     left: targets.Target,
     right: targets.Target,
     inputs: list[targets.Wanted] | Arrays | None,
-    wishes: Wishes,
+    options: Options,
     progress: Progress,
 ) -> Examination:
     """Open both models and make their inputs.
@@ -104,8 +104,8 @@ def prepare(
         ("right", right, sides[1], modules[1], other),
     ):
         probe = _open(target, module, which, given)
-        found.append(Side(which, probe, target.source, side.versions))
-    return Examination(found[0], found[1], (inputs, other), wishes, progress)
+        found.append(ExaminedModel(which, probe, target.source, side.versions))
+    return Examination(found[0], found[1], (inputs, other), options, progress)
 
 
 def _side_of(target: targets.Target, which: str) -> registry.Side:
@@ -175,7 +175,7 @@ def _declared(inputs: Mapping[str, Declared]) -> list[targets.Wanted]:
     ]
 
 
-def _given(examination: Examination, copy: str | None) -> Side:
+def _given(examination: Examination, copy: str | None) -> ExaminedModel:
     return examination.right if copy == "left-to-right" else examination.left
 
 
@@ -195,7 +195,7 @@ def _save(examination: Examination, path: Path, copy: str | None) -> None:
     _side(given).model_module().save(given.probe.model, path)
 
 
-def _side(given: Side) -> registry.Side:
+def _side(given: ExaminedModel) -> registry.Side:
     return registry.find(given.probe.side)
 
 

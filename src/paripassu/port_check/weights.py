@@ -11,9 +11,8 @@ from itertools import permutations
 import numpy as np
 
 from paripassu.core.layer_spec import Array, relative_error
+from paripassu.port_check.tolerance import SAME_WEIGHT, UNRELATED
 
-SAME = 1e-6  # relative: float32's rounding, and far below what a mistake does
-UNRELATED = 0.5  # a correlation below it is that of numbers drawn anew
 Named = tuple[str, str]
 Others = Mapping[tuple[str, str], Array]
 GATES = {"lstm": "ifgo", "gru": "rzn"}
@@ -44,7 +43,7 @@ def recognise(
     for key, sentence, made in _mistakes(
         kind, name, wanted, flattened, input_bias, recurrent_bias
     ):
-        if made.shape == got.shape and relative_error(made, got) <= SAME:
+        if made.shape == got.shape and relative_error(made, got) <= SAME_WEIGHT:
             return key, sentence
     if found := _constant(name, wanted, got):
         return found
@@ -55,7 +54,7 @@ def recognise(
         if kind == "attention" and name in ("query", "query_bias", "key"):
             key = "attention-scale"
         return key, f"it is the left model's times {scale:.6g}"
-    if sorted_alike(wanted, got):
+    if have_same_values(wanted, got, SAME_WEIGHT):
         key = "kernel-transposed" if wanted.ndim < 3 else "kernel-axes"
         return key, "it has the left model's values in another order"
     if wanted.size > 2 and abs(_correlation(wanted, got)) < UNRELATED:
@@ -69,7 +68,7 @@ def _another(got: Array, others: Others) -> Named | None:
         for turned, how in ((array, ""), (array.T, "transposed ")):
             if turned.shape != got.shape or np.ptp(turned) == 0:
                 continue
-            if relative_error(turned, got) <= SAME:
+            if relative_error(turned, got) <= SAME_WEIGHT:
                 text = f"it is the left model's {how}{weight} of {block}"
                 return "weights-exchanged", text
     return None
@@ -238,12 +237,13 @@ def _factor(wanted: Array, got: Array) -> float | None:
     if wanted[where] == 0 or not np.isfinite(wanted).all():
         return None
     factor = float(got[where] / wanted[where])
-    close = factor and relative_error(wanted * factor, got) <= SAME
-    return factor if close and abs(factor - 1) > SAME else None
+    close = factor and relative_error(wanted * factor, got) <= SAME_WEIGHT
+    return factor if close and abs(factor - 1) > SAME_WEIGHT else None
 
 
-def sorted_alike(wanted: Array, got: Array) -> bool:
+def have_same_values(wanted: Array, got: Array, bound: float) -> bool:
     """Whether two arrays have the same values, in whatever order."""
-    if wanted.size != got.size:
-        return False
-    return relative_error(np.sort(wanted, axis=None), np.sort(got, axis=None)) <= SAME
+    return (
+        wanted.size == got.size
+        and relative_error(np.sort(wanted, axis=None), np.sort(got, axis=None)) <= bound
+    )

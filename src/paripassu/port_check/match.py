@@ -1,4 +1,4 @@
-"""Finds which block of weights of one model is which of the other's.
+"""Matches the blocks of weights of two models.
 
 Blocks can be a pair where kind and shapes agree. Among those, what decides is the order
 in which they are called, how many layers with weights come before, and names that say
@@ -36,13 +36,15 @@ class Pair:
     Attributes:
         left, right: names of blocks.
         why: what spoke for the pair.
-        doubt: another pair that would do as well, or shapes that differ.
+        doubt: another pair that would do as well, or how shapes differ.
+        shapes_differ: whether their weights cannot be compared at all.
     """
 
     left: str | None
     right: str | None
     why: str = ""
     doubt: str = ""
+    shapes_differ: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Placed:
     parents: frozenset[str] | None = None
 
 
-def match(
+def match_blocks(
     left: Sequence[Placed],
     right: Sequence[Placed],
     given: Mapping[str, str] | None = None,
@@ -79,17 +81,17 @@ def match(
     Raises:
         UserError: `given` names a block that is not there.
     """
-    pairs = _given(left, right, given or {})
+    pairs = _take_given(left, right, given or {})
     taken_left = {x.left for x in pairs}
     taken_right = {x.right for x in pairs}
     free_left = [x for x in left if x.block.name not in taken_left]
     free_right = [x for x in right if x.block.name not in taken_right]
-    pairs += _assigned(free_left, free_right)
+    pairs += _assign(free_left, free_right)
     taken_left = {x.left for x in pairs}
     taken_right = {x.right for x in pairs}
     rest_left = [x for x in free_left if x.block.name not in taken_left]
     rest_right = [x for x in free_right if x.block.name not in taken_right]
-    pairs += _left_over(rest_left, rest_right)
+    pairs += _pair_leftovers(rest_left, rest_right)
     order = {x.block.name: n for n, x in enumerate(left)}
     after = {x.block.name: n for n, x in enumerate(right)}
     return sorted(
@@ -102,7 +104,7 @@ def match(
     )
 
 
-def _given(
+def _take_given(
     left: Sequence[Placed], right: Sequence[Placed], given: Mapping[str, str]
 ) -> list[Pair]:
     for side, blocks, names in (
@@ -122,7 +124,7 @@ def _given(
     return [Pair(one, two, "the map") for one, two in given.items()]
 
 
-def may_be(left: Block, right: Block) -> bool:
+def can_pair(left: Block, right: Block) -> bool:
     """Whether kinds and shapes allow two blocks to be a pair."""
     one, two = left.shapes, right.shapes
     if left.kind == right.kind and left.kind not in LOOSE:
@@ -137,25 +139,25 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _assigned(left: Sequence[Placed], right: Sequence[Placed]) -> list[Pair]:
+def _assign(left: Sequence[Placed], right: Sequence[Placed]) -> list[Pair]:
     if not left or not right:
         return []
     cost = np.full((len(left), len(right)), NEVER)
-    may = np.array([[may_be(x.block, y.block) for y in right] for x in left])
+    may = np.array([[can_pair(x.block, y.block) for y in right] for x in left])
     # Ranks are counted among the blocks that either of two could be.
     before, after = (np.cumsum(may, axis) - may for axis in (0, 1))
-    aligned = _aligned(left, right, may)
+    aligned = _align_sequences(left, right, may)
     for row, column in zip(*np.nonzero(may), strict=True):
         one, two = left[row], right[column]
         cost[row, column] = 0.25 * abs(before[row, column] - after[row, column])
         cost[row, column] += _cost(one, two) + ((row, column) not in aligned)
-    partner = _cheapest(cost)
+    partner = _assign_cheapest(cost)
     for _ in range(ROUNDS):
-        wired = cost + _wiring(left, right, partner)
-        if (better := _cheapest(wired)) == partner:
+        wired = cost + _wiring_cost(left, right, partner)
+        if (better := _assign_cheapest(wired)) == partner:
             break
         partner = better
-    cost = cost + _wiring(left, right, partner)
+    cost = cost + _wiring_cost(left, right, partner)
     found = []
     for row, column in partner.items():
         one, two = left[row], right[column]
@@ -181,7 +183,7 @@ def _assigned(left: Sequence[Placed], right: Sequence[Placed]) -> list[Pair]:
     return found
 
 
-def _cheapest(cost: npt.NDArray[np.float64]) -> dict[int, int]:
+def _assign_cheapest(cost: npt.NDArray[np.float64]) -> dict[int, int]:
     rows, columns = linear_sum_assignment(cost)
     return {
         int(row): int(column)
@@ -190,7 +192,7 @@ def _cheapest(cost: npt.NDArray[np.float64]) -> dict[int, int]:
     }
 
 
-def _wiring(
+def _wiring_cost(
     left: Sequence[Placed], right: Sequence[Placed], partner: Mapping[int, int]
 ) -> npt.NDArray[np.float64]:
     """What a pair costs whose layers are not fed by layers that are a pair."""
@@ -210,7 +212,7 @@ def _wiring(
     return cost
 
 
-def _aligned(
+def _align_sequences(
     left: Sequence[Placed], right: Sequence[Placed], may: npt.NDArray[np.bool_]
 ) -> set[tuple[int, int]]:
     """The longest common sequence of blocks that can be pairs, as pairs of places.
@@ -261,7 +263,7 @@ def _cost(one: Placed, two: Placed) -> float:
     return cost
 
 
-def _left_over(left: Sequence[Placed], right: Sequence[Placed]) -> list[Pair]:
+def _pair_leftovers(left: Sequence[Placed], right: Sequence[Placed]) -> list[Pair]:
     """Blocks of one kind whose shapes differ, in their order; then the others."""
     found = []
     rest = list(right)
@@ -272,8 +274,15 @@ def _left_over(left: Sequence[Placed], right: Sequence[Placed]) -> list[Pair]:
             continue
         rest.remove(other)
         shapes = f"{_shapes(one.block)} and {_shapes(other.block)}"
-        doubt = f"shapes differ: {shapes}"
-        found.append(Pair(one.block.name, other.block.name, "kind and order", doubt))
+        found.append(
+            Pair(
+                one.block.name,
+                other.block.name,
+                "kind and order",
+                f"shapes differ: {shapes}",
+                shapes_differ=True,
+            )
+        )
     return found + [Pair(None, x.block.name) for x in rest]
 
 

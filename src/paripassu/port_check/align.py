@@ -1,4 +1,4 @@
-"""Pairs of layers that are compared as they work, and the arrays that are kept."""
+"""Aligns the layers of two models: groups, the arrays that are kept, comparing."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any, Literal
 import numpy as np
 
 from paripassu.core.layer_spec import Array, LayerSpec, relative_error
-from paripassu.port_check.matching import Pair
+from paripassu.port_check.match import Pair
 from paripassu.sides.contract import Block, Call
 
 End = Literal["in", "out"]
+Point = tuple[int, int, str]  # a group's number, which visit of it, and which end
 Region = tuple[slice, ...]
 SEQUENCES = ("lstm", "gru", "rnn")
 
@@ -78,12 +79,10 @@ class Group:
 
     def _padded(self, array: Array, like: Array) -> Array | None:
         """A convolution's input, where one model pads in a layer before it."""
-        told: list[Any] = [x.described.settings.get("padding") for x in self.blocks[0]]
-        if array.ndim != like.ndim or any(isinstance(x, str) or not x for x in told):
+        paddings = self._spatial("padding", array, like)
+        if paddings is None:
             return None
-        more = [
-            (a[0] - b[0], a[1] - b[1]) for a, b in zip(told[0], told[1], strict=True)
-        ]
+        more = [(a[0] - b[0], a[1] - b[1]) for a, b in zip(*paddings, strict=True)]
         whole = [(0, 0), *more, (0, 0)]
         if len(whole) != array.ndim:
             return None
@@ -108,18 +107,26 @@ class Group:
 
     def regions(self, array: Array, like: Array) -> tuple[Region, Region] | None:
         """Which part of the left's and the right's output are the same points."""
-        told: list[Any] = [x.described.settings.get("crop") for x in self.blocks[0]]
-        if array.ndim != like.ndim or any(isinstance(x, str) or not x for x in told):
+        crops = self._spatial("crop", array, like)
+        if crops is None:
             return None
         here, there = [slice(None)], [slice(None)]
         sizes = array.shape[1:-1], like.shape[1:-1]
-        for one, two, size, other in zip(*told, *sizes, strict=True):
-            begin, end = one[0] - two[0], one[1] - two[1]
-            if other - begin - end != size:
+        for left, right, size, like_size in zip(*crops, *sizes, strict=True):
+            begin, end = left[0] - right[0], left[1] - right[1]
+            if like_size - begin - end != size:
                 return None
-            there.append(slice(max(begin, 0), other - max(end, 0)))
+            there.append(slice(max(begin, 0), like_size - max(end, 0)))
             here.append(slice(max(-begin, 0), size - max(-end, 0)))
         return tuple(here), tuple(there)
+
+    def _spatial(self, name: str, array: Array, like: Array) -> list[Any] | None:
+        """A setting of both layers that is a pair of numbers for each axis."""
+        found = [x.described.settings.get(name) for x in self.blocks[0]]
+        usable = array.ndim == like.ndim and all(
+            x and type(x) is not str for x in found
+        )
+        return found if usable else None
 
     def _last(self, steps: Array) -> Array:
         """Of outputs of all steps (N, t, c), the one that was computed last."""
@@ -131,10 +138,10 @@ class Group:
         return steps[:, 0 if top[-1] else -1]
 
 
-def grouped(
+def group_layers(
     pairs: Sequence[Pair],
-    left: Mapping[str, Block],
-    right: Mapping[str, Block],
+    left_blocks: Mapping[str, Block],
+    right_blocks: Mapping[str, Block],
     left_order: Mapping[str, int],
     right_order: Mapping[str, int],
 ) -> list[Group]:
@@ -143,27 +150,23 @@ def grouped(
     for pair in pairs:
         if pair.left is None or pair.right is None:
             continue
-        one, two = left[pair.left], right[pair.right]
-        if "parameter" in (one.kind, two.kind):
+        blocks = left_blocks[pair.left], right_blocks[pair.right]
+        left, right = (x.layer for x in blocks)
+        if "parameter" in (x.kind for x in blocks):
             continue
-        if one.layer not in left_order or two.layer not in right_order:
+        if left not in left_order or right not in right_order:
             continue
-        mine = [x for x in groups if one.layer in x.left or two.layer in x.right]
-        joined = Group([], [], [])
-        for group in mine:
+        joined = Group([left], [right], [])
+        for group in [x for x in groups if left in x.left or right in x.right]:
             groups.remove(group)
             joined.left += group.left
             joined.right += group.right
             joined.blocks += group.blocks
-        joined.left = _ordered([*joined.left, one.layer], left_order)
-        joined.right = _ordered([*joined.right, two.layer], right_order)
-        joined.blocks.append((one, two))
+        joined.left = sorted(set(joined.left), key=lambda x: left_order[x])
+        joined.right = sorted(set(joined.right), key=lambda x: right_order[x])
+        joined.blocks.append(blocks)
         groups.append(joined)
     return sorted(groups, key=lambda x: left_order[x.left[0]])
-
-
-def _ordered(names: list[str], order: Mapping[str, int]) -> list[str]:
-    return sorted(dict.fromkeys(names), key=lambda x: order[x])
 
 
 class Store:
@@ -171,9 +174,9 @@ class Store:
 
     def __init__(self) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="paripassu-")
-        self.paths: dict[tuple[int, int, str], list[Path]] = {}
+        self.paths: dict[Point, list[Path]] = {}
 
-    def put(self, key: tuple[int, int, str], arrays: Sequence[Array]) -> None:
+    def put(self, key: Point, arrays: Sequence[Array]) -> None:
         """Keep arrays."""
         self.paths[key] = []
         for number, array in enumerate(arrays):
@@ -182,7 +185,7 @@ class Store:
                 np.save(file, array)
             self.paths[key].append(path)
 
-    def get(self, key: tuple[int, int, str]) -> list[Array] | None:
+    def get(self, key: Point) -> list[Array] | None:
         """What was kept, or None."""
         if key not in self.paths:
             return None
@@ -223,14 +226,14 @@ class Anchors:
         self.visits: dict[int, int] = {}
 
     def enter(self, call: Call, inputs: Sequence[Array]) -> Sequence[Array] | None:
-        """See `core.ports.Watcher`."""
+        """See `sides.contract.Watcher`."""
         if not call.weighted or call.name not in self.first:
             return None
         number = self.first[call.name]
         return self.at(number, self.visits.get(number, 0), "in", _data(call, inputs))
 
     def leave(self, call: Call, outputs: Sequence[Array]) -> Sequence[Array] | None:
-        """See `core.ports.Watcher`."""
+        """See `sides.contract.Watcher`."""
         if self.shapes is not None and outputs and outputs[0].ndim > 2:
             self.shapes.add(outputs[0].shape[1:])
         if not call.weighted or call.name not in self.last:
@@ -260,17 +263,6 @@ class Recorder:
 
 
 @dataclass
-class Errors:
-    """How far arrays are from those that were kept, by group, visit and end."""
-
-    found: dict[tuple[int, int, str], float] = field(default_factory=dict)
-
-    def total(self, end: End) -> dict[tuple[int, int], float]:
-        """Those of one end."""
-        return {(g, v): x for (g, v, e), x in self.found.items() if e == end}
-
-
-@dataclass
 class Comparer:
     """Compares the right model at its groups, and gives it the left's arrays.
 
@@ -279,16 +271,19 @@ class Comparer:
         store: what the left model had.
         forced: give the right model the left's arrays, so that each error is its own.
         shapes: of images, to find out in which order the right model flattens one.
-        nudge: of the left model's own control: what it is given is moved by one unit
+        perturb: of the left model's own control: what it is given is moved by one unit
             in the last place.
+
+    Attributes:
+        errors: how far arrays are from those that were kept, relative.
     """
 
     groups: Sequence[Group]
     store: Store
     forced: bool
     shapes: set[tuple[int, ...]] | None = None
-    nudge: Callable[[Array], Array] | None = None
-    errors: Errors = field(default_factory=Errors)
+    perturb: Callable[[Array], Array] | None = None
+    errors: dict[Point, float] = field(default_factory=dict)
 
     def __call__(
         self, number: int, visit: int, end: End, arrays: Sequence[Array]
@@ -297,24 +292,24 @@ class Comparer:
         group = self.groups[number]
         kept = self.store.get((number, visit, end))
         if kept is None:
-            self.errors.found[number, visit, end] = float("inf")
+            self.errors[number, visit, end] = float("inf")
             return None
         if self.shapes is not None and end == "in":
-            _align(group, kept[0], arrays[0], self.shapes)
+            _find_rows(group, kept[0], arrays[0], self.shapes)
         worst, given = 0.0, []
-        for one, two in zip(kept, arrays, strict=False):
-            wanted = one if self.nudge else group.carry(end, one, two)
+        for left, array in zip(kept, arrays, strict=False):
+            wanted = left if self.perturb else group.carry(end, left, array)
             if wanted is None:
                 worst = float("inf")
-                given.append(two)
+                given.append(array)
                 continue
-            worst = max(worst, relative_error(wanted, two))
-            given.append(self.nudge(wanted) if self.nudge else wanted)
-        self.errors.found[number, visit, end] = worst
+            worst = max(worst, relative_error(wanted, array))
+            given.append(self.perturb(wanted) if self.perturb else wanted)
+        self.errors[number, visit, end] = worst
         return given if self.forced else None
 
 
-def _align(
+def _find_rows(
     group: Group, left: Array, right: Array, shapes: set[tuple[int, ...]]
 ) -> None:
     """Find the order of rows in which a flattened image comes."""
@@ -330,24 +325,22 @@ def _align(
             *space, channels = image
             first = np.moveaxis(rows.reshape(*space, channels), -1, 0).ravel()
             for order in (first, np.argsort(first)):
-                if (apart := relative_error(right, left[:, order])) < least:
-                    best, least = order, apart
+                if (error := relative_error(right, left[:, order])) < least:
+                    best, least = order, error
                     group.flattened = image
     if not np.array_equal(best, rows):
         group.rows = best
 
 
-def described(group: Group) -> tuple[list[LayerSpec], list[LayerSpec]]:
+def layer_specs(group: Group) -> tuple[list[LayerSpec], list[LayerSpec]]:
     """The layers of a group on both sides, the left's weights with the right's rows."""
-    left = [
+    left, right = zip(*group.blocks, strict=True)
+    specs = [
         LayerSpec(
-            one.kind,
-            one.described.settings,
-            {
-                name: group.carry_weight(name, weight)
-                for name, weight in one.described.weights.items()
-            },
+            x.kind,
+            x.described.settings,
+            {k: group.carry_weight(k, w) for k, w in x.described.weights.items()},
         )
-        for one, _ in group.blocks
+        for x in left
     ]
-    return left, [two.described for _, two in group.blocks]
+    return specs, [x.described for x in right]

@@ -1,0 +1,124 @@
+"""A user's model under examination, and what listens to it as it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from paripassu.core.errors import PariPassuError, UserError
+from paripassu.core.layer_spec import Array
+from paripassu.core.layout import hash_arrays
+from paripassu.port_check.match import INPUT
+from paripassu.sides.contract import Arrays, Blind, Call, Probe, Step
+
+
+class ModelError(PariPassuError):
+    """A user's model raised."""
+
+    def __init__(self, which: str, source: str, error: Exception):
+        super().__init__(f"the {which} model, {source}, raised {type(error).__name__}")
+        self.which, self.source, self.error = which, source, error
+
+
+@dataclass
+class ExaminedModel:
+    """The left or the right model, opened."""
+
+    which: str
+    probe: Probe
+    source: str
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def run(self, inputs: Arrays, watcher: Any = None, **how: bool) -> Arrays:
+        """See `sides.contract.Probe.run`; what the model raises is `ModelError`."""
+        with self._their_errors():
+            return self.probe.run(inputs, watcher or Blind(), **how)
+
+    def step(self, inputs: Arrays, cotangents: Arrays) -> Step:
+        """See `sides.contract.Probe.step`; what the model raises is `ModelError`."""
+        with self._their_errors():
+            return self.probe.step(inputs, cotangents)
+
+    @contextmanager
+    def _their_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            raise ModelError(self.which, self.source, error) from error
+
+    def find_randomness(self, inputs: Arrays, *, training: bool) -> str | None:
+        """The first call that gives something else in a second run, or None."""
+        first, second = Fingerprints(), Fingerprints()
+        for watcher in (first, second):
+            self.run(inputs, watcher, training=training)
+        differing = (
+            name
+            for (name, before), (_, after) in zip(first.seen, second.seen, strict=False)
+            if before != after
+        )
+        return next(differing, None)
+
+
+class Fingerprints(Blind):
+    """The outputs of all calls, as a hash."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str]] = []
+
+    def leave(self, call: Call, outputs: Sequence[Array]) -> None:
+        """Take the hash of the outputs."""
+        digest = bytes(hash_arrays(np.ascontiguousarray(x) for x in outputs)).hex()
+        self.seen.append((call.title.partition("(")[0] + f" ({call.name})", digest))
+
+
+class CallOrder(Blind):
+    """In which order layers with weights are called, and how deep they lie.
+
+    Attributes:
+        count: of all calls.
+        order: the serial of a layer's first call.
+        depths: how many layers with weights come before it, at most.
+        parents: the nearest layers with weights that it is fed by.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.order: dict[str, int] = {}
+        self.depths: dict[str, int] = {}
+        self.parents: dict[str, frozenset[str]] = {}
+        self._depth: dict[int, int | None] = {-1: 0}
+        self._names: dict[int, frozenset[str]] = {-1: frozenset((INPUT,))}
+
+    def enter(self, call: Call, inputs: Sequence[Array]) -> None:
+        """Note the order."""
+        del inputs
+        self.count += 1
+        if call.weighted:
+            self.order.setdefault(call.name, call.serial)
+        depths = [self._depth.get(x) for x in call.sources]
+        known = [x for x in depths if x is not None]
+        self._depth[call.serial] = None
+        if not depths or len(known) < len(depths):
+            return
+        depth = self._depth[call.serial] = max(known) + int(call.weighted)
+        names = [self._names.get(x, frozenset()) for x in call.sources]
+        parents: frozenset[str] = frozenset().union(*names)
+        if call.weighted:
+            self.depths.setdefault(call.name, depth)
+            self.parents.setdefault(call.name, parents)
+            parents = frozenset((call.name,))
+        self._names[call.serial] = parents
+
+
+def in_float64(arrays: Arrays) -> Arrays:
+    """The arrays, floats in float64."""
+    return {
+        name: x.astype(np.float64) if np.issubdtype(x.dtype, np.floating) else x
+        for name, x in arrays.items()
+    }

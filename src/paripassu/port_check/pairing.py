@@ -1,0 +1,294 @@
+"""Two models whose blocks are paired: which weights are which, and are they equal?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from paripassu.core.layer_spec import Array, relative_error
+from paripassu.port_check.align import Group, group_layers
+from paripassu.port_check.examined import CallOrder, ExaminedModel
+from paripassu.port_check.match import Pair, Placed, match_blocks
+from paripassu.port_check.results import Cause, Findings, Pairing, Weight, finite
+from paripassu.port_check.tolerance import WEIGHT
+from paripassu.sides.contract import Arrays, Block
+
+
+class PairedModels:
+    """Both models, their inputs, and which blocks are which.
+
+    Args:
+        left, right: the models.
+        inputs: of the left one and of the right one, by name.
+        block_map: pairs of blocks that are not to be questioned.
+
+    Attributes:
+        pairs: of blocks; groups: of layers that are compared as they work.
+        left_blocks, right_blocks: blocks by name, with their weights as they are.
+        left_order, right_order: when layers are called.
+        unequal: names of weights that differ, by the left block's name.
+        unrelated: whether so many differ that they were not copied at all.
+    """
+
+    def __init__(
+        self,
+        left: ExaminedModel,
+        right: ExaminedModel,
+        inputs: tuple[Arrays, Arrays],
+        block_map: Mapping[str, str],
+    ):
+        self.left, self.right = left, right
+        self.inputs, self.right_inputs = inputs
+        self.unequal: dict[str, list[str]] = {}
+        self.unrelated = False
+        left_placed, self.left_order = _place_blocks(left, self.inputs)
+        right_placed, self.right_order = _place_blocks(right, self.right_inputs)
+        self.pairs = match_blocks(left_placed, right_placed, block_map)
+        self.left_blocks = {x.block.name: x.block for x in left_placed}
+        self.right_blocks = {x.block.name: x.block for x in right_placed}
+        self.groups = group_layers(
+            self.pairs,
+            self.left_blocks,
+            self.right_blocks,
+            self.left_order,
+            self.right_order,
+        )
+
+    def block_pairs(self) -> Iterator[tuple[Pair, Block, Block]]:
+        """The pairs with both of their blocks."""
+        for pair in self.pairs:
+            if pair.left is not None and pair.right is not None:
+                blocks = self.left_blocks[pair.left], self.right_blocks[pair.right]
+                yield pair, *blocks
+
+    def copy_weights(self, direction: str) -> None:
+        """Give one model the other's weights."""
+        for _, left, right in self.block_pairs():
+            if direction == "left-to-right":
+                self.right.probe.write(right.name, self.carry_to_right(left, right))
+            else:
+                self.left.probe.write(left.name, self._carry_to_left(left, right))
+        self.reread()
+
+    def reread(self) -> None:
+        """Read the weights again."""
+        self.left_blocks = {x.name: x for x in self.left.probe.blocks()}
+        self.right_blocks = {x.name: x for x in self.right.probe.blocks()}
+        for group in self.groups:
+            group.blocks = [
+                (self.left_blocks[left.name], self.right_blocks[right.name])
+                for left, right in group.blocks
+            ]
+
+    def group_of(self, left: str) -> Group | None:
+        """The group that holds a left block."""
+        return next(
+            (x for x in self.groups for block, _ in x.blocks if block.name == left),
+            None,
+        )
+
+    def weight_names(self, left: Block, right: Block) -> dict[str, str]:
+        """Names of weights, left to right: the same, or by shape where one is loose."""
+        weights, others = left.described.weights, right.described.weights
+        if left.kind == right.kind or weights.keys() & others.keys():
+            names = {x: x for x in weights if x in others}
+            if left.kind == "gru" and len(weights) != len(others):
+                names.pop("input_bias", None)  # with two biases, and with one
+            return names
+        found: dict[str, str] = {}
+        for name, shape in left.shapes.items():
+            for other, its in right.shapes.items():
+                if its == shape and other not in found.values():
+                    found[name] = other
+                    break
+        return found
+
+    def carrier(self, left: str) -> Callable[[str, Array], Array]:
+        """What gives a left block's weight, by name, the rows of the right one."""
+        group = self.group_of(left)
+        return group.carry_weight if group else lambda _name, x: x
+
+    def carry_to_right(self, left: Block, right: Block) -> Arrays:
+        """The left block's weights as the right block has them."""
+        carry = self.carrier(left.name)
+        found = {}
+        for name, other in self.weight_names(left, right).items():
+            array = carry(name, left.described.weights[name])
+            if array.shape == right.shapes[other]:
+                found[other] = array
+        return found
+
+    def _carry_to_left(self, left: Block, right: Block) -> Arrays:
+        """The right block's weights as the left block has them."""
+        group = self.group_of(left.name)
+        rows = None if group is None else group.rows
+        found = {}
+        for name, other in self.weight_names(left, right).items():
+            array = right.described.weights[other]
+            turned = name in ("kernel", "gamma", "beta")
+            if turned and rows is not None and len(array) == len(rows):
+                array = array[np.argsort(rows)]
+            if array.shape == left.shapes[name]:
+                found[name] = array
+        return found
+
+    def remove_rounding(self) -> None:
+        """Make weights that differ by float32's rounding the same bits."""
+        for _, left, right in self.block_pairs():
+            if left.name in self.unequal:
+                continue
+            fresh = {
+                name: x
+                for name, x in self.carry_to_right(left, right).items()
+                if not np.array_equal(x, right.described.weights[name])
+            }
+            if fresh:
+                self.right.probe.write(right.name, fresh)
+        self.reread()
+
+
+def _place_blocks(
+    model: ExaminedModel, inputs: Arrays
+) -> tuple[list[Placed], dict[str, int]]:
+    """The blocks in the order of their calls, and the order of the layers."""
+    calls = CallOrder()
+    model.run(inputs, calls, sources=True)
+    placed = []
+    for number, block in enumerate(model.probe.blocks()):
+        serial = calls.order.get(block.layer, calls.count + number)
+        depth = calls.depths.get(block.layer)
+        parents = calls.parents.get(block.layer)
+        placed.append(Placed(block, serial + 1e-4 * number, depth, parents))
+    return sorted(placed, key=lambda x: x.order), calls.order
+
+
+def check_layers(models: PairedModels, findings: Findings) -> None:
+    """Check that all blocks are paired."""
+    only_left = [x.left for x in models.pairs if x.right is None and x.left]
+    only_right = [x.right for x in models.pairs if x.left is None and x.right]
+    shapes = [x for x in models.pairs if x.shapes_differ]
+    parts = [
+        f"only {side}: {', '.join(names)}"
+        for side, names in (("left", only_left), ("right", only_right))
+        if names
+    ]
+    parts += [f"{x.left} and {x.right}: {x.doubt}" for x in shapes]
+    if not parts:
+        count = len(models.pairs)
+        findings.check("layers", "holds", f"{count} of {count} blocks paired")
+        return
+    findings.check("layers", "fails", "; ".join(parts))
+    unpaired = [
+        (x, "-", "layer-missing", "only the left model has it") for x in only_left
+    ]
+    unpaired += [
+        ("-", x, "layer-extra", "only the right model has it") for x in only_right
+    ]
+    unpaired += [
+        (x.left or "-", x.right or "-", "weights-shape", x.doubt) for x in shapes
+    ]
+    for left, right, key, text in unpaired:
+        layer = models.left_blocks[left].layer if left != "-" else ""
+        at = models.left_order.get(layer, math.inf if layer else -1)
+        cause = Cause(key=key, sentence=text)
+        findings.fault("layers", layer or left, right, None, cause, at=at)
+
+
+def note_doubts(models: PairedModels, findings: Findings) -> None:
+    """Say which pairs another one would do as well for: models that part."""
+    for pair in models.pairs:
+        if pair.doubt and not pair.shapes_differ:
+            findings.notes.append(
+                f"{pair.left} was taken for {pair.right}; {pair.doubt}. "
+                "To decide it yourself, write the map: --write-map map.toml"
+            )
+
+
+def compare_weights(models: PairedModels) -> tuple[Pairing, ...]:
+    """Compare all weights; which of them are unequal, the models keep."""
+    models.unequal = {}
+    pairings = []
+    for pair in models.pairs:
+        left = models.left_blocks.get(pair.left or "")
+        right = models.right_blocks.get(pair.right or "")
+        found: tuple[Weight, ...] = ()
+        if left and right:
+            found = tuple(_compare_block(models, left, right))
+            if bad := [x.name for x in found if x.state == "differs"]:
+                models.unequal[left.name] = bad
+        block = left or right
+        pairings.append(
+            Pairing(
+                left=pair.left,
+                right=pair.right,
+                kind=block.kind if block else "",
+                why=pair.why,
+                doubt=pair.doubt,
+                weights=found,
+            )
+        )
+    return tuple(pairings)
+
+
+def _compare_block(models: PairedModels, left: Block, right: Block) -> Iterator[Weight]:
+    names = models.weight_names(left, right)
+    carried = models.carry_to_right(left, right)
+    for name, shape in left.shapes.items():
+        other = names.get(name)
+        if other is None:
+            yield Weight(name=name, shape=shape, state="only left")
+        elif other not in carried:
+            yield Weight(name=name, shape=shape, state="other shape")
+        else:
+            error = relative_error(carried[other], right.described.weights[other])
+            yield Weight(
+                name=name,
+                shape=shape,
+                state="equal" if error <= WEIGHT else "differs",
+                relative_error=finite(error),
+            )
+    for name, shape in right.shapes.items():
+        if name not in names.values():
+            yield Weight(name=name, shape=shape, state="only right")
+
+
+def check_weights(
+    models: PairedModels, pairings: tuple[Pairing, ...], findings: Findings
+) -> None:
+    """Check that weights are finite, equal, and trained on both sides or on none."""
+    for side, blocks in (("left", models.left_blocks), ("right", models.right_blocks)):
+        for block in blocks.values():
+            for name, array in block.described.weights.items():
+                if not np.isfinite(array).all():
+                    text = f"{name} of {block.name} in the {side} model "
+                    text += "holds NaN or infinity"
+                    findings.check("weights", "fails", text)
+                    places = block.name, "-"
+                    places = places if side == "left" else places[::-1]
+                    cause = Cause(key="not-finite", sentence=text)
+                    findings.fault("weights", *places, None, cause, at=-1)
+    states = [x.state for pairing in pairings for x in pairing.weights]
+    equal, unequal = states.count("equal"), states.count("differs")
+    total = equal + unequal
+    models.unrelated = bool(total) and unequal >= max(2, 0.9 * total)
+    text = f"{unequal} of {total} differ"
+    if not unequal:
+        findings.check("weights", "holds", f"{equal} of {total} equal")
+    elif models.unrelated:
+        text += ": the models were not given the same weights. "
+        text += "To give them, type: --copy left-to-right"
+        findings.check("weights", "fails", text)
+    else:
+        names = ", ".join(f"{x}.{'/'.join(y)}" for x, y in models.unequal.items())
+        findings.check("weights", "fails", f"{text}: {names}")
+    for _, left, right in models.block_pairs():
+        if left.trainable != right.trainable:
+            words = ["trained" if x.trainable else "frozen" for x in (left, right)]
+            cause = Cause(
+                key="frozen",
+                sentence=f"left is {words[0]}, right is {words[1]}",
+                write="trainable=True (Keras), requires_grad_(True) (PyTorch)",
+            )
+            findings.fault("layers", left.layer, right.layer, None, cause)

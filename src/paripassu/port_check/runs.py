@@ -1,0 +1,196 @@
+"""Runs both models and compares them at their groups; what rounding may do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from paripassu.core.errors import UserError
+from paripassu.core.layer_spec import Array, relative_error
+from paripassu.port_check.align import Anchors, Comparer, Point, Recorder, Store
+from paripassu.port_check.pairing import PairedModels
+from paripassu.port_check.results import Place, finite
+from paripassu.port_check.tolerance import allow
+from paripassu.sides.contract import Arrays
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The errors of one run, and the outputs of the model."""
+
+    errors: Mapping[Point, float]
+    outputs: Arrays
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Both models on the same inputs, in one precision.
+
+    Attributes:
+        eps: of the precision.
+        left: the outputs of the left model.
+        forced: the right model, each group of layers given the left's inputs.
+        free: the right model as it is.
+        own_control: the left model, each group given its inputs moved by one ulp.
+        control: the left model, the inputs of the whole moved by one ulp.
+    """
+
+    eps: float
+    left: Arrays
+    forced: Run
+    free: Run
+    own_control: Run
+    control: Run
+
+    def bound(self, point: Point) -> float:
+        """What rounding may do at one point."""
+        return allow(self.own_control.errors.get(point, 0.0), self.eps)
+
+    def parting(self, least: float = 0.0) -> list[Point]:
+        """The points where the models part by themselves, by more than `least`."""
+        return [
+            point
+            for point, error in self.forced.errors.items()
+            if error > max(self.bound(point), least)
+        ]
+
+    @property
+    def output_bound(self) -> float:
+        """What rounding may do to the outputs."""
+        moved = self.control.outputs
+        control = max(
+            (relative_error(x, moved[name]) for name, x in self.left.items()),
+            default=0.0,
+        )
+        return allow(control, self.eps)
+
+    def output_error(self, outputs: Arrays) -> float:
+        """How far the right model's outputs are from the left's, at most."""
+        pairs = pair_outputs(self.left, outputs)
+        return max((relative_error(left, right) for _, left, right in pairs), default=0)
+
+
+def pair_outputs(left: Arrays, right: Arrays) -> Iterator[tuple[str, Array, Array]]:
+    """Pairs of outputs, by name where both have the same names, else in order.
+
+    Raises:
+        UserError: one model has more of them.
+    """
+    if len(left) != len(right):
+        raise UserError(
+            f"the left model has {len(left)} outputs ({', '.join(left)}), the right "
+            f"one {len(right)} ({', '.join(right)}). Return the same from both."
+        )
+    names = list(left) if set(left) == set(right) else None
+    for name, other in zip(names or left, names or right, strict=True):
+        wanted, got = left[name], right[other]
+        if wanted.ndim > 2 and wanted.size == got.size:
+            ways = [wanted, np.moveaxis(wanted, 1, -1), np.moveaxis(wanted, -1, 1)]
+            if fit := [x for x in ways if x.shape == got.shape]:
+                wanted = min(fit, key=lambda x: relative_error(x, got))
+        yield name, wanted, got
+
+
+class Runner:
+    """Runs the models of `models`."""
+
+    def __init__(self, models: PairedModels, progress: Progress):
+        self.models, self.progress = models, progress
+        self.random = np.random.Generator(np.random.Philox(7))
+
+    def align(self, store: Store) -> None:
+        """Find in which order the right model flattens."""
+        shapes = {x.shape[1:] for x in self.models.inputs.values() if x.ndim > 2}
+        self._record(store, shapes)
+        comparer = Comparer(self.models.groups, store, forced=True, shapes=shapes)
+        self._run_right(Anchors(self.models.groups, "right", comparer, shapes))
+
+    def compare(
+        self,
+        store: Store,
+        eps: float,
+        name: str,
+        share: float,
+        *,
+        training: bool = False,
+    ) -> Runs:
+        """Run the left model, the right one forced and free, the left one perturbed."""
+        self.progress(f"comparing in {name}", share)
+        left = self._record(store, training=training)
+        right = []
+        for forced in (True, False):
+            comparer = Comparer(self.models.groups, store, forced=forced)
+            anchors = Anchors(self.models.groups, "right", comparer)
+            outputs = self._run_right(anchors, training=training)
+            right.append(Run(comparer.errors, outputs))
+        controls = []
+        for forced in (True, False):
+            self.progress(f"comparing in {name}: the one-ulp control", share + 0.1)
+            comparer = Comparer(
+                self.models.groups, store, forced=forced, perturb=self.perturb
+            )
+            anchors = Anchors(self.models.groups, "left", comparer)
+            outputs = self.models.left.run(
+                self.perturbed_inputs(), anchors, training=training
+            )
+            controls.append(Run(comparer.errors, outputs))
+        return Runs(eps, left, *right, *controls)
+
+    def perturb(self, array: Array) -> Array:
+        """Each value moved by one unit in the last place, up or down."""
+        if not np.issubdtype(array.dtype, np.floating):
+            return array
+        signs = self.random.choice((-np.inf, np.inf), size=array.shape)
+        moved: Array = np.nextafter(array, signs.astype(array.dtype))
+        return moved
+
+    def perturbed_inputs(self) -> Arrays:
+        """The left model's inputs, each value moved by one unit in the last place."""
+        return {key: self.perturb(x) for key, x in self.models.inputs.items()}
+
+    def list_places(self, runs: Runs, single: Runs | None) -> Iterator[Place]:
+        """All places in the order of the calls; `single`: the runs in float32."""
+        ends = [x for x in runs.free.errors if x[2] == "out"]
+        ends += [(g, v, "out") for g, v, _ in runs.free.errors]
+        for g, v, _ in dict.fromkeys(ends):
+            group, begin, end = self.models.groups[g], (g, v, "in"), (g, v, "out")
+            in_float32 = {}
+            if single:
+                in_float32 = {
+                    "total_float32": finite(single.free.errors.get(end)),
+                    "control_float32": finite(single.control.errors.get(end)),
+                }
+            yield Place(
+                left=", ".join(group.left),
+                right=", ".join(group.right),
+                kind=group.kind,
+                visit=v,
+                entering=finite(runs.forced.errors.get(begin)),
+                own=finite(runs.forced.errors.get(end)),
+                total=finite(runs.free.errors.get(end)),
+                control=finite(runs.control.errors.get(end)),
+                bound=runs.bound(end),
+                entering_bound=runs.bound(begin),
+                **in_float32,
+            )
+
+    def _run_right(self, watcher: Any, *, training: bool = False) -> Arrays:
+        return self.models.right.run(
+            self.models.right_inputs, watcher, training=training
+        )
+
+    def _record(
+        self,
+        store: Store,
+        shapes: set[tuple[int, ...]] | None = None,
+        *,
+        training: bool = False,
+    ) -> Arrays:
+        """Run the left model and keep what it has at its groups."""
+        anchors = Anchors(self.models.groups, "left", Recorder(store), shapes)
+        return self.models.left.run(self.models.inputs, anchors, training=training)

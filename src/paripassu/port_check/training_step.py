@@ -1,0 +1,311 @@
+"""Compares a step of training: outputs, BatchNorm's statistics and gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from paripassu.core.layer_spec import Array, relative_error
+from paripassu.port_check.align import Store
+from paripassu.port_check.pairing import PairedModels
+from paripassu.port_check.results import Cause, Findings, describe_error, finite
+from paripassu.port_check.runs import Runner, pair_outputs
+from paripassu.port_check.tolerance import (
+    CANCELLED,
+    EPS64,
+    ROUNDED,
+    SAME_FACTOR,
+    STATISTICS,
+    UNMOVED,
+    allow,
+)
+from paripassu.sides.contract import Arrays, Block, Step
+
+SHOWN = 6  # names of gradients that part
+
+
+class TrainingStep:
+    """Compares both models in training mode, dropout off; `go` adds to the findings."""
+
+    def __init__(self, models: PairedModels, findings: Findings, runner: Runner):
+        self.models, self.findings, self.runner = models, findings, runner
+
+    @property
+    def least(self) -> float:
+        """What is rounding in any case."""
+        return ROUNDED if self.findings.rounded else 0.0
+
+    def go(self) -> None:
+        """All of it."""
+        models = self.models
+        self.runner.progress("comparing gradients", 0.75)
+        cotangents = self._draw_cotangents()
+        if cotangents is None:
+            self.findings.check("gradients", "not run", "outputs have other shapes")
+            return
+        with closing(Store()) as store:
+            inputs = self.runner.perturbed_inputs()
+            kept = _KeptGradients(store)
+            left = kept.keep(models.left.step(models.inputs, cotangents[0]))
+            control = kept.compare(models.left.step(inputs, cotangents[0]))
+            self.runner.progress("comparing gradients", 0.85)
+            right = models.right.step(models.right_inputs, cotangents[1])
+            part = self._compare_outputs(left, right, control)
+            self._compare_statistics(left, right)
+            self._compare_gradients(kept, right, explained=part)
+
+    def _draw_cotangents(self) -> tuple[Arrays, Arrays] | None:
+        """What the outputs of both are multiplied with; None where shapes differ."""
+        lefts = self.models.left.run(self.models.inputs)
+        rights = self.models.right.run(self.models.right_inputs)
+        drawn: tuple[Arrays, Arrays] = ({}, {})
+        same = set(lefts) == set(rights)
+        for name, other in zip(lefts, lefts if same else rights, strict=True):
+            left, right = lefts[name], rights[other]
+            drawn[0][name] = self.runner.random.standard_normal(left.shape)
+            fits = [
+                (relative_error(x, right), n)
+                for n, x in enumerate(_with_moved_channels(left))
+                if x.shape == right.shape
+            ]
+            if not fits:
+                return None
+            drawn[1][other] = _with_moved_channels(drawn[0][name])[min(fits)[1]]
+        return drawn
+
+    def _compare_outputs(self, left: Step, right: Step, control: Step) -> bool:
+        """Whether the outputs part."""
+        worst, bound = 0.0, self.least
+        for name, wanted, got in pair_outputs(left.outputs, right.outputs):
+            worst = max(worst, relative_error(wanted, got))
+            moved = relative_error(left.outputs[name], control.outputs[name])
+            bound = max(bound, allow(moved, EPS64))
+        good = worst <= bound
+        self.findings.check(
+            "training mode, float64",
+            "holds" if good else "fails",
+            f"outputs {describe_error(worst, EPS64)}; dropout off",
+        )
+        if not good and not self.findings.faults:
+            self._explain_outputs(worst)
+        return not good
+
+    def _explain_outputs(self, worst: float) -> None:
+        """Where the models part in training mode only."""
+        with closing(Store()) as store:
+            runs = self.runner.compare(
+                store, EPS64, "training mode", 0.85, training=True
+            )
+        point = next(iter(runs.parting(ROUNDED)), None)
+        if point is None:
+            self.findings.fault("training mode", "output", "output", worst, None)
+            return
+        group = self.models.groups[point[0]]
+        cause = None
+        if group.kind == "batch_norm":
+            cause = Cause(
+                key="frozen",
+                sentence="one normalises with the batch's statistics in training "
+                "mode, the other with the running ones",
+            )
+        names = ", ".join(group.left), ", ".join(group.right)
+        error = runs.forced.errors[point]
+        self.findings.fault("training mode", *names, error, cause)
+
+    def _compare_statistics(self, left: Step, right: Step) -> None:
+        if not left.statistics:
+            return
+        bad, unbiased = [], 0.0
+        for _, block, other in self.models.block_pairs():
+            after = left.statistics.get(block.name), right.statistics.get(other.name)
+            weights = block.described.weights
+            if (
+                after[0] is None
+                or after[1] is None
+                or not {"mean", "variance"} <= {*weights}
+            ):
+                continue
+            carry = self.models.carrier(block.name)
+            cause, error = _compare_running((block, other), after[0], after[1], carry)
+            if cause is None:
+                unbiased = max(unbiased, error)
+                continue
+            bad.append(block.name)
+            inherited = cause.key == "statistics" and bool(self.findings.faults)
+            told = any(x.left == block.layer for x in self.findings.faults)
+            if not (inherited or told):
+                names = block.layer, other.layer
+                self.findings.fault("statistics", *names, error, cause)
+        sides = self.models.left.probe.side, self.models.right.probe.side
+        if unbiased > STATISTICS and sides[0] != sides[1]:
+            self.findings.notes.append(
+                "PyTorch keeps the unbiased variance of a batch, Keras the biased one "
+                "(n / (n - 1) between them): running variances part by up to "
+                f"{unbiased:.1e} in this step. No setting of either changes that"
+            )
+        self.findings.check(
+            "BatchNorm statistics",
+            "fails" if bad else "holds",
+            f"after one step: {', '.join(bad)} part"
+            if bad
+            else f"{len(left.statistics)} layers, after one step",
+        )
+
+    def _compare_gradients(
+        self, kept: _KeptGradients, right: Step, *, explained: bool
+    ) -> None:
+        worst, total = 0.0, 0
+        bad: list[_PartedGradient] = []
+        for _, block, other in self.models.block_pairs():
+            if block.trainable != other.trainable:
+                continue
+            carry = self.models.carrier(block.name)
+            gradients = right.gradients[other.name]
+            for name, key in self.models.weight_names(block, other).items():
+                before = kept.get(block.name, name)
+                if before is None or key not in gradients:
+                    continue
+                total += 1
+                wanted, got = carry(name, before), gradients[key]
+                error = relative_error(wanted, got)
+                bound = allow(kept.moved[block.name, name], EPS64)
+                # Gradients that cancel to nothing are rounding on both sides.
+                small = kept.scales[block.name] * CANCELLED
+                if np.abs(wanted - got).max(initial=0) <= small:
+                    continue
+                if error <= bound:
+                    worst = max(worst, error)
+                elif error > self.least:
+                    sums = float(np.abs(wanted).sum()), float(np.abs(got).sum())
+                    bad.append(
+                        _PartedGradient(block.name, other.name, name, *sums, error)
+                    )
+        if not bad:
+            detail = f"{total} of {total} equal, at most {describe_error(worst, EPS64)}"
+            self.findings.check("gradients, float64", "holds", detail)
+            return
+        names = ", ".join(f"{x.left}.{x.name}" for x in bad[:SHOWN])
+        more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+        self.findings.check(
+            "gradients, float64", "fails", f"{len(bad)} of {total} part: {names}{more}"
+        )
+        if self.findings.faults or explained:
+            return
+        last = bad[-1]
+        which = "right" if last.right_sum < last.left_sum else "left"
+        share = "less gradient" if last.right_sum and last.left_sum else "no gradient"
+        cause = Cause(
+            key="stop-gradient",
+            sentence=f"both compute the same forward, but {share} reaches it in the "
+            f"{which} model: a stop_gradient or detach after it, or a function without "
+            "a gradient",
+        )
+        self.findings.fault("gradients", last.left, last.right, last.error, cause)
+
+
+@dataclass(frozen=True)
+class _PartedGradient:
+    """A weight whose gradients part: its blocks, name, sums of sizes, and the error."""
+
+    left: str
+    right: str
+    name: str
+    left_sum: float
+    right_sum: float
+    error: float
+
+
+class _KeptGradients:
+    """The left model's gradients, on disk: one set of them is as large as the model.
+
+    Attributes:
+        scales: the largest value of each block's gradients.
+        moved: what the one-ulp control does to each, relative.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.numbers: dict[str, int] = {}
+        self.scales: dict[str, float] = {}
+        self.moved: dict[tuple[str, str], float] = {}
+
+    def keep(self, step: Step) -> Step:
+        """Keep a step's gradients, and give it back without them."""
+        for number, (block, arrays) in enumerate(step.gradients.items()):
+            self.numbers[block] = number
+            sizes = (np.abs(x).max(initial=0) for x in arrays.values())
+            self.scales[block] = float(max(sizes, default=0.0))
+            for name, array in arrays.items():
+                self.store.put((number, 0, name), [array])
+        return replace(step, gradients={})
+
+    def get(self, block: str, name: str) -> Array | None:
+        """One gradient."""
+        found = self.store.get((self.numbers[block], 0, name))
+        return found[0] if found else None
+
+    def compare(self, step: Step) -> Step:
+        """Take the control's, and give it back without gradients."""
+        for block, arrays in step.gradients.items():
+            for name, array in arrays.items():
+                kept = self.get(block, name)
+                moved = math.inf if kept is None else relative_error(kept, array)
+                self.moved[block, name] = moved
+        return replace(step, gradients={})
+
+
+def _compare_running(
+    blocks: tuple[Block, Block],
+    left: Arrays,
+    right: Arrays,
+    carry: Callable[[str, Array], Array],
+) -> tuple[Cause | None, float]:
+    """Compare running statistics; None: equal, or biased beside unbiased."""
+    spec, other = (x.described for x in blocks)
+    errors = {key: relative_error(carry(key, left[key]), right[key]) for key in left}
+    worst = max(errors.values())
+    if worst <= STATISTICS:
+        return None, worst
+    momentum, theirs = (float(x.settings.get("momentum", 0.0)) for x in (spec, other))
+    share = 1 - momentum  # of the batch
+    if abs(momentum - theirs) > UNMOVED:
+        mean = spec.weights["mean"]
+        batch = (left["mean"] - momentum * mean) / share if share else 0
+        expected = np.asarray(theirs * mean + (1 - theirs) * batch)
+        after = relative_error(carry("mean", expected), right["mean"])
+        cause = Cause(
+            key="momentum",
+            sentence=f"momentum: left keeps {momentum:.6g}, right {theirs:.6g}",
+            write=f"Keras: momentum={momentum:.6g}; PyTorch: momentum="
+            f"{share:.6g} (the share of the new)",
+            before=finite(worst),
+            after=after if after < SAME_FACTOR else None,
+        )
+        return cause, worst
+    if errors["mean"] > STATISTICS:
+        before = carry("mean", spec.weights["mean"])
+        if relative_error(before, right["mean"]) <= UNMOVED:
+            text = "the right model does not update its running statistics"
+            return Cause(key="frozen", sentence=text), worst
+        return Cause(key="statistics", sentence="running means part"), worst
+    # Means agree: is it the factor n / (n - 1)?
+    before = carry("variance", spec.weights["variance"])
+    batches = [
+        (x - momentum * before) / share
+        for x in (carry("variance", left["variance"]), right["variance"])
+    ]
+    safe = np.abs(batches[1]) > UNMOVED
+    ratio = batches[0][safe] / batches[1][safe]
+    if ratio.size and np.ptp(ratio) <= SAME_FACTOR * abs(ratio.mean()):
+        return None, worst
+    return Cause(key="statistics", sentence="running variances part"), worst
+
+
+def _with_moved_channels(array: Array) -> tuple[Array, ...]:
+    if array.ndim < 3:
+        return (array,)
+    return array, np.moveaxis(array, 1, -1), np.moveaxis(array, -1, 1)
