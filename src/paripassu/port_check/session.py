@@ -31,7 +31,8 @@ def prepare_process() -> None:
     # TensorFlow's allocator with oneDNN keeps all that it ever had.
     os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
     with contextlib.suppress(ImportError):
-        importlib.import_module("torch")  # before TensorFlow: the other way has crashed
+        # The first of the table: PyTorch after TensorFlow has crashed.
+        importlib.import_module(registry.SIDES[0].import_roots[0])
 
 
 def check_models(request: CheckRequest, emit: Emit) -> None:
