@@ -39,14 +39,13 @@ class Child:
         self._framework = framework
 
     def make(self, request, arrays):
-        self.trainer = self._framework.make_trainer(
-            validate(request["recipe"]), weights=arrays, **HOW
-        )
+        self.recipe = validate(request["recipe"])
+        self.trainer = self._framework.make_trainer(self.recipe, weights=arrays, **HOW)
         answer = {
             "device": self.trainer.device,
             "versions": self.trainer.versions,
             "settings": self.trainer.settings,
-            "model_file": self.trainer.MODEL_FILE,
+            "model_file": f"model{self._framework.suffixes[0]}",
             "peak": self.trainer.peak_accelerator_bytes(),
         }
         return answer, {}
@@ -86,11 +85,14 @@ class Child:
         return {}, {}
 
     def save(self, request, _arrays):
-        self.trainer.save(Path(request["path"]))
+        path, weights = Path(request["path"]), self.trainer.weights()
+        self._framework.files.write(self.recipe, weights, path, {})
         return {}, {}
 
     def load(self, request, _arrays):
-        self.trainer.load(Path(request["path"]))
+        arrays, _notes = self._framework.files.read(Path(request["path"]))
+        weights = self._framework.files.to_canonical(self.recipe, arrays)
+        self.trainer = self._framework.make_trainer(self.recipe, weights=weights, **HOW)
         return {}, {}
 
     def trace(self, request, arrays):

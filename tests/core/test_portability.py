@@ -61,7 +61,7 @@ def elsewhere(tmp_path):
     site = tmp_path / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(SITE)
-    return {**os.environ, "PYTHONPATH": str(site)}
+    return {**os.environ, "PYTHONPATH": str(site), "USERNAME": "someone"}
 
 
 def python(environment: dict[str, str], *arguments: str, cwd: Path | None = None):

@@ -1,6 +1,9 @@
-"""What a framework's folder holds: a protocol for each of its modules.
+"""What a framework's folder holds: `MODULES`, and a protocol for each.
 
-NumPy arrays go in and come out; nothing is inherited.
+NumPy arrays go in and come out; nothing is inherited. Weights have canonical
+names and layouts, `conv1.kernel` and `(h, w, in, out)`: see `core.layout`.
+`images` are float32 `(N, 28, 28)`, normalised; `threads` is how many the
+framework may use; `device` is "auto", "cpu" or "gpu".
 """
 
 from __future__ import annotations
@@ -13,8 +16,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from paripassu.core.datasets import Split
+from paripassu.core.datasets import ImageData, Split
+from paripassu.core.recipe import Recipe
 from paripassu.core.steps import Arrays, TwinStep
+
+Given = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -32,13 +38,7 @@ class EpochReport:
 
 
 class Trainer(Protocol):
-    """A lesson under a harness: one network, built for one recipe.
-
-    Made by `trainer.Trainer(recipe, weights=..., threads=..., device=...)`;
-    `device` is "auto", "cpu" or "gpu".
-    """
-
-    MODEL_FILE: str  # the framework's own format
+    """A lesson under a harness: one network, built for one recipe."""
 
     device: str  # "cpu" or the accelerator's own name
     versions: dict[str, str]
@@ -75,14 +75,8 @@ class Trainer(Protocol):
     def state(self) -> Arrays:
         """All that training goes on from: weights, optimizer, generators."""
 
-    def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+    def load_state(self, state: Given) -> None:
         """Go back to a `state()`."""
-
-    def save(self, path: Path) -> None:
-        """Write the framework's own format."""
-
-    def load(self, path: Path) -> None:
-        """Read the framework's own format back."""
 
     def peak_accelerator_bytes(self) -> int | None:
         """The most accelerator memory held at once, where there is one."""
@@ -91,9 +85,9 @@ class Trainer(Protocol):
 class Twin(Protocol):
     """A lesson taken step by step, under given weights, batches and masks.
 
-    Made by `twin.Twin(recipe, weights=..., threads=..., device=...)`, in the
-    recipe's precision. Arrays have canonical names and layouts, channels last.
-    All that a twin goes on from is in `state()`: it draws nothing itself.
+    It computes in the recipe's precision. Arrays have canonical names and
+    layouts, channels last. All that a twin goes on from is in `state()`: it
+    draws nothing itself.
     """
 
     def evaluate(self, images: npt.NDArray[np.float32]) -> Arrays:
@@ -123,7 +117,7 @@ class Twin(Protocol):
 
     def load_state(
         self,
-        state: Mapping[str, npt.NDArray[Any]],
+        state: Given,
         *,
         epoch: int,
         step: int,
@@ -132,3 +126,132 @@ class Twin(Protocol):
 
         The state may come from another framework, in another precision.
         """
+
+
+class Notebook(Protocol):
+    """A training as a tutorial of the framework writes it, to compare with."""
+
+    def epoch(self) -> float:
+        """Train once on all images: seconds."""
+
+    def accuracy(self) -> float:
+        """The share of right answers on the test images, 0..1, not timed."""
+
+
+class MakeTrainer(Protocol):
+    """Builds the network of a recipe from given weights."""
+
+    def __call__(
+        self, recipe: Recipe, *, weights: Given, threads: int, device: str
+    ) -> Trainer:
+        """A trainer that has seen no image."""
+
+
+class MakeTwin(Protocol):
+    """Builds the network of a recipe from given weights, step by step."""
+
+    def __call__(
+        self, recipe: Recipe, *, weights: Given, threads: int, device: str
+    ) -> Twin:
+        """A twin before the first step."""
+
+
+class MakeNotebook(Protocol):
+    """Builds the network of a tutorial."""
+
+    def __call__(self, raw: ImageData, *, threads: int, seed: int) -> Notebook:
+        """A notebook that has trained on nothing."""
+
+
+class TrainerModule(Protocol):
+    """`trainer.py`."""
+
+    Trainer: MakeTrainer
+
+
+class TwinModule(Protocol):
+    """`twin.py`."""
+
+    Twin: MakeTwin
+
+
+class FilesModule(Protocol):
+    """`files.py`: the framework's own files, which open without our code."""
+
+    def write(
+        self,
+        recipe: Recipe,
+        weights: Given,
+        path: Path,
+        notes: Mapping[str, str],
+    ) -> None:
+        """Write a network for use, with notes that `read` gives back."""
+
+    def read(self, path: Path) -> tuple[Arrays, dict[str, str]]:
+        """The arrays as the file has them, and the notes, or none.
+
+        Nothing in the file is executed. Raises `UserError` for a damaged one.
+        """
+
+    def to_canonical(self, recipe: Recipe, arrays: Given) -> Arrays:
+        """What `read` has read, as the recipe's weights; else `UserError`."""
+
+
+class FaultsModule(Protocol):
+    """`faults.py`: the seeded faults of `frameworks.faults` that are native."""
+
+    NATIVE: Mapping[str, Callable[[Twin], None]]
+
+
+class BenchmarkModule(Protocol):
+    """`benchmark.py`: the same work in other styles, timed."""
+
+    Notebook: MakeNotebook
+
+    def device(self) -> str:
+        """Where it computes: "cpu" or the accelerator's own name."""
+
+    def matrix_product(
+        self, size: int, recipe: Recipe, threads: int
+    ) -> list[float]:
+        """Seconds of some products of square matrices: the ceiling."""
+
+    def kernels(self, recipe: Recipe, threads: int) -> float:
+        """Seconds of the layers' own kernels in one step, nothing between."""
+
+    def lesson_epoch(
+        self, trainer: Trainer, recipe: Recipe, training: Split
+    ) -> float:
+        """Seconds of one epoch of the lesson's loop, with nothing around it."""
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module of a framework's folder.
+
+    Attributes:
+        about: what it is for.
+        offers: what the other rooms use of it; None: nothing by name.
+        required: of every framework that trains.
+    """
+
+    about: str
+    offers: type | None = None
+    required: bool = True
+
+
+MODULES = {
+    "lesson": Module("the lesson, a script of cells with headings, to be read"),
+    "trainer": Module("the lesson under a harness", TrainerModule),
+    "twin": Module("the lesson step by step, for proofs", TwinModule),
+    "files": Module("its own files", FilesModule),
+    "trial": Module(
+        "a script: MODEL RECIPE IMAGES.npy OUT.npy, as a user would"
+    ),
+    "networks": Module("a module for each network, `-` written `_`"),
+    "faults": Module("seeded faults in its own words", FaultsModule),
+    "benchmark": Module("the same work in other styles", BenchmarkModule),
+    "recipes": Module("what a recipe may ask for", required=False),
+    "weights": Module("canonical weights, to and from its own", required=False),
+    "optimizers": Module("forms of optimizers it has not", required=False),
+}

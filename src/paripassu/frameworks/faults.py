@@ -7,7 +7,7 @@ computes, and are written in its own words, in `frameworks/<name>/faults.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -77,8 +77,7 @@ class Fault:
     def put_into(self, framework: str, twin: Twin) -> None:
         """Do the part that a framework does in its own words."""
         if self.native:
-            module = registry.find(framework).module("faults")
-            known: Mapping[str, Callable[[Twin], None]] = module.NATIVE
+            known = registry.find(framework).faults.NATIVE
             if self.name not in known:
                 raise UserError(
                     f"{framework} does not know the fault {self.name!r}, but "

@@ -22,7 +22,15 @@ from paripassu.core.errors import UserError, did_you_mean
 from paripassu.core.networks import NETWORKS
 from paripassu.core.recipe import Recipe
 from paripassu.core.steps import Arrays, TwinStep
-from paripassu.frameworks.contract import Trainer, Twin
+from paripassu.frameworks.contract import (
+    BenchmarkModule,
+    FaultsModule,
+    FilesModule,
+    Trainer,
+    TrainerModule,
+    Twin,
+    TwinModule,
+)
 
 GROUP = "paripassu.frameworks"
 
@@ -105,7 +113,7 @@ class Framework:
         return {"article", *(file.stem.replace("_", "-") for file in files)}
 
     def has(self, module: str) -> bool:
-        """Whether its folder has a module of `contract`."""
+        """Whether its folder has one of `contract.MODULES`."""
         return (self.folder / f"{module}.py").exists()
 
     def text(self, file: str) -> str | None:
@@ -121,6 +129,21 @@ class Framework:
     def module(self, name: str) -> Any:
         """Import one of its modules; later calls find it imported."""
         return importlib.import_module(f"{self.package}.{name}")
+
+    @property
+    def files(self) -> FilesModule:
+        """What writes and reads its own files."""
+        return self.module("files")
+
+    @property
+    def faults(self) -> FaultsModule:
+        """Its seeded faults."""
+        return self.module("faults")
+
+    @property
+    def benchmark(self) -> BenchmarkModule:
+        """Its work in other styles."""
+        return self.module("benchmark")
 
     def check(self, recipe: Recipe, *, trains: bool = True) -> None:
         """Check that it is there and can run a recipe, without importing it.
@@ -149,13 +172,13 @@ class Framework:
 
     def make_trainer(self, recipe: Recipe, **options: Any) -> Trainer:
         """Build the recipe's network: see `Trainer` for the options."""
-        trainer: Trainer = self.module("trainer").Trainer(recipe, **options)
-        return trainer
+        module: TrainerModule = self.module("trainer")
+        return module.Trainer(recipe, **options)
 
     def make_twin(self, recipe: Recipe, **options: Any) -> Twin:
         """Build the recipe's network step by step: see `Twin`."""
-        twin: Twin = self.module("twin").Twin(recipe, **options)
-        return twin
+        module: TwinModule = self.module("twin")
+        return module.Twin(recipe, **options)
 
     def trace(
         self, recipe: Recipe, *, steps: Sequence[TwinStep], **options: Any

@@ -21,15 +21,18 @@ def evaluate(request: requests.EvaluateRequest, emit: Emit) -> None:
     finished = record.load_record(request.folder)
     recipe = validate(finished.recipe)
     _data, prepared = read_data(recipe, request.conditions.data)
-    weights, _metadata = files.read_tensors(request.folder / record.WEIGHTS_FILE)
-    trainer = registry.find(request.framework).make_trainer(
+    framework = registry.find(request.framework)
+    if request.framework == finished.framework:
+        arrays, _notes = framework.files.read(request.folder / finished.files["model"])
+        weights = framework.files.to_canonical(recipe, arrays)
+    else:
+        weights, _notes = files.read_tensors(request.folder / record.WEIGHTS_FILE)
+    trainer = framework.make_trainer(
         recipe,
         weights=weights,
         threads=request.threads,
         device=request.conditions.device,
     )
-    if request.framework == finished.framework:
-        trainer.load(request.folder / finished.files["model"])
     loss, accuracy = trainer.evaluate(prepared.test)
     emit(
         "evaluated",

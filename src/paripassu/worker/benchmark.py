@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from typing import Any
 
 from paripassu.core import datasets, draws, machine
 from paripassu.core.datasets import Split
 from paripassu.core.experiment import read_data
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import registry
-from paripassu.frameworks.contract import EpochReport, Trainer
+from paripassu.frameworks.contract import BenchmarkModule, EpochReport, Trainer
 from paripassu.processes.child import Emit
 from paripassu.processes.requests import BenchRequest, ReachRequest
 from paripassu.worker.run import Reporter
@@ -22,7 +21,7 @@ def bench(request: BenchRequest, emit: Emit) -> None:
     """Time one style."""
     recipe, threads = request.recipe, request.threads
     framework = registry.find(request.framework)
-    own = framework.module("benchmark")
+    own = framework.benchmark
     load = machine.OtherLoad()
     more: dict[str, float] = {}
     if request.style == "ceiling":
@@ -54,7 +53,7 @@ def reach(request: ReachRequest, emit: Emit) -> None:
     """Train to an accuracy on the test images, and count the seconds of training."""
     recipe, threads = request.recipe, request.threads
     framework = registry.find(request.framework)
-    own = framework.module("benchmark")
+    own = framework.benchmark
     load = machine.OtherLoad()
     seconds: list[float] = []
     accuracies: list[float] = []
@@ -105,7 +104,7 @@ def ready_trainer(
 
 
 def _in_turns(
-    own: Any, trainer: Trainer, recipe: Recipe, training: Split, emit: Emit
+    own: BenchmarkModule, trainer: Trainer, recipe: Recipe, training: Split, emit: Emit
 ) -> tuple[float, float]:
     """Seconds of the lesson alone, and of the same in a recorded run.
 

@@ -28,7 +28,7 @@ def read(request: ReadRequest, emit: Emit) -> None:
         recipe, weights = _of_checkpoint(path, request.threads)
         notes: dict[str, str] = {}
     else:
-        native = registry.find(request.framework).module("files")
+        native = registry.find(request.framework).files
         arrays, notes = native.read(path)
         expected = request.recipe or recipe_of(notes, path)
         recipe, weights = recognised(path, arrays, expected, native.to_canonical)
@@ -56,7 +56,7 @@ def _of_checkpoint(folder: Path, threads: int) -> tuple[Recipe, Arrays]:
 def write(request: WriteRequest, emit: Emit) -> None:
     """Write a native file from canonical weights."""
     weights, _metadata = files.read_tensors(request.weights)
-    native = registry.find(request.framework).module("files")
+    native = registry.find(request.framework).files
     native.write(request.recipe, weights, request.path, request.notes)
     emit("written")
 

@@ -249,8 +249,14 @@ class Run:
         path = self._folder / record.WEIGHTS_FILE
         metadata = {"network": network.name, "recipe": self._recipe.to_toml()}
         files.write_tensors(path, weights, metadata)
-        with files.replacing(self._folder / trainer.MODEL_FILE) as temporary:
-            trainer.save(temporary)
+        model = f"model{self._framework.suffixes[0]}"
+        notes = metadata | {
+            "framework": self._framework.name,
+            "mean": str(prepared.mean),
+            "std": str(prepared.std),
+        }
+        with files.replacing(self._folder / model) as temporary:
+            self._framework.files.write(self._recipe, weights, temporary, notes)
         files.write_tensors(
             self._folder / record.PREDICTIONS_FILE,
             {
@@ -277,7 +283,7 @@ class Run:
                 "weights_sha256": layout.hash_weights(weights),
                 "files": {
                     "weights": record.WEIGHTS_FILE,
-                    "model": trainer.MODEL_FILE,
+                    "model": model,
                     "predictions": record.PREDICTIONS_FILE,
                 },
             }

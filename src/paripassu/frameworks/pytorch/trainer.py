@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,8 +24,6 @@ REPORT_EVERY = 10  # steps: reading a loss makes an accelerator wait
 
 class Trainer:
     """One network, its optimizer and its schedule."""
-
-    MODEL_FILE = "model.pt"
 
     def __init__(
         self,
@@ -208,12 +205,6 @@ class Trainer:
         if "generator.cuda" in state:
             generator = torch.from_numpy(state["generator.cuda"].copy())
             torch.cuda.set_rng_state(generator)
-
-    def save(self, path: Path) -> None:
-        lesson.save(self.network, path)
-
-    def load(self, path: Path) -> None:
-        lesson.load_saved(self.network, path)
 
     def peak_accelerator_bytes(self) -> int | None:
         if self.place["device"] != "cuda":

@@ -51,6 +51,7 @@ def write(
         for weight in layer.weights:
             weight.assign(arrays[f"{layer.name}.{weight.name}"])
     network.save(path)
+    recipes.set_precision(recipe)  # of all Keras: as it was in a training
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(NOTES, json.dumps(dict(notes)))
 

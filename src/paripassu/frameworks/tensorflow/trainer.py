@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -24,8 +23,6 @@ from paripassu.frameworks.tensorflow.weights import from_common, to_common
 
 class Trainer:
     """One network, compiled."""
-
-    MODEL_FILE = "model.keras"
 
     def __init__(
         self,
@@ -143,12 +140,6 @@ class Trainer:
     def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         for name, variable in self._variables().items():
             variable.assign(state[name])
-
-    def save(self, path: Path) -> None:
-        lesson.save(self.network, path)
-
-    def load(self, path: Path) -> None:
-        self.network = lesson.load_saved(path)
 
     def peak_accelerator_bytes(self) -> int | None:
         if self.device == "cpu":

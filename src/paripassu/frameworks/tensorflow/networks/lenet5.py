@@ -1,5 +1,6 @@
 """LeNet-5 in Keras, after LeCun et al. 1998, section II.B."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -132,13 +133,17 @@ def from_plain(weights: Mapping[str, Any]) -> dict[str, Any]:
     """
     found = {}
     for name, array in weights.items():
-        if not name.startswith("subsample") or array.ndim == 1:
-            found[name.replace(".2", ".coefficient")] = array
+        if not re.fullmatch(r"subsample\d\.kernel", name):
+            found[name] = array
             continue
-        if array.shape[:2] != (2, 2) or np.ptp(array, axis=(0, 1)).any():
+        plain = array.ndim > 1  # older runs kept the layer as it trains
+        if plain and (
+            array.shape[:2] != (2, 2) or np.ptp(array, axis=(0, 1)).any()
+        ):
             raise UserError(
                 f"{name}: expected four equal weights for each channel, as a "
                 "subsampling layer has them."
             )
-        found[name.replace("kernel", "coefficient")] = array[0, 0, :, 0]
+        coefficient = name.replace("kernel", "coefficient")
+        found[coefficient] = array[0, 0, :, 0] if plain else array
     return found
