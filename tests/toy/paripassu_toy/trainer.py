@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,6 @@ from paripassu_toy import lesson
 
 class Trainer:
     """One network; the reference has its optimizer and its schedule."""
-
-    MODEL_FILE = "model.toy"
 
     def __init__(
         self,
@@ -99,12 +96,6 @@ class Trainer:
         arrays = dict(state)
         epoch, step = arrays.pop("place").tolist()
         self.network.restore(arrays, epoch, step)
-
-    def save(self, path: Path) -> None:
-        lesson.save(self.network, path)
-
-    def load(self, path: Path) -> None:
-        lesson.load_saved(self.network, path)
 
     def peak_accelerator_bytes(self) -> int | None:
         return None
