@@ -553,7 +553,7 @@ def test_a_divergence_of_no_known_cause_has_none():
 # Causes: known mistakes made on the reference's numbers by hand
 
 
-def evidence(recipe: Recipe) -> dict[str, np.ndarray]:
+def trace_of(recipe: Recipe) -> dict[str, np.ndarray]:
     """What the reference makes of five images, which are bright up to their borders."""
     generator = np.random.default_rng(3)
     images = generator.uniform(0.2, 1, size=(5, 28, 28)).astype(np.float32)
@@ -580,7 +580,7 @@ def cause_of(recipe: Recipe, right: dict, name: str, wrong: np.ndarray) -> str |
 @pytest.fixture(scope="module")
 def lenet5() -> tuple[Recipe, dict[str, np.ndarray]]:
     recipe = load("lenet5", ["precision=float64"])
-    return recipe, evidence(recipe)
+    return recipe, trace_of(recipe)
 
 
 @pytest.mark.parametrize("name", ["evaluation.tanh1", "0.activation.tanh6"])
@@ -645,7 +645,7 @@ def test_the_cause_of_a_gradient_that_the_table_forbids(lenet5):
 
 def test_the_cause_of_a_softmax_over_the_batch():
     recipe = load("keras-example", ["precision=float64"])
-    right = evidence(recipe)
+    right = trace_of(recipe)
     for name, before in (
         ("evaluation.softmax", "evaluation.dense1"),
         ("0.activation.softmax", "0.activation.dense1"),
@@ -687,7 +687,7 @@ def test_the_causes_of_a_loss_of_another_number_of_softmaxes(output, loss, cause
     recipe = load(
         "keras-example", ["precision=float64", f"output={output}", f"loss={loss}"]
     )
-    right = evidence(recipe)
+    right = trace_of(recipe)
     labels, logits = right["given.labels"], right["0.activation.dense1"]
     p = shared_out(logits)
     two, three = shared_out(p), shared_out(shared_out(p))

@@ -70,10 +70,10 @@ FAULTS: dict[str, Callable[[str, npt.NDArray[Any]], npt.NDArray[Any]]] = {
 
 
 def convert(
-    path: Path,
+    path: str | Path,
     *,
     target: str,
-    out: Path,
+    out: str | Path,
     recipe: Recipe | None = None,
     fault: str | None = None,
     on_phase: Callable[[str], None] = lambda _text: None,
@@ -99,6 +99,7 @@ def convert(
         ConversionError: the file differs from its source; `out` is as it was.
         WorkerError: a framework crashed.
     """
+    path, out = Path(path), Path(out)
     form = find_format(target)
     _check_out(form, out)
     if fault is not None and fault not in FAULTS:

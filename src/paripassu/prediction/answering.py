@@ -90,16 +90,6 @@ class Answerer:
         )
         self._child.send(request.model_dump_json())
 
-    @property
-    def alive(self) -> bool:
-        """Whether the process is there."""
-        return self._child.alive
-
-    @property
-    def pid(self) -> int:
-        """The number of the process."""
-        return self._child.pid
-
     def wait(self) -> None:
         """Wait until it can answer.
 

@@ -39,8 +39,11 @@ def worker_environment(threads: int) -> dict[str, str]:
     }
 
 
-class Child:
+class Child(subprocess.Popen[bytes]):
     """A process of ours, which runs one module and ends when its input does."""
+
+    stdin: IO[bytes]
+    stdout: IO[bytes]
 
     def __init__(
         self, module: str, *, threads: int, errors: IO[bytes] | int, plain: bool = False
@@ -53,7 +56,7 @@ class Child:
             errors: where its standard error goes, as `subprocess` takes it.
             plain: leave the environment as it is, as for a program of the user's own.
         """
-        self._process = subprocess.Popen(
+        super().__init__(
             [sys.executable, "-P", "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -63,19 +66,6 @@ class Child:
             start_new_session=True,  # Windows ignores it, and has another word:
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self.stdin, self.stdout = self._process.stdin, self._process.stdout
-
-    @property
-    def pid(self) -> int:
-        """The number of the process."""
-        return self._process.pid
-
-    @property
-    def alive(self) -> bool:
-        """Whether the process is there."""
-        return self._process.poll() is None
 
     def send(self, text: str) -> None:
         """Write a line; one that is gone is noticed when it does not answer."""
@@ -83,23 +73,15 @@ class Child:
             self.stdin.write(text.encode() + b"\n")
             self.stdin.flush()
 
-    def wait(self, patience: float | None = None) -> int:
-        """The exit code, when it has ended by itself."""
-        return self._process.wait(patience)
-
-    def kill(self) -> None:
-        """End it at once, from any thread: whoever waits for it then fails."""
-        self._process.kill()
-
     def close(self) -> None:
         """End it if it is still there; what it has written to disk stays whole."""
         with contextlib.suppress(OSError):
             self.stdin.close()
         try:
-            self._process.wait(timeout=2)
+            self.wait(2)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self.kill()
+            self.wait()
         self.stdout.close()
 
 
