@@ -80,12 +80,10 @@ QUICK = ("load_recipe", "check", "check_optimizer", "assert_equivalent")
 HEAD = """\
 # From Python
 
-What the commands do, as functions. Each takes data and gives a result, prints nothing,
-and tells its progress to a function of yours, if you give one. Paths are text or
-`pathlib.Path`. Frameworks work in processes of their own, so that none is imported into
-yours; `check`, `check_optimizer` and `assert_equivalent` take models that are there
-already. Guard a script with `if __name__ == "__main__":` only if you wish: no process
-imports it again.
+What the commands do, as functions. Each takes data and returns a result, and prints
+nothing. Paths are text or `pathlib.Path`. Frameworks work in processes of their own,
+so none is imported into yours; only `check`, `check_optimizer` and `assert_equivalent`
+take models that are already there.
 
 ```python
 import paripassu
@@ -93,6 +91,16 @@ import paripassu
 recipe = paripassu.load_recipe("article", epochs=1)
 record = paripassu.train("pytorch", recipe, out="runs/demo")
 print(f"{record.result.test_accuracy:.2%}")
+```
+
+What decides speed but not the result is in `Conditions`: your own data, the number of
+threads, the device. Progress comes to a function of yours, if you give one:
+
+```python
+conditions = paripassu.Conditions(data="data/mnist", threads=2, device="cpu")
+paripassu.train(
+    "pytorch", recipe, out="runs/mine", conditions=conditions, on_event=print
+)
 ```
 """
 

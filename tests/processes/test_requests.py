@@ -97,7 +97,7 @@ def test_paths_and_threads_are_said_in_full(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     request = TrainRequest(
         framework="pytorch",
-        conditions=Conditions(data=Path("data")),
+        conditions=Conditions(data="data"),
         folder=Path("run"),
         recipe=Recipe(),
     )

@@ -9,7 +9,7 @@ from paripassu.core.recipe import Recipe
 
 
 def read_data(
-    recipe: Recipe, path: Path | None
+    recipe: Recipe, path: str | Path | None
 ) -> tuple[datasets.ImageData, datasets.Prepared]:
     """Read the data at `path` (None: the package's MNIST) as the recipe wants them.
 

@@ -12,7 +12,7 @@ from paripassu.core import machine
 class Conditions:
     """What does not decide the result but the speed: the same for every framework."""
 
-    data: Path | None = None  # None: the package's MNIST
+    data: str | Path | None = None  # None: the package's MNIST
     threads: int = 0  # 0: one for each usable core
     device: str = "auto"  # "auto", "cpu" or "gpu"
     command: str = ""  # what was typed, for the record
@@ -28,7 +28,7 @@ class Conditions:
 
     def resolved(self) -> Conditions:
         """The same for a process elsewhere: an absolute path, a number of threads."""
-        data = self.data.resolve() if self.data else None
+        data = Path(self.data).resolve() if self.data else None
         return replace(self, data=data, threads=self.thread_count)
 
     def for_proofs(self) -> Conditions:

@@ -53,7 +53,7 @@ class ImageData:
         return replace(self, train_images=images, train_labels=labels)
 
 
-def load(path: Path | None = None) -> ImageData:
+def load(path: str | Path | None = None) -> ImageData:
     """Load the MNIST of the package, or a user's data, and check it.
 
     Args:
@@ -67,6 +67,7 @@ def load(path: Path | None = None) -> ImageData:
         pieces = _read_package()
         name, source = "mnist", "package"
     else:
+        path = Path(path)
         pieces = folder.read(path)
         name, source = recognise(pieces) or _own_name(path), str(path)
     _check_pair(pieces[TRAIN_IMAGES], pieces[TRAIN_LABELS])
