@@ -6,7 +6,7 @@ the NumPy reference; the one that gives the left's output from the same input is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -16,9 +16,9 @@ import numpy as np
 from paripassu.core.layer_spec import Array, LayerSpec, UnknownLayer, relative_error
 from paripassu.port_check.results import Cause
 from paripassu.reference import layers
+from paripassu.reference.recurrent import RECURRENT
 
 IGNORED = ("bidirectional", "layers", "function", "flipped")
-NORMS = ("layer_norm", "group_norm", "rms_norm", "batch_norm")
 CLOSED = 1e-3  # of the gap; what closes it leaves rounding, far less
 ALIKE = 1e-5  # the reference computes what the layer did
 
@@ -64,7 +64,6 @@ POOLS = {
     *("max_pool", "average_pool", "global_average_pool", "global_max_pool", "mean"),
     *("sum", "max", "amax"),
 }
-Compute = Callable[[Sequence[LayerSpec], Sequence[Array]], Array]
 
 
 @dataclass(frozen=True)
@@ -111,24 +110,27 @@ def of_layer(
 
 
 def differences(left: Sequence[LayerSpec], right: Sequence[LayerSpec]) -> list[str]:
-    """The settings that differ, those that say most first; "kind", "weights" too."""
-    names: dict[str, None] = {}
-    for one, two in zip(left, right, strict=False):
-        if one.kind != two.kind:
-            names["kind"] = None
-        for name in (*one.settings, *two.settings):
-            if name.startswith("_") or name in IGNORED:
-                continue
-            if name == "last" and one.kind in ("lstm", "gru", "rnn"):
-                continue  # the step that is used shows after the layer
-            if _setting(one, name) != _setting(two, name):
-                names[name] = None
-        for name in (*one.weights, *two.weights):
-            if (name in one.weights) != (name in two.weights):
-                names[f"weight {name}"] = None
-    return list(names)
+    """What differs, by name, what says most first: "kind", settings, "weight bias"."""
+    return list(_differing(left, right))
 
 
+def _differing(
+    left: Sequence[LayerSpec], right: Sequence[LayerSpec]
+) -> dict[str, tuple[Any, Any]]:
+    """Of all that differs, the values in the first parts that do."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for parts in zip(left, right, strict=False):
+        said = [_said(x) for x in parts]
+        names = (*said[0], *said[1])
+        for name in sorted(names, key=lambda x: x.startswith(WEIGHT)):
+            neutral = "has none" if name.startswith(WEIGHT) else NEUTRAL.get(name)
+            values = said[0].get(name, neutral), said[1].get(name, neutral)
+            if values[0] != values[1]:
+                found.setdefault(name, values)
+    return found
+
+
+WEIGHT = "weight "
 NEUTRAL: dict[str, Any] = {
     "groups": 1,
     "reverse": False,
@@ -141,11 +143,19 @@ NEUTRAL: dict[str, Any] = {
 }
 
 
-def _setting(told: LayerSpec, name: str) -> Any:
-    value = told.settings.get(name, NEUTRAL.get(name))
-    if name == "axis" and value in (3, -1):
-        return -1  # of images (N, h, w, c)
-    return value
+def _said(spec: LayerSpec) -> dict[str, Any]:
+    """A layer's kind, settings and which weights it has, to be compared."""
+    said = {"kind": spec.kind, **spec.settings}
+    if said.get("axis") == 3:
+        said["axis"] = -1  # of images (N, h, w, c)
+    if spec.kind in RECURRENT:
+        said.pop("last", None)  # the step that is used shows after the layer
+    said |= {f"{WEIGHT}{name}": "has one" for name in spec.weights}
+    return {
+        name: value
+        for name, value in said.items()
+        if name not in IGNORED and not name.startswith("_")
+    }
 
 
 def _after(
@@ -169,26 +179,26 @@ def _after(
         return None
 
 
-def _changed(one: LayerSpec, two: LayerSpec, names: Sequence[str]) -> LayerSpec:
-    settings, weights, kind = dict(two.settings), dict(two.weights), two.kind
-    for name in names:
-        if name == "kind":
-            kind, settings, weights = one.kind, dict(one.settings), dict(one.weights)
-        elif name.startswith("weight "):
-            key = name.removeprefix("weight ")
-            weights.pop(key, None)
-            if key in one.weights:
-                weights[key] = one.weights[key]
-        elif name == "reset_after":
-            # Its biases are of other forms, too.
-            settings[name] = one.settings.get(name)
-            weights = {k: x for k, x in weights.items() if "bias" not in k}
-            weights |= {k: x for k, x in one.weights.items() if "bias" in k}
-        elif name in one.settings:
-            settings[name] = one.settings[name]
-        else:
-            settings.pop(name, None)
-    return LayerSpec(kind, settings, weights)
+def _changed(left: LayerSpec, right: LayerSpec, names: Sequence[str]) -> LayerSpec:
+    """The right layer with what the left one has of these names."""
+    if "kind" in names:
+        return left
+    weights = {x.removeprefix(WEIGHT) for x in names if x.startswith(WEIGHT)}
+    if "reset_after" in names:  # its biases are of other forms, too
+        weights |= {x for x in (*left.weights, *right.weights) if "bias" in x}
+    return LayerSpec(
+        right.kind,
+        _taking(right.settings, left.settings, names),
+        _taking(right.weights, left.weights, weights),
+    )
+
+
+def _taking(
+    own: Mapping[str, Any], others: Mapping[str, Any], names: Collection[str]
+) -> dict[str, Any]:
+    """Its own values, but those of these names as the other has them, or not at all."""
+    kept = {name: x for name, x in own.items() if name not in names}
+    return kept | {name: x for name, x in others.items() if name in names}
 
 
 def compute(
@@ -197,7 +207,7 @@ def compute(
     """What a layer of one or more parts gives, by the NumPy reference."""
     if len(parts) == 1:
         return layers.apply(parts[0], inputs)
-    if parts[0].kind not in ("lstm", "gru", "rnn"):
+    if parts[0].kind not in RECURRENT:
         value = list(inputs)
         for part in parts:
             value = [layers.apply(part, value)]
@@ -208,7 +218,7 @@ def compute(
         begin += count
         ends = number == len(shape.counts) - 1
         last = ends and bool(parts[-1].settings.get("last"))
-        made = [_direction(part, steps, last=last) for part in layer]
+        made = [layers.apply(part.changed(last=last), [steps]) for part in layer]
         if layer[-1].settings.get("merge") == "sum":
             steps = np.asarray(np.sum(made, axis=0))
         elif ends and shape.half is not None:
@@ -218,11 +228,6 @@ def compute(
     return steps
 
 
-def _direction(part: LayerSpec, steps: Array, *, last: bool) -> Array:
-    settings = {**part.settings, "last": last}
-    return layers.apply(LayerSpec(part.kind, settings, part.weights), [steps])
-
-
 def _cause(
     left: Sequence[LayerSpec],
     right: Sequence[LayerSpec],
@@ -230,22 +235,21 @@ def _cause(
     before: float,
     after: float | None,
 ) -> Cause:
-    texts, writes = [], []
+    differing, texts, writes = _differing(left, right), [], []
     for name in names:
-        one, two = _pair(left, right, name)
+        one, two = map(shown, differing[name])
         texts.append(f"{_words(name)}: left {one}, right {two}")
-        if name not in ("kind",) and not name.startswith("weight"):
+        if name != "kind" and not name.startswith(WEIGHT):
             writes.append(f"give the right layer {_words(name)} {one}")
     key = key_of(left[0], right[0], names[0])
-    finite = before if np.isfinite(before) else None
     write = WRITE.get(key) or "; ".join(writes)
-    if any(_setting(one, "padding") == "same" for one in (*left, *right)):
+    if any(x.settings.get("padding") == "same" for x in (*left, *right)):
         write = PADDING if key == "padding" else write
     return Cause(
         key=key,
         sentence="; ".join(texts),
         write=write,
-        before=finite,
+        before=before if np.isfinite(before) else None,
         after=after,
     )
 
@@ -265,24 +269,8 @@ WRITE = {
 
 def _words(name: str) -> str:
     return {"size": "window", "count_padding": "padding counted"}.get(
-        name, name.replace("_", " ").removeprefix("weight ")
+        name, name.replace("_", " ").removeprefix(WEIGHT)
     )
-
-
-def _pair(
-    left: Sequence[LayerSpec], right: Sequence[LayerSpec], name: str
-) -> tuple[str, str]:
-    for one, two in zip(left, right, strict=False):
-        if name == "kind" and one.kind != two.kind:
-            return one.kind, two.kind
-        if name.startswith("weight "):
-            key = name.removeprefix("weight ")
-            has = ["has one" if key in x.weights else "has none" for x in (one, two)]
-            if has[0] != has[1]:
-                return has[0], has[1]
-        elif _setting(one, name) != _setting(two, name):
-            return shown(_setting(one, name)), shown(_setting(two, name))
-    return "?", "?"
 
 
 def shown(value: Any) -> str:
@@ -294,7 +282,7 @@ def shown(value: Any) -> str:
 
 def key_of(left: LayerSpec, right: LayerSpec, name: str) -> str:
     """The key of a cause that lies in one setting."""
-    if name.startswith("weight "):
+    if name.startswith(WEIGHT):
         return "bias-missing" if "bias" in name or "beta" in name else "weight-missing"
     if name == "kind":
         return kinds_key(left.kind, right.kind)
