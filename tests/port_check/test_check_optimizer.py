@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from paripassu.port_check.optimizer_verdict import judge, trial
+from paripassu.port_check.optimizer_verdict import compare_optimizers, draw_trial
 from paripassu.reference.optimizers import OptimizerRule, step_all
 from paripassu.sides.registry import side_of_optimizer
 
@@ -370,7 +370,7 @@ def child() -> None:
         "class_of_torch": Own,
         "renamed_of_torch": Renamed,
     }
-    parameters, gradients = trial()
+    parameters, gradients = draw_trial()
     done = {}
 
     def examined(code):
@@ -390,7 +390,7 @@ def child() -> None:
     for side, cases in FAMILIES.items():
         for name, code in cases.items():
             rule, path = examined(code)
-            same = judge(rule, rule, path, path, parameters, gradients)
+            same = compare_optimizers(rule, rule, path, path, parameters, gradients)
             out["families"][f"{side}: {name}"] = {
                 "family": rule.family,
                 "because": rule.because,
@@ -400,7 +400,7 @@ def child() -> None:
     right = {f"right {name}": pair for name, pair in RIGHT.items()}
     for name, pair in {**right, **FAULTS, **OTHERS}.items():
         (one, path), (other, its_path) = map(examined, pair[:2])
-        found = judge(one, other, path, its_path, parameters, gradients)
+        found = compare_optimizers(one, other, path, its_path, parameters, gradients)
         out["pairs"][name] = found.model_dump(mode="json")
         out["pairs"][name]["causes"] = found.causes
     for name, (side, code, _) in MISTAKES.items():
@@ -418,7 +418,9 @@ def child() -> None:
 
     late = torch_probe.examine(step_late, "late", parameters, gradients, horizon=50)
     early, path = examined("k.SGD(0.1)")
-    found = judge(OptimizerRule(**late[0]), early, late[1], path, parameters, gradients)
+    found = compare_optimizers(
+        OptimizerRule(**late[0]), early, late[1], path, parameters, gradients
+    )
     out["late"] = found.model_dump(mode="json")
     used = k.SGD(0.1, 0.9)
     paths = [keras_probe.examine(used, "used", parameters, gradients) for _ in "12"]
@@ -523,7 +525,7 @@ def test_float32_is_shown_by_the_rule_and_not_counted():
 
 
 def test_four_causes_are_found_together():
-    parameters, gradients = trial(1)
+    parameters, gradients = draw_trial(1)
     left = OptimizerRule(
         "adam",
         {"learning_rate": 0.1, "beta1": 0.5, "beta2": 0.9, "epsilon": 1e-3},
@@ -535,18 +537,20 @@ def test_four_causes_are_found_together():
         {"epsilon_form": "outside"},
     )
     paths = [step_all(x, parameters, gradients) for x in (left, right)]
-    case = judge(left, right, *paths, parameters, gradients)
+    case = compare_optimizers(left, right, *paths, parameters, gradients)
     assert set(case.causes) == {*left.settings, "epsilon_form"}
     assert case.together == 0
 
 
 def test_a_path_that_diverges_is_compared():
-    parameters, gradients = trial()
+    parameters, gradients = draw_trial()
     stays = OptimizerRule("sgd", {"learning_rate": 0.1})
     leaves = OptimizerRule("sgd", {"learning_rate": 1e300, "momentum": 1e30})
     paths = [step_all(x, parameters, gradients) for x in (stays, leaves)]
-    assert not judge(stays, leaves, *paths, parameters, gradients).equal
-    assert judge(leaves, leaves, paths[1], paths[1], parameters, gradients).equal
+    assert not compare_optimizers(stays, leaves, *paths, parameters, gradients).equal
+    assert compare_optimizers(
+        leaves, leaves, paths[1], paths[1], parameters, gradients
+    ).equal
 
 
 def test_a_family_without_a_rule_raises():
@@ -562,10 +566,10 @@ def test_nothing_that_is_no_optimizer_is_taken_for_one():
 
 
 def test_a_trial_is_the_same_each_time():
-    one, other = trial(3), trial(3)
+    one, other = draw_trial(3), draw_trial(3)
     assert all(np.array_equal(one[0][x], other[0][x]) for x in one[0])
-    assert len(trial(3, steps=5)[1]) == 5
-    assert not np.array_equal(one[0]["kernel"], trial(4)[0]["kernel"])
+    assert len(draw_trial(3, steps=5)[1]) == 5
+    assert not np.array_equal(one[0]["kernel"], draw_trial(4)[0]["kernel"])
 
 
 if __name__ == "__main__":

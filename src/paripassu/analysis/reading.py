@@ -23,6 +23,7 @@ from paripassu.core.record import (
     RunRecord,
     load_record,
 )
+from paripassu.reference.losses import softmax
 
 Checked = TypeVar("Checked", bound=Model)
 
@@ -115,9 +116,7 @@ def _load_run(folder: Path, record: RunRecord) -> Run:
     problem = _problem_of(tensors, record.result)
     if problem:
         raise UserError(f"{path} is damaged: {problem}.")
-    logits = tensors["logits"].astype(np.float64)
-    logits -= logits.max(axis=1, keepdims=True)
-    labels = tensors["labels"].astype(np.int64)
+    logits, labels = tensors["logits"], tensors["labels"].astype(np.int64)
     answers = logits.argmax(axis=1)
     return Run(
         name=folder.name,
@@ -126,7 +125,7 @@ def _load_run(folder: Path, record: RunRecord) -> Run:
         labels=labels,
         answers=answers,
         correct=answers == labels,
-        probabilities=1 / np.exp(logits).sum(axis=1),
+        probabilities=softmax(logits).max(axis=1),
     )
 
 

@@ -8,7 +8,11 @@ from typing import Any
 
 from paripassu.core.errors import UserError
 from paripassu.port_check import targets
-from paripassu.port_check.optimizer_verdict import OptimizerChecked, judge, trial
+from paripassu.port_check.optimizer_verdict import (
+    OptimizerChecked,
+    compare_optimizers,
+    draw_trial,
+)
 from paripassu.port_check.requests import CheckOptimizerRequest
 from paripassu.reference.optimizers import OptimizerRule
 from paripassu.sides.registry import side_of_optimizer
@@ -59,7 +63,7 @@ def examine(
     Raises:
         UserError: one of them makes no optimizer, or raises.
     """
-    parameters, gradients = trial(steps=steps)
+    parameters, gradients = draw_trial(steps=steps)
     rules, paths = [], []
     for found, source in (left, right):
         side = side_of_optimizer(found)
@@ -74,7 +78,9 @@ def examine(
         rule, path = module.examine(found, source, parameters, gradients)
         rules.append(OptimizerRule(**rule))
         paths.append(path)
-    return judge(rules[0], rules[1], paths[0], paths[1], parameters, gradients)
+    return compare_optimizers(
+        rules[0], rules[1], paths[0], paths[1], parameters, gradients
+    )
 
 
 def _said(found: Any) -> str:

@@ -54,8 +54,10 @@ class OptimizerRule:
     because: str = ""
 
     def get(self, key: str) -> Any:
-        """A setting or a form; None where the rule has none."""
-        return self.settings.get(key, self.forms.get(key))
+        """A setting or a form; of what is not set, what that is the same as."""
+        neutral = "" if key.endswith("_form") else 0.0
+        value = self.settings.get(key, self.forms.get(key))
+        return neutral if value is None else value
 
     def taking(self, keys: Iterable[str], other: OptimizerRule) -> OptimizerRule:
         """The same rule with some settings and forms of another."""

@@ -8,7 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from paripassu.port_check.optimizer_verdict import OptimizerChecked, shown
+from paripassu.port_check.optimizer_advice import shown
+from paripassu.port_check.optimizer_verdict import OptimizerChecked
 
 
 def optimizer_view(found: OptimizerChecked, left: str, right: str) -> RenderableType:

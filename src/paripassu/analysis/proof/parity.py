@@ -28,6 +28,7 @@ from paripassu.analysis.proof.tolerance import (
     rate_bound,
 )
 from paripassu.analysis.schema import Divergence, ProofRow
+from paripassu.core.layer_spec import relative_error
 from paripassu.core.networks import ARTICLE, Network
 
 Trace = Mapping[str, npt.NDArray[Any]]
@@ -65,14 +66,11 @@ def difference(
     """
     if left.shape != right.shape or not _finite(left, right):
         return float("inf")
-    if np.array_equal(left, right):
-        return 0.0
-    a, b = left.astype(np.float64), right.astype(np.float64)
-    if norm:
-        gap, size = float(np.linalg.norm(a - b)), float(np.linalg.norm(a))
-    else:
-        gap, size = float(np.max(np.abs(a - b))), float(np.max(np.abs(a)))
-    return gap / size if np.isfinite(gap) and size > 0 else float("inf")
+    if not norm or np.array_equal(left, right):
+        return relative_error(left, right)
+    exact = left.astype(np.float64)
+    gap, size = float(np.linalg.norm(exact - right)), float(np.linalg.norm(exact))
+    return gap / size if size > 0 else float("inf")
 
 
 def compare_traces(
