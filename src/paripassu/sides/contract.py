@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -118,11 +118,8 @@ class Step:
     statistics: Mapping[str, Arrays]  # mean and variance after it, of blocks
 
 
-@dataclass
 class Blind:
     """A watcher that sees nothing."""
-
-    serials: list[int] = field(default_factory=list)
 
     def enter(self, call: Call, inputs: Sequence[Array]) -> None:
         """Nothing."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,7 +12,14 @@ import numpy as np
 from paripassu.core.layer_spec import Array, LayerSpec
 from paripassu.sides import observing
 from paripassu.sides.observing import SAME, Move, Settings, Slot
-from paripassu.sides.tables import find_base
+from paripassu.sides.tables import (
+    OTHER,
+    Row,
+    Weights,
+    find_layer,
+    named_alike,
+    scale_by,
+)
 
 L = keras.layers
 
@@ -27,7 +34,7 @@ class Part(observing.Part):
     def assign(self, slot: Slot, array: Array) -> None:
         """Write a variable, or a row of it."""
         if slot.rows is not None:
-            whole = np.array(slot.holder)
+            whole = np.asarray(slot.holder).copy()
             slot.cut(whole)[...] = array
             array = whole
         slot.holder.assign(array.reshape(slot.holder.shape))
@@ -254,13 +261,8 @@ def _axis(layer: Any) -> Settings:
     return {"axis": layer.axis}
 
 
-def _none(_layer: Any) -> Settings:
-    return {}
-
-
 # ## Weights: of each the attribute, and how its axes move
 
-Weights = Mapping[str, tuple[str, Move]]
 LAST_TWO = Move(lambda x: x.swapaxes(-1, -2), lambda x: x.swapaxes(-1, -2))
 # Keras has a depthwise kernel (*size, c, m): that of c groups is (*size, 1, c m).
 GROUPED = Move(lambda x: x.reshape(*x.shape[:-2], 1, -1))
@@ -343,132 +345,84 @@ def _attention_parts(name: str, layer: Any, spec: LayerSpec) -> Iterator[Part]:
 # ## The tables
 
 
-class Layer(NamedTuple):
-    """A layer's kind, its settings and its weights.
-
-    Attributes:
-        kind: as in `core.layer_spec`.
-        settings: of a layer; or, for one that this kind does not fit, its spec.
-        weights: see above; a function where they are in several blocks or cells.
-    """
-
-    kind: str
-    settings: Callable[[Any], Settings | LayerSpec] = _none
-    weights: Weights | Callable[[str, Any, LayerSpec], Iterator[Part]] = {}  # noqa: RUF012
+def _each_rank(name: str, layer: Row, ranks: str = "123") -> dict[type, Row]:
+    """The same for `Conv1D`, `Conv2D` and `Conv3D`."""
+    return {getattr(L, name.format(x)): layer for x in ranks}
 
 
-DENSE = Layer("dense", weights=KERNEL)
-CONV = Layer("conv", _conv, KERNEL)
-DEPTHWISE = Layer("conv", _depthwise, {"kernel": ("kernel", GROUPED)} | BIAS)
-SEPARABLE = Layer("separable", weights=_separable_parts)
-CONV_TRANSPOSE = Layer(
+CONV_TRANSPOSE = Row(
     "conv_transpose", _conv_transpose, {"kernel": ("kernel", LAST_TWO)} | BIAS
 )
-MAX_POOL = Layer("max_pool", _pool)
-AVERAGE_POOL = Layer("average_pool", _average_pool)
-GLOBAL_MAX_POOL = Layer("global_max_pool", _global)
-GLOBAL_AVERAGE_POOL = Layer("global_average_pool", _global)
-CROP = Layer("crop", lambda x: {"crop": _pairs(x.cropping)})
-PAD = Layer("pad", lambda x: {"padding": _pairs(x.padding), "value": 0.0})
-DROPOUT = Layer("dropout")
-LAYERS: dict[type, Layer] = {
-    L.Dense: DENSE,
-    L.EinsumDense: Layer("dense", _dense_like, KERNEL),
-    L.Conv1D: CONV,
-    L.Conv2D: CONV,
-    L.Conv3D: CONV,
-    L.DepthwiseConv1D: DEPTHWISE,
-    L.DepthwiseConv2D: DEPTHWISE,
-    L.SeparableConv1D: SEPARABLE,
-    L.SeparableConv2D: SEPARABLE,
-    L.Conv1DTranspose: CONV_TRANSPOSE,
-    L.Conv2DTranspose: CONV_TRANSPOSE,
-    L.Conv3DTranspose: CONV_TRANSPOSE,
-    L.BatchNormalization: Layer("batch_norm", _batch_norm, GAMMA_BETA | STATISTICS),
-    L.LayerNormalization: Layer("layer_norm", _layer_norm, GAMMA_BETA),
-    L.RMSNormalization: Layer(
+DEPTHWISE = Row("conv", _depthwise, {"kernel": ("kernel", GROUPED)} | BIAS)
+DROPOUT = Row("dropout")
+LAYERS: dict[type, Row] = {
+    L.Dense: Row("dense", weights=KERNEL),
+    L.EinsumDense: Row("dense", _dense_like, KERNEL),
+    **_each_rank("Conv{}D", Row("conv", _conv, KERNEL)),
+    **_each_rank("Conv{}DTranspose", CONV_TRANSPOSE),
+    **_each_rank("DepthwiseConv{}D", DEPTHWISE, "12"),
+    **_each_rank("SeparableConv{}D", Row("separable", weights=_separable_parts), "12"),
+    L.BatchNormalization: Row("batch_norm", _batch_norm, GAMMA_BETA | STATISTICS),
+    L.LayerNormalization: Row("layer_norm", _layer_norm, GAMMA_BETA),
+    L.RMSNormalization: Row(
         "rms_norm", lambda x: _epsilon(x) | {"axes": 1}, {"gamma": ("scale", SAME)}
     ),
-    L.GroupNormalization: Layer(
+    L.GroupNormalization: Row(
         "group_norm", lambda x: _epsilon(x) | {"groups": x.groups}, GAMMA_BETA
     ),
-    L.Embedding: Layer("embedding", weights={"table": ("_embeddings", SAME)}),
-    L.Bidirectional: Layer("other", _bidirectional, _bidirectional_parts),
-    L.LSTM: Layer("lstm", _recurrent, _recurrent_parts),
-    L.GRU: Layer("gru", _recurrent, _recurrent_parts),
-    L.SimpleRNN: Layer("rnn", _recurrent, _recurrent_parts),
-    L.MultiHeadAttention: Layer(
+    L.Embedding: Row("embedding", weights={"table": ("_embeddings", SAME)}),
+    L.Bidirectional: Row("other", _bidirectional, _bidirectional_parts),
+    L.LSTM: Row("lstm", _recurrent, _recurrent_parts),
+    L.GRU: Row("gru", _recurrent, _recurrent_parts),
+    L.SimpleRNN: Row("rnn", _recurrent, _recurrent_parts),
+    L.MultiHeadAttention: Row(
         "attention",
         lambda x: {"heads": x.num_heads, "scale": float(x._inverse_sqrt_key_dim)},
         _attention_parts,
     ),
-    L.PReLU: Layer("prelu", weights={"slope": ("alpha", SAME)}),
-    L.MaxPooling1D: MAX_POOL,
-    L.MaxPooling2D: MAX_POOL,
-    L.MaxPooling3D: MAX_POOL,
-    L.AveragePooling1D: AVERAGE_POOL,
-    L.AveragePooling2D: AVERAGE_POOL,
-    L.AveragePooling3D: AVERAGE_POOL,
-    L.GlobalMaxPooling1D: GLOBAL_MAX_POOL,
-    L.GlobalMaxPooling2D: GLOBAL_MAX_POOL,
-    L.GlobalMaxPooling3D: GLOBAL_MAX_POOL,
-    L.GlobalAveragePooling1D: GLOBAL_AVERAGE_POOL,
-    L.GlobalAveragePooling2D: GLOBAL_AVERAGE_POOL,
-    L.GlobalAveragePooling3D: GLOBAL_AVERAGE_POOL,
-    L.UpSampling2D: Layer("upsample", _upsample),
-    L.Cropping1D: CROP,
-    L.Cropping2D: CROP,
-    L.Cropping3D: CROP,
-    L.ZeroPadding1D: PAD,
-    L.ZeroPadding2D: PAD,
-    L.ZeroPadding3D: PAD,
-    L.Activation: Layer("other", lambda x: activation(x.activation)),
-    L.ReLU: Layer("relu", _relu),
-    L.LeakyReLU: Layer("leaky_relu", _slope),
-    L.ELU: Layer("elu", lambda x: {"alpha": float(x.alpha)}),
-    L.Softmax: Layer("softmax", _axis),
-    L.Add: Layer("add"),
-    L.Multiply: Layer("multiply"),
-    L.Subtract: Layer("subtract"),
-    L.Concatenate: Layer("concatenate", _axis),
-    L.Flatten: Layer("flatten"),
-    L.Reshape: Layer("reshape"),
-    L.Permute: Layer("permute"),
-    L.Rescaling: Layer("scale", _rescaling),
-    L.Identity: Layer("identity"),
-    L.Dropout: DROPOUT,
-    L.SpatialDropout1D: DROPOUT,
-    L.SpatialDropout2D: DROPOUT,
-    L.SpatialDropout3D: DROPOUT,
-    L.AlphaDropout: DROPOUT,
-    L.GaussianDropout: DROPOUT,
-    L.GaussianNoise: DROPOUT,
+    L.PReLU: Row("prelu", weights={"slope": ("alpha", SAME)}),
+    **_each_rank("MaxPooling{}D", Row("max_pool", _pool)),
+    **_each_rank("AveragePooling{}D", Row("average_pool", _average_pool)),
+    **_each_rank("GlobalMaxPooling{}D", Row("global_max_pool", _global)),
+    **_each_rank("GlobalAveragePooling{}D", Row("global_average_pool", _global)),
+    L.UpSampling2D: Row("upsample", _upsample),
+    **_each_rank("Cropping{}D", Row("crop", lambda x: {"crop": _pairs(x.cropping)})),
+    **_each_rank(
+        "ZeroPadding{}D",
+        Row("pad", lambda x: {"padding": _pairs(x.padding), "value": 0.0}),
+    ),
+    L.Activation: Row("other", lambda x: activation(x.activation)),
+    L.ReLU: Row("relu", _relu),
+    L.LeakyReLU: Row("leaky_relu", _slope),
+    L.ELU: Row("elu", lambda x: {"alpha": float(x.alpha)}),
+    L.Softmax: Row("softmax", _axis),
+    L.Concatenate: Row("concatenate", _axis),
+    L.Rescaling: Row("scale", _rescaling),
+    **{x: Row(x.__name__.lower()) for x in (L.Add, L.Multiply, L.Subtract)},
+    **{x: Row(x.__name__.lower()) for x in (L.Flatten, L.Reshape, L.Identity)},
+    L.Permute: Row("permute"),
+    **_each_rank("SpatialDropout{}D", DROPOUT),
+    **dict.fromkeys(
+        (L.Dropout, L.AlphaDropout, L.GaussianDropout, L.GaussianNoise), DROPOUT
+    ),
 }
 
 
-def _find(layer: Any) -> tuple[Layer | None, LayerSpec]:
-    found, overridden = find_base(type(layer), LAYERS, ("call",))
-    # A user's own `call` may compute anything, but where a weight's axes lie remains.
-    if found is not None and overridden and not found.weights:
-        found = found if found is DROPOUT else None
-    if found is not None:
-        settings = found.settings(layer)
-        if isinstance(settings, LayerSpec):
-            return found, settings
-        return found, LayerSpec(found.kind, settings)
+def _find(layer: Any) -> Row:
     if isinstance(layer, keras.Operation) and not isinstance(layer, L.Layer):
-        return None, function(snake_case(type(layer).__name__), vars(layer))
-    return None, LayerSpec("other")
+        name = snake_case(type(layer).__name__)
+        return Row("other", lambda x: function(name, vars(x)))
+    return find_layer(type(layer), LAYERS, "call", "dropout")
 
 
 def describe(layer: Any) -> LayerSpec:
     """A layer's kind and settings; of its weights, only which there are."""
-    spec = _find(layer)[1]
+    spec = _find(layer).describe(layer)
     names = {str(x.path): np.empty(0) for x in layer.weights if "seed" not in x.path}
     return LayerSpec(spec.kind, dict(spec.settings), names)
 
 
-def parts(name: str, layer: Any) -> Iterator[Part]:
+def parts(name: str, layer: Any) -> Iterator[observing.Part]:
     """The blocks of weights that a layer itself has."""
     if is_container(layer):
         for variable in layer._trainable_variables + layer._non_trainable_variables:
@@ -478,8 +432,9 @@ def parts(name: str, layer: Any) -> Iterator[Part]:
         return
     if not layer.weights:
         return
-    found, spec = _find(layer)
-    weights = found.weights if found is not None and spec.kind != "other" else {}
+    row = _find(layer)
+    spec = row.describe(layer)
+    weights = row.weights if spec.kind != "other" else {}
     if not isinstance(weights, Mapping):
         yield from weights(name, layer, spec)
         return
@@ -503,34 +458,6 @@ def snake_case(name: str) -> str:
 Given = Mapping[str, Any]  # arguments by name
 
 
-class Function(NamedTuple):
-    """A function's kind and settings; see `Layer`."""
-
-    kind: str
-    settings: Callable[[Given], Settings | LayerSpec] = _none
-
-
-def _with_number(kind: str, factor: float, offset: float) -> Function:
-    """A function of two tensors, which with a number x is a scale.
-
-    That multiplies by x ** factor and adds offset * x.
-    """
-
-    def settings(given: Given) -> Settings | LayerSpec:
-        one, other = given.get("x1"), given.get("x2")
-        if isinstance(one, (int, float)) and kind == "subtract":
-            return LayerSpec("scale", {"factor": -1.0, "offset": float(one)})
-        if isinstance(one, (int, float)) and kind != "other":
-            other = one
-        if not isinstance(other, (int, float)):
-            return {}
-        x = float(other)
-        scale = {"factor": 1.0 if factor == 0 else x if factor > 0 else 1 / x}
-        return LayerSpec("scale", scale | {"offset": offset * x or 0.0})
-
-    return Function(kind, settings)
-
-
 def _axis_given(default: Any) -> Callable[[Given], Settings]:
     return lambda given: {"axis": given.get("axis", default)}
 
@@ -549,51 +476,33 @@ def _pool_given(given: Given) -> Settings:
     }
 
 
-FUNCTIONS: dict[str, Function] = {
-    "linear": Function("identity"),
-    "identity": Function("identity"),
-    "relu": Function("relu"),
-    "relu6": Function("relu6"),
-    "selu": Function("selu"),
-    "silu": Function("silu"),
-    "swish": Function("silu"),
-    "sigmoid": Function("sigmoid"),
-    "hard_sigmoid": Function("hard_sigmoid"),
-    "hard_silu": Function("hard_swish"),
-    "hard_swish": Function("hard_swish"),
-    "tanh": Function("tanh"),
-    "softplus": Function("softplus"),
-    "mish": Function("mish"),
-    "flatten": Function("flatten"),
-    "reshape": Function("reshape"),
-    "squeeze": Function("reshape"),
-    "expand_dims": Function("reshape"),
-    "transpose": Function("permute"),
-    "swapaxes": Function("permute"),
-    "moveaxis": Function("permute"),
-    "matmul": Function("matmul"),
-    "add": _with_number("add", 0, 1),
-    "subtract": _with_number("subtract", 0, -1),
-    "multiply": _with_number("multiply", 1, 0),
-    "divide": _with_number("other", -1, 0),
-    "true_divide": _with_number("other", -1, 0),
-    # Of `keras.ops`; that of `keras.activations` is exact.
-    "gelu": Function(
-        "gelu", lambda x: {"approximate": bool(x.get("approximate", True))}
+def _operation(kind: str) -> Callable[[Given], Settings | LayerSpec]:
+    return lambda given: scale_by(kind, given.get("x1"), given.get("x2"))
+
+
+FUNCTIONS: dict[str, Row] = {
+    **named_alike(
+        "identity relu relu6 selu silu sigmoid hard_sigmoid hard_swish tanh softplus "
+        "mish flatten reshape matmul",
     ),
-    "leaky_relu": Function(
+    **dict.fromkeys(("squeeze", "expand_dims"), Row("reshape")),
+    **dict.fromkeys(("transpose", "swapaxes", "moveaxis"), Row("permute")),
+    **{x: Row(x, _axis_given(-1)) for x in ("softmax", "log_softmax")},
+    **{x: Row(x, _axis_given(None)) for x in ("mean", "sum", "max")},
+    **{x: Row(x, _alpha_given) for x in ("elu", "celu")},
+    "linear": Row("identity"),
+    "swish": Row("silu"),
+    "hard_silu": Row("hard_swish"),
+    **{x: Row(x, _operation(x)) for x in ("add", "subtract", "multiply")},
+    **dict.fromkeys(("divide", "true_divide"), Row("other", _operation("divide"))),
+    # Of `keras.ops`; that of `keras.activations` is exact.
+    "gelu": Row("gelu", lambda x: {"approximate": bool(x.get("approximate", True))}),
+    "leaky_relu": Row(
         "leaky_relu", lambda x: {"slope": float(x.get("negative_slope", 0.2))}
     ),
-    "elu": Function("elu", _alpha_given),
-    "celu": Function("celu", _alpha_given),
-    "softmax": Function("softmax", _axis_given(-1)),
-    "log_softmax": Function("log_softmax", _axis_given(-1)),
-    "concatenate": Function("concatenate", _axis_given(0)),
-    "mean": Function("mean", _axis_given(None)),
-    "sum": Function("sum", _axis_given(None)),
-    "max": Function("max", _axis_given(None)),
-    "max_pool": Function("max_pool", _pool_given),
-    "average_pool": Function(
+    "concatenate": Row("concatenate", _axis_given(0)),
+    "max_pool": Row("max_pool", _pool_given),
+    "average_pool": Row(
         "average_pool", lambda x: _pool_given(x) | {"count_padding": False}
     ),
 }
@@ -601,19 +510,14 @@ FUNCTIONS: dict[str, Function] = {
 
 def function(name: str, given: Given) -> LayerSpec:
     """What a function of `keras.ops` or `keras.activations` does."""
-    found = FUNCTIONS.get(name, Function("other"))
-    settings = found.settings(given)
-    if isinstance(settings, LayerSpec):
-        return settings
-    return LayerSpec(
-        found.kind, {"function": name} if found.kind == "other" else settings
-    )
+    spec = FUNCTIONS.get(name, OTHER).describe(given)
+    return LayerSpec("other", {"function": name}) if spec.kind == "other" else spec
 
 
 def activation(function_: Any) -> LayerSpec:
     """An activation function of Keras, or "other"."""
     if isinstance(function_, L.Layer):
-        return _find(function_)[1]
+        return _find(function_).describe(function_)
     name = getattr(function_, "__name__", type(function_).__name__)
     if not str(getattr(function_, "__module__", "")).startswith("keras."):
         return LayerSpec("other", {"function": name})

@@ -12,51 +12,21 @@ from torch import nn
 from paripassu.core.layer_spec import Array, LayerSpec
 from paripassu.sides import observing
 from paripassu.sides.observing import SAME, Move, Settings, Slot
-from paripassu.sides.tables import find_base
+from paripassu.sides.tables import (
+    Row,
+    find_layer,
+    named_alike,
+    scale_by,
+)
 
 # Of no interest between layers: questions about a tensor, and copies of it.
-QUIET = frozenset(
-    [
-        "size",
-        "dim",
-        "shape",
-        "__get__",
-        "numel",
-        "is_floating_point",
-        "to",
-        "contiguous",
-        "clone",
-        "detach_",
-        "device",
-        "dtype",
-        "ndim",
-        "float",
-        "double",
-        "type",
-        "type_as",
-        "__len__",
-        "unbind",
-        "__iter__",
-        "is_contiguous",
-        "stride",
-        "requires_grad_",
-        "__set__",
-        "__bool__",
-        "item",
-        "any",
-        "all",
-        "__eq__",
-        "__ne__",
-        "__lt__",
-        "__gt__",
-        "__le__",
-        "__ge__",
-        "ndimension",
-        "data_ptr",
-        "element_size",
-        "is_complex",
-    ]
+QUESTIONS = (
+    "size dim shape __get__ numel is_floating_point to contiguous clone detach_ device "
+    "dtype ndim float double type type_as __len__ unbind __iter__ is_contiguous stride "
+    "requires_grad_ __set__ __bool__ item any all __eq__ __ne__ __lt__ __gt__ __le__ "
+    "__ge__ ndimension data_ptr element_size is_complex"
 )
+QUIET = frozenset(QUESTIONS.split())
 
 
 class Part(observing.Part):
@@ -197,10 +167,6 @@ def _upsample(factor: Any, mode: str, align: Any) -> Settings | LayerSpec:
     return settings
 
 
-def _none(_module: Any) -> Settings:
-    return {}
-
-
 def _alpha(module: Any) -> Settings:
     return {"alpha": module.alpha}
 
@@ -225,7 +191,6 @@ CHANNELS_LAST = Move(
     lambda x: np.moveaxis(x, 0, -1) if x.ndim == 3 else x,
     lambda x: np.moveaxis(x, -1, 0) if x.ndim == 3 else x,
 )
-Weights = Mapping[str, tuple[str, Move]]
 BIAS = {"bias": ("bias", SAME)}
 STATISTICS = {"mean": ("running_mean", SAME), "variance": ("running_var", SAME)}
 GAMMA_BETA = {"gamma": ("weight", SAME), "beta": ("bias", SAME)}
@@ -279,62 +244,48 @@ def _attention_parts(name: str, module: Any, spec: LayerSpec) -> Iterator[Part]:
 # ## The tables
 
 
-class Layer(NamedTuple):
-    """A layer's kind, its settings and its weights.
-
-    Attributes:
-        kind: as in `core.layer_spec`.
-        settings: of a module; or, for one that this kind does not fit, its spec.
-        weights: see above; a function where they are in several blocks.
-    """
-
-    kind: str
-    settings: Callable[[Any], Settings | LayerSpec] = _none
-    weights: Weights | Callable[[str, Any, LayerSpec], Iterator[Part]] = {}  # noqa: RUF012
-
-
 pooling, padding = nn.modules.pooling, nn.modules.padding
-LAYERS: dict[type, Layer] = {
-    nn.Linear: Layer("dense", weights={"kernel": ("weight", TRANSPOSED)} | BIAS),
+LAYERS: dict[type, Row] = {
+    nn.Linear: Row("dense", weights={"kernel": ("weight", TRANSPOSED)} | BIAS),
     # A part of an attention, which has its weights.
-    nn.modules.linear.NonDynamicallyQuantizableLinear: Layer(
+    nn.modules.linear.NonDynamicallyQuantizableLinear: Row(
         "dense", weights=lambda *_: iter(())
     ),
-    nn.modules.conv._ConvNd: Layer(
+    nn.modules.conv._ConvNd: Row(
         "conv", _conv, {"kernel": ("weight", _moved((-1, -2)))} | BIAS
     ),
-    nn.modules.conv._ConvTransposeNd: Layer(
+    nn.modules.conv._ConvTransposeNd: Row(
         "conv_transpose",
         _conv_transpose,
         {"kernel": ("weight", _moved((-2, -1)))} | BIAS,
     ),
-    nn.modules.batchnorm._BatchNorm: Layer(
+    nn.modules.batchnorm._BatchNorm: Row(
         "batch_norm",
         lambda x: {"epsilon": x.eps, "momentum": 1 - (x.momentum or 0), "axis": -1},
         GAMMA_BETA | STATISTICS,
     ),
-    nn.modules.instancenorm._InstanceNorm: Layer(
+    nn.modules.instancenorm._InstanceNorm: Row(
         "group_norm",
         lambda x: {"epsilon": x.eps, "groups": x.num_features},
         GAMMA_BETA | STATISTICS,
     ),
-    nn.LayerNorm: Layer(
+    nn.LayerNorm: Row(
         "layer_norm",
         lambda x: {"epsilon": x.eps, "axes": len(x.normalized_shape)},
         {"gamma": ("weight", CHANNELS_LAST), "beta": ("bias", CHANNELS_LAST)},
     ),
-    nn.RMSNorm: Layer("rms_norm", _rms_norm, {"gamma": ("weight", CHANNELS_LAST)}),
-    nn.GroupNorm: Layer(
+    nn.RMSNorm: Row("rms_norm", _rms_norm, {"gamma": ("weight", CHANNELS_LAST)}),
+    nn.GroupNorm: Row(
         "group_norm",
         lambda x: {"epsilon": x.eps, "groups": x.num_groups},
         GAMMA_BETA,
     ),
-    nn.Embedding: Layer("embedding", weights={"table": ("weight", SAME)}),
-    nn.EmbeddingBag: Layer("embedding", weights={"table": ("weight", SAME)}),
-    nn.LSTM: Layer("lstm", _recurrent, _recurrent_parts),
-    nn.GRU: Layer("gru", _recurrent, _recurrent_parts),
-    nn.RNN: Layer("rnn", _recurrent, _recurrent_parts),
-    nn.MultiheadAttention: Layer(
+    nn.Embedding: Row("embedding", weights={"table": ("weight", SAME)}),
+    nn.EmbeddingBag: Row("embedding", weights={"table": ("weight", SAME)}),
+    nn.LSTM: Row("lstm", _recurrent, _recurrent_parts),
+    nn.GRU: Row("gru", _recurrent, _recurrent_parts),
+    nn.RNN: Row("rnn", _recurrent, _recurrent_parts),
+    nn.MultiheadAttention: Row(
         "attention",
         lambda x: {
             "heads": x.num_heads,
@@ -342,85 +293,62 @@ LAYERS: dict[type, Layer] = {
         },
         _attention_parts,
     ),
-    nn.PReLU: Layer("prelu", weights={"slope": ("weight", SAME)}),
-    pooling._MaxPoolNd: Layer("max_pool", _pool_layer),
-    pooling._AvgPoolNd: Layer("average_pool", _pool_layer),
-    pooling._AdaptiveAvgPoolNd: Layer(
+    nn.PReLU: Row("prelu", weights={"slope": ("weight", SAME)}),
+    pooling._MaxPoolNd: Row("max_pool", _pool_layer),
+    pooling._AvgPoolNd: Row("average_pool", _pool_layer),
+    pooling._AdaptiveAvgPoolNd: Row(
         "global_average_pool", lambda x: _global(x.output_size)
     ),
-    pooling._AdaptiveMaxPoolNd: Layer(
+    pooling._AdaptiveMaxPoolNd: Row(
         "global_max_pool", lambda x: _global(x.output_size)
     ),
-    nn.Upsample: Layer(
+    nn.Upsample: Row(
         "upsample", lambda x: _upsample(x.scale_factor, x.mode, x.align_corners)
     ),
-    padding._ConstantPadNd: Layer("pad", _pad("constant")),
-    padding._ReflectionPadNd: Layer("pad", _pad("reflect")),
-    padding._ReplicationPadNd: Layer("pad", _pad("replicate")),
-    padding._CircularPadNd: Layer("pad", _pad("circular")),
-    nn.GELU: Layer("gelu", lambda x: {"approximate": x.approximate == "tanh"}),
-    nn.LeakyReLU: Layer("leaky_relu", lambda x: {"slope": x.negative_slope}),
-    nn.ELU: Layer("elu", _alpha),
-    nn.CELU: Layer("celu", _alpha),
-    nn.Softmax: Layer("softmax", _dim),
-    nn.LogSoftmax: Layer("log_softmax", _dim),
-    nn.modules.dropout._DropoutNd: Layer("dropout"),
-    nn.ReLU: Layer("relu"),
-    nn.ReLU6: Layer("relu6"),
-    nn.SELU: Layer("selu"),
-    nn.SiLU: Layer("silu"),
-    nn.Sigmoid: Layer("sigmoid"),
-    nn.Hardsigmoid: Layer("hard_sigmoid"),
-    nn.Hardswish: Layer("hard_swish"),
-    nn.Tanh: Layer("tanh"),
-    nn.Softplus: Layer("softplus"),
-    nn.Mish: Layer("mish"),
-    nn.Identity: Layer("identity"),
-    nn.Flatten: Layer("flatten"),
+    padding._ConstantPadNd: Row("pad", _pad("constant")),
+    padding._ReflectionPadNd: Row("pad", _pad("reflect")),
+    padding._ReplicationPadNd: Row("pad", _pad("replicate")),
+    padding._CircularPadNd: Row("pad", _pad("circular")),
+    nn.GELU: Row("gelu", lambda x: {"approximate": x.approximate == "tanh"}),
+    nn.LeakyReLU: Row("leaky_relu", lambda x: {"slope": x.negative_slope}),
+    nn.ELU: Row("elu", _alpha),
+    nn.CELU: Row("celu", _alpha),
+    nn.Softmax: Row("softmax", _dim),
+    nn.LogSoftmax: Row("log_softmax", _dim),
+    nn.modules.dropout._DropoutNd: Row("dropout"),
+    nn.Hardsigmoid: Row("hard_sigmoid"),
+    nn.Hardswish: Row("hard_swish"),
+    **{
+        x: Row(x.__name__.lower())
+        for x in (nn.ReLU, nn.ReLU6, nn.SELU, nn.SiLU, nn.Sigmoid, nn.Tanh)
+    },
+    **{
+        x: Row(x.__name__.lower())
+        for x in (nn.Softplus, nn.Mish, nn.Identity, nn.Flatten)
+    },
 }
 # Kinds of calls that have their channels at axis 1.
-SPATIAL = frozenset(
-    [
-        "conv",
-        "conv_transpose",
-        "batch_norm",
-        "group_norm",
-        "max_pool",
-        "average_pool",
-        "upsample",
-        "global_average_pool",
-        "global_max_pool",
-        "pad",
-        "prelu",
-    ]
+SPATIAL = (
+    "conv conv_transpose batch_norm group_norm max_pool average_pool upsample "
+    "global_average_pool global_max_pool pad prelu"
 )
 
 
-def _find(module: nn.Module) -> tuple[Layer | None, LayerSpec]:
-    layer, overridden = find_base(type(module), LAYERS, ("forward",))
-    # A user's own `forward` may compute anything, but where a weight's axes and the
-    # channels lie remains.
-    if layer is not None and overridden and not layer.weights:
-        layer = layer if layer.kind in SPATIAL | {"dropout"} else None
-    if layer is None:
-        return None, LayerSpec("other")
-    settings = layer.settings(module)
-    if isinstance(settings, LayerSpec):
-        return layer, settings
-    return layer, LayerSpec(layer.kind, settings)
+def _find(module: nn.Module) -> Row:
+    return find_layer(type(module), LAYERS, "forward", f"{SPATIAL} dropout")
 
 
 def describe(module: nn.Module) -> LayerSpec:
     """A module's kind and settings; of its weights, only which there are."""
-    spec = _find(module)[1]
+    spec = _find(module).describe(module)
     names = {name: np.empty(0) for name, _ in module.named_parameters()}
     return LayerSpec(spec.kind, spec.settings, names)
 
 
-def parts(name: str, module: nn.Module) -> Iterator[Part]:
+def parts(name: str, module: nn.Module) -> Iterator[observing.Part]:
     """The blocks of weights that a module itself has."""
-    layer, spec = _find(module)
-    weights = layer.weights if layer is not None else {}
+    row = _find(module)
+    spec, weights = row.describe(module), row.weights
     if not isinstance(weights, Mapping):
         yield from weights(name, module, spec)
         return
@@ -458,7 +386,7 @@ def channels_first(spec: LayerSpec, dimensions: int) -> bool:
     """Whether a call of this kind has its channels at axis 1."""
     if spec.kind == "layer_norm":
         return bool(spec.settings["axes"] == 3 and dimensions == 4)
-    return spec.kind in SPATIAL and dimensions >= 3
+    return spec.kind in SPATIAL.split() and dimensions >= 3
 
 
 # ## Functions
@@ -475,30 +403,6 @@ class Given(NamedTuple):
         """An argument by its name or its place."""
         by_place = self.args[place] if len(self.args) > place else default
         return self.kwargs.get(name, by_place)
-
-
-class Function(NamedTuple):
-    """A function's kind and settings; see `Layer`."""
-
-    kind: str
-    settings: Callable[[Given], Settings | LayerSpec] = _none
-
-
-def _with_number(kind: str, factor: float, offset: float) -> Function:
-    """A function of two tensors, which with a number x is a scale.
-
-    That multiplies by x ** factor and adds offset * x.
-    """
-
-    def settings(given: Given) -> Settings | LayerSpec:
-        other = given.get("other", 1)
-        if not isinstance(other, (int, float)):
-            return {}
-        x = float(other)
-        scale = {"factor": 1.0 if factor == 0 else x if factor > 0 else 1 / x}
-        return LayerSpec("scale", scale | {"offset": offset * x or 0.0})
-
-    return Function(kind, settings)
 
 
 def _axis(default: Any) -> Callable[[Given], Settings]:
@@ -528,57 +432,47 @@ def _pad_given(given: Given) -> Settings:
     }
 
 
-ADD = _with_number("add", 0, 1)
-MULTIPLY = _with_number("multiply", 1, 0)
-MAX_POOL = Function("max_pool", _pool_given)
-CONCATENATE = Function("concatenate", _axis(0))
-FUNCTIONS: dict[str, Function] = {
-    "relu": Function("relu"),
-    "relu6": Function("relu6"),
-    "selu": Function("selu"),
-    "silu": Function("silu"),
-    "sigmoid": Function("sigmoid"),
-    "hardsigmoid": Function("hard_sigmoid"),
-    "hardswish": Function("hard_swish"),
-    "tanh": Function("tanh"),
-    "softplus": Function("softplus"),
-    "mish": Function("mish"),
-    "flatten": Function("flatten"),
-    "view": Function("reshape"),
-    "reshape": Function("reshape"),
-    "unflatten": Function("reshape"),
-    "squeeze": Function("reshape"),
-    "unsqueeze": Function("reshape"),
-    "permute": Function("permute"),
-    "transpose": Function("permute"),
-    "matmul": Function("matmul"),
+def _operation(kind: str) -> Callable[[Given], Settings | LayerSpec]:
+    return lambda given: scale_by(kind, None, given.get("other", 1))
+
+
+ADD = Row("add", _operation("add"))
+MULTIPLY = Row("multiply", _operation("multiply"))
+DIVIDE = Row("other", _operation("divide"))
+MAX_POOL = Row("max_pool", _pool_given)
+FUNCTIONS: dict[str, Row] = {
+    **named_alike("relu relu6 selu silu sigmoid tanh softplus mish flatten matmul"),
+    **dict.fromkeys(
+        ("view", "reshape", "unflatten", "squeeze", "unsqueeze"), Row("reshape")
+    ),
+    **dict.fromkeys(("permute", "transpose"), Row("permute")),
+    **dict.fromkeys(("cat", "concat", "concatenate"), Row("concatenate", _axis(0))),
+    **{x: Row(x, _axis(-1)) for x in ("softmax", "log_softmax")},
+    **{x: Row(x, _axis(None)) for x in ("mean", "sum", "amax")},
+    **{x: Row(x, _alpha_given) for x in ("elu", "celu")},
+    "hardsigmoid": Row("hard_sigmoid"),
+    "hardswish": Row("hard_swish"),
     "add": ADD,
     "radd": ADD,
     "mul": MULTIPLY,
     "rmul": MULTIPLY,
-    "sub": _with_number("subtract", 0, -1),
-    "div": _with_number("other", -1, 0),
-    "truediv": _with_number("other", -1, 0),
-    "gelu": Function(
-        "gelu", lambda x: {"approximate": x.get("approximate", 9) == "tanh"}
-    ),
-    "leaky_relu": Function(
+    "sub": Row("subtract", _operation("subtract")),
+    "div": DIVIDE,
+    "truediv": DIVIDE,
+    "gelu": Row("gelu", lambda x: {"approximate": x.get("approximate", 9) == "tanh"}),
+    "leaky_relu": Row(
         "leaky_relu", lambda x: {"slope": x.get("negative_slope", 1, 0.01)}
     ),
-    "elu": Function("elu", _alpha_given),
-    "celu": Function("celu", _alpha_given),
-    "softmax": Function("softmax", _axis(-1)),
-    "log_softmax": Function("log_softmax", _axis(-1)),
     "max_pool": MAX_POOL,
     "max_pool_with_indices": MAX_POOL,
-    "avg_pool": Function("average_pool", _average_pool_given),
-    "adaptive_avg_pool": Function(
+    "avg_pool": Row("average_pool", _average_pool_given),
+    "adaptive_avg_pool": Row(
         "global_average_pool", lambda x: _global(x.get("output_size", 1))
     ),
-    "adaptive_max_pool": Function(
+    "adaptive_max_pool": Row(
         "global_max_pool", lambda x: _global(x.get("output_size", 1))
     ),
-    "interpolate": Function(
+    "interpolate": Row(
         "upsample",
         lambda x: _upsample(
             x.get("scale_factor", 2),
@@ -586,13 +480,7 @@ FUNCTIONS: dict[str, Function] = {
             x.get("align_corners", 4),
         ),
     ),
-    "pad": Function("pad", _pad_given),
-    "cat": CONCATENATE,
-    "concat": CONCATENATE,
-    "concatenate": CONCATENATE,
-    "mean": Function("mean", _axis(None)),
-    "sum": Function("sum", _axis(None)),
-    "amax": Function("amax", _axis(None)),
+    "pad": Row("pad", _pad_given),
 }
 IN_PLACE = ("iadd", "imul", "isub", "iradd", "irmul")
 
@@ -604,10 +492,7 @@ def _function(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> La
     found = FUNCTIONS.get(name) or FUNCTIONS.get(base)
     if found is None:
         return LayerSpec("dropout" if "dropout" in name else "other")
-    settings = found.settings(Given(args, kwargs, rank))
-    if isinstance(settings, LayerSpec):
-        return settings
-    return LayerSpec(found.kind, settings)
+    return found.describe(Given(args, kwargs, rank))
 
 
 def function(

@@ -60,21 +60,7 @@ def examine(
     gradients: Sequence[Mapping[str, Array]],
     horizon: int = 0,
 ) -> tuple[dict[str, Any], list[dict[str, Array]]]:
-    """The rule of a user's optimizer, and its path through the gradients.
-
-    Args:
-        found: see `maker`.
-        source: how the user named it.
-        parameters: by name.
-        gradients: of each step, by name.
-        horizon: for how many steps the schedule is read, if more than followed.
-
-    Returns:
-        See `describe` and `follow`.
-
-    Raises:
-        UserError: see `maker` and `follow`.
-    """
+    """See `paripassu.sides.contract.OptimizerModule`."""
     make = maker(found, source)
     steps = max(horizon, len(gradients))
     rule = describe(make(_tensors(parameters)), steps)
