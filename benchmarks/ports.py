@@ -44,7 +44,6 @@ def judge(path: Path, each: int) -> None:
     import torch  # noqa: F401, before TensorFlow
 
     from paripassu.port_check import session, targets
-    from paripassu.port_check.examine import Options
 
     sys.path.insert(0, str(path.resolve().parent))
     module = importlib.import_module(path.stem)
@@ -57,7 +56,7 @@ def judge(path: Path, each: int) -> None:
         left = targets.Target("left", module.pytorch(), module.pytorch)
         right = targets.Target("right", build(), build)
         inputs = [targets.parse_input(module.INPUT, 0)]
-        found = session.prepare(left, right, inputs, Options(), lambda *_: None).go()
+        found = session.prepare(left, right, inputs).go()
         first = found.faults[0] if found.faults else None
         names: list[str] = []
         for side in (first.left, first.right) if first else ():

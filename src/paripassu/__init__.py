@@ -23,12 +23,8 @@ if TYPE_CHECKING:
     from paripassu.core.recipe import Recipe
     from paripassu.core.recipe import load as load_recipe
     from paripassu.core.record import RunRecord
-    from paripassu.port_check import (
-        NotEquivalent,
-        assert_equivalent,
-        check,
-        check_optimizer,
-    )
+    from paripassu.port_check.check import NotEquivalent, assert_equivalent, check
+    from paripassu.port_check.optimizer import check_optimizer
     from paripassu.port_check.optimizer_verdict import OptimizerChecked
     from paripassu.port_check.results import Checked
     from paripassu.prediction.predict import Prediction, predict
@@ -45,7 +41,7 @@ _PLACES = {
     "Conditions": "processes.conditions",
     "Conversion": "conversion.convert",
     "ConversionError": "core.errors",
-    "NotEquivalent": "port_check",
+    "NotEquivalent": "port_check.check",
     "NotebookError": "core.errors",
     "OptimizerChecked": "port_check.optimizer_verdict",
     "PariPassuError": "core.errors",
@@ -56,9 +52,9 @@ _PLACES = {
     "UserError": "core.errors",
     "WorkerError": "core.errors",
     "ablate": "ablation.ablate",
-    "assert_equivalent": "port_check",
-    "check": "port_check",
-    "check_optimizer": "port_check",
+    "assert_equivalent": "port_check.check",
+    "check": "port_check.check",
+    "check_optimizer": "port_check.optimizer",
     "compare": "training.compare",
     "convert": "conversion.convert",
     "load_recipe": "core.recipe",

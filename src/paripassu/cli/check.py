@@ -131,8 +131,9 @@ def check(
     equal; 1: not equal; 2: the check could not run.
     """
     from paripassu.core import machine
-    from paripassu.port_check import check_sources, page
-    from paripassu.port_check import write_map as write
+    from paripassu.port_check import page
+    from paripassu.port_check.check import check_sources
+    from paripassu.port_check.check import write_map as write
     from paripassu.terminal.port_check import checked_view, watching
 
     prepare_files(html, write_map, save)
@@ -143,10 +144,10 @@ def check(
             right,
             left_args=left_args,
             right_args=right_args,
-            input=shapes or [],
+            shapes=shapes or [],
             inputs=inputs,
             copy=copy.value if copy else None,
-            map=map_file,
+            block_map=map_file,
             save=save,
             gradients=not forward_only,
             threads=threads or machine.usable_cores(),
@@ -201,7 +202,7 @@ def check_optimizer(
     difference when exchanged. Learning rate schedules are checked too. Exit code 0:
     the same steps; 1: different steps; 2: the check could not run.
     """
-    from paripassu.port_check import check_optimizer_sources
+    from paripassu.port_check.optimizer import check_optimizer_sources
     from paripassu.terminal.optimizer import optimizer_view
 
     with _users_code("optimizers"):

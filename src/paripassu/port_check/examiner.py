@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from paripassu.port_check.optimizers import check_request
+from paripassu.port_check.optimizer import check_request
 from paripassu.port_check.requests import CheckOptimizerRequest, CheckRequest
 from paripassu.port_check.session import check_models, prepare_process
 from paripassu.processes.child import Emit, Tasks, serve

@@ -60,13 +60,18 @@ def check_models(request: CheckRequest, emit: Emit) -> None:
     del found  # Keras makes another model in float64: the first one can go
     if request.save:
         _check_suffix(examination, request.save, request.copy_weights)
-    checked = _told(examination)
+    checked = examine(examination)
     if request.save:
         _save(examination, Path(request.save), request.copy_weights)
     emit("checked", result=checked.model_dump(mode="json"))
 
 
-def _told(examination: Examination) -> Checked:
+def examine(examination: Examination) -> Checked:
+    """Compare both models.
+
+    Raises:
+        UserError: a model raised; with the traceback.
+    """
     try:
         return examination.go()
     except ModelError as failed:
@@ -81,8 +86,8 @@ def prepare(
     left: targets.Target,
     right: targets.Target,
     inputs: list[targets.Wanted] | Arrays | None,
-    options: Options,
-    progress: Progress,
+    options: Options | None = None,
+    progress: Progress = lambda _text, _share: None,
 ) -> Examination:
     """Open both models and make their inputs.
 
@@ -106,7 +111,9 @@ def prepare(
     ):
         probe = _open(target, module, which, given)
         found.append(ExaminedModel(which, probe, target.source, side.versions))
-    return Examination(found[0], found[1], (inputs, other), options, progress)
+    return Examination(
+        found[0], found[1], (inputs, other), options or Options(), progress
+    )
 
 
 def _side_of(target: targets.Target, which: str) -> registry.Side:
@@ -200,12 +207,29 @@ def _side(given: ExaminedModel) -> registry.Side:
     return registry.find(given.probe.side)
 
 
-def apart(model: Any, copied: bool) -> Any:
-    """A model that may be examined: a copy, unless it is to get weights."""
-    side = registry.side_of_model(model)
-    if side is None or copied:
-        return model
-    return side.model_module().own_copy(model)
+def take(value: Any, which: str, *, copied: bool) -> targets.Target:
+    """A model that is here, or what builds one.
+
+    Args:
+        value: of the user.
+        which: "left" or "right".
+        copied: whether it is to get weights; if not, its copy is examined.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if side := registry.is_model(value) and registry.side_of_model(value):
+        own = value if copied else side.model_module().own_copy(value)
+        return targets.Target(which, own, None)
+    if callable(value):
+        name = getattr(value, "__qualname__", which)
+        source = f"{which} ({name})"
+        made = user_code.run(value, f"{source}, building it")
+        return targets.Target(source, made, value)
+    raise UserError(
+        f"{which} is a {type(value).__name__}. A {registry.MODEL_TYPES}, or a function "
+        "that builds one is expected."
+    )
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Steps two optimizers on the same gradients, in a worker or here."""
+"""Do two optimizers take the same steps, in a process of their own or here?"""
 
 from __future__ import annotations
 
@@ -14,10 +14,64 @@ from paripassu.port_check.optimizer_verdict import (
     draw_trial,
 )
 from paripassu.port_check.requests import CheckOptimizerRequest
+from paripassu.processes.launch import work
 from paripassu.reference.optimizers import OptimizerRule
 from paripassu.sides.registry import side_of_optimizer
 
+STEPS = 12
 EXAMPLE = "torch.optim:AdamW, keras.optimizers:AdamW or training.py:make_optimizer"
+
+
+def check_optimizer_sources(
+    left: str,
+    right: str,
+    *,
+    left_args: str | None = None,
+    right_args: str | None = None,
+    steps: int = STEPS,
+    threads: int = 1,
+) -> OptimizerChecked:
+    """Step two optimizers that are named by where they are, in a process of their own.
+
+    Args:
+        left, right: `package.module:attribute` or `file.py:attribute`.
+        left_args, right_args: a JSON object of settings, where it can be called.
+        steps: how many.
+        threads: that the frameworks may use.
+
+    Raises:
+        UserError: something that was given cannot be used; the message says what.
+        WorkerError: the user's code crashed the process.
+    """
+    request = CheckOptimizerRequest(
+        left=left,
+        right=right,
+        left_args=left_args,
+        right_args=right_args,
+        steps=steps,
+        usable_threads=threads,
+    )
+    answer = work(request, plain=True)
+    return OptimizerChecked.model_validate(answer["result"])
+
+
+def check_optimizer(left: Any, right: Any, *, steps: int = STEPS) -> OptimizerChecked:
+    """Step two optimizers on the same gradients, in this process.
+
+    Args:
+        left, right: of each framework, or of one: a class of optimizers; a Keras
+            optimizer; a function of a list of parameters that makes a
+            `torch.optim.Optimizer`, alone or with its scheduler; a function of nothing
+            that makes a Keras one.
+        steps: how many; float64.
+
+    Returns:
+        What was found: `.equal`, `.causes`, `.write`.
+
+    Raises:
+        UserError: one of them makes no optimizer, or raises.
+    """
+    return examine((left, "left"), (right, "right"), steps=steps)
 
 
 def check_request(request: CheckOptimizerRequest) -> OptimizerChecked:

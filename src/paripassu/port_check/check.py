@@ -1,0 +1,219 @@
+"""Do two models compute the same? The verbs of a check, and the map of weights."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import tomli_w
+
+from paripassu.core import files
+from paripassu.core.errors import PariPassuError, UserError
+from paripassu.port_check.requests import CheckRequest
+from paripassu.port_check.results import Checked, Fault
+from paripassu.processes.launch import Event, work
+
+Copy = Literal["left-to-right", "right-to-left"]
+
+
+class NotEquivalent(PariPassuError, AssertionError):
+    """Two models are not equal; the message says where and why.
+
+    Attributes:
+        checked: everything that was found.
+    """
+
+    def __init__(self, checked: Checked):
+        self.checked = checked
+        super().__init__(explain(checked))
+
+
+def check_sources(
+    left: str,
+    right: str,
+    *,
+    left_args: str | None = None,
+    right_args: str | None = None,
+    shapes: Sequence[str] = (),
+    inputs: Path | None = None,
+    copy: Copy | None = None,
+    block_map: Path | None = None,
+    save: Path | None = None,
+    gradients: bool = True,
+    threads: int,
+    command: str = "",
+    on_progress: Callable[[str, float], None] = lambda _text, _share: None,
+) -> Checked:
+    """Check two models that are named by where they are, in a process of their own.
+
+    Args:
+        left, right: `package.module:attribute` or `file.py:attribute`.
+        left_args, right_args: JSON, where the attribute is a function.
+        shapes: of the left model's inputs, see `targets.parse_input`.
+        inputs: an .npz file with them, instead.
+        copy: "left-to-right" or "right-to-left": copy the weights before comparing.
+        block_map: a TOML file with pairs of blocks, see `write_map`.
+        save: write the model that was given weights.
+        gradients: also compare training mode, gradients and BatchNorm's statistics.
+        threads: that the frameworks may use.
+        command: for the record.
+        on_progress: called with what is being done and the share that is done.
+
+    Raises:
+        UserError: something that was given cannot be used; the message says what.
+        WorkerError: the user's code crashed the process.
+    """
+    if save is not None and copy is None:
+        raise UserError("--save writes the model that was given weights: add --copy.")
+    if inputs is not None and shapes:
+        raise UserError("give either --input or --inputs, not both.")
+    request = CheckRequest(
+        left=left,
+        right=right,
+        left_args=left_args,
+        right_args=right_args,
+        shapes=tuple(shapes),
+        inputs=str(inputs) if inputs else None,
+        copy_weights=copy,
+        blocks=read_map(block_map) if block_map else {},
+        gradients=gradients,
+        save=str(save) if save else None,
+        usable_threads=threads,
+    )
+
+    def on_event(event: Event) -> None:
+        if event["event"] == "progress":
+            on_progress(event["text"], event["done"])
+
+    answer = work(request, on_event, plain=True)
+    result = Checked.model_validate(answer["result"])
+    return result.model_copy(update={"command": command})
+
+
+def check(
+    left: Any,
+    right: Any,
+    inputs: Any = None,
+    *,
+    copy: Copy | None = None,
+    block_map: Mapping[str, str] | None = None,
+    gradients: bool = True,
+) -> Checked:
+    """Check two models that are here, in this process.
+
+    Args:
+        left, right: a model of any framework with a side, of any mix; or a function
+            of no argument that builds one, which lets Keras build it in float64.
+        inputs: the left model's: an array `(N, ...)`, a dict of them by name, or a
+            text such as "1,3,224,224" to have them drawn. May be left out where the
+            left model is Keras's and declares its shape.
+        copy: "left-to-right" or "right-to-left": give one model the other's weights,
+            and leave them there.
+        block_map: pairs of blocks, left name to right name, that are not to be
+            questioned.
+        gradients: also compare training mode, gradients and BatchNorm's statistics.
+
+    Returns:
+        What was found; `.equal` is the verdict.
+
+    Raises:
+        UserError: a model or its inputs cannot be used.
+    """
+    from paripassu.port_check import session, targets
+    from paripassu.port_check.examine import Options
+
+    if copy not in (None, *get_args(Copy)):
+        raise UserError(
+            f"copy is {copy!r}, but one of {', '.join(get_args(Copy))} is expected."
+        )
+    given: Any = inputs
+    if isinstance(inputs, str):
+        given = [targets.parse_input(inputs, 0)]
+    elif isinstance(inputs, Mapping):
+        given = {str(name): np.asarray(x) for name, x in inputs.items()}
+    elif inputs is not None:
+        given = {"input": np.asarray(inputs)}
+    found = (
+        session.take(left, "left", copied=copy == "right-to-left"),
+        session.take(right, "right", copied=copy == "left-to-right"),
+    )
+    options = Options(copy, block_map or {}, gradients)
+    with session.kept(*(x.model for x in found)):
+        return session.examine(session.prepare(*found, given, options))
+
+
+def assert_equivalent(
+    left: Any,
+    right: Any,
+    inputs: Any = None,
+    *,
+    copy: Copy | None = None,
+    block_map: Mapping[str, str] | None = None,
+    gradients: bool = True,
+) -> None:
+    """Raise if two models do not compute the same; for tests.
+
+    Args:
+        left, right, inputs, copy, block_map, gradients: as of `check`.
+
+    Raises:
+        NotEquivalent: an AssertionError that says where they part, and why.
+        UserError: a model or its inputs cannot be used.
+    """
+    found = check(
+        left, right, inputs, copy=copy, block_map=block_map, gradients=gradients
+    )
+    if not found.equal:
+        raise NotEquivalent(found)
+
+
+def explain(checked: Checked) -> str:
+    """Say why two models are not equal, in a few lines."""
+    lines = [
+        f"{checked.left.source} and {checked.right.source} do not compute the same:"
+    ]
+    lines += [f"  {x.name}: {x.detail}" for x in checked.checks if x.state == "fails"]
+    lines += [f"  at {describe_fault(x)}" for x in checked.faults]
+    return "\n".join(lines)
+
+
+def describe_fault(fault: Fault) -> str:
+    """A fault in a line: both names, the size, the cause."""
+    size = "" if fault.size is None else f", {fault.size:.1e} apart"
+    cause = fault.cause
+    why = "cause not found" if cause is None else f"{cause.key}: {cause.sentence}"
+    return f"{fault.left} / {fault.right} ({fault.phase}{size}): {why}"
+
+
+def read_map(path: Path) -> dict[str, str]:
+    """Pairs of blocks from a TOML file.
+
+    Raises:
+        UserError: it is not one; with an example.
+    """
+    example = 'For example:\n\n[blocks]\n"layer1.0.conv1" = "conv2d_3"'
+    try:
+        content = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"the map {path} cannot be read: {error}. {example}") from error
+    blocks = content.get("blocks")
+    if not isinstance(blocks, dict) or not all(
+        isinstance(x, str) for x in blocks.values()
+    ):
+        raise UserError(f"the map {path} has no table of names, [blocks]. {example}")
+    return dict(blocks)
+
+
+def write_map(path: Path, checked: Checked) -> None:
+    """Write the pairs that were found, to be edited and given back with --map."""
+    pairs = {x.left: x.right for x in checked.pairs if x.left and x.right}
+    doubts = [f"# {x.left}: {x.doubt}\n" for x in checked.pairs if x.left and x.doubt]
+    alone = [f"# only left: {x.left}\n" for x in checked.pairs if x.right is None]
+    alone += [f"# only right: {x.right}\n" for x in checked.pairs if x.left is None]
+    head = f"# {checked.left.source} = {checked.right.source}\n"
+    files.write_text(
+        path, head + "".join(doubts + alone) + "\n" + tomli_w.dumps({"blocks": pairs})
+    )
