@@ -75,6 +75,12 @@ class Case:
         """The layer at which they part."""
         return next(x for x in self.network.layers if x.name == self.found.layer)
 
+    @property
+    def layer_kind(self) -> str:
+        """Its kind, "" where they part at no layer."""
+        kinds = (x.kind for x in self.network.layers if x.name == self.found.layer)
+        return next(kinds, "")
+
     def prefix(self) -> str:
         """Of the pass in which a layer differs."""
         return "evaluation." if self.kind == "evaluation" else "0.activation."
@@ -133,7 +139,9 @@ def likely_cause(
         None if no known mistake gives them.
     """
     case = Case(found, right, wrong, recipe, count)
-    for explain in _RULES[found.rung] if found.rung < len(_RULES) else ():
+    words = {0: case.place, 1: case.layer_kind}
+    key = found.rung, words.get(found.rung, case.kind)
+    for explain in (*RULES.get(key, ()), *LAST.get(found.rung, ())):
         try:
             cause = explain(case)
         except (KeyError, ValueError, StopIteration):
@@ -147,8 +155,6 @@ def likely_cause(
 
 
 def _order(case: Case) -> str | None:
-    if case.place != "order":
-        return None
     recipe, count = case.recipe, case.count
 
     def hashed(shuffle: bool, whole: bool) -> Array:
@@ -171,8 +177,6 @@ def _order(case: Case) -> str | None:
 
 
 def _images(case: Case) -> str | None:
-    if case.place != "images":
-        return None
     right, wrong = case.pair("evaluation.input")
     if case.same(right.swapaxes(1, 2), wrong):
         return "height and width of the images are exchanged"
@@ -188,8 +192,6 @@ def _images(case: Case) -> str | None:
 
 
 def _masks(case: Case) -> str | None:
-    if case.place != "masks":
-        return None
     layers = case.network.layers
     dropout = case.network.layers_of("dropout")[0]
     before = layers[layers.index(dropout) - 1]
@@ -201,8 +203,6 @@ def _masks(case: Case) -> str | None:
 
 
 def _labels(case: Case) -> str | None:
-    if case.place != "labels":
-        return None
     right, wrong = case.pair("given.labels")
     for shift in (1, -1):
         if np.array_equal(np.roll(right, shift), wrong):
@@ -287,8 +287,6 @@ def _mistake(case: Case) -> str | None:
 
 
 def _dropout(case: Case) -> str | None:
-    if case.layer.kind != "dropout":
-        return None
     right, wrong = case.output()
     rate = case.recipe.dropout[case.layer.name]
     if case.kind == "evaluation":
@@ -304,8 +302,6 @@ def _dropout(case: Case) -> str | None:
 
 
 def _flatten(case: Case) -> str | None:
-    if case.layer.kind != "flatten":
-        return None
     right, wrong = case.output()
     h, w, c = case.input().shape[1:]
     for order in ("n (h w c) -> n (c h w)", "n (c h w) -> n (h w c)"):
@@ -318,8 +314,6 @@ def _flatten(case: Case) -> str | None:
 
 
 def _leak(case: Case) -> str | None:
-    if case.layer.kind != "relu":
-        return None
     x, wrong = case.input(), case.output()[1]
     slope = case.factor(np.minimum(x, 0), wrong - np.maximum(x, 0))
     return f"the ReLU leaks: its slope below zero is {slope:.3g}" if slope else None
@@ -339,8 +333,6 @@ def _fewer_digits(case: Case) -> str | None:
 
 
 def _loss(case: Case) -> str | None:
-    if case.kind != "loss":
-        return None
     right, wrong = (float(x) for x in case.pair("0.loss"))
     labels = case.right["given.labels"]
     logits = case.right[f"0.activation.{case.network.layers[-1].name}"]
@@ -363,8 +355,6 @@ def _loss(case: Case) -> str | None:
 
 
 def _gradient(case: Case) -> str | None:
-    if case.kind != "gradient":
-        return None
     right, wrong = case.pair(f"0.gradient.{case.place}")
     weight = next(x for x in case.network.weights if x.name == case.place)
     if weight.table and wrong[:, :, ~weight.connected].any():
@@ -385,7 +375,7 @@ SHARES = {"adadelta": "rho", "rmsprop": "rho", "adam": "beta2"}
 
 def _constants(case: Case) -> str | None:
     name, _, slot = case.place.rpartition(".")
-    if case.kind != "slot" or slot not in ("square_gradient", "square_update"):
+    if slot not in ("square_gradient", "square_update"):
         return None
     gradient = case.right[f"0.gradient.{name}"]
     some = np.abs(gradient) > 1e-3 * np.abs(gradient).max()
@@ -406,11 +396,7 @@ def _constants(case: Case) -> str | None:
     return None
 
 
-def _weight_decay(case: Case) -> str | None:
-    if case.kind == "weight":
-        right, wrong = case.pair(f"0.weight.{case.place}")
-        share = case.factor(case.weights[case.place], right - wrong)
-        return f"weights decay: by {share:.3g} of themselves a step" if share else None
+def _decay_in_gradient(case: Case) -> str | None:
     name = case.place.rpartition(".")[0]
     before, gradient = case.weights[name], case.right[f"0.gradient.{name}"]
     new = 1 - case.rule.number(SHARES[case.rule.family])
@@ -421,9 +407,13 @@ def _weight_decay(case: Case) -> str | None:
     return f"weight decay of {factor:.3g} is in the gradient" if factor else None
 
 
+def _decay_past_gradient(case: Case) -> str | None:
+    right, wrong = case.pair(f"0.weight.{case.place}")
+    share = case.factor(case.weights[case.place], right - wrong)
+    return f"weights decay: by {share:.3g} of themselves a step" if share else None
+
+
 def _learning_rate(case: Case) -> str | None:
-    if case.kind != "weight":
-        return None
     right, wrong = case.pair(f"0.weight.{case.place}")
     before = case.weights[case.place]
     factor = case.factor(right - before, wrong - before)
@@ -452,7 +442,7 @@ def _schedule(case: Case) -> str | None:
 
 def _second_step(case: Case) -> str | None:
     """Known mistakes between the first step and the second."""
-    if case.found.step != 1 or case.kind not in ("gradient", "slot", "weight"):
+    if case.found.step != 1:
         return None
     name, _, slot = case.place.rpartition(".")
     name = name if case.kind == "slot" else case.place
@@ -488,11 +478,25 @@ def _second_step(case: Case) -> str | None:
 
 GRADIENTS_ADD_UP = "gradients add up from step to step: they are not cleared"
 
-_RULES: tuple[tuple[Callable[[Case], str | None], ...], ...] = (
-    (_order, _images, _masks, _labels, _initial),
-    (_mistake, _dropout, _flatten, _leak, _fewer_digits),
-    (_loss, _gradient),
-    (_constants, _weight_decay, _learning_rate),
-    (_schedule,),
-    (_second_step,),
-)
+Rule = Callable[[Case], str | None]
+# By rung and, on rung 0, what was drawn; on rung 1 the kind of layer; else of quantity.
+RULES: dict[tuple[int, str], tuple[Rule, ...]] = {
+    (0, "order"): (_order,),
+    (0, "images"): (_images,),
+    (0, "masks"): (_masks,),
+    (0, "labels"): (_labels,),
+    **{(1, kind): (_mistake,) for kind in ("conv", "subsample", "pad", *MISTAKES)},
+    (1, "relu"): (_mistake, _leak),
+    (1, "dropout"): (_dropout,),
+    (1, "flatten"): (_flatten,),
+    (2, "loss"): (_loss,),
+    (2, "gradient"): (_gradient,),
+    (3, "slot"): (_constants, _decay_in_gradient),
+    (3, "weight"): (_decay_past_gradient, _learning_rate),
+    (4, "rate"): (_schedule,),
+    (5, "gradient"): (_second_step,),
+    (5, "slot"): (_second_step,),
+    (5, "weight"): (_second_step,),
+}
+# Those that are tried last, whatever it is.
+LAST: dict[int, tuple[Rule, ...]] = {0: (_initial,), 1: (_fewer_digits,)}
