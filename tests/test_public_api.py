@@ -68,16 +68,7 @@ def test_every_name_is_there_and_listed():
         paripassu.nonsense  # noqa: B018 (the access is what is tested)
 
 
-UNDER_WAY = ("assert_equivalent", "check")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(x, marks=pytest.mark.xfail) if x in UNDER_WAY else x
-        for x in FUNCTIONS
-    ],
-)
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_function_is_pleasant_to_call(name):
     assert not faults_of(FUNCTIONS[name])
 
