@@ -10,6 +10,7 @@ from typing import Any
 import numpy.typing as npt
 
 from paripassu.conversion import onnx_file
+from paripassu.conversion.formats import all_formats
 from paripassu.core import files, layout, record
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe, validate
@@ -17,11 +18,6 @@ from paripassu.core.recognition import recipe_of, recognised
 from paripassu.frameworks import registry
 from paripassu.processes.launch import work
 from paripassu.processes.requests import ReadRequest
-
-EXPECTED = (
-    "expected a run's folder, or a file that ends in .safetensors, .pt, .pth, .keras "
-    "or .onnx"
-)
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ def read_source(path: Path, recipe: Recipe | None = None) -> ModelSource:
     if path.is_dir():
         return _of_run(path)
     if not path.exists():
-        raise UserError(f"{path} does not exist: {EXPECTED}.")
+        raise UserError(f"{path} does not exist: {_expected()}.")
     if path.suffix == ".safetensors":
         return _of_safetensors(path, recipe)
     if path.suffix == ".onnx":
@@ -69,7 +65,15 @@ def read_source(path: Path, recipe: Recipe | None = None) -> ModelSource:
         return _made(path, found, weights, notes.get("framework"), notes)
     if framework := registry.of_suffix(path.suffix):
         return _of_worker(path, framework.name, recipe)
-    raise UserError(f"{path}: {EXPECTED}.")
+    raise UserError(f"{path}: {_expected()}.")
+
+
+def _expected() -> str:
+    """What a path to a model may be."""
+    *others, last = (x for form in all_formats().values() for x in form.suffixes)
+    return (
+        f"expected a run's folder, or a file that ends in {', '.join(others)} or {last}"
+    )
 
 
 def _of_run(folder: Path) -> ModelSource:

@@ -202,7 +202,9 @@ def owned(folder: Path, patience: float = 5.0) -> Iterator[None]:
         try:
             lock.acquire(timeout=patience, poll_interval=0.05)
         except Timeout:
-            number = owner.read_text() if owner.exists() else ""
+            number = ""
+            with contextlib.suppress(OSError):
+                number = owner.read_text()
             raise UserError(
                 f"{folder} is in use by another process"
                 f"{f' (number {number})' if number else ''}. Wait for it to end, or "
