@@ -196,7 +196,7 @@ def read_map(path: Path) -> dict[str, str]:
     """
     example = 'For example:\n\n[blocks]\n"layer1.0.conv1" = "conv2d_3"'
     try:
-        content = tomllib.loads(path.read_text())
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"the map {path} cannot be read: {error}. {example}") from error
     blocks = content.get("blocks")
