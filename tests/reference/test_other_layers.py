@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from helpers import random
 
-from paripassu.core.layer_spec import LayerSpec, UnknownLayer
+from paripassu.core.layer_spec import LayerSpec, UnknownLayerError
 from paripassu.reference import layers
 
 
@@ -293,5 +293,5 @@ def test_every_kind_is_tested():
     ],
 )
 def test_what_is_not_computed_is_said(kind, settings):
-    with pytest.raises(UnknownLayer, match=r"unheard of|another axis"):
+    with pytest.raises(UnknownLayerError, match=r"unheard of|another axis"):
         forward(kind, np.ones((1, 3, 1)), **settings)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from helpers import skip_without
 
-from paripassu.core.layer_spec import LayerSpec, UnknownLayer, relative_error
+from paripassu.core.layer_spec import LayerSpec, UnknownLayerError, relative_error
 from paripassu.port_check import causes
 from paripassu.sides import tables
 
@@ -54,7 +54,7 @@ def computed(probe, x):
     ] or [call.described]
     error = None
     if parts[0].kind not in UNCOMPUTED:
-        with contextlib.suppress(UnknownLayer):
+        with contextlib.suppress(UnknownLayerError):
             shape = causes.Shape((len(parts),))
             error = relative_error(wanted, causes.compute(parts, inputs, shape))
     return parts, inputs, wanted, error

@@ -47,11 +47,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from paripassu.core.errors import PariPassuError
+
 Array = npt.NDArray[Any]
 Padding = str | tuple[tuple[int, int], ...]
 
 
-class UnknownLayer(LookupError):
+class UnknownLayerError(PariPassuError, LookupError):
     """A kind or a setting that the reference does not compute."""
 
 

@@ -13,7 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from paripassu.core.layer_spec import Array, LayerSpec, UnknownLayer, relative_error
+from paripassu.core.layer_spec import (
+    Array,
+    LayerSpec,
+    UnknownLayerError,
+    relative_error,
+)
 from paripassu.port_check.results import Cause
 from paripassu.reference import layers
 from paripassu.reference.recurrent import RECURRENT
@@ -175,7 +180,7 @@ def _after(
             _changed(one, two, names) for one, two in zip(left, right, strict=False)
         ]
         return relative_error(wanted, compute(changed, inputs, shape))
-    except (UnknownLayer, KeyError, ValueError, IndexError, TypeError):
+    except (UnknownLayerError, KeyError, ValueError, IndexError, TypeError):
         return None
 
 

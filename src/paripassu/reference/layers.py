@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from paripassu.core.layer_spec import Array, LayerSpec, UnknownLayer
+from paripassu.core.layer_spec import Array, LayerSpec, UnknownLayerError
 from paripassu.reference import activations, windows
 from paripassu.reference.losses import softmax
 from paripassu.reference.recurrent import RECURRENT
@@ -32,10 +32,10 @@ def apply(layer: LayerSpec, inputs: Sequence[Array]) -> Array:
         inputs: arrays with channels last; one, but for `add`, `attention` and so on.
 
     Raises:
-        UnknownLayer: the kind or a setting is not one that is computed here.
+        UnknownLayerError: the kind or a setting is not one that is computed here.
     """
     if layer.kind not in FORWARD:
-        raise UnknownLayer(layer.kind)
+        raise UnknownLayerError(layer.kind)
     weights = {name: np.asarray(x, np.float64) for name, x in layer.weights.items()}
     exact = LayerSpec(layer.kind, layer.settings, weights)
     return FORWARD[layer.kind](exact, *(np.asarray(x, np.float64) for x in inputs))
@@ -98,7 +98,7 @@ def _scaled(layer: LayerSpec, x: Array, mean: Array, variance: Array) -> Array:
 def batch_norm(layer: LayerSpec, x: Array) -> Array:
     """By the statistics that are kept, or of the batch where none are."""
     if layer.settings.get("axis", -1) not in (-1, x.ndim - 1):
-        raise UnknownLayer("batch_norm over another axis")
+        raise UnknownLayerError("batch_norm over another axis")
     mean, variance = layer.weights.get("mean"), layer.weights.get("variance")
     if mean is None or variance is None:
         axes = tuple(range(x.ndim - 1))

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from paripassu.core.layer_spec import Array, LayerSpec, UnknownLayer, same_padding
+from paripassu.core.layer_spec import Array, LayerSpec, UnknownLayerError, same_padding
 
 Pairs = tuple[tuple[int, int], ...]
 Index = tuple[slice, ...]
@@ -119,7 +119,7 @@ def _padded(x: Array, pairs: Pairs, mode: str = "zeros", value: float = 0.0) -> 
     if mode in ("zeros", "constant"):
         return np.pad(x, whole, constant_values=value)
     if mode not in MODES:
-        raise UnknownLayer(f"padding_mode {mode}")
+        raise UnknownLayerError(f"padding_mode {mode}")
     padded: Array = np.pad(x, whole, mode=MODES[mode])  # type: ignore[call-overload]
     return padded
 
@@ -179,7 +179,7 @@ def conv_backward(layer: LayerSpec, x: Array, _y: Array, gradient: Array) -> Gra
     kernel = layer.weights["kernel"]
     windows = Windows(layer, kernel.shape[:-2], x.shape[1:-1], 1)
     if layer.settings.get("padding_mode", "zeros") != "zeros":
-        raise UnknownLayer("the gradient of a padding that is not zeros")
+        raise UnknownLayerError("the gradient of a padding that is not zeros")
     padded = _padded(x, windows.ends)
     to_x, to_kernel = np.zeros_like(padded), np.zeros_like(kernel)
     for given, to in _shares(layer):
@@ -322,7 +322,7 @@ def pad(layer: LayerSpec, x: Array) -> Array:
 def pad_backward(layer: LayerSpec, _x: Array, _y: Array, gradient: Array) -> Gradients:
     """dL/dx is the gradient without the frame: no pixel of x moved that."""
     if layer.settings.get("padding_mode", "zeros") not in ("zeros", "constant"):
-        raise UnknownLayer("the gradient of a padding that is not constant")
+        raise UnknownLayerError("the gradient of a padding that is not constant")
     return _cropped(gradient, tuple(layer.settings["padding"])), {}
 
 
@@ -346,7 +346,7 @@ def _resized(layer: LayerSpec, x: Array, axis: int, factor: float) -> Array:
         nearest = np.minimum((places / factor).astype(int), n - 1)
         return np.asarray(np.take(x, nearest, axis))
     if mode != "bilinear":
-        raise UnknownLayer(f"mode {mode}")
+        raise UnknownLayerError(f"mode {mode}")
     if layer.settings.get("align_corners"):
         at = places * (n - 1) / max(size - 1, 1)
     else:
