@@ -119,7 +119,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {
         path.name: path.read_bytes()
         for path in folder.iterdir()
-        if path.name not in (".lock", record.ERRORS_FILE)
+        if path.name not in (".lock", ".owner", record.ERRORS_FILE)
         and ".tmp-paripassu" not in path.name
     }
 
