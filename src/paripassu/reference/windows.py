@@ -184,12 +184,12 @@ def conv_backward(layer: LayerSpec, x: Array, _y: Array, gradient: Array) -> Gra
     to_x, to_kernel = np.zeros_like(padded), np.zeros_like(kernel)
     for given, to in _shares(layer):
         rows = gradient[..., to].reshape(-1, to.stop - to.start)
+        patches = windows.view(padded)[..., given].reshape(len(rows), -1)
+        to_kernel[..., to] = (patches.T @ rows).reshape(*kernel.shape[:-1], -1)
         for place, tap in windows.taps():
             # Windows overlap: a pixel adds up what each of them sends it.
-            part = padded[(*tap, given)]
-            to_kernel[place][:, to] = part.reshape(len(rows), -1).T @ rows
             sent = rows @ kernel[place][:, to].T
-            to_x[(*tap, given)] += sent.reshape(part.shape)
+            to_x[(*tap, given)] += sent.reshape(*gradient.shape[:-1], -1)
     found = {"kernel": to_kernel}
     if "bias" in layer.weights:
         found["bias"] = gradient.reshape(-1, gradient.shape[-1]).sum(axis=0)
