@@ -72,7 +72,7 @@ def offences(module: str, text: str) -> list[str]:
         top, _, inner = name.partition(".")
         if top in OWNERS and not module.startswith(OWNERS[top]):
             bad.append(name)
-        if top != "paripassu" or inner in ("", "__version__"):
+        if top != "paripassu" or not inner:
             continue
         other, _, place = inner.partition(".")
         own = rest.partition(".")[0]

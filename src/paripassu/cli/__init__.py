@@ -69,7 +69,7 @@ def info(as_json: JsonOption = False) -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from paripassu import __version__
+        from paripassu.core.version import __version__
 
         typer.echo(f"paripassu {__version__}")
         raise typer.Exit

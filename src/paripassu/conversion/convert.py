@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from paripassu import __version__
 from paripassu.conversion import onnx_file
 from paripassu.conversion.formats import Format, find_format
 from paripassu.conversion.model_source import ModelSource, read_source
 from paripassu.core import datasets, files, layout
 from paripassu.core.errors import ConversionError, UserError, WorkerError
 from paripassu.core.recipe import Recipe
+from paripassu.core.version import __version__
 from paripassu.frameworks import registry
 from paripassu.processes.launch import work, worker_environment
 from paripassu.processes.requests import LogitsRequest, WriteRequest

@@ -13,8 +13,8 @@ from fastapi import FastAPI, Query, Request
 from fastapi.responses import Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from paripassu import __version__
 from paripassu.core.digits import Digit
+from paripassu.core.version import __version__
 from paripassu.frameworks import registry
 from paripassu.prediction.answering import Images
 from paripassu.serve import schema

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from paripassu import __version__
 from paripassu.core import machine
 from paripassu.core.errors import UserError, WorkerError
+from paripassu.core.version import __version__
 from paripassu.frameworks import registry
 from paripassu.processes.conditions import DEFAULT
 from paripassu.processes.launch import work
