@@ -22,6 +22,7 @@ from paripassu.core.layer_spec import (
 from paripassu.port_check.results import Cause
 from paripassu.reference import layers
 from paripassu.reference.recurrent import RECURRENT
+from paripassu.sides.advice import advise
 
 IGNORED = ("bidirectional", "layers", "function", "flipped")
 CLOSED = 1e-3  # of the gap; what closes it leaves rounding, far less
@@ -247,9 +248,9 @@ def _cause(
         if name != "kind" and not name.startswith(WEIGHT):
             writes.append(f"give the right layer {_words(name)} {one}")
     key = key_of(left[0], right[0], names[0])
-    write = WRITE.get(key) or "; ".join(writes)
+    write = advise(key) or "; ".join(writes)
     if any(x.settings.get("padding") == "same" for x in (*left, *right)):
-        write = PADDING if key == "padding" else write
+        write = advise("same-padding") if key == "padding" else write
     return Cause(
         key=key,
         sentence="; ".join(texts),
@@ -257,19 +258,6 @@ def _cause(
         before=before if np.isfinite(before) else None,
         after=after,
     )
-
-
-PADDING = (
-    "TensorFlow's 'same' pads the end more than the beginning where the stride does "
-    "not fit; write keras.layers.ZeroPadding2D with the left's padding, then "
-    "padding='valid'"
-)
-WRITE = {
-    "bias-missing": "use_bias=True in Keras, bias=True in PyTorch",
-    "gelu-form": "keras.activations.gelu(x, approximate=...) in Keras, "
-    "nn.GELU(approximate='none' or 'tanh') in PyTorch",
-    "reset-after": "PyTorch's GRU resets after the product: reset_after=True in Keras",
-}
 
 
 def _words(name: str) -> str:

@@ -9,44 +9,16 @@ from typing import Any
 import numpy as np
 
 from paripassu.reference.optimizers import OptimizerRule
+from paripassu.sides.advice import KERAS, PYTORCH
 
 FLOAT32 = 5e-7  # of a constant: it may have passed through float32
-
-TORCH = {
-    "learning_rate": "lr",
-    "epsilon": "eps",
-    "accumulator": "initial_accumulator_value",
-    "learning_rate_decay": "lr_decay",
-}
-KERAS = {
-    "beta1": "beta_1",
-    "beta2": "beta_2",
-    "accumulator": "initial_accumulator_value",
-    "clip_norm": "clipnorm",
-    "clip_global_norm": "global_clipnorm",
-    "clip_value": "clipvalue",
-}
-NOT_KERAS = {
-    "dampening": "dampening. Keep v = momentum * v + (1 - dampening) * g in a subclass",
-    "learning_rate_decay": "lr_decay. Give keras.optimizers.schedules.InverseTimeDecay("
-    "rate, 1, lr_decay) as the learning rate",
-    "maximize": "maximize. Turn the sign of the loss",
-    "momentum_decay": "momentum_decay: its Nadam is PyTorch's NAdam with "
-    "momentum_decay=1.0. Write that on the other side, or a subclass here",
-}
-CLIPS_TORCH = {
-    "clip_norm": "for p in parameters: p.grad.mul_(c / p.grad.norm().clamp(min=c))",
-    "clip_global_norm": "torch.nn.utils.clip_grad_norm_(parameters, c)",
-    "clip_value": "torch.nn.utils.clip_grad_value_(parameters, c)",
-}
-SUBCLASSES = "paripassu.frameworks.{}.optimizers"
 
 
 def advice(
     causes: Sequence[str], left: OptimizerRule, right: OptimizerRule
 ) -> tuple[str, ...]:
     """What to write on the right for it to do as the left does."""
-    keras = right.name.startswith(("keras.", SUBCLASSES.format("tensorflow")))
+    keras = right.name.startswith(("keras.", KERAS.subclasses))
     found = []
     for key in causes:
         form = {"epsilon": "epsilon_form", "weight_decay": "decay_form"}.get(key)
@@ -73,18 +45,18 @@ def _setting(key: str, left: OptimizerRule, right: OptimizerRule, keras: bool) -
         if not value:
             return f"Take the clipping by {key.removeprefix('clip_')} out of {name}."
         return (
-            f"Before each step of {name}, with c = {shown(value)}: {CLIPS_TORCH[key]}"
+            f"Before each step of {name}, with c = {shown(value)}: {PYTORCH.clips[key]}"
         )
-    if key in KERAS and key.startswith("clip_") and not value:
-        return f"{name}({KERAS[key]}=None): the left does not clip so."
-    if keras and key in NOT_KERAS:
-        return f"Keras has no {NOT_KERAS[key]}."
+    if key in KERAS.settings and key.startswith("clip_") and not value:
+        return f"{name}({KERAS.settings[key]}=None): the left does not clip so."
+    if keras and key in KERAS.missing:
+        return f"Keras has no {KERAS.missing[key]}."
     if keras and key == "amsgrad" and not right.name.endswith(("Adam", "AdamW")):
         return f"{name} has no amsgrad: keras.optimizers.Adam has."
     if not keras and key in ("beta1", "beta2"):
         betas = shown(left.get("beta1")), shown(left.get("beta2"))
         return f"{name}(betas=({', '.join(betas)}))"
-    spelled = (KERAS if keras else TORCH).get(key, key)
+    spelled = (KERAS if keras else PYTORCH).settings.get(key, key)
     if key == "rho" and not keras and right.family == "rmsprop":
         spelled = "alpha"
     if key == "weight_decay" and keras and not value:
@@ -136,7 +108,7 @@ def _rate(left: OptimizerRule, right: OptimizerRule, keras: bool) -> str:
 def _form(key: str, left: OptimizerRule, right: OptimizerRule, keras: bool) -> str:
     here = right.name or "the right"
     epsilon = shown(left.get("epsilon"))
-    module = SUBCLASSES.format("tensorflow" if keras else "pytorch")
+    module = (KERAS if keras else PYTORCH).subclasses
     if key == "momentum_form":
         inside = left.forms[key] == "rate_inside"
         subclass = {
@@ -218,7 +190,7 @@ def _decay_form(
         "adam": f"torch.optim.AdamW(weight_decay={shown(decay)})",
         "nadam": f"torch.optim.NAdam(weight_decay={shown(decay)}, "
         "decoupled_weight_decay=True)",
-        "sgd": f"{SUBCLASSES.format('pytorch')}.SGD(parameters, rate, momentum, "
+        "sgd": f"{PYTORCH.subclasses}.SGD(parameters, rate, momentum, "
         f"{shown(decay)}, rate_inside=False, decoupled=True)",
     }
     way = ways.get(

@@ -13,6 +13,7 @@ from paripassu.port_check.examined import CallOrder, ExaminedModel
 from paripassu.port_check.match import Pair, Placed, match_blocks
 from paripassu.port_check.results import Cause, Findings, Pairing, Weight, finite
 from paripassu.port_check.tolerance import WEIGHT
+from paripassu.sides.advice import advise
 from paripassu.sides.contract import Arrays, Block
 
 
@@ -289,6 +290,6 @@ def check_weights(
             cause = Cause(
                 key="frozen",
                 sentence=f"left is {words[0]}, right is {words[1]}",
-                write="trainable=True (Keras), requires_grad_(True) (PyTorch)",
+                write=advise("frozen"),
             )
             findings.fault("layers", left.layer, right.layer, None, cause)

@@ -23,6 +23,7 @@ from paripassu.port_check.tolerance import (
     UNMOVED,
     allow,
 )
+from paripassu.sides.advice import advise
 from paripassu.sides.contract import Arrays, Block, Step
 
 SHOWN = 6  # names of gradients that part
@@ -282,8 +283,7 @@ def _compare_running(
         cause = Cause(
             key="momentum",
             sentence=f"momentum: left keeps {momentum:.6g}, right {theirs:.6g}",
-            write=f"Keras: momentum={momentum:.6g}; PyTorch: momentum="
-            f"{share:.6g} (the share of the new)",
+            write=advise("running-momentum", kept=momentum, new=share),
             before=finite(worst),
             after=after if after < SAME_FACTOR else None,
         )
