@@ -26,7 +26,7 @@ from paripassu.frameworks.registry import FRAMEWORKS
 
 ROOT = Path(__file__).parents[2]
 TOY = ROOT / "tests" / "toy"
-FEW = ("--recipe", "fast", "--set", "precision=float32")
+FEW = ("--recipe", "fast", "--set", "precision=float32", "--set", "batch_size=10")
 Run = Callable[..., CompletedProcess[str]]
 
 
@@ -136,7 +136,7 @@ def test_serve(alone, run_folder, tmp_path, mnist: datasets.ImageData):
 
 
 def test_verify_proves_it_and_finds_its_faults(toy, tiny):
-    given = ("verify", "--frameworks", "toy", "--recipe", "fast", "--data", tiny)
+    given = ("verify", "--frameworks", "toy", *FEW, "--steps", 12, "--data", tiny)
     toy(*given)
     for fault in ("learning-rate", "optimizer-reset"):
         done = toy(*given, "--fault", fault, "--fault-in", "toy", code=1)
@@ -144,7 +144,7 @@ def test_verify_proves_it_and_finds_its_faults(toy, tiny):
 
 
 def test_a_fault_that_it_cannot_have_is_said(toy, tiny):
-    given = ("--frameworks", "toy", "--recipe", "fast", "--data", tiny)
+    given = ("--frameworks", "toy", *FEW, "--steps", 12, "--data", tiny)
     done = toy("verify", *given, "--fault", "summed-loss", "--fault-in", "toy", code=1)
     assert "toy does not know the fault 'summed-loss'" in done.stdout
 
