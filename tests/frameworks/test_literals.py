@@ -15,7 +15,15 @@ from paripassu.frameworks.registry import BUILT_IN
 
 ROOT = Path(__file__).parents[2]
 SOURCE = Path("src") / "paripassu"
-TABLES = {SOURCE / room / "registry.py" for room in ("frameworks", "sides")}
+TABLES = {
+    SOURCE / f"{name}.py"
+    for name in (
+        "frameworks/registry",
+        "sides/registry",
+        "sides/advice",
+        "sides/optimizer_advice",
+    )
+}
 NAMES = {x.name for x in BUILT_IN}
 WORDS = {
     word.lower()
@@ -23,8 +31,6 @@ WORDS = {
     for word in (x.name, x.title, *x.import_roots, *x.distributions)
 }
 SUFFIXES = {suffix for x in BUILT_IN for suffix in x.suffixes}
-# Advice in a framework's own words, and an order of imports: not yet beside the sides.
-LEFT = {SOURCE / "port_check" / f"{x}.py" for x in ("optimizer_verdict", "session")}
 # Networks and recipes that bear a framework's name, after whoever published them.
 PUBLISHED = {*NETWORKS, *built_in()}
 
@@ -68,7 +74,7 @@ def test_no_code_but_its_own_names_a_framework():
     for folder in ("src", "tools", "benchmarks"):
         for path in (ROOT / folder).rglob("*.py"):
             own = path.relative_to(ROOT)
-            if own in TABLES | LEFT or is_its_own(own):
+            if own in TABLES or is_its_own(own):
                 continue
             if lines := list(literals(path.read_text())):
                 found[str(own)] = lines
