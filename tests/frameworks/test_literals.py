@@ -21,7 +21,7 @@ TABLES = {
         "frameworks/registry",
         "sides/registry",
         "sides/advice",
-        "sides/optimizer_advice",
+        "port_check/optimizer_advice",
     )
 }
 NAMES = {x.name for x in BUILT_IN}
