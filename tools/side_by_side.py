@@ -27,7 +27,7 @@ def page() -> str:
     notes = differences(NAMES)
     headings = list(dict.fromkeys(key for parts in lessons for key in parts))
     if headings != list(notes):
-        raise ValueError(f"expected notes on {headings}, came on {list(notes)}")
+        raise ValueError(f"expected notes on {headings}, got {list(notes)}")
     notebooks = [f"[{display_name(x)}](../notebooks/{x}.ipynb)" for x in NAMES]
     blocks = [f"{INTRODUCTION}{', '.join(notebooks)}."]
     for heading in headings:

@@ -373,7 +373,7 @@ def test_seed_without_a_run_counts_nowhere():
     way = walk(FIRST, SECOND)
     ablation = made_up(way, additive, without={("pytorch", 1, 2)}, seeds=(0, 1, 2))
     assert ablation.complete == [0, 1]
-    assert "2 of 3 seeds have them all" in " ".join(ablation.notes)
+    assert "the 2 of 3 seeds that have all runs" in " ".join(ablation.notes)
     estimates = [
         estimate
         for effects in ablation.effects
@@ -390,7 +390,7 @@ def test_stop_that_always_fails_leaves_what_does_not_need_it():
     without = {("pytorch", way.forward[1], seed) for seed in (0, 1, 2)}
     ablation = made_up(way, additive, without=without)
     assert ablation.complete == []
-    assert "need not add up" in " ".join(ablation.notes)
+    assert "may not add up" in " ".join(ablation.notes)
     for number, effects in enumerate(ablation.effects):
         effect = effects["test_accuracy"]
         assert (effect.both, effect.forward, effect.order) == (None, None, None)
@@ -451,7 +451,7 @@ def test_metric_that_some_run_lacks_is_left_out():
 def test_first_epochs_on_different_images_are_not_compared():
     ablation = made_up(walk(FIRST, SECOND.changed(validation_size=50)), additive)
     assert "first_epoch_accuracy" not in ablation.metrics
-    assert "not always taken on the same images" in " ".join(ablation.notes)
+    assert "not always measured on the same images" in " ".join(ablation.notes)
     same = [x.changed(validation_size=50) for x in (FIRST, SECOND)]
     ablation = made_up(walk(*same), additive)
     assert "first_epoch_accuracy" in ablation.metrics
@@ -667,7 +667,7 @@ def test_same_command_trains_nothing_anew(walked, folder, tiny):
     times = [x.stat().st_mtime_ns for x in sorted((out / "runs").glob("*/*"))]
     again = run_paripassu(*words(folder, tiny, out, "--json"), path=folder / "hidden")
     assert again.returncode == 0, again.stderr
-    assert "4 runs finished already" in again.stderr
+    assert "4 runs already finished" in again.stderr
     assert (out / "ablation.json").read_bytes() == before
     assert [x.stat().st_mtime_ns for x in sorted((out / "runs").glob("*/*"))] == times
 
@@ -715,7 +715,7 @@ def test_damaged_record_is_told_before_anything_is_trained(walked, folder, tiny)
     (copy / "runs" / name / "run.json").write_text("{")
     refused = run_paripassu(*words(folder, tiny, copy))
     assert refused.returncode == 2
-    assert "that run is made anew" in " ".join(refused.stderr.split())
+    assert "that run is then repeated" in " ".join(refused.stderr.split())
     assert [x.name for x in (copy / "runs").iterdir()] == [name]
 
 
@@ -814,7 +814,7 @@ def test_with_both_frameworks_and_a_proof(folder, tiny, tmp_path):
     typed[-1] = "pytorch"
     done = run_paripassu(*typed)
     assert done.returncode == 0, done.stderr
-    assert "4 runs finished already" in done.stderr
+    assert "4 runs already finished" in done.stderr
     assert "proof on first: holds already" in done.stderr
     other = attribution.load(out)
     assert other.gaps[0].figures == ablation.gaps[0].figures
@@ -842,5 +842,5 @@ def test_interrupted_ablation_goes_on(walked, folder, tiny, tmp_path, monkeypatc
     assert attribution.load(out).stops  # what there was is told
     again = run_paripassu(*typed)
     assert again.returncode == 0, again.stderr
-    assert re.search(r"[123] runs? finished already", again.stderr)
+    assert re.search(r"[123] runs? already finished", again.stderr)
     assert attribution.load(out).stops == ablation.stops

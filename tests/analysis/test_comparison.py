@@ -600,7 +600,7 @@ def test_one_damaged_run_leaves_the_other_seeds(tmp_path):
     ("change", "words"),
     [
         ({"result": None}, "has no result"),
-        ({"framework": "tensorflow"}, "expected pytorch with seed 42, came tensorflow"),
+        ({"framework": "tensorflow"}, "expected pytorch with seed 42, got tensorflow"),
     ],
 )
 def test_a_record_that_contradicts_itself_is_left_out(tmp_path, change, words):

@@ -313,7 +313,7 @@ def test_two_spellings_with_different_content(tmp_path: Path) -> None:
     assert is_some_arrays(load(tmp_path))
     labels = (some_arrays()[TEST_LABELS] + 1) % 10
     (tmp_path / f"{TEST_LABELS}.gz").write_bytes(gzip.compress(encode(labels)))
-    assert f"{TEST_LABELS}.gz, came different bytes" in refused(tmp_path)
+    assert f"{TEST_LABELS}.gz, got different bytes" in refused(tmp_path)
 
 
 def test_a_name_that_is_too_long(tmp_path: Path) -> None:
@@ -340,26 +340,26 @@ def header(*numbers: int) -> bytes:
 
 
 IDX_FAULTS = [
-    (TRAIN_IMAGES, LABELS, "magic number 00 00 08 03 of IDX images, came 00 00 08 01"),
+    (TRAIN_IMAGES, LABELS, "magic number 00 00 08 03 of IDX images, got 00 00 08 01"),
     (TRAIN_LABELS, IMAGES, "came 00 00 08 03, that of IDX images"),
     (TRAIN_IMAGES, b"\0\0\x0d\x03" + IMAGES[4:], "came 00 00 0d 03"),
     (TRAIN_IMAGES, b"<htm" + IMAGES, "came 3c 68 74 6d"),
     (TRAIN_IMAGES, b"", "came an empty file"),
     (TRAIN_IMAGES, gzip.compress(IMAGES), f"rename it to {TRAIN_IMAGES}.gz"),
-    (TRAIN_IMAGES, IMAGES[:9], "is cut short: expected a header of 16 bytes, came 9"),
-    (TRAIN_IMAGES, IMAGES[:-1], "is cut short: its header promises 20 items"),
+    (TRAIN_IMAGES, IMAGES[:9], "is cut short: expected a header of 16 bytes, got 9"),
+    (TRAIN_IMAGES, IMAGES[:-1], "is cut short: its header announces 20 items"),
     (TRAIN_LABELS, LABELS[:-1], "20 bytes, and 19 came"),
     (TRAIN_LABELS, LABELS + b"\0", "has surplus bytes"),
     (TRAIN_IMAGES, IMAGES + b"\0", "has surplus bytes"),
     (TRAIN_IMAGES, encode(np.zeros((20, 32, 32), np.uint8)), "came (20, 32, 32)"),
     (TRAIN_IMAGES, encode(np.zeros((20, 28, 27), np.uint8)), "scale them to 28 x 28"),
     (TRAIN_IMAGES, encode(np.zeros((0, 28, 28), np.uint8)), "at least 1 of the images"),
-    (TEST_LABELS, encode(np.zeros(0, np.uint8)), "at least 1 of the labels, came 0"),
+    (TEST_LABELS, encode(np.zeros(0, np.uint8)), "at least 1 of the labels, got 0"),
     (TRAIN_IMAGES, header(0x803, 10**7 + 1, 28, 28), "at most 10000000 images"),
     (TRAIN_LABELS, header(0x801, 2**32 - 1), "at most 10000000 labels"),
     (TRAIN_LABELS, encode(np.zeros(19, np.uint8)), "came 20 images in"),
     (TEST_LABELS, encode(np.zeros(11, np.uint8)), "and 11 labels in"),
-    (TRAIN_LABELS, LABELS[:-1] + b"\x0a", "labels 0..9, came 10 at index 19"),
+    (TRAIN_LABELS, LABELS[:-1] + b"\x0a", "labels 0..9, got 10 at index 19"),
     (TEST_LABELS, header(0x801, 10) + bytes([9] * 4 + [255] * 6), "255 at index 4"),
 ]
 
@@ -382,7 +382,7 @@ def test_a_wrong_idx_file(
 # Without the time of day: it is part of the tests' names, which must not change.
 SQUEEZED = gzip.compress(IMAGES, mtime=0)
 GZIP_FAULTS = [
-    (b"PK\3\4 and so on", "is not a gzip: expected it to begin with 1f 8b, came 50 4b"),
+    (b"PK\3\4 and so on", "is not a gzip: expected it to begin with 1f 8b, got 50 4b"),
     (IMAGES, f"rename it to {TRAIN_IMAGES}, or"),
     (b"", "came an empty file: fetch it again, or"),
     (SQUEEZED[:5], "is cut short: expected the end of its compressed data"),
@@ -462,13 +462,13 @@ NPZ_FAULTS = [
     ("y_train", npy(np.zeros(20, np.int64)), "came int64. Save it with"),
     ("x_train", npy(np.zeros((20, 784), np.uint8)), "came (20, 784)"),
     ("x_train", npy(np.zeros((20, 28, 28, 1), np.uint8)), "came (20, 28, 28, 1)"),
-    ("y_train", npy(np.zeros((20, 10), np.uint8)), "shape (N,), came (20, 10)"),
-    ("y_train", npy(np.uint8(3)), "shape (N,), came ()"),
+    ("y_train", npy(np.zeros((20, 10), np.uint8)), "shape (N,), got (20, 10)"),
+    ("y_train", npy(np.uint8(3)), "shape (N,), got ()"),
     ("x_test", npy(np.zeros((0, 28, 28), np.uint8)), "at least 1 of the images"),
     ("x_test", NPY["x_test"][:-1], "is cut short"),
     ("x_test", NPY["x_test"] + b"\0", "has surplus bytes"),
     ("y_test", npy(np.zeros(9, np.uint8)), "and 9 labels in"),
-    ("y_test", npy(np.full(10, 10, np.uint8)), "labels 0..9, came 10"),
+    ("y_test", npy(np.full(10, 10, np.uint8)), "labels 0..9, got 10"),
 ]
 
 

@@ -398,8 +398,8 @@ def bad_files(folder: Path) -> dict[str, str]:
         "a-cut.png": "truncated",
         "b-empty.jpg": "empty: it has 0 bytes",
         "c-text.gif": "not a picture: expected PNG, JPEG, BMP, GIF or TIFF",
-        "d-large.png": f"at most {MAX_PIXELS:,} pixels, came 8001 x 8000",
-        "e-bomb.png": f"at most {MAX_PIXELS:,} pixels, came more",
+        "d-large.png": f"at most {MAX_PIXELS:,} pixels, got 8001 x 8000",
+        "e-bomb.png": f"at most {MAX_PIXELS:,} pixels, got more",
         "f-link.png": "no such file",
         "g-pipe.png": "not a regular file",
     }

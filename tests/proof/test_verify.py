@@ -314,7 +314,7 @@ FOUND = {
     ),
     "softmax-twice": (
         "loss",
-        "softmax is applied twice: the loss takes probabilities for logits",
+        "softmax is applied twice: the loss gets probabilities instead of logits",
     ),
     "softmax-once": (
         "loss",
@@ -669,7 +669,7 @@ def shared_out(x: np.ndarray) -> np.ndarray:
 
 
 ONCE = "softmax is applied once: the recipe's loss applies it to probabilities"
-TWICE = "softmax is applied twice: the loss takes probabilities for logits"
+TWICE = "softmax is applied twice: the loss gets probabilities instead of logits"
 SUM = "the loss is the sum over the batch, not its mean"
 SHIFTED = "the labels are shifted by one"
 

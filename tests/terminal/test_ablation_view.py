@@ -41,7 +41,7 @@ def test_each_run_is_a_line_with_its_accuracy_or_its_failure(tmp_path: Path):
     ).splitlines()
     assert lines == [
         "nothing serious",
-        "1 run finished already, reused",
+        "1 run already finished, reused",
         f"2/3 one: test accuracy {finished.result.test_accuracy:.2%}",
         "3/3 two: failed: it diverged",
     ]

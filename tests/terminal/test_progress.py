@@ -80,9 +80,9 @@ def test_a_comparison_is_told_line_by_line():
     ) == [
         "[red] is no markup here",
         "proof: holds on 1 rungs",
-        "pytorch-seed42 (1/2): goes on with epoch 2 of 3",
+        "pytorch-seed42 (1/2): continues with epoch 2 of 3",
         "pytorch-seed42 (1/2): epoch 1/3  2.0s  loss 0.2500  test accuracy 98.76%",
-        "tensorflow-seed42 (2/2): finished already, used as it is",
+        "tensorflow-seed42 (2/2): already finished, reused",
     ]
 
 

@@ -58,7 +58,7 @@ def test_quick_form(compared):
     assert "<svg" in (out / "report.html").read_text()
 
     again = paripassu(*words)
-    assert "finished already" in again.stderr
+    assert "already finished" in again.stderr
     first, second = printed, json.loads(again.stdout)
     assert {**second, "created": ""} == {**first, "created": ""}
 

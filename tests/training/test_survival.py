@@ -335,7 +335,7 @@ def test_ctrl_c_keeps_what_is_done(small, straight_of, interrupted):
         os.killpg(command.process.pid, signal.SIGINT)  # as a terminal does
         assert command.wait() == 130
     wait_for(lambda: is_gone(worker), "the worker's end", GONE)
-    assert "goes on with epoch 2 of 4" in command.errors
+    assert "continues with epoch 2 of 4" in command.errors
     assert "interrupted" in command.errors
     assert "type the same command again" in command.errors
     assert "Traceback" not in command.errors
@@ -356,7 +356,7 @@ def test_a_second_process_is_refused_and_the_first_undisturbed(
     log = interrupted.with_suffix(".log")
     with Running(*arguments("pytorch", small, interrupted), log=log) as command:
         command.wait_for(
-            lambda: "goes on with epoch 2 of 4" in command.errors, "training"
+            lambda: "continues with epoch 2 of 4" in command.errors, "training"
         )
         worker = command.worker()
         worker.suspend()  # it cannot end while the other one tries
@@ -596,7 +596,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_with_more_room(tiny, disk):
     disk.remount("size=90m")
     done = run_paripassu(*typed)
     assert done.returncode == 0, done.stderr
-    assert "goes on with epoch 2" not in done.stderr
+    assert "continues with epoch 2" not in done.stderr
     assert record.load_record(folder).status == "finished"
     assert leftovers(folder) == []
 
@@ -635,7 +635,7 @@ def test_a_finished_run_is_used_as_it_is(framework, small, straight_of, tmp_path
     done = run_paripassu(*arguments(framework, small, straight.folder), path=broken)
     seconds = time.monotonic() - start
     assert done.returncode == 0, done.stderr
-    assert "finished already, used as it is" in done.stderr
+    assert "already finished, reused" in done.stderr
     assert f"{straight.record.result.test_accuracy:.2%}" in done.stdout
     assert contents(straight.folder) == before
     assert seconds < straight.seconds
@@ -652,5 +652,5 @@ def test_a_kill_before_the_last_clearing_up_leaves_nothing(
     shutil.copy(one_epoch_done / record.CHECKPOINT_FILE, folder)
     done = run_paripassu(*arguments("pytorch", small, folder))
     assert done.returncode == 0, done.stderr
-    assert "finished already, used as it is" in done.stderr
+    assert "already finished, reused" in done.stderr
     check_same_end(folder, straight, 0)

@@ -103,10 +103,7 @@ def ablate(
     recipes = [[x.recipe.changed(seed=seed) for x in way.stops] for seed in seeds]
     dataset, warnings = _read_data(way.stops, conditions)
     able, problems = _able(start)
-    absent = [
-        f"{text} It is not known what is left between the frameworks."
-        for text in problems
-    ]
+    absent = [f"{text} The gap between the frameworks is unknown." for text in problems]
     for text in (*warnings, *absent):
         on_event(Warned(text))
     inquiry = Inquiry(
@@ -209,7 +206,7 @@ def _finished(out: Path, jobs: Sequence[Job]) -> dict[Key, record.RunRecord]:
         elif earlier.status == "finished":
             raise UserError(
                 f"{folder} holds another run than its name says. Delete it and type "
-                "the same command again: that run is made anew."
+                "the same command again: that run is then repeated."
             )
     return found
 

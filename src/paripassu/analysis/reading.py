@@ -86,7 +86,7 @@ def load_runs(
         except UserError as error:
             damage[name] = (
                 f"{error} The run is left out. Delete {path} and type the command "
-                "again: that run is made anew."
+                "again: that run is then repeated."
             )
     return records, runs, damage
 
@@ -95,7 +95,7 @@ def _load_record(folder: Path, framework: str, seed: int) -> RunRecord:
     record = load_record(folder)
     if (record.framework, record.seed) != (framework, seed):
         raise UserError(
-            f"{folder / RUN_FILE}: expected {framework} with seed {seed}, came "
+            f"{folder / RUN_FILE}: expected {framework} with seed {seed}, got "
             f"{record.framework} with seed {record.seed}."
         )
     return record
@@ -139,13 +139,13 @@ def _problem_of(tensors: Mapping[str, npt.NDArray[Any]], result: Result) -> str 
     fits = logits.ndim == 2 and len(logits) == count and labels.shape == (count,)
     if count < 1 or not fits:
         return (
-            f"expected logits ({count}, classes) and labels ({count},), came "
+            f"expected logits ({count}, classes) and labels ({count},), got "
             f"{logits.shape} and {labels.shape}"
         )
     if not np.isfinite(logits).all():
         return "some logits are not finite"
     if not (labels.min() >= 0 and labels.max() < logits.shape[1]):
-        return f"expected labels 0..{logits.shape[1] - 1}, came others"
+        return f"expected labels 0..{logits.shape[1] - 1}, got others"
     own = logits[np.arange(count), labels.astype(np.int64)]
     among_best = own == logits.max(axis=1)
     alone = (logits == own[:, np.newaxis]).sum(axis=1) == 1

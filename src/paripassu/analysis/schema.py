@@ -163,7 +163,7 @@ class WholeRun(Model):
     left: str
     right: str  # the left itself, where it is the control
     precision: str
-    control: bool  # the same framework, one kernel moved by an ulp
+    control: bool  # the same framework, perturbed by one ulp in one kernel
     steps: int
     largest_loss_gap: float  # nats, over all batches
     largest_loss_step: int  # where, counted from 1

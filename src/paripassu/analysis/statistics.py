@@ -64,7 +64,7 @@ def wilson(correct: int, count: int) -> Estimate:
     correction.
     """
     if not 0 <= correct <= count or count == 0:
-        raise ValueError(f"expected 0 <= correct <= count > 0, came {correct}, {count}")
+        raise ValueError(f"expected 0 <= correct <= count > 0, got {correct}, {count}")
     from scipy.stats import norm
 
     z = float(norm.ppf((1 + CONFIDENCE) / 2))
@@ -142,7 +142,7 @@ def bootstrap_estimate(values: Sequence[float]) -> Estimate:
 def paired_difference(left: Sequence[float], right: Sequence[float]) -> Estimate:
     """Mean of left - right, run by run of the same seed; see `bootstrap_estimate`."""
     if len(left) != len(right):
-        raise ValueError(f"expected pairs, came {len(left)} and {len(right)} values")
+        raise ValueError(f"expected pairs, got {len(left)} and {len(right)} values")
     return bootstrap_estimate([a - b for a, b in zip(left, right, strict=True)])
 
 
@@ -351,19 +351,19 @@ def excludes_zero(estimate: Estimate) -> bool:
 def _finite(values: Sequence[float], fewest: int = 1) -> Floats:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or array.size < fewest or not np.isfinite(array).all():
-        raise ValueError(f"expected at least {fewest} finite numbers, came {values!r}")
+        raise ValueError(f"expected at least {fewest} finite numbers, got {values!r}")
     return array
 
 
 def _check_margin(margin: float) -> None:
     if not (math.isfinite(margin) and margin > 0):
-        raise ValueError(f"expected a margin above 0, came {margin!r}")
+        raise ValueError(f"expected a margin above 0, got {margin!r}")
 
 
 def _check_shapes(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> None:
     if left.shape != right.shape or left.size == 0:
         raise ValueError(
-            f"expected answers to the same images, came {left.shape} and {right.shape}"
+            f"expected answers to the same images, got {left.shape} and {right.shape}"
         )
 
 

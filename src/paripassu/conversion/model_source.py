@@ -115,7 +115,7 @@ def _made(
         except ValueError:
             raise UserError(
                 f"{path}: the recipe takes the {name} of its data, and the file does "
-                f"not say what it was: expected a number, came {text!r}. Convert the "
+                f"not say what it was: expected a number, got {text!r}. Convert the "
                 "run's folder again, or give a recipe with numbers."
             ) from None
     return ModelSource(path, recipe, weights, framework, **found, notes=notes)

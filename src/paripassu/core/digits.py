@@ -185,7 +185,7 @@ def _lowered(text: str) -> str:
 
 
 def _too_large(came: str) -> str:
-    return f"too large: expected at most {MAX_PIXELS:,} pixels, came {came}"
+    return f"too large: expected at most {MAX_PIXELS:,} pixels, got {came}"
 
 
 @contextlib.contextmanager
@@ -201,7 +201,7 @@ def _opened(source: Path | bytes) -> Iterator[IO[bytes]]:
         raise PictureError("empty: it has 0 bytes")
     if size > MAX_BYTES:
         raise PictureError(
-            f"too large: expected at most {MAX_BYTES:,} bytes, came {size:,}"
+            f"too large: expected at most {MAX_BYTES:,} bytes, got {size:,}"
         )
     with file if isinstance(source, bytes) else source.open("rb") as opened:
         yield opened

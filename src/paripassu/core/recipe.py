@@ -153,7 +153,7 @@ class Decay(Part):
             )
         if self.shape == "linear" and self.warm_up >= self.interval:
             raise ValueError(
-                f"decay.warm_up: expected less than interval = {self.interval:g}, came "
+                f"decay.warm_up: expected less than interval = {self.interval:g}, got "
                 f"{self.warm_up:g}"
             )
         return self
@@ -264,14 +264,14 @@ class Recipe(Part):
     def _network_and_its_dropout(self) -> Recipe:
         if self.network not in NETWORKS:
             raise ValueError(
-                f"network: expected one of {', '.join(NETWORKS)}, came {self.network!r}"
+                f"network: expected one of {', '.join(NETWORKS)}, got {self.network!r}"
             )
         layers = sorted(x.name for x in NETWORKS[self.network].layers_of("dropout"))
         if sorted(self.dropout) != layers:
             expected = f"a rate for each of {', '.join(layers)}" if layers else "none"
             raise ValueError(
                 f"dropout: expected {expected} (the dropout layers of network "
-                f"{self.network!r}), came {', '.join(sorted(self.dropout)) or 'none'}"
+                f"{self.network!r}), got {', '.join(sorted(self.dropout)) or 'none'}"
                 f"; on the command line, {_dropout_setting(layers)}"
             )
         return self
@@ -345,10 +345,10 @@ def validate(table: Mapping[str, Any], where: str = "recipe") -> Recipe:
 
 
 def _explain(problem: Any, table: Mapping[str, Any]) -> str:
-    """One pydantic problem as "key: expected ..., came ..."."""
+    """One pydantic problem as "key: expected ..., got ..."."""
     path = _real_path(problem["loc"], table)
     key = ".".join(path)
-    came = f"came {_shown(problem['input'])} ({type(problem['input']).__name__})"
+    came = f"got {_shown(problem['input'])} ({type(problem['input']).__name__})"
     message = problem["msg"].removeprefix("Input should be ")
     match problem["type"]:
         case "extra_forbidden":
@@ -360,7 +360,7 @@ def _explain(problem: Any, table: Mapping[str, Any]) -> str:
         case "union_tag_invalid":
             return (
                 f"{key}.kind: expected one of {problem['ctx']['expected_tags']}, "
-                f"came {problem['ctx']['tag']!r}."
+                f"got {problem['ctx']['tag']!r}."
             )
         case "union_tag_not_found":
             return f"{key}.kind is missing: name the kind, for example 'adadelta'."

@@ -143,7 +143,7 @@ def _blocks(
         return module.open_model(target.model).blocks()
     if needs := [x.name for x in wanted if x.dtype == "int" and x.below is None]:
         raise UserError(
-            f"--input {needs[0]}: say below what its whole numbers are, as in "
+            f"--input {needs[0]}: say below the upper bound of its integers, as in "
             "2,16:int:1000."
         )
     return []

@@ -173,7 +173,7 @@ def parse_input(text: str, number: int) -> Wanted:
     shape = tuple(int(x) for x in found[2].split(","))
     below = int(found[4]) if found[4] else None
     if below == 0:
-        raise UserError(f"--input {text!r}: whole numbers below 0 there are none.")
+        raise UserError(f"--input {text!r}: there are no integers below 0 here.")
     name = found[1] or f"input{number or ''}"
     return Wanted(name, shape, found[3] or "float", below)
 

@@ -156,7 +156,7 @@ def _in_folder(folder: str) -> tuple[list[Found], int]:
     if not found:
         count = f"{skipped} other files" if skipped else "no file at all"
         problem = f"no picture in this folder: expected files that end in {ENDINGS}, "
-        found = [Found(folder, f"{problem}came {count}")]
+        found = [Found(folder, f"{problem}got {count}")]
     return found, skipped
 
 
@@ -208,7 +208,7 @@ def ask_which(sources: Sequence[ModelSource], names: Sequence[str]) -> list[Aske
     counts = {source.recipe.architecture.num_classes for source in sources}
     if len(counts) > 1:
         raise UserError(
-            "expected networks with the same number of classes, came networks with "
+            "expected networks with the same number of classes, got networks with "
             f"{' and '.join(map(str, sorted(counts)))}: ask them one by one."
         )
     labels = [f"{name}: {source.path.name}" for source, name in pairs]

@@ -75,7 +75,7 @@ def parse(line: str, known: Iterable[type[Request]]) -> Request:
         raise ValueError(f"task {task!r}: {'; '.join(problems)}") from None
     except (ValueError, TypeError, KeyError):
         raise ValueError(
-            f"expected a task of {', '.join(by_task)}, came {task or line[:80]!r}"
+            f"expected a task of {', '.join(by_task)}, got {task or line[:80]!r}"
         ) from None
 
 

@@ -62,7 +62,7 @@ def lockstep(
         out: where the trainings are kept.
         conditions: the data.
         precisions: "float64", "float32"; with float32 each framework trains once more
-            with one kernel moved by an ulp.
+            with perturbed by one ulp in one kernel.
         on_progress: gets what each training is at, by its name.
 
     Raises:

@@ -219,7 +219,7 @@ def _kind_of(headers: dict[bytes, bytes]) -> bytes:
     if kind not in (JSON, PNG):
         came = kind.decode("latin-1")[:100] or "none"
         raise RequestError(
-            415, f"expected Content-Type application/json or image/png, came {came}."
+            415, f"expected Content-Type application/json or image/png, got {came}."
         )
     return kind
 

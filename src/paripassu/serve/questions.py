@@ -44,7 +44,7 @@ def from_json_body(body: bytes) -> Images:
         hint = " NaN and Infinity are not JSON." if words else ""
         raise RequestError(400, f"not JSON: {error}.{hint}") from None
     if not isinstance(question, dict):
-        raise RequestError(422, f"{EXPECTED}; came {_kind(question)}.")
+        raise RequestError(422, f"{EXPECTED}; got {_kind(question)}.")
     if unknown := [str(x) for x in question if x not in ("image", "images")]:
         raise RequestError(422, f"{EXPECTED}; came the key {unknown[0][:40]!r}.")
     found = []
@@ -53,7 +53,7 @@ def from_json_body(body: bytes) -> Images:
     images = question.get("images", [])
     if not isinstance(images, list):
         raise RequestError(
-            422, f"images: expected a list of images, came {_kind(images)}."
+            422, f"images: expected a list of images, got {_kind(images)}."
         )
     if len(found) + len(images) > MOST_IMAGES:
         raise RequestError(
@@ -78,7 +78,7 @@ def _image(value: Any, where: str) -> npt.NDArray[np.uint8]:
         row, column = np.argwhere((array < 0) | (array > 255))[0]
         raise RequestError(
             422,
-            f"{where}: expected numbers from 0 to 255, came {array[row, column]} in "
+            f"{where}: expected numbers from 0 to 255, got {array[row, column]} in "
             f"row {row}, column {column}, counted from 0.",
         )
     if 0 < high <= 1:
@@ -94,18 +94,18 @@ def _fault(value: Any) -> str:
     """What keeps a value from being 28 rows of 28 numbers."""
     expected = f"expected {HEIGHT} rows of {WIDTH} numbers"
     if not isinstance(value, list):
-        return f"{expected}, came {_kind(value)}."
+        return f"{expected}, got {_kind(value)}."
     if len(value) != HEIGHT:
-        return f"{expected}, came {len(value)} rows."
+        return f"{expected}, got {len(value)} rows."
     for number, row in enumerate(value):
         if not isinstance(row, list):
-            return f"{expected}, came {_kind(row)} for row {number}, counted from 0."
+            return f"{expected}, got {_kind(row)} for row {number}, counted from 0."
         if len(row) != WIDTH:
-            return f"{expected}, came {len(row)} in row {number}, counted from 0."
+            return f"{expected}, got {len(row)} in row {number}, counted from 0."
         for entry in row:
             if type(entry) not in (int, float):
-                return f"{expected}, came {_kind(entry)} in row {number}."
-    return f"{expected}, came numbers that are too large."
+                return f"{expected}, got {_kind(entry)} in row {number}."
+    return f"{expected}, got numbers that are too large."
 
 
 def _kind(value: Any) -> str:
@@ -128,12 +128,12 @@ def from_png_body(body: bytes) -> Digit:
             there is no ink in it.
     """
     if not body.startswith(PNG_BEGIN) or len(body) < PNG_HEADER.size:
-        raise RequestError(422, "expected a PNG picture, came something else.")
+        raise RequestError(422, "expected a PNG picture, got something else.")
     *_, width, height = PNG_HEADER.unpack_from(body)
     if width * height > MOST_PIXELS:
         raise RequestError(
             413,
-            f"expected a picture of at most {MOST_PIXELS:,} pixels, came {width} x "
+            f"expected a picture of at most {MOST_PIXELS:,} pixels, got {width} x "
             f"{height}: scale it down.",
         )
     try:

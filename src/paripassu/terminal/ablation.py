@@ -87,7 +87,7 @@ class _Board:
         self._task = self._bar.add_task("", total=self._total, left="")
         self._live = Live(console=console, transient=True, refresh_per_second=4)
         if reused:
-            text = f"{counted(reused, 'run')} finished already, reused"
+            text = f"{counted(reused, 'run')} already finished, reused"
             console.print(text, highlight=False)
 
     def live(self) -> contextlib.AbstractContextManager[object]:
@@ -254,17 +254,17 @@ def _method(ablation: Ablation) -> str:
     used = ablation.complete or ablation.seeds
     lines = [
         f"n = {counted(len(used), 'seed')} ({listed_seeds(used)}). An effect is the "
-        "mean of two: forward, where the differences above it are as in TO and those "
-        "below as in FROM, and back, where it is the other way round. Their means add "
-        "up to the total. Accuracy in percentage points, loss in nats per test image, "
-        "epoch 1: accuracy after the first epoch."
+        "mean of two: forward, with the differences above it as in TO and those below "
+        "as in FROM, and back, the other way round. The effects add up to the total. "
+        "Accuracy in percentage points, loss in nats per test image, epoch 1: accuracy "
+        "after the first epoch."
     ]
     if len(used) > 1:
         lines.append(
             "In brackets: 95% interval over paired seeds, Student's t. * the interval "
-            "excludes 0. † that of forward − back does: the difference works together "
-            "with others."
+            "excludes 0. † the interval of forward − back excludes 0: the difference "
+            "interacts with others."
         )
     else:
-        lines.append("One seed has no interval: what another seed would do is unknown.")
+        lines.append("One seed has no interval: other seeds may give other results.")
     return "\n".join(lines)

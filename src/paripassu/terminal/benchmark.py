@@ -71,11 +71,11 @@ def bench_table(bench: Bench) -> RenderableType:
         f"Ceiling: {bench.ceiling / 1e9:,.0f} GFLOP/s, a product of two matrices of "
         f"{bench.matrix:,} x {bench.matrix:,}; training takes "
         f"{bench.training_flops / 1e6:.1f} MFLOP an image. Kernels: the framework's "
-        "own convolutions and matrix products of this network, with nothing between.",
+        "own convolutions and matrix products of this network, nothing in between.",
     ]
     lines += [
         f"{display_name(turn.framework)}'s {turn.style} took {times:.1f} times its "
-        f"median in round {number}: ranges have it in them, medians hardly."
+        f"median in round {number}: this affects the range, hardly the median."
         for turn, number, times in bench.outliers()
     ]
     return _shown(columns, lines, busy=bench.busy)
@@ -104,8 +104,8 @@ def race_table(race: Race) -> RenderableType:
     text = (
         f"{counted(race.threads, 'thread')}, {counted(count, 'round')}; median (least "
         "to greatest) of the seconds of training. The notebook's style stops after the "
-        f"epoch that reaches the accuracy, or after {race.most_epochs}: then it would "
-        "have taken longer still."
+        f"epoch that reaches the accuracy, or after {race.most_epochs}: then it "
+        "would have taken even longer."
     )
     return _shown(columns, [text], busy=race.busy)
 
@@ -115,8 +115,8 @@ def _shown(columns: _Columns, lines: Sequence[str], *, busy: bool) -> Renderable
     shown += map(Text, lines)
     if busy:
         text = (
-            f"warning: other programs used more than {BUSY:.0%} of the machine: these "
-            "times are no verdict"
+            f"warning: other programs used more than {BUSY:.0%} of the machine: do not "
+            "rely on these times"
         )
         shown.append(Text(text, style="yellow"))
     return Group(*shown)

@@ -92,7 +92,8 @@ class Display:
                     self._left -= first - 1
                     if first > 1:
                         self._console.print(
-                            f"{name}: goes on with epoch {first} of {event['epochs']}",
+                            f"{name}: continues with epoch {first} of "
+                            f"{event['epochs']}",
                             highlight=False,
                         )
                 case "step":
@@ -117,7 +118,7 @@ class Display:
                         highlight=False,
                     )
                 case "reused":
-                    self._console.print(f"{name}: finished already, used as it is")
+                    self._console.print(f"{name}: already finished, reused")
                     first = 1
             self._progress.update(task, **update)
 

@@ -36,7 +36,7 @@ def _proof_line(result: Comparison) -> Text:
     proof = result.proof
     assert proof is not None
     if proof.message:
-        text = "The proof could not be made: a framework did not take part."
+        text = "The proof could not be made: a framework crashed."
         return Text(text, style="red")
     if not proof.holds:
         return Text("The proof does not hold: see the report.", style="red")

@@ -236,8 +236,8 @@ class Run:
         correct = int((logits.argmax(1) == test.labels).sum())
         if abs(correct / len(test.labels) - accuracy) > 0.5 / len(test.labels):
             raise RuntimeError(
-                f"{self._framework.title} says accuracy {accuracy}, but its own "
-                f"predictions are right {correct} times of {len(test.labels)}"
+                f"{self._framework.title} reports accuracy {accuracy}, but {correct} "
+                f"of its {len(test.labels)} predictions are right"
             )
         inference = self._timed(
             "inference",
@@ -352,7 +352,9 @@ def read_checkpoint(
     except UserError as error:
         raise UserError(f"{error} Delete it: the run then starts over.") from None
     if "record" not in metadata:
-        raise UserError(f"{path} is not a checkpoint of ours: choose another --out.")
+        raise UserError(
+            f"{path} is not a checkpoint of this program: choose another --out."
+        )
     return record.parse_record(metadata["record"], path), state
 
 
@@ -391,7 +393,7 @@ def check_same_machine(
     ]:
         if was != is_now:
             raise UserError(
-                f"the run in {folder} was begun with {what} {was}, and now there are "
-                f"{is_now}: its result would be neither's. Put back what it was begun "
+                f"the run in {folder} was started with {what} {was}, and now there are "
+                f"{is_now}: the result would mix both. Restore what it was started "
                 "with, or start again with another --out."
             )

@@ -371,14 +371,14 @@ def _metrics(
     if any(run.test_cross_entropy is None for run in runs.values()):
         metrics.remove("test_cross_entropy")
         notes.append(
-            "The test loss is left out: some runs were made before it was measured on "
-            "one yardstick for all losses. Delete their folders to have them made anew."
+            "The test loss is left out: some runs predate the common measure for all "
+            "losses. Delete their folders to repeat them."
         )
     if start.validation_size != end.validation_size:
         metrics.remove("first_epoch_accuracy")
         notes.append(
             "The accuracy after the first epoch is left out: validation_size is one of "
-            "the differences, so that it is not always taken on the same images."
+            "the differences, so it is not always measured on the same images."
         )
     elif start.validation_size:
         notes.append(
@@ -398,12 +398,12 @@ def _notes_on_seeds(inquiry: Inquiry, complete: Sequence[int]) -> list[str]:
         return []
     if complete:
         return [
-            f"Runs are missing: {len(complete)} of {asked} have them all, and make up "
-            "all figures."
+            f"Runs are missing: all figures are of the {len(complete)} of {asked} that "
+            "have all runs."
         ]
     return [
-        f"Runs are missing with every one of {asked}: each figure is of those seeds "
-        "that have the runs it needs, so that effects need not add up to the total."
+        f"Runs are missing for each of {asked}: each figure is of the seeds that have "
+        "the runs it needs, so effects may not add up to the total."
     ]
 
 

@@ -117,7 +117,7 @@ def differences(start: Recipe, end: Recipe) -> list[Difference]:
     """
     if start.network != end.network:
         raise UserError(
-            f"expected two recipes of the same network, came {start.name!r} of "
+            f"expected two recipes of the same network, got {start.name!r} of "
             f"{start.network!r} and {end.name!r} of {end.network!r}: networks cannot "
             "be exchanged value by value. 'paripassu recipes' lists what there is."
         )
@@ -125,7 +125,7 @@ def differences(start: Recipe, end: Recipe) -> list[Difference]:
     if not found:
         raise UserError(
             f"there is nothing to explain: recipes {start.name!r} and {end.name!r} "
-            "decide every value alike. Name two recipes that differ."
+            "have the same values. Name two recipes that differ."
         )
     number = 1
     while number < len(found):

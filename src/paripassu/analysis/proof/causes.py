@@ -179,7 +179,7 @@ def _order(case: Case) -> str | None:
 def _images(case: Case) -> str | None:
     right, wrong = case.pair("evaluation.input")
     if case.same(right.swapaxes(1, 2), wrong):
-        return "height and width of the images are exchanged"
+        return "height and width of the images are swapped"
     mean, std = case.recipe.normalization.mean, case.recipe.normalization.std
     slope, offset = np.polyfit(right.ravel(), wrong.ravel(), 1)
     if not case.same(wrong, slope * right + offset):
@@ -297,7 +297,7 @@ def _dropout(case: Case) -> str | None:
     if factor is None:
         return None
     if abs(factor - (1 - rate)) < SAME:
-        return "what dropout keeps is not divided by 1 - rate"
+        return "dropout does not scale what it keeps by 1 / (1 - rate)"
     return f"dropout divides by {(1 - rate) / factor:.4g}, not by {1 - rate:.4g}"
 
 
@@ -342,7 +342,7 @@ def _loss(case: Case) -> str | None:
     elif case.recipe.output == "probabilities":
         once = "softmax is applied once: the recipe's loss applies it to probabilities"
         tried.append((once, np.log(logits), labels))
-    twice = "softmax is applied twice: the loss takes probabilities for logits"
+    twice = "softmax is applied twice: the loss gets probabilities instead of logits"
     tried.append((twice, softmax(logits), labels))
     for shift in (1, -1):
         tried.append(("the labels are shifted by one", logits, np.roll(labels, shift)))

@@ -103,7 +103,7 @@ def gap_curve(label: str, kind: Any, a: Losses, b: Losses, precision: str) -> Cu
         ValueError: the two trainings are not of the same length.
     """
     if a.shape != b.shape:
-        raise ValueError(f"expected as many losses, came {a.size} and {b.size}")
+        raise ValueError(f"expected as many losses, got {a.size} and {b.size}")
     gaps = np.where(np.isfinite(a) & np.isfinite(b), np.abs(a - b), np.inf)
     highest = np.minimum(np.maximum.accumulate(gaps), 1e300)
     steps = np.unique(np.geomspace(1, highest.size, POINTS).round().astype(int))

@@ -236,7 +236,7 @@ def _proof_lead(proof: Proof | None) -> str:
         return "There is no proof in this comparison."
     if proof.message:
         return (
-            "The proof could not be made: a framework did not take part. So it is not "
+            "The proof could not be made: a framework crashed. So it is not "
             "known whether the figures below compare like with like."
         )
     if not proof.rows:

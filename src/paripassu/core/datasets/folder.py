@@ -69,7 +69,7 @@ def _find(path: Path) -> Path:
             f"{path} is one of four IDX files: expected their folder: --data "
             f"{path.parent}."
             if path.name in known
-            else f"{path}: expected a folder with {_EXPECTED}, came something else: "
+            else f"{path}: expected a folder with {_EXPECTED}, got something else: "
             f"{OTHER_DATA}."
         )
     folders = [path / inside for inside in _INSIDE]
@@ -79,7 +79,7 @@ def _find(path: Path) -> Path:
         return places[0]
     if places:
         raise UserError(
-            f"{path} is a mixture: expected one data set, came "
+            f"{path} is a mixture: expected one data set, got "
             f"{' and '.join(map(str, places))}. Name one of them: --data {places[-1]}."
         )
     held = sorted(entry.name for entry in path.iterdir())
@@ -89,7 +89,7 @@ def _find(path: Path) -> Path:
         )
     some = ", ".join(held[:5]) + (", ..." if len(held) > 5 else "")
     raise UserError(
-        f"{path} holds no data set: expected {_EXPECTED}, came {some}: {OTHER_DATA}."
+        f"{path} holds no data set: expected {_EXPECTED}, got {some}: {OTHER_DATA}."
     )
 
 
@@ -110,7 +110,7 @@ def _read_role(paths: list[Path], role: str) -> Piece:
         if other.sha256 != first.sha256:
             raise UserError(
                 f"{paths[0].parent} is a mixture: expected the same content in "
-                f"{first.where} and {other.where}, came different bytes. Delete the "
+                f"{first.where} and {other.where}, got different bytes. Delete the "
                 f"one that you do not mean. {FETCH_AGAIN}"
             )
     return first

@@ -45,7 +45,7 @@ def read(path: Path, role: str) -> Piece:
         if len(header) < 4 + 4 * axes:
             raise UserError(
                 f"{where} is cut short: expected a header of {4 + 4 * axes} bytes, "
-                f"came {len(header)}. {FETCH_AGAIN}"
+                f"got {len(header)}. {FETCH_AGAIN}"
             )
         shape = struct.unpack(f">{axes}I", header[4:])
         check_shape(where, shape, role)
@@ -65,7 +65,7 @@ def _opened(path: Path) -> io.BufferedReader | gzip.GzipFile:
         return gzip.open(path)
     rename = f"rename it to {path.stem}" if start in _MAGICS else "fetch it again"
     raise UserError(
-        f"{path} is not a gzip: expected it to begin with {_GZIP.hex(' ')}, came "
+        f"{path} is not a gzip: expected it to begin with {_GZIP.hex(' ')}, got "
         f"{start.hex(' ') or 'an empty file'}: {rename}, or {OTHER_DATA}."
     )
 
@@ -80,5 +80,5 @@ def _check_magic(path: Path, header: bytes, axes: int) -> None:
     known = f", that of {_MAGICS[came]}" if came in _MAGICS else ""
     raise UserError(
         f"{path}: expected the magic number {expected.hex(' ')} of {_MAGICS[expected]}"
-        f", came {came.hex(' ') or 'an empty file'}{known}. {advice}"
+        f", got {came.hex(' ') or 'an empty file'}{known}. {advice}"
     )

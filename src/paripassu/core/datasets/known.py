@@ -48,7 +48,7 @@ def recognise(pieces: Mapping[str, Piece]) -> str | None:
     if len(set(owners.values())) > 1:
         came = "; ".join(f"{pieces[x].where} is {owners[x]}'s" for x in owners)
         raise UserError(
-            f"a mixture of data sets: expected four files of one, came {came}. Keep "
+            f"a mixture of data sets: expected four files of one, got {came}. Keep "
             f"each data set in a folder of its own, and {OTHER_DATA}."
         )
     if owners.keys() != pieces.keys():

@@ -87,7 +87,7 @@ def _read_package() -> Mapping[str, Piece]:
             if piece.sha256 != MNIST[role]:
                 raise UserError(
                     f"{piece.where} is damaged: expected the SHA-256 {MNIST[role]}, "
-                    f"came {piece.sha256}. {FETCH_AGAIN}"
+                    f"got {piece.sha256}. {FETCH_AGAIN}"
                 )
     except UserError as error:
         raise UserError(
@@ -100,14 +100,14 @@ def _read_package() -> Mapping[str, Piece]:
 def _check_pair(images: Piece, labels: Piece) -> None:
     if len(images.array) != len(labels.array):
         raise UserError(
-            f"expected as many labels as images, came {len(images.array)} images in "
+            f"expected as many labels as images, got {len(images.array)} images in "
             f"{images.where} and {len(labels.array)} labels in {labels.where}: they do "
             f"not belong together. {FETCH_AGAIN}"
         )
     if labels.array.max() > 9:
         index = int((labels.array > 9).argmax())
         raise UserError(
-            f"{labels.where}: expected labels 0..9, came {labels.array[index]} at "
+            f"{labels.where}: expected labels 0..9, got {labels.array[index]} at "
             f"index {index}: keep ten classes, numbered from 0, or {OTHER_DATA}."
         )
 

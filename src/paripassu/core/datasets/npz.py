@@ -49,7 +49,7 @@ def read(path: Path) -> dict[str, Piece]:
         raise
     except Exception as error:  # zipfile meets foreign bytes with a dozen kinds
         raise UserError(
-            f"{path} is not readable: expected an archive as np.savez makes it, came "
+            f"{path} is not readable: expected an archive as np.savez makes it, got "
             f"{type(error).__name__}: {error}. {FETCH_AGAIN}"
         ) from error
 
@@ -59,7 +59,7 @@ def _check_zip(path: Path, file: IO[bytes]) -> None:
     file.seek(0)
     if not zipfile.is_zipfile(file):
         raise UserError(
-            f"{path} is not a whole .npz: expected a zip archive, came a file that "
+            f"{path} is not a whole .npz: expected a zip archive, got a file that "
             f"begins with {start.hex(' ') or 'nothing'}. {FETCH_AGAIN}"
         )
     file.seek(0)
@@ -98,18 +98,18 @@ def _read_header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], bool]:
         shape, fortran_order, dtype = npy.read_array_header_1_0(stream)
     except Exception as error:  # the header is Python text, parsed by NumPy
         raise UserError(
-            f"{where} is not a NumPy array: expected a header of npy format 1.0, came "
+            f"{where} is not a NumPy array: expected a header of npy format 1.0, got "
             f"{error}. {FETCH_AGAIN}"
         ) from error
     if dtype.hasobject:
         raise UserError(
-            f"{where}: expected dtype uint8, came pickled objects, which could run "
+            f"{where}: expected dtype uint8, got pickled objects, which could run "
             "code when read: refused. Save it as a uint8 array, or "
             f"{OTHER_DATA}."
         )
     if dtype != np.uint8:
         raise UserError(
-            f"{where}: expected dtype uint8, pixels 0..255 or labels 0..9, came "
+            f"{where}: expected dtype uint8, pixels 0..255 or labels 0..9, got "
             f"{dtype}. Save it with array.astype('uint8'), or {OTHER_DATA}."
         )
     return shape, fortran_order

@@ -92,7 +92,7 @@ def prepare(
     if not 0 <= validation_size < count:
         raise UserError(
             f"validation_size: expected 0 to {count - 1}, because {data.source} has "
-            f"{count} training images, came {validation_size}: type "
+            f"{count} training images, got {validation_size}: type "
             f"--set validation_size={count // 10}."
         )
     order = draws.permutation(count, 0, "validation")
@@ -105,7 +105,7 @@ def prepare(
     if std == "computed" and own_std == 0:
         raise UserError(
             f"the standard deviation of the training images of {data.source} cannot "
-            "be computed: expected pixels of different values, came all equal: "
+            "be computed: expected pixels of different values, got all equal: "
             f"{OTHER_DATA}."
         )
     used_mean = own_mean if mean == "computed" else mean

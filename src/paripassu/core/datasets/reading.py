@@ -94,16 +94,16 @@ def check_shape(where: str, shape: tuple[int, ...], role: str) -> None:
         expected = "(N, 28, 28)" if item_shape(role) else "(N,)"
         advice = "scale them to 28 x 28 pixels" if item_shape(role) else "reshape them"
         raise UserError(
-            f"{where}: expected {kind} of shape {expected}, came {shape}: {advice}, "
+            f"{where}: expected {kind} of shape {expected}, got {shape}: {advice}, "
             f"or {OTHER_DATA}."
         )
     if shape[0] == 0:
         raise UserError(
-            f"{where}: expected at least 1 of the {kind}, came 0: {OTHER_DATA}."
+            f"{where}: expected at least 1 of the {kind}, got 0: {OTHER_DATA}."
         )
     if shape[0] > MAX_COUNT:
         raise UserError(
-            f"{where}: expected at most {MAX_COUNT} {kind}, came a header that "
+            f"{where}: expected at most {MAX_COUNT} {kind}, got a header that "
             f"promises {shape[0]}. {FETCH_AGAIN}"
         )
 
@@ -122,8 +122,8 @@ def read_promised(stream: Readable, shape: tuple[int, ...], where: str) -> Bytes
         content = np.empty(promised + 1, np.uint8)  # takes no memory until written to
     except MemoryError:
         raise UserError(
-            f"{where}: its header promises {promised} bytes, more than there is memory "
-            f"for. {FETCH_AGAIN}"
+            f"{where}: its header announces {promised} bytes, more than the "
+            f"memory holds. {FETCH_AGAIN}"
         ) from None
     came = 0
     while chunk := stream.read(min(_CHUNK, promised + 1 - came)):
@@ -131,13 +131,13 @@ def read_promised(stream: Readable, shape: tuple[int, ...], where: str) -> Bytes
         came += len(chunk)
     if came < promised:
         raise UserError(
-            f"{where} is cut short: its header promises {shape[0]} items, "
-            f"{promised} bytes, and {came} came. {FETCH_AGAIN}"
+            f"{where} is cut short: its header announces {shape[0]} items, "
+            f"{promised} bytes, but the file has {came}. {FETCH_AGAIN}"
         )
     if came > promised:
         raise UserError(
-            f"{where} has surplus bytes: its header promises {shape[0]} items, "
-            f"{promised} bytes, and more came. {FETCH_AGAIN}"
+            f"{where} has surplus bytes: its header announces {shape[0]} items, "
+            f"{promised} bytes, but the file has more. {FETCH_AGAIN}"
         )
     return content[:promised]
 
@@ -149,12 +149,12 @@ def explained(where: str) -> Iterator[None]:
         yield
     except EOFError:
         raise UserError(
-            f"{where} is cut short: expected the end of its compressed data, came the "
+            f"{where} is cut short: expected the end of its compressed data, got the "
             f"end of the file. {FETCH_AGAIN}"
         ) from None
     except (gzip.BadGzipFile, zlib.error, zipfile.BadZipFile) as error:
         raise UserError(
-            f"{where} is damaged: expected whole compressed data, came: {error}. "
+            f"{where} is damaged: expected complete compressed data, got: {error}. "
             f"{FETCH_AGAIN}"
         ) from error
     except OSError as error:

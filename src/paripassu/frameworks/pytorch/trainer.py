@@ -46,8 +46,8 @@ class Trainer:
         }
         if device == "gpu" and not cuda:
             raise UserError(
-                "PyTorch sees no GPU. Type --device cpu, or install a build of "
-                "PyTorch for your GPU."
+                "PyTorch finds no GPU. Type --device cpu, or install a build "
+                "of PyTorch for your GPU."
             )
         self.network = recipes.make_network(recipe).to(
             memory_format=torch.channels_last, **self.place

@@ -156,7 +156,7 @@ def _configure(threads: int, device: str) -> None:
     gpus = tf.config.list_physical_devices("GPU")
     if device == "gpu" and not gpus:
         raise UserError(
-            "TensorFlow sees no GPU. Type --device cpu, or install a build of "
+            "TensorFlow finds no GPU. Type --device cpu, or install a build of "
             "TensorFlow for your GPU."
         )
     if device == "cpu":
