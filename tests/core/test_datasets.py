@@ -86,7 +86,7 @@ def refused(path: Path | None) -> str:
     with pytest.raises(UserError) as caught:
         load(path)
     message = str(caught.value)
-    assert any(word in message for word in ("expected", "promises", "cannot read"))
+    assert any(word in message for word in ("expected", "announces", "cannot read"))
     assert "--data " in message
     return message
 
@@ -266,7 +266,7 @@ def test_a_folder_of_other_things(tmp_path: Path) -> None:
     for name in "abcdefg":
         (tmp_path / name).touch()
     assert "holds no data set" in refused(tmp_path)
-    assert "came a, b, c, d, e, ..." in refused(tmp_path)
+    assert "got a, b, c, d, e, ..." in refused(tmp_path)
 
 
 @pytest.mark.parametrize("name", some_arrays())
@@ -288,9 +288,9 @@ def test_one_of_the_files_is_no_folder(tmp_path: Path) -> None:
 
 def test_neither_a_folder_nor_an_npz(tmp_path: Path) -> None:
     (tmp_path / "mnist.pkl.gz").touch()
-    assert "came something else" in refused(tmp_path / "mnist.pkl.gz")
+    assert "got something else" in refused(tmp_path / "mnist.pkl.gz")
     os.mkfifo(tmp_path / "mnist.npz")  # would wait for ever if it were opened
-    assert "came something else" in refused(tmp_path / "mnist.npz")
+    assert "got something else" in refused(tmp_path / "mnist.npz")
 
 
 @pytest.mark.parametrize("second", ["MNIST/raw", "FashionMNIST/raw", "raw"])
@@ -341,23 +341,23 @@ def header(*numbers: int) -> bytes:
 
 IDX_FAULTS = [
     (TRAIN_IMAGES, LABELS, "magic number 00 00 08 03 of IDX images, got 00 00 08 01"),
-    (TRAIN_LABELS, IMAGES, "came 00 00 08 03, that of IDX images"),
-    (TRAIN_IMAGES, b"\0\0\x0d\x03" + IMAGES[4:], "came 00 00 0d 03"),
-    (TRAIN_IMAGES, b"<htm" + IMAGES, "came 3c 68 74 6d"),
-    (TRAIN_IMAGES, b"", "came an empty file"),
+    (TRAIN_LABELS, IMAGES, "got 00 00 08 03, that of IDX images"),
+    (TRAIN_IMAGES, b"\0\0\x0d\x03" + IMAGES[4:], "got 00 00 0d 03"),
+    (TRAIN_IMAGES, b"<htm" + IMAGES, "got 3c 68 74 6d"),
+    (TRAIN_IMAGES, b"", "got an empty file"),
     (TRAIN_IMAGES, gzip.compress(IMAGES), f"rename it to {TRAIN_IMAGES}.gz"),
     (TRAIN_IMAGES, IMAGES[:9], "is cut short: expected a header of 16 bytes, got 9"),
     (TRAIN_IMAGES, IMAGES[:-1], "is cut short: its header announces 20 items"),
-    (TRAIN_LABELS, LABELS[:-1], "20 bytes, and 19 came"),
+    (TRAIN_LABELS, LABELS[:-1], "20 bytes, but the file has 19"),
     (TRAIN_LABELS, LABELS + b"\0", "has surplus bytes"),
     (TRAIN_IMAGES, IMAGES + b"\0", "has surplus bytes"),
-    (TRAIN_IMAGES, encode(np.zeros((20, 32, 32), np.uint8)), "came (20, 32, 32)"),
+    (TRAIN_IMAGES, encode(np.zeros((20, 32, 32), np.uint8)), "got (20, 32, 32)"),
     (TRAIN_IMAGES, encode(np.zeros((20, 28, 27), np.uint8)), "scale them to 28 x 28"),
     (TRAIN_IMAGES, encode(np.zeros((0, 28, 28), np.uint8)), "at least 1 of the images"),
     (TEST_LABELS, encode(np.zeros(0, np.uint8)), "at least 1 of the labels, got 0"),
     (TRAIN_IMAGES, header(0x803, 10**7 + 1, 28, 28), "at most 10000000 images"),
     (TRAIN_LABELS, header(0x801, 2**32 - 1), "at most 10000000 labels"),
-    (TRAIN_LABELS, encode(np.zeros(19, np.uint8)), "came 20 images in"),
+    (TRAIN_LABELS, encode(np.zeros(19, np.uint8)), "got 20 images in"),
     (TEST_LABELS, encode(np.zeros(11, np.uint8)), "and 11 labels in"),
     (TRAIN_LABELS, LABELS[:-1] + b"\x0a", "labels 0..9, got 10 at index 19"),
     (TEST_LABELS, header(0x801, 10) + bytes([9] * 4 + [255] * 6), "255 at index 4"),
@@ -384,14 +384,14 @@ SQUEEZED = gzip.compress(IMAGES, mtime=0)
 GZIP_FAULTS = [
     (b"PK\3\4 and so on", "is not a gzip: expected it to begin with 1f 8b, got 50 4b"),
     (IMAGES, f"rename it to {TRAIN_IMAGES}, or"),
-    (b"", "came an empty file: fetch it again, or"),
+    (b"", "got an empty file: fetch it again, or"),
     (SQUEEZED[:5], "is cut short: expected the end of its compressed data"),
     (SQUEEZED[:-9], "is cut short: expected the end of its compressed data"),
     (SQUEEZED[:-1], "is cut short: expected the end of its compressed data"),
-    (SQUEEZED[:-8] + b"\0\0\0\0" + SQUEEZED[-4:], "is damaged: expected whole"),
-    (SQUEEZED[:-4] + b"\0\0\0\0", "is damaged: expected whole"),
+    (SQUEEZED[:-8] + b"\0\0\0\0" + SQUEEZED[-4:], "is damaged: expected complete"),
+    (SQUEEZED[:-4] + b"\0\0\0\0", "is damaged: expected complete"),
     (SQUEEZED[:10] + b"\x07" + SQUEEZED[11:], "invalid block type"),
-    (SQUEEZED + b"more", "is damaged: expected whole"),
+    (SQUEEZED + b"more", "is damaged: expected complete"),
     (SQUEEZED + SQUEEZED, "has surplus bytes"),
 ]
 
@@ -457,11 +457,11 @@ NPZ_FAULTS = [
     ("x_train", pickle.dumps(Trap()), "is not a NumPy array"),
     ("x_train", b"", "is not a NumPy array"),
     ("x_train", NPY["x_train"].replace(b"{", b"(", 1), "is not a NumPy array"),
-    ("x_train", LATER_NPY, "came format (2, 0)"),
-    ("x_train", npy(np.zeros((20, 28, 28), np.float32)), "came float32"),
-    ("y_train", npy(np.zeros(20, np.int64)), "came int64. Save it with"),
-    ("x_train", npy(np.zeros((20, 784), np.uint8)), "came (20, 784)"),
-    ("x_train", npy(np.zeros((20, 28, 28, 1), np.uint8)), "came (20, 28, 28, 1)"),
+    ("x_train", LATER_NPY, "got format (2, 0)"),
+    ("x_train", npy(np.zeros((20, 28, 28), np.float32)), "got float32"),
+    ("y_train", npy(np.zeros(20, np.int64)), "got int64. Save it with"),
+    ("x_train", npy(np.zeros((20, 784), np.uint8)), "got (20, 784)"),
+    ("x_train", npy(np.zeros((20, 28, 28, 1), np.uint8)), "got (20, 28, 28, 1)"),
     ("y_train", npy(np.zeros((20, 10), np.uint8)), "shape (N,), got (20, 10)"),
     ("y_train", npy(np.uint8(3)), "shape (N,), got ()"),
     ("x_test", npy(np.zeros((0, 28, 28), np.uint8)), "at least 1 of the images"),
@@ -503,7 +503,7 @@ def test_a_truncated_or_damaged_npz(tmp_path: Path) -> None:
     path.write_bytes(whole[:-100])
     assert "is not a whole .npz" in refused(path)
     path.write_bytes(whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:])
-    assert "x_train is damaged: expected whole compressed data" in refused(path)
+    assert "x_train is damaged: expected complete compressed data" in refused(path)
 
 
 def test_an_encrypted_npz(tmp_path: Path) -> None:

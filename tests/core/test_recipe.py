@@ -645,7 +645,7 @@ def test_changed_makes_a_new_recipe_and_validates_it():
     recipe = Recipe()
     assert recipe.changed(seed=7).seed == 7
     assert recipe.seed == 42
-    with pytest.raises(UserError, match=r"seed: expected .* came -1"):
+    with pytest.raises(UserError, match=r"seed: expected .* got -1"):
         recipe.changed(seed=-1)
 
 
@@ -788,32 +788,32 @@ REFUSED = [
     # the layers of dropout
     (
         "dropout = { dropout1 = 0.25 }",
-        ["dropout", "each of dropout1, dropout2", "came dropout1"],
+        ["dropout", "each of dropout1, dropout2", "got dropout1"],
     ),
     (
         "dropout = { dropout1 = 0.2, dropout2 = 0.5, dropout3 = 0.5 }",
-        ["dropout", "each of dropout1, dropout2", "came dropout1, dropout2, dropout3"],
+        ["dropout", "each of dropout1, dropout2", "got dropout1, dropout2, dropout3"],
     ),
-    ("dropout = { }", ["dropout", "each of dropout1, dropout2", "came none"]),
+    ("dropout = { }", ["dropout", "each of dropout1, dropout2", "got none"]),
     (
         "dropout = { dropout1 = 1, dropout2 = 0.5 }",
         ["dropout.dropout1", "less than 1", "1 (int)"],
     ),
     (
         'network = "lenet5"\ndropout = { dropout1 = 0.5 }',
-        ["dropout: expected none", "of network 'lenet5'", "came dropout1"],
+        ["dropout: expected none", "of network 'lenet5'", "got dropout1"],
     ),
     (
         'network = "lenet5"',  # what a recipe has that says nothing of dropout
-        ["dropout: expected none", "of network 'lenet5'", "came dropout1, dropout2"],
+        ["dropout: expected none", "of network 'lenet5'", "got dropout1, dropout2"],
     ),
     (
         'network = "keras-example"',
-        ["dropout", "each of dropout1 (", "came dropout1, dropout2"],
+        ["dropout", "each of dropout1 (", "got dropout1, dropout2"],
     ),
     (
         'network = "keras-example"\ndropout = { dropout2 = 0.5 }',
-        ["dropout", "each of dropout1 (", "'keras-example'", "came dropout2"],
+        ["dropout", "each of dropout1 (", "'keras-example'", "got dropout2"],
     ),
     # the network
     (
@@ -991,7 +991,7 @@ BAD_SETTINGS = [
         ["output and loss contradict each other", "Expected output = 'probabilities'"],
     ),
     (["output=softmax"], ["output", "'logits' or 'probabilities'", "'softmax'"]),
-    (["network=lenet5"], ["dropout: expected none", "came dropout1, dropout2"]),
+    (["network=lenet5"], ["dropout: expected none", "got dropout1, dropout2"]),
     pytest.param([f"seed={'9' * 5000}"], ["seed", "integer", "999"], id="long number"),
     pytest.param([f"seed={'[' * 20_000}"], ["seed", "integer", "[[["], id="deep"),
 ]

@@ -111,7 +111,7 @@ def test_an_unknown_task_is_an_error_in_the_parent():
         work(Dance(framework="pytorch"))
     message = str(caught.value)
     assert "the pytorch process ended with code 64" in message
-    assert "came 'dance'" in message
+    assert "got 'dance'" in message
     assert "train, evaluate" in message
 
 
@@ -129,8 +129,8 @@ def test_a_request_of_another_version_is_an_error_in_the_parent(tmp_path):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("", "came ''"),
-        ("nonsense\n", "came 'nonsense"),
+        ("", "got ''"),
+        ("nonsense\n", "got 'nonsense"),
         ("[]\n", "expected a task of train"),
         ("{}\n", "expected a task of train"),
         ('{"task": "train"}\n', "task 'train': framework: Field required"),

@@ -234,7 +234,7 @@ def test_a_picture_is_made_like_mnist(
 
 OTHER = Image.new("RGB", (28, 28), "white")
 BAD: dict[str, tuple[bytes, dict[str, str], int, str]] = {
-    "no content type": (b"{}", {}, 415, "came none"),
+    "no content type": (b"{}", {}, 415, "got none"),
     "another content type": (b"1", {"Content-Type": "text/csv"}, 415, "text/csv"),
     "form": (
         b"image=1", {"Content-Type": "application/x-www-form-urlencoded"}, 415, "form"
@@ -280,9 +280,9 @@ BAD: dict[str, tuple[bytes, dict[str, str], int, str]] = {
     ),
     "negative": (
         json.dumps({"image": [*BLACK[1:], [*ROW[1:], -1]]}).encode(),
-        JSON, 422, "came -1 in row 27, column 27",
+        JSON, 422, "got -1 in row 27, column 27",
     ),
-    "256": (json.dumps({"image": [[256] * 28] * 28}).encode(), JSON, 422, "came 256"),
+    "256": (json.dumps({"image": [[256] * 28] * 28}).encode(), JSON, 422, "got 256"),
     "larger than a float": (
         json.dumps({"image": [[0] * 28] * 28}).replace("0", "1e999", 1).encode(),
         JSON, 422, "inf",
