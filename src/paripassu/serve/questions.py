@@ -46,7 +46,7 @@ def from_json_body(body: bytes) -> Images:
     if not isinstance(question, dict):
         raise RequestError(422, f"{EXPECTED}; got {_kind(question)}.")
     if unknown := [str(x) for x in question if x not in ("image", "images")]:
-        raise RequestError(422, f"{EXPECTED}; came the key {unknown[0][:40]!r}.")
+        raise RequestError(422, f"{EXPECTED}; got the key {unknown[0][:40]!r}.")
     found = []
     if "image" in question:
         found.append(_image(question["image"], "image"))
@@ -61,7 +61,7 @@ def from_json_body(body: bytes) -> Images:
         )
     found += [_image(x, f"images[{i}]") for i, x in enumerate(images)]
     if not found:
-        raise RequestError(422, f"{EXPECTED}; came no image.")
+        raise RequestError(422, f"{EXPECTED}; got no image.")
     return np.stack(found)
 
 
