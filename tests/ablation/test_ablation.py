@@ -358,7 +358,7 @@ def test_order_effect_is_marked_once_its_interval_excludes_zero():
     ablation = made_up(walk(FIRST, SECOND), value, seeds=(0, 1, 2))
     text = shown(ablation)
     assert text.count("†") == 3  # both rows, and the explanation
-    assert "works together with others" in text.replace("\n", " ")
+    assert "interacts with others" in text.replace("\n", " ")
 
 
 def test_only_difference_has_no_order():

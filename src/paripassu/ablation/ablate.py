@@ -199,7 +199,7 @@ def _finished(out: Path, jobs: Sequence[Job]) -> dict[Key, record.RunRecord]:
         except UserError as error:
             raise UserError(
                 f"{error} Delete {folder} and type the same command again: that run is "
-                "made anew."
+                "then repeated."
             ) from None
         if _is_finished(earlier, job):
             found[job.key] = earlier

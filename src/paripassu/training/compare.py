@@ -212,6 +212,6 @@ def _is_finished(folder: Path, recipe: Recipe, dataset: record.Dataset) -> bool:
     except UserError as error:
         raise UserError(
             f"{error} Delete {folder} and type the same command again: that run is "
-            "made anew."
+            "then repeated."
         ) from None
     return earlier.recipe_hash == identify(recipe, dataset)
