@@ -15,7 +15,7 @@ from paripassu.analysis.text import display_name
 from paripassu.core import datasets, files, record
 from paripassu.core.errors import UserError, WorkerError
 from paripassu.core.experiment import identify
-from paripassu.core.recipe import NOT_DECISIVE, Recipe
+from paripassu.core.recipe import Recipe
 from paripassu.frameworks import registry
 from paripassu.frameworks.registry import FRAMEWORKS
 from paripassu.processes.conditions import DEFAULT, Conditions
@@ -175,8 +175,7 @@ def _check_same_ablation(
     differing = [
         f"{key} of {side}"
         for side, old, new in (("FROM", earlier.start, start), ("TO", earlier.end, end))
-        for key, value in new.model_dump().items()
-        if key not in NOT_DECISIVE | {"seed"} and old.get(key) != value
+        for key in new.differing(old)
     ]
     if earlier.data != dataset.sha256:
         differing.append("the data")

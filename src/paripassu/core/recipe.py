@@ -49,6 +49,15 @@ class Adadelta(Part):
     epsilon: float = Field(1e-6, gt=0, description="added under both square roots")
 
 
+WeightDecay = Annotated[
+    float, Field(ge=0, description="share of the weight, per unit of rate")
+]
+WeightDecayForm = Annotated[
+    Literal["l2", "decoupled"],
+    Field(description="in the gradient (l2), or past the optimizer (decoupled, AdamW)"),
+]
+
+
 class SGD(Part):
     """Stochastic gradient descent, with or without momentum and weight decay.
 
@@ -68,13 +77,8 @@ class SGD(Part):
         description="whether the rate multiplies the velocity (PyTorch) or what is "
         "added to it (Keras)",
     )
-    weight_decay: float = Field(
-        0.0, ge=0, description="share of the weight, per unit of rate"
-    )
-    weight_decay_form: Literal["l2", "decoupled"] = Field(
-        "l2",
-        description="in the gradient (l2), or past the optimizer (decoupled, AdamW)",
-    )
+    weight_decay: WeightDecay = 0.0
+    weight_decay_form: WeightDecayForm = "l2"
 
 
 class Adam(Part):
@@ -95,13 +99,8 @@ class Adam(Part):
         description="added after the correction of the mean square (outside, "
         "PyTorch) or before it (hat, Keras)",
     )
-    weight_decay: float = Field(
-        0.0, ge=0, description="share of the weight, per unit of rate"
-    )
-    weight_decay_form: Literal["l2", "decoupled"] = Field(
-        "l2",
-        description="in the gradient (l2), or past the optimizer (decoupled, AdamW)",
-    )
+    weight_decay: WeightDecay = 0.0
+    weight_decay_form: WeightDecayForm = "l2"
 
 
 class RMSprop(Part):
@@ -304,18 +303,22 @@ class Recipe(Part):
 
     def hash(self, *more: str) -> str:
         """SHA-256, 16 hex digits, of all that decides the result, and of `more`."""
-        decisive = {
-            key: value
-            for key, value in self.model_dump(exclude=NOT_DECISIVE).items()
-            if key not in UNHASHED or value != UNHASHED[key]
-        }
-        decisive["decay"] = {
-            key: value
-            for key, value in decisive["decay"].items()
-            if key not in UNHASHED_DECAY or value != UNHASHED_DECAY[key]
-        }
+        decisive = self.model_dump(exclude=NOT_DECISIVE)
+        decay = decisive["decay"]
+        for table, earlier in ((decisive, UNHASHED), (decay, UNHASHED_DECAY)):
+            for key, value in earlier.items():
+                if table[key] == value:
+                    del table[key]
         text = json.dumps([decisive, *more], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def differing(self, earlier: Mapping[str, Any]) -> list[str]:
+        """The keys that decide the result, but for the seed, and differ in a record."""
+        return [
+            key
+            for key, value in self.model_dump(exclude=NOT_DECISIVE | {"seed"}).items()
+            if earlier.get(key) != value
+        ]
 
     def to_toml(self) -> str:
         """The whole recipe as TOML; `parse` reads it back to an equal recipe."""

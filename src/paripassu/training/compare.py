@@ -13,7 +13,7 @@ from paripassu.analysis.schema import Comparison
 from paripassu.core import datasets, files, record
 from paripassu.core.errors import UserError, WorkerError
 from paripassu.core.experiment import identify, read_data
-from paripassu.core.recipe import NOT_DECISIVE, Recipe
+from paripassu.core.recipe import Recipe
 from paripassu.frameworks import registry
 from paripassu.processes.conditions import DEFAULT, Conditions
 from paripassu.processes.launch import Event
@@ -103,7 +103,7 @@ def compare(
             },
             unavailable=unavailable,
         )
-        _check_plan(out, plan)
+        _check_plan(out, plan, recipe)
         _save_plan(out, plan)
         prove_once(
             out / judge.PROOF_FILE,
@@ -136,17 +136,12 @@ def _save_plan(out: Path, plan: Plan) -> None:
     files.write_text(out / judge.PLAN_FILE, plan.model_dump_json(indent=1) + "\n")
 
 
-def _check_plan(out: Path, plan: Plan) -> None:
+def _check_plan(out: Path, plan: Plan, recipe: Recipe) -> None:
     """Refuse a folder whose finished runs are not those that are asked for."""
     if not (out / judge.PLAN_FILE).exists():
         return
     earlier = judge.load_plan(out)
-    differing = [
-        key
-        for key, value in plan.recipe.items()
-        if key not in NOT_DECISIVE | {"seed"} and earlier.recipe.get(key) != value
-    ]
-    if differing:
+    if differing := recipe.differing(earlier.recipe):
         raise UserError(
             f"{out} holds a comparison of another recipe: {', '.join(differing)} "
             "differ. Choose another folder with --out, or delete that one."
