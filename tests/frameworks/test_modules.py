@@ -109,7 +109,7 @@ def test_a_folder_has_what_the_contract_says(folder):
         ("trainer", "def evaluate(self, split", "def test(self, split", "no evaluate"),
         ("trainer", "threads: int,", "cores: int,", "takes"),
         ("trainer", "self.device = ", "self.place_name = ", "no device"),
-        ("files", "path: Path,\n", "file: Path,\n", "files.write takes"),
+        ("files", "path: Path, ", "file: Path, ", "files.write takes"),
         ("faults", "NATIVE:", "OWN:", "no NATIVE"),
         ("twin", "def advance", "def go_on", "no advance"),
         ("benchmark", "def accuracy", "def right", "benchmark.Notebook has no"),

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from paripassu.core.networks import Network
 from paripassu.core.recipe import Recipe
+from paripassu.core.steps import Arrays
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -28,11 +29,6 @@ def _bits(count: int, seed: int, purpose: str, *index: int) -> npt.NDArray[np.ui
     text = ":".join([str(seed), purpose, *map(str, index)])
     key = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest())
     return np.random.Philox(key=key).random_raw(count)
-
-
-def integer(seed: int, purpose: str, *index: int) -> int:
-    """One integer in 0..2**31-1, for seeding what only takes a seed."""
-    return int(_bits(1, seed, purpose, *index)[0] >> np.uint64(33))
 
 
 def uniform(shape: tuple[int, ...], seed: int, purpose: str, *index: int) -> Floats:
@@ -61,7 +57,7 @@ def keep_mask(
     return (bits.view("<u2")[:count] >= round(rate * 65536)).reshape(shape)
 
 
-def initial_weights(network: Network, recipe: Recipe) -> dict[str, Floats]:
+def initial_weights(network: Network, recipe: Recipe) -> Arrays:
     """The weights that a run starts from, canonical layout, float64.
 
     Sources: Glorot uniform, Glorot and Bengio 2010, as Keras has it; He uniform, He et
@@ -70,11 +66,10 @@ def initial_weights(network: Network, recipe: Recipe) -> dict[str, Floats]:
     a = sqrt(5)); LeCun et al. 1998, appendix A: U(+-2.4/fan_in). What a table of
     connections leaves out is 0.
     """
-    weights = {}
+    weights: Arrays = {}
     for weight in network.weights:
-        scheme = (
-            recipe.initializer.bias if weight.is_bias else recipe.initializer.kernel
-        )
+        chosen = recipe.initializer
+        scheme = chosen.bias if weight.is_bias else chosen.kernel
         fan_in = np.asarray(weight.fans_in)
         limit: Any = {
             "zeros": 0.0,
@@ -113,14 +108,9 @@ def dropout_masks(
 
     Axes are those of the architecture: height, width, channels.
     """
-    return {
-        layer.name: keep_mask(
-            (size, *layer.output_shape),
-            recipe.dropout[layer.name],
-            recipe.seed,
-            f"mask {layer.name}",
-            epoch,
-            step,
-        )
-        for layer in network.layers_of("dropout")
-    }
+    masks = {}
+    for layer in network.layers_of("dropout"):
+        shape, rate = (size, *layer.output_shape), recipe.dropout[layer.name]
+        purpose = f"mask {layer.name}"
+        masks[layer.name] = keep_mask(shape, rate, recipe.seed, purpose, epoch, step)
+    return masks

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Arrays = dict[str, npt.NDArray[Any]]
+Given = Mapping[str, npt.NDArray[Any]]  # to read only
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,7 @@ import numpy.typing as npt
 
 from paripassu.core.datasets import ImageData, Split
 from paripassu.core.recipe import Recipe
-from paripassu.core.steps import Arrays, TwinStep
-
-Given = Mapping[str, npt.NDArray[Any]]
+from paripassu.core.steps import Arrays, Given, TwinStep
 
 
 @dataclass(frozen=True)
@@ -115,13 +113,7 @@ class Twin(Protocol):
     def state(self) -> Arrays:
         """`weight.<weight>` and the optimizer's `slot.<weight>.<name>`."""
 
-    def load_state(
-        self,
-        state: Given,
-        *,
-        epoch: int,
-        step: int,
-    ) -> None:
+    def load_state(self, state: Given, *, epoch: int, step: int) -> None:
         """Go to the state before a step, counted from 0 over all epochs.
 
         The state may come from another framework, in another precision.

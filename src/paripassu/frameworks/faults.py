@@ -55,9 +55,14 @@ class Fault:
     recipe: Callable[[Recipe], Recipe] = _same
     weights: Callable[[Arrays, Recipe], Arrays] = _same_weights
     batches: Callable[[Batches], Batches] = _same
-    native: bool = False
     only_if: Callable[[Recipe], bool] = _always
     with_biases: str = ""
+
+    @property
+    def native(self) -> bool:
+        """Whether a framework computes it: nothing that it is given changes."""
+        given = (self.step, self.recipe, self.weights, self.batches)
+        return self.rung > 0 and given == (_same, _same, _same_weights, _same)
 
     def expected(self, recipe: Recipe) -> tuple[int, str]:
         """The rung and the quantity at which it must be found."""
@@ -105,7 +110,7 @@ def _optimizer(**constants: float) -> Callable[[Recipe], Recipe]:
 
 def _own_initializer(_weights: Arrays, recipe: Recipe) -> Arrays:
     other = recipe.changed(initializer=_PYTORCH_INITIALIZER.model_dump())
-    return dict(draws.initial_weights(recipe.architecture, other))
+    return draws.initial_weights(recipe.architecture, other)
 
 
 _PYTORCH_INITIALIZER = Initializer(
@@ -223,14 +228,12 @@ FAULTS = {
             "dropout stays on when the network is evaluated",
             1,
             "evaluation dropout1",
-            native=True,
         ),
         Fault(
             "dropout-unscaled",
             "dropout does not scale what it keeps by 1 / (1 - rate)",
             1,
             "activation dropout1",
-            native=True,
         ),
         Fault(
             "dropout-rate",
@@ -244,7 +247,6 @@ FAULTS = {
             "images are flattened channels first, or last, unlike the kernel",
             1,
             "evaluation flatten",
-            native=True,
             only_if=_flattens_maps,
         ),
         Fault(
@@ -252,84 +254,72 @@ FAULTS = {
             "a convolution pads its input and cuts its output to the same size",
             1,
             "evaluation conv2",
-            native=True,
         ),
         Fault(
             "kernel-transposed",
             "height and width of a convolution kernel are swapped",
             1,
             "evaluation conv2",
-            native=True,
         ),
         Fault(
             "kernel-flipped",
             "a convolution flips its kernel, as in mathematics",
             1,
             "evaluation conv1",
-            native=True,
         ),
         Fault(
             "average-pool",
             "pooling takes the mean, not the maximum",
             1,
             "evaluation pool",
-            native=True,
         ),
         Fault(
             "leaky-relu",
             "a ReLU leaks: negative values are scaled by 0.01",
             1,
             "evaluation relu1",
-            native=True,
         ),
         Fault(
             "missing-relu",
             "a dense layer lacks its activation",
             1,
             "evaluation relu3",
-            native=True,
         ),
         Fault(
             "plain-tanh",
             "a tanh is not scaled as LeNet-5's is",
             1,
             "evaluation tanh1",
-            native=True,
         ),
         Fault(
             "subsample-mean",
             "subsampling takes the mean of four pixels, not their sum",
             1,
             "evaluation subsample1",
-            native=True,
         ),
         Fault(
             "border",
             "a border is padded with the nearest pixels, not with zeros",
             1,
             "evaluation pad",
-            native=True,
         ),
         Fault(
             "softmax-axis",
             "the softmax runs over the images of a batch, not over the classes",
             1,
             "evaluation softmax",
-            native=True,
         ),
         Fault(
             "reduced-precision",
             "one layer computes with fewer digits than the others",
             1,
             "evaluation conv2",
-            native=True,
         ),
         Fault(
             "softmax-twice",
             "the loss gets probabilities instead of logits",
             2,
             "loss",
-            native=True,
             only_if=lambda recipe: recipe.output == "logits",
         ),
         Fault(
@@ -337,7 +327,6 @@ FAULTS = {
             "the loss lacks the softmax that the recipe applies a second time",
             2,
             "loss",
-            native=True,
             only_if=lambda recipe: (
                 recipe.output == "probabilities"
                 and recipe.loss == "cross_entropy_on_logits"
@@ -348,14 +337,12 @@ FAULTS = {
             "the loss is the sum over the batch, not its mean",
             2,
             "loss",
-            native=True,
         ),
         Fault(
             "swapped-bias",
             "a layer adds its biases to the wrong channels",
             2,
             "gradient conv2.bias",
-            native=True,
             with_biases="evaluation conv2",
         ),
         Fault(
@@ -363,7 +350,6 @@ FAULTS = {
             "a convolution learns connections that its table excludes",
             2,
             "gradient conv2.kernel",
-            native=True,
             only_if=lambda recipe: any(
                 weight.name == "conv2.kernel" and weight.table
                 for weight in recipe.architecture.weights
@@ -374,7 +360,6 @@ FAULTS = {
             "no gradient reaches the kernel of a layer",
             2,
             "gradient conv1.kernel",
-            native=True,
         ),
         Fault(
             "epsilon",
@@ -402,7 +387,6 @@ FAULTS = {
             "the optimizer applies a weight decay that the recipe lacks",
             3,
             "",
-            native=True,
         ),
         Fault(
             "decay-per-step",
@@ -417,14 +401,12 @@ FAULTS = {
             "gradients are not cleared between steps",
             5,
             "",
-            native=True,
         ),
         Fault(
             "optimizer-reset",
             "the optimizer forgets its state after every step",
             5,
             "slot",
-            native=True,
             only_if=_has_state,
         ),
     )

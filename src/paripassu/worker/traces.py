@@ -174,7 +174,7 @@ class Tracer:
         )
 
     def _initial(self, recipe: Recipe) -> Arrays:
-        return dict(draws.initial_weights(recipe.architecture, recipe))
+        return draws.initial_weights(recipe.architecture, recipe)
 
     def _order(
         self, fault: Fault, recipe: Recipe, steps: int

@@ -68,7 +68,7 @@ class Case:
     @cached_property
     def weights(self) -> dict[str, Array]:
         """The initial weights."""
-        return dict(draws.initial_weights(self.network, self.recipe))
+        return draws.initial_weights(self.network, self.recipe)
 
     @property
     def layer(self) -> networks.Layer:

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
 import torch
 
 from paripassu.core import layout
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
-from paripassu.core.steps import Arrays
+from paripassu.core.steps import Arrays, Given
 from paripassu.frameworks.pytorch import recipes
 from paripassu.frameworks.pytorch.weights import LAYOUTS, from_common
 
@@ -23,10 +22,7 @@ NOTES = (
 
 
 def write(
-    recipe: Recipe,
-    weights: Mapping[str, npt.NDArray[Any]],
-    path: Path,
-    notes: Mapping[str, str],
+    recipe: Recipe, weights: Given, path: Path, notes: Mapping[str, str]
 ) -> None:
     """Write a `state_dict` that `torch.load` reads with `weights_only=True`.
 

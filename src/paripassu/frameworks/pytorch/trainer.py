@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from paripassu.core import draws
 from paripassu.core.datasets import Split
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
-from paripassu.core.steps import Arrays
+from paripassu.core.steps import Arrays, Given
 from paripassu.frameworks.contract import EpochReport
 from paripassu.frameworks.pytorch import lesson, recipes
 from paripassu.frameworks.pytorch.weights import from_common, to_common
@@ -26,12 +26,7 @@ class Trainer:
     """One network, its optimizer and its schedule."""
 
     def __init__(
-        self,
-        recipe: Recipe,
-        *,
-        weights: Mapping[str, npt.NDArray[Any]],
-        threads: int,
-        device: str,
+        self, recipe: Recipe, *, weights: Given, threads: int, device: str
     ) -> None:
         torch.set_num_threads(threads)
         # Reduced precision inside float32 would make the twins unequal.
@@ -182,7 +177,7 @@ class Trainer:
             state["generator.cuda"] = _copy(torch.cuda.get_rng_state())
         return state
 
-    def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+    def load_state(self, state: Given) -> None:
         weights = from_common(self._recipe, under("weights.", state))
         self.network.load_state_dict(weights)
         slots: dict[int, dict[str, torch.Tensor]] = {}
@@ -226,9 +221,7 @@ def _copy(tensor: torch.Tensor) -> npt.NDArray[Any]:
     return array
 
 
-def under(
-    prefix: str, state: Mapping[str, npt.NDArray[Any]]
-) -> dict[str, npt.NDArray[Any]]:
+def under(prefix: str, state: Given) -> Arrays:
     """The entries of `state` whose names begin with `prefix`, without it."""
     return {
         name.removeprefix(prefix): array

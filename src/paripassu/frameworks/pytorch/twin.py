@@ -19,18 +19,17 @@ from torch import Tensor, nn
 from paripassu.core.layout import relayout
 from paripassu.core.networks import Network
 from paripassu.core.recipe import Recipe
-from paripassu.core.steps import Arrays, TwinStep
+from paripassu.core.steps import Arrays, Given, TwinStep
 from paripassu.frameworks.pytorch import recipes
 from paripassu.frameworks.pytorch.trainer import Trainer, under
 from paripassu.frameworks.pytorch.weights import from_common, to_common
 
-# The optimizers' own names of what they keep, and the reference's.
+# Each optimizer's own names of what it keeps, and the reference's.
 SLOTS = {
-    "square_avg": "square_gradient",
-    "acc_delta": "square_update",
-    "momentum_buffer": "velocity",
-    "exp_avg": "mean_gradient",
-    "exp_avg_sq": "square_gradient",
+    "adadelta": {"square_avg": "square_gradient", "acc_delta": "square_update"},
+    "sgd": {"momentum_buffer": "velocity"},
+    "adam": {"exp_avg": "mean_gradient", "exp_avg_sq": "square_gradient"},
+    "rmsprop": {"square_avg": "square_gradient"},
 }
 Override = Callable[[nn.Module, Tensor], Tensor]
 
@@ -39,12 +38,7 @@ class Twin:
     """The lesson's network; `overrides` and `loss` are for seeded faults."""
 
     def __init__(
-        self,
-        recipe: Recipe,
-        *,
-        weights: Mapping[str, npt.NDArray[Any]],
-        threads: int,
-        device: str,
+        self, recipe: Recipe, *, weights: Given, threads: int, device: str
     ) -> None:
         self.recipe = recipe
         self.trainer = Trainer(
@@ -57,6 +51,7 @@ class Twin:
         self.masks: Mapping[str, npt.NDArray[np.bool_]] = {}
         self._outputs: dict[str, Tensor] | None = None
         self._epoch = 0
+        self._slots = SLOTS[recipe.optimizer.kind]
         self._flat = _flattened(recipe.architecture)
         for name, module in self.network.named_children():
             if isinstance(module, nn.Dropout):
@@ -130,22 +125,16 @@ class Twin:
         slots: dict[str, dict[str, Tensor]] = {}
         for name, parameter in self.network.named_parameters():
             kept = self.trainer.optimizer.state.get(parameter, {})
-            for own, value in kept.items():
-                if own in SLOTS:
-                    slots.setdefault(SLOTS[own], {})[name] = value
+            for own, slot in self._slots.items():
+                if own in kept:
+                    slots.setdefault(slot, {})[name] = kept[own]
         state = _prefixed("weight.", self.trainer.weights())
         for slot, tensors in slots.items():
             for name, array in self._common(tensors).items():
                 state[f"slot.{name}.{slot}"] = array
         return state
 
-    def load_state(
-        self,
-        state: Mapping[str, npt.NDArray[Any]],
-        *,
-        epoch: int,
-        step: int,
-    ) -> None:
+    def load_state(self, state: Given, *, epoch: int, step: int) -> None:
         weights = from_common(self.recipe, under("weight.", state))
         self.network.load_state_dict(weights)
         optimizer = recipes.make_optimizer(self.network, self.recipe)
@@ -156,8 +145,8 @@ class Twin:
             weight, _, slot = name.rpartition(".")
             slots.setdefault(slot, {})[weight] = array
         parameters = dict(self.network.named_parameters())
-        for own, slot in SLOTS.items():
-            if slot not in slots or own not in _slots_of(optimizer):
+        for own, slot in self._slots.items():
+            if slot not in slots:
                 continue
             moved = from_common(self.recipe, slots[slot])
             for name, parameter in parameters.items():
@@ -236,16 +225,6 @@ def _flattened(network: Network) -> dict[str, dict[str, int]]:
         if sizes:
             found[layer.name] = sizes
     return found
-
-
-def _slots_of(optimizer: torch.optim.Optimizer) -> tuple[str, ...]:
-    if isinstance(optimizer, torch.optim.Adadelta):
-        return ("square_avg", "acc_delta")
-    if isinstance(optimizer, torch.optim.RMSprop):
-        return ("square_avg",)
-    if isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
-        return ("exp_avg", "exp_avg_sq")
-    return ("momentum_buffer",)
 
 
 def _channels_last(tensor: Tensor) -> npt.NDArray[Any]:

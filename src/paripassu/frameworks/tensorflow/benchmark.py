@@ -13,7 +13,11 @@ from keras import layers
 from paripassu.core import datasets
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks.tensorflow import lesson, recipes
-from paripassu.frameworks.tensorflow.trainer import Trainer
+from paripassu.frameworks.tensorflow.trainer import (
+    Trainer,
+    device_name,
+    set_threads,
+)
 
 WARM_UP = 1.0  # seconds of products before those that count
 PRODUCTS = 20
@@ -22,16 +26,12 @@ TURNS = 40  # of each layer's kernels; the first half is not counted
 
 def device() -> str:
     """What this process computes on: "cpu", or the name of a GPU."""
-    gpus = tf.config.get_visible_devices("GPU")
-    if not gpus:
-        return "cpu"
-    details = tf.config.experimental.get_device_details(gpus[0])
-    return str(details.get("device_name", "GPU"))
+    return device_name()
 
 
 def matrix_product(size: int, recipe: Recipe, threads: int) -> list[float]:
     """Seconds of each of twenty products of two square matrices, warmed up."""
-    _set_threads(threads)
+    set_threads(threads)
     left, right = (
         tf.cast(tf.random.uniform((size, size)), recipe.precision)
         for _ in range(2)
@@ -52,7 +52,7 @@ def kernels(recipe: Recipe, threads: int) -> float:
     Each layer with weights runs alone, forward and backward as in training, on
     what a batch of random images gives it; the sum of their medians.
     """
-    _set_threads(threads)
+    set_threads(threads)
     recipes.set_precision(recipe)
     network = recipes.make_network(recipe)
     x = tf.random.uniform((recipe.batch_size, 28, 28, 1))
@@ -107,7 +107,7 @@ class Notebook:
     def __init__(
         self, raw: datasets.ImageData, *, threads: int, seed: int
     ) -> None:
-        _set_threads(threads)
+        set_threads(threads)
         keras.utils.set_random_seed(seed)
         prepared = datasets.prepare(raw, mean=0.1307, std=0.3081)
         self._training = _with_one_hot(prepared.training)
@@ -151,11 +151,6 @@ class Notebook:
 def _with_one_hot(split: datasets.Split) -> tuple[Any, Any]:
     labels = keras.utils.to_categorical(split.labels, 10)
     return split.images[..., None], labels
-
-
-def _set_threads(threads: int) -> None:
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
 
 
 class _Clock(keras.callbacks.Callback):  # type: ignore[misc]

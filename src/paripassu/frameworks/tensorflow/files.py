@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import zipfile
@@ -11,27 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import keras
 import numpy as np
-import numpy.typing as npt
 
 from paripassu.core import layout
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
-from paripassu.core.steps import Arrays
+from paripassu.core.steps import Arrays, Given
 from paripassu.frameworks.tensorflow import recipes
 from paripassu.frameworks.tensorflow.weights import LAYOUTS
 
 NOTES = "paripassu.json"  # in the archive, beside Keras's own three files
 WEIGHTS = "model.weights.h5"
+NAMES = {"0": "kernel", "1": "bias"}  # of a layer's weights, as Keras counts
 LARGEST = 2**31  # bytes, of the weights
 
 
 def write(
-    recipe: Recipe,
-    weights: Mapping[str, npt.NDArray[Any]],
-    path: Path,
-    notes: Mapping[str, str],
+    recipe: Recipe, weights: Given, path: Path, notes: Mapping[str, str]
 ) -> None:
     """Write a model of Keras's own layers, which loads without code of ours.
 
@@ -42,11 +37,9 @@ def write(
         notes: kept in the file.
     """
     recipes.set_precision(recipe.for_use)
-    network = _plain(recipe)
-    own = _module_of(recipe)
+    network = recipes.make_network(recipe, plain=True)
     arrays = layout.from_canonical(recipe.architecture, weights, LAYOUTS)
-    if own and hasattr(own, "to_plain"):
-        arrays = own.to_plain(arrays)
+    arrays = getattr(recipes.module_of(recipe), "to_plain", dict)(arrays)
     for layer in network.layers:
         for weight in layer.weights:
             weight.assign(arrays[f"{layer.name}.{weight.name}"])
@@ -54,25 +47,6 @@ def write(
     recipes.set_precision(recipe)  # of all Keras: as it was in a training
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(NOTES, json.dumps(dict(notes)))
-
-
-def _module_of(recipe: Recipe) -> Any:
-    if recipe.network == "article":
-        return None
-    name = recipe.network.replace("-", "_")
-    return importlib.import_module(
-        f"paripassu.frameworks.tensorflow.networks.{name}"
-    )
-
-
-def _plain(recipe: Recipe) -> Any:
-    own = _module_of(recipe)
-    if own and hasattr(own, "make_plain_network"):
-        network = own.make_plain_network()
-        if recipe.output == "probabilities":
-            network.add(keras.layers.Softmax(name="softmax"))
-        return network
-    return recipes.make_network(recipe)
 
 
 def read(path: Path) -> tuple[Arrays, dict[str, str]]:
@@ -104,13 +78,9 @@ def read(path: Path) -> tuple[Arrays, dict[str, str]]:
             for group in file["layers"].values():
                 own = group["vars"]
                 layer = str(own.attrs["name"])
-                names = ["kernel", "bias"]
-                for number, name in zip(
-                    sorted(own, key=int), names, strict=False
-                ):
+                for number in own:
+                    name = NAMES.get(number, number)
                     arrays[f"{layer}.{name}"] = np.asarray(own[number])
-                for number in sorted(own, key=int)[len(names) :]:
-                    arrays[f"{layer}.{number}"] = np.asarray(own[number])
     except (
         zipfile.BadZipFile,
         KeyError,
@@ -134,7 +104,5 @@ def to_canonical(recipe: Recipe, arrays: Mapping[str, Any]) -> Arrays:
     Raises:
         UserError: these are not the weights of the recipe's network.
     """
-    own = _module_of(recipe)
-    if own and hasattr(own, "from_plain"):
-        arrays = own.from_plain(arrays)
+    arrays = getattr(recipes.module_of(recipe), "from_plain", dict)(arrays)
     return layout.to_canonical(recipe.architecture, arrays, LAYOUTS)

@@ -24,12 +24,26 @@ def set_precision(recipe: Recipe) -> None:
     keras.config.set_image_data_format("channels_last")
 
 
-def make_network(recipe: Recipe) -> Any:
+def module_of(recipe: Recipe) -> Any:
+    """The module with the recipe's network."""
+    if recipe.network == "article":
+        return lesson
+    module = recipe.network.replace("-", "_")
+    folder = "paripassu.frameworks.tensorflow.networks"
+    return importlib.import_module(f"{folder}.{module}")
+
+
+def make_network(recipe: Recipe, *, plain: bool = False) -> Any:
     """The recipe's network, `keras.Sequential`, with a softmax if it has one.
 
-    Its layers have the names of the architecture.
+    Its layers have the names of the architecture; a plain one has Keras's own
+    layers alone.
     """
-    network = _maker_of(recipe.network)(**recipe.dropout)
+    module = module_of(recipe)
+    if plain and hasattr(module, "make_plain_network"):
+        network = module.make_plain_network()
+    else:
+        network = module.make_network(**recipe.dropout)
     if recipe.output == "probabilities":
         network.add(layers.Softmax(name="softmax"))
     return network
@@ -64,14 +78,6 @@ def _dropped(layer: Any, inputs: Any, training: bool = False) -> Any:
     limit = tf.constant(round(layer.rate * 256), tf.uint8)
     kept = tf.cast(tf.reshape(noise, shape) >= limit, inputs.dtype)
     return inputs * (kept * (1 / (1 - layer.rate)))
-
-
-def _maker_of(network: str) -> Any:
-    if network == "article":
-        return lesson.make_network
-    module = network.replace("-", "_")
-    folder = "paripassu.frameworks.tensorflow.networks"
-    return importlib.import_module(f"{folder}.{module}").make_network
 
 
 def make_loss(recipe: Recipe) -> Any:

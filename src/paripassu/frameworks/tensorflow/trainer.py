@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -15,7 +15,7 @@ import tensorflow as tf
 from paripassu.core.datasets import Split
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
-from paripassu.core.steps import Arrays
+from paripassu.core.steps import Arrays, Given
 from paripassu.frameworks.contract import EpochReport
 from paripassu.frameworks.tensorflow import lesson, recipes
 from paripassu.frameworks.tensorflow.weights import from_common, to_common
@@ -25,12 +25,7 @@ class Trainer:
     """One network, compiled."""
 
     def __init__(
-        self,
-        recipe: Recipe,
-        *,
-        weights: Mapping[str, npt.NDArray[Any]],
-        threads: int,
-        device: str,
+        self, recipe: Recipe, *, weights: Given, threads: int, device: str
     ) -> None:
         _configure(threads, device)
         keras.utils.set_random_seed(recipe.seed)
@@ -45,15 +40,7 @@ class Trainer:
         optimizer = recipes.make_optimizer(recipe)
         lesson.compile_network(self.network, optimizer, self.loss)
         self.network.optimizer.build(self.network.trainable_variables)
-        self.device = (
-            str(
-                tf.config.experimental.get_device_details(gpus[0])[
-                    "device_name"
-                ]
-            )
-            if gpus
-            else "cpu"
-        )
+        self.device = device_name()
         self.versions = {
             "tensorflow": tf.__version__,
             "keras": keras.__version__,
@@ -122,14 +109,11 @@ class Trainer:
 
         Paths would not do: they count how many models a process has made.
         """
-        network, optimizer = (
-            self.network.variables,
-            self.network.optimizer.variables,
-        )
+        slots = enumerate(self.network.optimizer.variables)
         return {
-            **{f"network.{i}.{x.name}": x for i, x in enumerate(network)},
-            **{f"optimizer.{i}": x for i, x in enumerate(optimizer)},
-        }
+            f"network.{i}.{x.name}": x
+            for i, x in enumerate(self.network.variables)
+        } | {f"optimizer.{i}": x for i, x in slots}
 
     def state(self) -> Arrays:
         return {
@@ -137,7 +121,7 @@ class Trainer:
             for name, variable in self._variables().items()
         }
 
-    def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+    def load_state(self, state: Given) -> None:
         for name, variable in self._variables().items():
             variable.assign(state[name])
 
@@ -147,10 +131,24 @@ class Trainer:
         return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
 
 
-def _configure(threads: int, device: str) -> None:
-    """Set what TensorFlow allows to be set only before its first operation."""
+def device_name() -> str:
+    """What this process computes on: "cpu", or the name of a GPU."""
+    gpus = tf.config.get_visible_devices("GPU")
+    if not gpus:
+        return "cpu"
+    details = tf.config.experimental.get_device_details(gpus[0])
+    return str(details.get("device_name", "GPU"))
+
+
+def set_threads(threads: int) -> None:
+    """Set how many threads TensorFlow may use, before its first operation."""
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+
+def _configure(threads: int, device: str) -> None:
+    """Set what TensorFlow allows to be set only before its first operation."""
+    set_threads(threads)
     # Reduced precision inside float32 would make the twins unequal.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     gpus = tf.config.list_physical_devices("GPU")

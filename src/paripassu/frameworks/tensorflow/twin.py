@@ -15,17 +15,20 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from paripassu.core.recipe import Recipe
-from paripassu.core.steps import Arrays, TwinStep
+from paripassu.core.steps import Arrays, Given, TwinStep
 from paripassu.frameworks.tensorflow import lesson, recipes
 from paripassu.frameworks.tensorflow.trainer import Trainer
 from paripassu.frameworks.tensorflow.weights import from_common
 
-# The optimizers' own names of what they keep, and the reference's.
+# Each optimizer's own names of what it keeps, and the reference's.
 SLOTS = {
-    "accumulated_grad": "square_gradient",
-    "accumulated_delta_var": "square_update",
-    "momentum": "velocity",
-    "velocity": "square_gradient",  # Adam's and RMSprop's word for it
+    "adadelta": {
+        "accumulated_grad": "square_gradient",
+        "accumulated_delta_var": "square_update",
+    },
+    "sgd": {"momentum": "velocity"},
+    "adam": {"momentum": "mean_gradient", "velocity": "square_gradient"},
+    "rmsprop": {"velocity": "square_gradient"},
 }
 Override = Callable[[Any, Any, bool], Any]
 
@@ -41,12 +44,7 @@ class Twin:
     """The lesson's network; `overrides` and `loss` are for seeded faults."""
 
     def __init__(
-        self,
-        recipe: Recipe,
-        *,
-        weights: Mapping[str, npt.NDArray[Any]],
-        threads: int,
-        device: str,
+        self, recipe: Recipe, *, weights: Given, threads: int, device: str
     ) -> None:
         self.recipe = recipe
         self.trainer = Trainer(
@@ -107,23 +105,13 @@ class Twin:
             state[f"slot.{name}"] = keras.ops.convert_to_numpy(variable).copy()
         return state
 
-    def load_state(
-        self,
-        state: Mapping[str, npt.NDArray[Any]],
-        *,
-        epoch: int,
-        step: int,
-    ) -> None:
-        prefix = "weight."
-        from_common(
-            self.recipe,
-            self.network,
-            {
-                name.removeprefix(prefix): array
-                for name, array in state.items()
-                if name.startswith(prefix)
-            },
-        )
+    def load_state(self, state: Given, *, epoch: int, step: int) -> None:
+        weights = {
+            name.removeprefix("weight."): array
+            for name, array in state.items()
+            if name.startswith("weight.")
+        }
+        from_common(self.recipe, self.network, weights)
         for name, variable in self.slots().items():
             given = state.get(f"slot.{name}")
             variable.assign(
@@ -177,12 +165,9 @@ class Twin:
 
         Keras names a slot `<model>_<layer>_<weight>_<slot>`.
         """
-        optimizer = self.network.optimizer
-        names = SLOTS
-        if isinstance(optimizer, keras.optimizers.Adam):
-            names = {**SLOTS, "momentum": "mean_gradient"}
+        names = SLOTS[self.recipe.optimizer.kind]
         found = {}
-        for variable in optimizer.variables:
+        for variable in self.network.optimizer.variables:
             for name in self._names():
                 start = name.replace(".", "_") + "_"
                 slot = names.get(variable.name.partition(start)[2])
