@@ -81,14 +81,6 @@ def test_uniform_is_the_documented_stream(seed, purpose, index, size):
 
 
 @settings(max_examples=30)
-@given(seeds, purposes, indices)
-def test_integer_is_the_documented_stream(seed, purpose, index):
-    came = draws.integer(seed, purpose, *index)
-    assert came == words(name(seed, purpose, index), 1)[0] // 2**33
-    assert 0 <= came < 2**31
-
-
-@settings(max_examples=30)
 @given(seeds, purposes, indices, st.integers(0, 20))
 def test_permutation_is_the_documented_stream(seed, purpose, index, size):
     came = draws.permutation(size, seed, purpose, *index)
@@ -111,7 +103,6 @@ def test_known_numbers():
     """The same contract in numbers, should somebody change both sides of it."""
     assert words("42:order:0", 2) == [5456285037666429593, 14035606092152513159]
     assert draws.permutation(8, 42, "order", 0).tolist() == [3, 6, 0, 5, 4, 2, 1, 7]
-    assert draws.integer(42, "framework") == 1424080405
     kept = draws.keep_mask((8,), 0.5, 42, "mask")
     assert kept.astype(int).tolist() == [1, 1, 0, 1, 1, 0, 0, 1]
 

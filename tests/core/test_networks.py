@@ -8,14 +8,12 @@ from dataclasses import FrozenInstanceError
 import numpy as np
 import pytest
 
-from paripassu.core.errors import UserError
 from paripassu.core.networks import (
     ARTICLE,
     KERAS_EXAMPLE,
     LENET5,
     NETWORKS,
     Weight,
-    find,
 )
 from paripassu.core.recipe import Recipe, load
 
@@ -247,14 +245,6 @@ def test_names_are_unique():
     for network in NETWORKS.values():
         names = [x.name for x in (*network.layers, *network.weights)]
         assert len(set(names)) == len(names)
-
-
-def test_find():
-    for name, network in NETWORKS.items():
-        assert find(name) is network
-    known = r"no network 'vgg'; known: article, keras-example, lenet5, fast\."
-    with pytest.raises(UserError, match=known):
-        find("vgg")
 
 
 def test_a_network_cannot_be_changed():

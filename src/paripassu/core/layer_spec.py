@@ -50,7 +50,6 @@ import numpy.typing as npt
 from paripassu.core.errors import PariPassuError
 
 Array = npt.NDArray[Any]
-Padding = str | tuple[tuple[int, int], ...]
 
 
 class UnknownLayerError(PariPassuError, LookupError):

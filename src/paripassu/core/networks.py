@@ -14,8 +14,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from paripassu.core.errors import UserError
-
 # Of `core.layer_spec`, those that recipes train.
 Kind = Literal[
     "pad",
@@ -170,15 +168,11 @@ def _conv(name: str, channels: int, size: int, table: Table = ()) -> Step:
         h, w, c = shape
         fans = size * size * c, size * size * channels
         kernel = (size, size, c, channels)
-        return Layer(
-            name,
-            "conv",
-            (h - size + 1, w - size + 1, channels),
-            (
-                Weight(f"{name}.kernel", kernel, "h w i o", {}, *fans, table),
-                Weight(f"{name}.bias", (channels,), "o", {}, *fans),
-            ),
+        weights = (
+            Weight(f"{name}.kernel", kernel, "h w i o", {}, *fans, table),
+            Weight(f"{name}.bias", (channels,), "o", {}, *fans),
         )
+        return Layer(name, "conv", (h - size + 1, w - size + 1, channels), weights)
 
     return step
 
@@ -199,17 +193,12 @@ def _subsample(name: str) -> Step:
 
     def step(_before: tuple[Layer, ...], shape: Shape) -> Layer:
         h, w, c = shape
-        fans = 4, 1
-        return Layer(
-            name,
-            "subsample",
-            (h // 2, w // 2, c),
-            (
-                Weight(f"{name}.coefficient", (c,), "o", {}, *fans),
-                Weight(f"{name}.bias", (c,), "o", {}, *fans),
-            ),
-            {"size": (2, 2)},
+        weights = (
+            Weight(f"{name}.coefficient", (c,), "o", {}, fan_in=4, fan_out=1),
+            Weight(f"{name}.bias", (c,), "o", {}, fan_in=4, fan_out=1),
         )
+        half = (h // 2, w // 2, c)
+        return Layer(name, "subsample", half, weights, {"size": (2, 2)})
 
     return step
 
@@ -223,16 +212,11 @@ def _dense(name: str, units: int) -> Step:
             # Rows of the kernel follow the flattened image: frameworks differ here.
             h, w, c = before[before.index(flatten) - 1].output_shape
             axes, sizes = "(h w c) o", {"h": h, "w": w, "c": c}
-        fans = inputs, units
-        return Layer(
-            name,
-            "dense",
-            (units,),
-            (
-                Weight(f"{name}.kernel", (inputs, units), axes, sizes, *fans),
-                Weight(f"{name}.bias", (units,), "o", {}, *fans),
-            ),
+        weights = (
+            Weight(f"{name}.kernel", (inputs, units), axes, sizes, inputs, units),
+            Weight(f"{name}.bias", (units,), "o", {}, inputs, units),
         )
+        return Layer(name, "dense", (units,), weights)
 
     return step
 
@@ -240,12 +224,8 @@ def _dense(name: str, units: int) -> Step:
 def _max_pool(name: str, size: int) -> Step:
     def step(_before: tuple[Layer, ...], shape: Shape) -> Layer:
         h, w, c = shape
-        return Layer(
-            name,
-            "max_pool",
-            (h // size, w // size, c),
-            settings={"size": (size, size)},
-        )
+        pooled = (h // size, w // size, c)
+        return Layer(name, "max_pool", pooled, settings={"size": (size, size)})
 
     return step
 
@@ -358,14 +338,3 @@ FAST = _chain(
 )
 
 NETWORKS = {x.name: x for x in (ARTICLE, KERAS_EXAMPLE, LENET5, FAST)}
-
-
-def find(name: str) -> Network:
-    """The network of that name.
-
-    Raises:
-        UserError: there is none; the message lists those there are.
-    """
-    if name not in NETWORKS:
-        raise UserError(f"no network {name!r}; known: {', '.join(NETWORKS)}.")
-    return NETWORKS[name]
