@@ -109,9 +109,10 @@ def recipes() -> str:
 
 def ablation_schema() -> str:
     """The shape of `ablation.json`."""
-    from paripassu.analysis.ablation.attribution import document
+    from paripassu.analysis.ablation.attribution import Ablation
+    from paripassu.analysis.schema import document
 
-    return document()
+    return document(Ablation)
 
 
 def article() -> str:

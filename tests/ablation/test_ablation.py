@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from make_records import make_dataset, make_environment
 from rich.console import Console
 
+from paripassu.analysis import schema
 from paripassu.analysis.ablation import attribution
 from paripassu.analysis.ablation.attribution import Ablation, Inquiry, Key
 from paripassu.analysis.ablation.differences import (
@@ -469,7 +470,7 @@ def test_ablation_can_be_read_back(tmp_path):
     ablation = made_up(walk(FIRST, SECOND), additive)
     attribution.save(tmp_path, ablation)
     assert attribution.load(tmp_path) == ablation
-    assert json.loads(attribution.document())["title"] == "Ablation"
+    assert json.loads(schema.document(attribution.Ablation))["title"] == "Ablation"
 
 
 # How it is shown

@@ -159,13 +159,6 @@ def test_bootstrap_below_five_is_students():
     assert estimate.method == "student t"
 
 
-def test_paired_difference_is_left_minus_right():
-    estimate = judged.paired_difference([0.99, 0.98, 0.97], [0.98, 0.98, 0.95])
-    assert estimate.mean == pytest.approx(0.01)
-    with pytest.raises(ValueError, match="pairs"):
-        judged.paired_difference([0.99, 0.98], [0.98])
-
-
 # Equivalence
 
 

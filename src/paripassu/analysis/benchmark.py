@@ -71,30 +71,24 @@ class Rounds(Conditions, Generic[One]):
     rounds: list[list[One]]
 
     @property
+    def turns(self) -> list[One]:
+        """All that was measured, in its order."""
+        return [x for each in self.rounds for x in each]
+
+    @property
     def busy(self) -> bool:
         """Whether other programs used so much that nothing can be concluded."""
-        return any(is_busy(x.other_load) for each in self.rounds for x in each)
+        return any(is_busy(x.other_load) for x in self.turns)
 
     def device(self, framework: str) -> str:
         """What it ran on."""
-        return next(
-            (
-                x.device
-                for each in self.rounds
-                for x in each
-                if x.framework == framework
-            ),
-            "none",
-        )
+        devices = (x.device for x in self.turns if x.framework == framework)
+        return next(devices, "none")
 
     def of(self, framework: str, style: str) -> list[One]:
         """One style, round by round."""
-        return [
-            x
-            for each in self.rounds
-            for x in each
-            if (x.framework, x.style) == (framework, style)
-        ]
+        asked = (framework, style)
+        return [x for x in self.turns if (x.framework, x.style) == asked]
 
     def seconds(self, framework: str, style: str) -> Spread:
         """Of all rounds."""
@@ -169,23 +163,13 @@ class Bench(Rounds[Timed]):
 
     def harness(self, framework: str) -> Spread:
         """What a recorded run takes more than the lesson alone, as a share of it."""
-        return spread(
-            [
-                x.harness_seconds / x.seconds - 1
-                for x in self.of(framework, "lesson")
-                if x.harness_seconds is not None
-            ]
-        )
+        pairs = ((x.harness_seconds, x.seconds) for x in self.of(framework, "lesson"))
+        return spread([both / alone - 1 for both, alone in pairs if both is not None])
 
     def first_step(self, framework: str) -> Spread:
         """Seconds from the start of the process to the first training step."""
-        return spread(
-            [
-                x.first_step_seconds
-                for x in self.of(framework, "lesson")
-                if x.first_step_seconds is not None
-            ]
-        )
+        known = (x.first_step_seconds for x in self.of(framework, "lesson"))
+        return spread([seconds for seconds in known if seconds is not None])
 
     def memory(self, framework: str, style: Style) -> Spread:
         """The most resident memory of the process, in bytes."""

@@ -23,15 +23,10 @@ class Plan(Model):
     order: list[str]  # run names, A B B A
     margin: float  # of equivalence in test accuracy, fraction 0..1
     data: dict[str, str] = Field(default_factory=dict)  # file -> SHA-256
-    conditions: dict[str, str | int] = Field(
-        default_factory=dict
-    )  # threads and device, the same for all runs
-    unavailable: dict[str, str] = Field(
-        default_factory=dict
-    )  # framework -> why, and what to type
-    failures: dict[str, str] = Field(
-        default_factory=dict
-    )  # run name -> what went wrong
+    # Threads and device, the same for all runs.
+    conditions: dict[str, str | int] = Field(default_factory=dict)
+    unavailable: dict[str, str] = Field(default_factory=dict)  # why, by framework
+    failures: dict[str, str] = Field(default_factory=dict)  # what, by run name
     warnings: list[str] = Field(default_factory=list)  # of the recipe, passed through
 
 

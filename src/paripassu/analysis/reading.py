@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +18,6 @@ from paripassu.core.files import read_json, read_tensors
 from paripassu.core.record import (
     PREDICTIONS_FILE,
     RUN_FILE,
-    Dataset,
     Model,
     Result,
     RunRecord,
@@ -42,6 +42,7 @@ class Run:
 
 
 Runs = Mapping[str, Run]  # finished runs by name, in the order of the plan
+_images = attrgetter("sha256", "train_size", "validation_size", "test_size")
 
 
 def checked(model: type[Checked], path: Path) -> Checked:
@@ -177,12 +178,3 @@ def check_same_experiment(runs: Runs) -> None:
                 f"{run.name} followed another recipe than {same_seed.name}: they "
                 "cannot be compared. Compare into a new folder with --out."
             )
-
-
-def _images(dataset: Dataset) -> tuple[object, ...]:
-    return (
-        dataset.sha256,
-        dataset.train_size,
-        dataset.validation_size,
-        dataset.test_size,
-    )

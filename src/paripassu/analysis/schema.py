@@ -226,9 +226,9 @@ class Comparison(Model):
     warnings: list[str]  # whatever makes the figures less than fair
 
 
-def document() -> str:
-    """The JSON schema of `comparison.json`, as text."""
-    schema = Comparison.model_json_schema()
+def document(model: type[Model] = Comparison) -> str:
+    """The JSON schema of a record, as text."""
+    schema = model.model_json_schema()
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     return json.dumps(dialect | schema, indent=1) + "\n"
 

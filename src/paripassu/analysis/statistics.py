@@ -90,15 +90,16 @@ def mean_estimate(values: Sequence[float]) -> Estimate:
     Equal values have an interval of no width, but below 5 none: so few show nothing.
     """
     array = _finite(values)
-    mean = float(array.mean())
-    if array.size == 1:
+    mean, n = float(array.mean()), array.size
+    if n == 1:
         return Estimate(mean=mean, low=None, high=None, n=1, method="single value")
     if _all_equal(array):
-        return _without_spread(array)
-    half = _t_quantile((1 + CONFIDENCE) / 2, array.size - 1) * _standard_error(array)
-    return Estimate(
-        mean=mean, low=mean - half, high=mean + half, n=array.size, method="student t"
-    )
+        mean = float(np.median(array))
+        end = mean if n >= FEWEST_SEEDS else None
+        return Estimate(mean=mean, low=end, high=end, n=n, method="all values equal")
+    half = _t_quantile((1 + CONFIDENCE) / 2, n - 1) * _standard_error(array)
+    low, high = mean - half, mean + half
+    return Estimate(mean=mean, low=low, high=high, n=n, method="student t")
 
 
 def as_share(estimate: Estimate) -> Estimate:
@@ -129,21 +130,13 @@ def bootstrap_estimate(values: Sequence[float]) -> Estimate:
         method="BCa",
         random_state=np.random.default_rng(0),  # the name that SciPy 1.13 knows
     ).confidence_interval
-    low, high = float(interval.low), float(interval.high)
     return Estimate(
         mean=float(array.mean()),
-        low=low,
-        high=high,
+        low=float(interval.low),
+        high=float(interval.high),
         n=array.size,
         method="bca bootstrap",
     )
-
-
-def paired_difference(left: Sequence[float], right: Sequence[float]) -> Estimate:
-    """Mean of left - right, run by run of the same seed; see `bootstrap_estimate`."""
-    if len(left) != len(right):
-        raise ValueError(f"expected pairs, got {len(left)} and {len(right)} values")
-    return bootstrap_estimate([a - b for a, b in zip(left, right, strict=True)])
 
 
 def equivalence(differences: Sequence[float], margin: float) -> Equivalence | None:
@@ -369,14 +362,6 @@ def _check_shapes(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> None:
 
 def _all_equal(array: Floats) -> bool:
     return bool(np.ptp(array) <= ROUNDING)
-
-
-def _without_spread(array: Floats) -> Estimate:
-    mean = float(np.median(array))
-    bound = mean if array.size >= FEWEST_SEEDS else None
-    return Estimate(
-        mean=mean, low=bound, high=bound, n=array.size, method="all values equal"
-    )
 
 
 def _standard_error(array: Floats) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from paripassu.analysis.schema import (
 )
 from paripassu.analysis.statistics import as_share, mean_estimate, spread, wilson
 from paripassu.analysis.text import fate
-from paripassu.core.record import Inference, RunRecord
+from paripassu.core.record import RunRecord
 from paripassu.frameworks.registry import FRAMEWORKS
 
 
@@ -31,8 +30,9 @@ def summarise_framework(
     """What the page and the table tell of a framework, missing or failed too."""
     finished = [run for run in runs.values() if run.record.framework == framework]
     epochs = [epoch for run in finished for epoch in run.record.epochs]
+    missing = framework in plan.unavailable
     return FrameworkSummary(
-        status=_status(plan, framework, finished),
+        status="missing" if missing else "ok" if finished else "failed",
         message=_message(plan, framework, records, finished, damage),
         runs=[f"{RUNS_FOLDER}/{run.name}" for run in finished],
         seeds=[run.record.seed for run in finished],
@@ -57,14 +57,6 @@ def summarise_framework(
     )
 
 
-def _status(
-    plan: Plan, framework: str, finished: Sequence[Run]
-) -> Literal["ok", "missing", "failed"]:
-    if framework in plan.unavailable:
-        return "missing"
-    return "ok" if finished else "failed"
-
-
 def _message(
     plan: Plan,
     framework: str,
@@ -76,13 +68,10 @@ def _message(
         return plan.unavailable[framework]
     done = {run.name for run in finished}
     planned = [name for kind, _, name in planned_runs(plan) if kind == framework]
-    if done.issuperset(planned):
+    left = [name for name in planned if name not in done]
+    if not left:
         return None
-    reasons = [
-        f"{name}: {fate(plan, name, records, damage)}"
-        for name in planned
-        if name not in done
-    ]
+    reasons = [f"{name}: {fate(plan, name, records, damage)}" for name in left]
     again = f"To go on, type again: {plan.command}"
     readable = " and can be read" if damage.keys() & set(planned) else ""
     count = f"{len(done)} of {len(planned)} runs finished{readable}."
@@ -103,11 +92,8 @@ def _accuracy(finished: Sequence[Run]) -> Estimate | None:
     if len(finished) == 1:
         result = finished[0].result
         return wilson(result.test_correct, result.test_count)
-    return as_share(
-        mean_estimate(
-            [run.result.test_correct / run.result.test_count for run in finished]
-        )
-    )
+    shares = [run.result.test_correct / run.result.test_count for run in finished]
+    return as_share(mean_estimate(shares))
 
 
 def _spread(values: Iterable[float]) -> Spread | None:
@@ -130,9 +116,7 @@ def _median_bytes(values: Iterable[int | None]) -> int | None:
 
 
 def _inference(finished: Sequence[Run]) -> InferenceTime | None:
-    measured: list[Inference] = [
-        run.record.inference for run in finished if run.record.inference is not None
-    ]
+    measured = [x for run in finished if (x := run.record.inference)]
     if not measured:
         return None
     size = measured[0].batch_size

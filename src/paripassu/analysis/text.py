@@ -103,12 +103,13 @@ def _equivalent(one: str, other: str, decision: Decision, estimate: Estimate) ->
         f"difference in test accuracy ({one} − {other}) is "
         f"{points(estimate.mean, decimals)} points (90% interval "
         f"{points(test.low, decimals)} to {points(test.high, decimals)}), inside the "
-        f"margin of {_margin(decision)} points (two one-sided t tests, {_p(test.p)})."
+        f"margin of {_margin(decision)} points (two one-sided t tests, "
+        f"{p_value(test.p)})."
     )
     if decision.small_but_there:
         text += (
             " A difference of such a size is there (sign-flip test, "
-            f"{_p(decision.sign_flip_p)}), but it is smaller than the margin."
+            f"{p_value(decision.sign_flip_p)}), but it is smaller than the margin."
         )
     return text
 
@@ -119,14 +120,16 @@ def _different(one: str, other: str, decision: Decision, estimate: Estimate) -> 
         f"Over {estimate.n} paired seeds, {one} and {other} differ: the mean "
         f"difference in test accuracy ({one} − {other}) is "
         f"{_with_interval(decision, estimate)}, so that {better} is the more accurate "
-        f"(sign-flip test, {_p(decision.sign_flip_p)}). Equivalence within "
+        f"(sign-flip test, {p_value(decision.sign_flip_p)}). Equivalence within "
         f"{_margin(decision)} points is not shown."
     )
 
 
 def _undecided(one: str, other: str, decision: Decision, estimate: Estimate) -> str:
     seen = f"in test accuracy ({one} − {other}) is {_with_interval(decision, estimate)}"
-    more = _more(decision.more_seeds)
+    more = f"Even {MOST_SEEDS} seeds would hardly decide"
+    if decision.more_seeds is not None:
+        more = f"About {counted(decision.more_seeds, 'more seed')} would decide"
     if estimate.n == 1:
         return (
             f"One seed is not enough for a verdict (at least {FEWEST_SEEDS} are "
@@ -148,12 +151,6 @@ def _undecided(one: str, other: str, decision: Decision, estimate: Estimate) -> 
     )
 
 
-def _more(seeds: int | None) -> str:
-    if seeds is None:
-        return f"Even {MOST_SEEDS} seeds would hardly decide"
-    return f"About {seeds} more {'seed' if seeds == 1 else 'seeds'} would decide"
-
-
 def _with_interval(decision: Decision, estimate: Estimate) -> str:
     decimals = _decimals(decision.margin)
     text = f"{points(estimate.mean, decimals)} points"
@@ -173,6 +170,7 @@ def _margin(decision: Decision) -> str:
     return f"±{100 * decision.margin:.{_decimals(decision.margin)}f}"
 
 
-def _p(value: float | None) -> str:
+def p_value(value: float | None) -> str:
+    """A p value with three digits: "p < 0.001", "p = 0.0123"."""
     assert value is not None
     return "p < 0.001" if value < 0.001 else f"p = {value:.3g}"

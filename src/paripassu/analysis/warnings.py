@@ -8,7 +8,7 @@ from statistics import median
 from paripassu.analysis.plan import Plan, planned_runs
 from paripassu.analysis.reading import Runs
 from paripassu.analysis.text import fate
-from paripassu.core.record import RunRecord
+from paripassu.core.record import Environment, RunRecord
 
 BUSY = 0.10  # share of the machine that other programs may use during an epoch
 BUSY_WARNING = "Other programs used more than"  # how the warning of it begins
@@ -97,16 +97,17 @@ def _other_load_warning(runs: Runs) -> str | None:
 
 
 def _differing_machines(runs: Runs) -> list[str | None]:
-    aspects: dict[str, Callable[[RunRecord], str]] = {
-        "numbers of threads": lambda record: str(record.environment.threads),
-        "devices": lambda record: record.environment.device,
-        "processors": lambda record: record.environment.processor,
-        "numbers of cores": lambda record: str(record.environment.cores),
-        "versions of Python": lambda record: record.environment.python,
-        "platforms": lambda record: record.environment.platform,
+    aspects: dict[str, Callable[[Environment], str | int]] = {
+        "numbers of threads": lambda x: x.threads,
+        "devices": lambda x: x.device,
+        "processors": lambda x: x.processor,
+        "numbers of cores": lambda x: x.cores,
+        "versions of Python": lambda x: x.python,
+        "platforms": lambda x: x.platform,
     }
+    where = {run.name: run.record.environment for run in runs.values()}
     return [
-        _differing(what, {run.name: value(run.record) for run in runs.values()})
+        _differing(what, {name: str(value(x)) for name, x in where.items()})
         for what, value in aspects.items()
     ]
 
@@ -114,15 +115,9 @@ def _differing_machines(runs: Runs) -> list[str | None]:
 def _differing_versions(runs: Runs) -> list[str | None]:
     """Of each library among the runs that use it; of settings within a framework."""
     warnings = []
-    libraries = sorted(
-        {name for run in runs.values() for name in run.record.environment.versions}
-    )
-    for library in libraries:
-        values = {
-            run.name: run.record.environment.versions[library]
-            for run in runs.values()
-            if library in run.record.environment.versions
-        }
+    versions = {run.name: run.record.environment.versions for run in runs.values()}
+    for library in sorted({name for each in versions.values() for name in each}):
+        values = {n: each[library] for n, each in versions.items() if library in each}
         warnings.append(_differing(f"versions of {library}", values))
     for framework in dict.fromkeys(run.record.framework for run in runs.values()):
         values = {
@@ -146,7 +141,5 @@ def _differing(what: str, values: Mapping[str, str]) -> str | None:
         groups.setdefault(value, []).append(name)
     if len(groups) < 2:
         return None
-    listed = "; ".join(
-        f"{value}: {', '.join(names)}" for value, names in groups.items()
-    )
+    listed = "; ".join(f"{value}: {', '.join(x)}" for value, x in groups.items())
     return f"The runs had different {what} ({listed}): they are not quite comparable."

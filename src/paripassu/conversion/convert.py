@@ -91,9 +91,6 @@ def convert(
         fault: a seeded mistake, for tests: the conversion must be refused.
         on_phase: called with what is being done.
 
-    Returns:
-        What was measured.
-
     Raises:
         UserError: source, target or path are not usable.
         ConversionError: the file differs from its source; `out` is as it was.
@@ -142,8 +139,8 @@ def _check_out(form: Format, out: Path) -> None:
         )
     if out.is_dir():
         raise UserError(f"--out {out} is a folder: expected the name of a file.")
-    trouble = form.framework.problem if form.framework else None
-    if trouble := (onnx_file.problem() if form.name == "onnx" else trouble):
+    trouble = onnx_file.problem() if form.name == "onnx" else None
+    if trouble := form.framework.problem if form.framework else trouble:
         raise UserError(trouble)
     files.make_folder(out.resolve().parent)
 

@@ -12,35 +12,27 @@ from paripassu.frameworks.registry import Framework
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file.
+    """A kind of file."""
 
-    Attributes:
-        name: what users type.
-        suffixes: of its files; the first is the one proposed.
-        trial: a script that opens a file as its user would and asks it images.
-        framework: whose own format it is; None: nobody's.
-    """
-
-    name: str
-    suffixes: tuple[str, ...]
-    trial: Path
-    framework: Framework | None = None
+    name: str  # what users type
+    suffixes: tuple[str, ...]  # of its files; the first is the one proposed
+    trial: Path  # a script that opens a file as its user would and asks it images
+    framework: Framework | None = None  # whose own format it is; None: nobody's
 
 
 def all_formats() -> dict[str, Format]:
     """Those of the frameworks, safetensors and ONNX, by name."""
-    native = (
-        Format(x.name, x.suffixes, x.folder / "trial.py", x)
-        for x in registry.FRAMEWORKS.values()
-        if x.has("trial")
-    )
-    neutral = (
-        Format(
-            "safetensors", (".safetensors",), registry.REFERENCE.folder / "trial.py"
+    trial = registry.REFERENCE.folder / "trial.py"
+    formats = (
+        *(
+            Format(x.name, x.suffixes, x.folder / "trial.py", x)
+            for x in registry.FRAMEWORKS.values()
+            if x.has("trial")
         ),
+        Format("safetensors", (".safetensors",), trial),
         Format("onnx", (".onnx",), Path(__file__).parent / "onnx_trial.py"),
     )
-    return {x.name: x for x in (*native, *neutral)}
+    return {x.name: x for x in formats}
 
 
 def find_format(name: str) -> Format:
@@ -51,12 +43,9 @@ def find_format(name: str) -> Format:
     """
     formats = all_formats()
     wanted = name.strip().lower()
-    known = {x: x for x in formats} | {
-        alias: x.name
-        for x in formats.values()
-        if x.framework
-        for alias in x.framework.aliases
-    }
+    known = {x: x for x in formats}
+    for x in formats.values():
+        known |= dict.fromkeys(x.framework.aliases if x.framework else (), x.name)
     if wanted not in known:
         raise UserError(
             f"--to {name!r}: expected one of {', '.join(formats)}."

@@ -75,24 +75,16 @@ def write(
         here = nodes[-1].output[0]
     nodes[-1].output[0] = recipe.output
     h, w, c = sheet.input_shape
-    graph = helper.make_graph(
-        nodes,
-        sheet.name,
-        [
-            helper.make_tensor_value_info(
-                "images", TensorProto.FLOAT, ["batch", c, h, w]
-            )
-        ],
-        [
-            helper.make_tensor_value_info(
-                recipe.output, TensorProto.FLOAT, ["batch", sheet.num_classes]
-            )
-        ],
-        [
-            numpy_helper.from_array(np.ascontiguousarray(array), name)
-            for name, array in arrays.items()
-        ],
+    ends = {"images": [c, h, w], recipe.output: [sheet.num_classes]}
+    given, answer = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
+        for name, shape in ends.items()
     )
+    initial = [
+        numpy_helper.from_array(np.ascontiguousarray(array), name)
+        for name, array in arrays.items()
+    ]
+    graph = helper.make_graph(nodes, sheet.name, [given], [answer], initial)
     model = helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid("", OPSET)],
@@ -131,16 +123,14 @@ def _nodes(layer: Layer, x: str, weights: Arrays) -> tuple[list[Step], Arrays]:
             ], scales
         case "max_pool":
             size = list(layer.settings["size"])
-            return [
-                (("MaxPool", [x], [y]), {"kernel_shape": size, "strides": size})
-            ], {}
+            options = {"kernel_shape": size, "strides": size}
+            return [(("MaxPool", [x], [y]), options)], {}
         case "subsample":
             coefficient = own[f"{y}.coefficient"]
             channels = len(coefficient)
             size = list(layer.settings["size"])
-            own[f"{y}.coefficient"] = np.broadcast_to(
-                coefficient[:, None, None, None], (channels, 1, *size)
-            )
+            kernel = coefficient[:, None, None, None]
+            own[f"{y}.coefficient"] = np.broadcast_to(kernel, (channels, 1, *size))
             return [(("Conv", names, [y]), {"group": channels, "strides": size})], own
         case "flatten":
             return [(("Flatten", [x], [y]), {"axis": 1})], {}
@@ -172,18 +162,13 @@ def read(path: Path) -> tuple[Arrays, dict[str, str]]:
 
     try:
         model = onnx.load_model(str(path), load_external_data=False)
-        if any(
-            x.data_location == onnx.TensorProto.EXTERNAL
-            for x in model.graph.initializer
-        ):
+        initial = model.graph.initializer
+        if any(x.data_location == onnx.TensorProto.EXTERNAL for x in initial):
             raise UserError(
                 f"{path} keeps its weights in other files, which are not read."
             )
-        arrays = {
-            x.name: numpy_helper.to_array(x)
-            for x in model.graph.initializer
-            if not x.name.endswith(CONSTANTS)
-        }
+        learned = (x for x in initial if not x.name.endswith(CONSTANTS))
+        arrays = {x.name: numpy_helper.to_array(x) for x in learned}
     except (DecodeError, OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} is not a whole ONNX file ({error}).") from None
     if not arrays:

@@ -31,28 +31,20 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # What TensorFlow's C++ says at import, before it knows that it was told to be silent.
 LOG = re.compile(r"^(WARNING: All log messages before absl|I\d{4} )")
 
+Piece = tuple[str, str, list[str]]  # kind, text and tags of a cell
+
 
 @dataclass(frozen=True)
 class Made:
-    """What came of one notebook.
-
-    Attributes:
-        framework: whose it is.
-        path: of the file.
-        cells: how many it has.
-        fresh: whether the file's text was as it should be.
-        checked: whether nothing was to be written.
-        executed: whether the file has outputs for its code.
-        seconds: that running it took; None if it was not run now.
-    """
+    """What came of one notebook."""
 
     framework: str
-    path: str
+    path: str  # of the file
     cells: int
-    fresh: bool
-    checked: bool
-    executed: bool
-    seconds: float | None = None
+    fresh: bool  # whether the file's text was as it should be
+    checked: bool  # whether nothing was to be written
+    executed: bool  # whether the file has outputs for its code
+    seconds: float | None = None  # that running it took; None if it was not run now
 
     @property
     def sentence(self) -> str:
@@ -140,8 +132,7 @@ def build(framework: str) -> Any:
     return nbformat.v4.new_notebook(cells=cells, metadata=metadata)
 
 
-def _cells(framework: str) -> Iterator[tuple[str, str, list[str]]]:
-    """Kind, text and tags of each cell."""
+def _cells(framework: str) -> Iterator[Piece]:
     lesson = lesson_text(framework)
     known = registry.FRAMEWORKS.get(framework)
     own = known.text("notebook.md") if known else None
@@ -161,14 +152,13 @@ def _cells(framework: str) -> Iterator[tuple[str, str, list[str]]]:
     )
     for heading, pieces in added.items():
         part = parts.get(heading)
-        words = [f"## {heading}"]
-        for _kind, text, _tags in shared.get(heading, []):
-            words.append(text)
+        words = [f"## {heading}", *(text for _, text, _ in shared.get(heading, []))]
         for kind, text, tags in pieces:
             if kind == "lesson":
                 assert part is not None
                 if heading != OPENING:
-                    words.append(f"**{_thinking(framework)}** {_joined(part.prose)}")
+                    prose = " ".join(part.prose.split())
+                    words.append(f"**In {display_name(framework)}.** {prose}")
                 yield "markdown", "\n\n".join(words), []
                 words = []
                 yield "code", part.code, []
@@ -183,19 +173,11 @@ def _cells(framework: str) -> Iterator[tuple[str, str, list[str]]]:
             yield "markdown", "\n\n".join(words), []
 
 
-def _thinking(framework: str) -> str:
-    return f"In {display_name(framework)}."
-
-
-def _joined(prose: str) -> str:
-    return " ".join(prose.split())
-
-
-def _pieces(text: str) -> dict[str, list[tuple[str, str, list[str]]]]:
+def _pieces(text: str) -> dict[str, list[Piece]]:
     """Markdown, code and the place of the lesson, heading by heading."""
     jupytext = _library("jupytext")
-    found: dict[str, list[tuple[str, str, list[str]]]] = {}
-    pieces: list[tuple[str, str, list[str]]] = []
+    found: dict[str, list[Piece]] = {}
+    pieces: list[Piece] = []
     for cell in jupytext.reads(text, fmt="md").cells:
         if cell.cell_type == "code":
             pieces.append(("code", cell.source, cell.metadata.get("tags", [])))

@@ -29,22 +29,34 @@ SMOOTHED = 50  # steps, in the curve of the loss
 
 def digits(images: Images, labels: Labels, columns: int = 10) -> None:
     """A grid of digits, each under its label."""
-    rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(columns * 0.8, rows * 1.0), squeeze=False
-    )
-    for axis in axes.flat:
-        axis.axis("off")
+    axes = _grid(len(images), columns, width=0.8, height=1.0)
     for axis, image, label in zip(axes.flat, images, labels, strict=False):
         axis.imshow(image, cmap=INK)
         axis.set_title(str(label), fontsize=9, pad=2)
-    figure.tight_layout(pad=0.4)
+    _show(pad=0.4)
+
+
+def _grid(count: int, columns: int, *, width: float, height: float) -> Any:
+    """Axes in rows, without frames; the size of each is in inches."""
+    rows = -(-count // columns)
+    size = (columns * width, rows * height)
+    _figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    return axes
+
+
+def _show(*open_axes: Axes, pad: float = 1.08) -> None:
+    """Show the figure; `open_axes` have no frame above and on the right."""
+    for axis in open_axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    plt.tight_layout(pad=pad)
     plt.show()
 
 
 def normalising(raw: Images, normalised: Numbers, count: int = 2000) -> None:
     """How often each value comes, before and after."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 2.4), sharey=True)
+    _figure, (left, right) = plt.subplots(1, 2, figsize=(8, 2.4), sharey=True)
     share: dict[str, Any] = {"bins": 40, "log": True}
     left.hist(raw[:count].ravel(), color=GREY, **share)
     left.set_title("pixels as they come")
@@ -52,10 +64,7 @@ def normalising(raw: Images, normalised: Numbers, count: int = 2000) -> None:
     right.hist(normalised[:count].ravel(), color=BLUE, **share)
     right.set_title("less the mean, by the deviation")
     right.axvline(0, color=ORANGE, linewidth=1)
-    for axis in (left, right):
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    plt.show()
+    _show(left, right)
 
 
 def network(sheet: Network) -> None:
@@ -63,7 +72,7 @@ def network(sheet: Network) -> None:
 
     A box is as high as the image, and as thick as the root of its channels.
     """
-    figure, axis = plt.subplots(figsize=(11, 3.2))
+    _figure, axis = plt.subplots(figsize=(11, 3.2))
     place = 0.0
     for name, shape in [("input", (28, 28, 1)), *_steps(sheet)]:
         if len(shape) == 3:
@@ -81,8 +90,7 @@ def network(sheet: Network) -> None:
     axis.set_ylim(-1.0, 1.25)
     axis.set_aspect("equal")
     axis.axis("off")
-    figure.tight_layout(pad=0.2)
-    plt.show()
+    _show(pad=0.2)
 
 
 def _steps(sheet: Network) -> list[tuple[str, tuple[int, ...]]]:
@@ -120,9 +128,8 @@ def kernels(digit: npt.NDArray[np.uint8], weights: Numbers, answers: Numbers) ->
         weights: `(kernels, 3, 3)`.
         answers: `(kernels, 26, 26)`.
     """
-    figure, axes = plt.subplots(2, SHOWN + 1, figsize=(10, 2.5))
-    for axis in axes.flat:
-        axis.axis("off")
+    columns = SHOWN + 1
+    axes = _grid(2 * columns, columns, width=10 / columns, height=1.25)
     axes[0, 0].imshow(digit, cmap=INK)
     axes[0, 0].set_title("digit", fontsize=9)
     limit, most = float(np.abs(weights).max()), float(np.abs(answers).max())
@@ -132,51 +139,40 @@ def kernels(digit: npt.NDArray[np.uint8], weights: Numbers, answers: Numbers) ->
         above.set_title(f"kernel {number}", fontsize=9)
         below.imshow(answers[number], cmap="PuOr", vmin=-most, vmax=most)
     axes[1, 0].text(0.5, 0.5, "violet: above 0\norange: below", ha="center", fontsize=8)
-    figure.tight_layout(pad=0.3)
-    plt.show()
+    _show(pad=0.3)
 
 
 def rates(right: Sequence[float], slow: Sequence[float]) -> None:
     """The learning rate of each epoch, and another beside it."""
-    figure, axis = plt.subplots(figsize=(6, 2.6))
+    _figure, axis = plt.subplots(figsize=(6, 2.6))
     epochs = range(1, len(right) + 1)
     axis.plot(epochs, slow, "o-", color=GREY, label="0.7 after 60,000 batches")
     axis.plot(epochs, right, "o-", color=BLUE, label="0.7 after each epoch")
     axis.set_xlabel("epoch")
     axis.set_ylabel("learning rate")
     axis.set_ylim(0, None)
-    axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
-    figure.tight_layout()
-    plt.show()
+    _show(axis)
 
 
 def curves(losses: Sequence[float], accuracies: Sequence[float]) -> None:
     """The loss of each batch, with a running mean, and the accuracy of each epoch."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.8), width_ratios=(2, 1))
+    _figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.8), width_ratios=(2, 1))
     left.plot(losses, color=GREY, linewidth=0.4, alpha=0.7, label="batch")
     width = max(1, min(SMOOTHED, len(losses) // 4))
     mean = np.convolve(losses, np.ones(width) / width, "valid")
-    left.plot(
-        np.arange(len(mean)) + width - 1,
-        mean,
-        color=BLUE,
-        label=f"mean of the last {width}",
-    )
+    steps = np.arange(len(mean)) + width - 1
+    left.plot(steps, mean, color=BLUE, label=f"mean of the last {width}")
     left.set_yscale("log")
     left.set_xlabel("step")
     left.set_ylabel("training loss (nats)")
     left.legend(frameon=False)
-    right.plot(
-        range(1, len(accuracies) + 1), 100 * np.array(accuracies), "o-", color=ORANGE
-    )
+    epochs = range(1, len(accuracies) + 1)
+    right.plot(epochs, 100 * np.array(accuracies), "o-", color=ORANGE)
     right.set_xlabel("epoch")
     right.set_ylabel("test accuracy (%)")
-    right.set_xticks(range(1, len(accuracies) + 1))
-    for axis in (left, right):
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    plt.show()
+    right.set_xticks(epochs)
+    _show(left, right)
 
 
 def confusion(labels: Labels, answers: Labels) -> None:
@@ -184,27 +180,19 @@ def confusion(labels: Labels, answers: Labels) -> None:
     counts = np.zeros((10, 10), int)
     np.add.at(counts, (labels, answers), 1)
     wrong = counts * (1 - np.eye(10, dtype=int))
-    figure, axis = plt.subplots(figsize=(5, 5))
+    _figure, axis = plt.subplots(figsize=(5, 5))
     axis.imshow(wrong, cmap="Oranges", vmin=0, vmax=max(1, wrong.max()))
     for row, column in np.ndindex(10, 10):
         count = counts[row, column]
         bold = "white" if wrong[row, column] > 0.6 * wrong.max() else "black"
         colour = GREY if row == column else bold
-        axis.text(
-            column,
-            row,
-            str(count or ""),
-            ha="center",
-            va="center",
-            fontsize=8,
-            color=colour,
-        )
+        look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
+        axis.text(column, row, str(count or ""), **look)
     axis.set_xlabel("answer")
     axis.set_ylabel("digit")
     axis.set_xticks(range(10))
     axis.set_yticks(range(10))
-    figure.tight_layout()
-    plt.show()
+    _show()
 
 
 def mistakes(images: Images, labels: Labels, chances: Numbers, count: int = 12) -> None:
@@ -222,25 +210,18 @@ def mistakes(images: Images, labels: Labels, chances: Numbers, count: int = 12) 
         print("no mistake at all")
         return
     surest = wrong[np.argsort(-chances[wrong, answers[wrong]])][:count]
-    columns = 6
-    rows = -(-len(surest) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(columns * 1.4, rows * 1.7), squeeze=False
-    )
-    for axis in axes.flat:
-        axis.axis("off")
+    axes = _grid(len(surest), 6, width=1.4, height=1.7)
     for axis, index in zip(axes.flat, surest, strict=False):
         axis.imshow(images[index], cmap=INK)
         share = chances[index, answers[index]]
         title = f"a {labels[index]}, not {answers[index]}\n({share:.0%} sure)"
         axis.set_title(title, fontsize=9)
-    figure.tight_layout(pad=0.5)
-    plt.show()
+    _show(pad=0.5)
 
 
 def answer(image: npt.NDArray[np.uint8], chances: Numbers) -> None:
     """One digit and its ten probabilities."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(6, 2.2), width_ratios=(1, 2))
+    _figure, (left, right) = plt.subplots(1, 2, figsize=(6, 2.2), width_ratios=(1, 2))
     left.imshow(image, cmap=INK)
     left.axis("off")
     colours = [ORANGE if x == np.argmax(chances) else BLUE for x in range(10)]
@@ -248,6 +229,4 @@ def answer(image: npt.NDArray[np.uint8], chances: Numbers) -> None:
     right.set_xticks(range(10))
     right.set_ylim(0, 1)
     right.set_ylabel("probability")
-    right.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    plt.show()
+    _show(right)

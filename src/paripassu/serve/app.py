@@ -47,12 +47,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 
 def make_app(batchers: Sequence[Batcher], address: str) -> FastAPI:
-    """The application, without its guard.
-
-    Args:
-        batchers: they answer, in this order.
-        address: of the page, for the examples.
-    """
+    """The application, without its guard; examples name the page's `address`."""
     app = FastAPI(
         title="paripassu serve",
         version=__version__,
@@ -69,24 +64,20 @@ def make_app(batchers: Sequence[Batcher], address: str) -> FastAPI:
     _add_api(app, batchers)
     models = [model_of(batcher) for batcher in batchers]
     together = len({id(batcher.served.source) for batcher in batchers}) == 1
-    page = _render(
-        "page.html", models=models, together=together, lead=lead(models, together)
-    )
-    docs = _render("docs.html", api=described(app.openapi()), address=address)
-    _add_text(app, "/", "text/html; charset=utf-8", page)
-    _add_text(app, "/docs", "text/html; charset=utf-8", docs)
+    told = {"models": models, "together": together, "lead": lead(models, together)}
+    pages = {
+        "/": _render("page.html", **told),
+        "/docs": _render("docs.html", api=described(app.openapi()), address=address),
+    }
+    for path, content in pages.items():
+        _add_text(app, path, "text/html; charset=utf-8", content)
     for name, kind in FILES.items():
         _add_text(app, f"/{name}", kind, (FOLDER / name).read_bytes())
     return app
 
 
 def lead(models: Sequence[schema.Model], together: bool) -> str:
-    """What answers, in a sentence.
-
-    Args:
-        models: all.
-        together: whether they are one network in several frameworks.
-    """
+    """What answers, in a sentence; `together`: one network in several frameworks."""
     *titles, last = [model.title for model in models]
     named = f"{', '.join(titles)} and {last}" if titles else last
     if not together:
@@ -237,10 +228,8 @@ def answered(
 ) -> dict[str, Any]:
     """What `schema.Predictions` describes.
 
-    Args:
-        chosen: who answered.
-        answers: of each, probabilities `(N, classes)` and seconds.
-        digit: what was found in a picture; None for JSON.
+    Of each that was chosen there are probabilities `(N, classes)` and seconds; `digit`
+    is what was found in a picture, None for JSON.
     """
     names = [batcher.served.name for batcher in chosen]
     shares = np.stack([probabilities for probabilities, _ in answers])

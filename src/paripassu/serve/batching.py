@@ -65,13 +65,7 @@ class Batcher:
     def __init__(
         self, served: Served, *, threads: int, tell: Callable[[str], None]
     ) -> None:
-        """Prepare; `start` starts.
-
-        Args:
-            served: the network and its framework.
-            threads: of the framework.
-            tell: gets one line for every trouble, in any thread.
-        """
+        """Prepare; `tell` gets one line for every trouble, in any thread."""
         self.served = served
         self.status = "starting"  # then "ready", "restarting", "stopping"
         self.restarts = 0
@@ -98,10 +92,7 @@ class Batcher:
         return self._first
 
     def put(self, images: Images) -> list[asyncio.Future[Answer]]:
-        """Have images answered: one future for each slice of at most `BATCH`.
-
-        Args:
-            images: uint8 `(N, 28, 28)`, white ink on black.
+        """Have images answered, uint8 `(N, 28, 28)`: one future for each slice.
 
         Raises:
             NotReadyError: the process is not there, or the queue is full.
@@ -276,11 +267,7 @@ class Batcher:
 
 
 async def ask_all(batchers: Sequence[Batcher], images: Images) -> list[Answer]:
-    """What each says of the same images.
-
-    Args:
-        batchers: whom to ask, all at once.
-        images: uint8 `(N, 28, 28)`, white ink on black.
+    """What each says of the same images, uint8 `(N, 28, 28)`, white ink on black.
 
     Returns:
         Of each, float32 `(N, classes)`, and the seconds inside the network of all

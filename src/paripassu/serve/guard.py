@@ -37,13 +37,10 @@ class Guard:
     """Lets requests through that a page of ours, or a program, may make."""
 
     def __init__(self, application: Application, hosts: frozenset[str] | None) -> None:
-        """Stand before an application.
+        """Stand before an application; `hosts` in lower case, None for anything.
 
-        Args:
-            application: that answers.
-            hosts: what the Host header may say, in lower case; None for anything.
-                With the names of the loopback only, a foreign page that has its own
-                name point here (DNS rebinding) is turned away.
+        With the names of the loopback only in `hosts`, a foreign page that has its own
+        name point here (DNS rebinding) is turned away.
         """
         self._application, self._hosts = application, hosts
 
@@ -74,10 +71,8 @@ class Guard:
         if method in ("GET", "HEAD"):
             return
         origin = headers.get(b"origin")
-        foreign = headers.get(b"sec-fetch-site", b"same-origin") not in (
-            b"same-origin",
-            b"none",
-        )
+        site = headers.get(b"sec-fetch-site", b"none")
+        foreign = site not in (b"same-origin", b"none")
         if origin is not None:
             _scheme, _, place = origin.decode("latin-1").lower().partition("://")
             foreign = foreign or place != host

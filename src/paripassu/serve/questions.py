@@ -15,6 +15,14 @@ from paripassu.prediction.answering import HEIGHT, WIDTH, Images
 
 MOST_IMAGES = 256  # in a request
 MOST_PIXELS = 2**22  # of a picture; it says how many it has before it is decoded
+KINDS: dict[type, str] = {
+    bool: "true or false",
+    dict: "an object",
+    float: "a number",
+    int: "a number",
+    list: "a list",
+    str: "text",
+}
 PNG_BEGIN = b"\x89PNG\r\n\x1a\n"
 PNG_HEADER = struct.Struct(">8s4s4sII")  # ..., width, height
 EXPECTED = (
@@ -47,9 +55,7 @@ def from_json_body(body: bytes) -> Images:
         raise RequestError(422, f"{EXPECTED}; got {_kind(question)}.")
     if unknown := [str(x) for x in question if x not in ("image", "images")]:
         raise RequestError(422, f"{EXPECTED}; got the key {unknown[0][:40]!r}.")
-    found = []
-    if "image" in question:
-        found.append(_image(question["image"], "image"))
+    found = [_image(question["image"], "image")] if "image" in question else []
     images = question.get("images", [])
     if not isinstance(images, list):
         raise RequestError(
@@ -72,7 +78,8 @@ def _image(value: Any, where: str) -> npt.NDArray[np.uint8]:
     except ValueError:  # rows of different lengths
         array = np.empty(0, object)
     if array.shape != (HEIGHT, WIDTH) or array.dtype.kind not in "iuf":
-        raise RequestError(422, f"{where}: {_fault(value)}")
+        expected = f"expected {HEIGHT} rows of {WIDTH} numbers"
+        raise RequestError(422, f"{where}: {expected}, got {_fault(value)}.")
     low, high = array.min(), array.max()
     if low < 0 or high > 255 or not np.isfinite(high):
         row, column = np.argwhere((array < 0) | (array > 255))[0]
@@ -92,32 +99,23 @@ def _image(value: Any, where: str) -> npt.NDArray[np.uint8]:
 
 def _fault(value: Any) -> str:
     """What keeps a value from being 28 rows of 28 numbers."""
-    expected = f"expected {HEIGHT} rows of {WIDTH} numbers"
     if not isinstance(value, list):
-        return f"{expected}, got {_kind(value)}."
+        return _kind(value)
     if len(value) != HEIGHT:
-        return f"{expected}, got {len(value)} rows."
+        return f"{len(value)} rows"
     for number, row in enumerate(value):
         if not isinstance(row, list):
-            return f"{expected}, got {_kind(row)} for row {number}, counted from 0."
+            return f"{_kind(row)} for row {number}, counted from 0"
         if len(row) != WIDTH:
-            return f"{expected}, got {len(row)} in row {number}, counted from 0."
+            return f"{len(row)} in row {number}, counted from 0"
         for entry in row:
             if type(entry) not in (int, float):
-                return f"{expected}, got {_kind(entry)} in row {number}."
-    return f"{expected}, got numbers that are too large."
+                return f"{_kind(entry)} in row {number}"
+    return "numbers that are too large"
 
 
 def _kind(value: Any) -> str:
-    kinds = {
-        bool: "true or false",
-        dict: "an object",
-        float: "a number",
-        int: "a number",
-        list: "a list",
-        str: "text",
-    }
-    return kinds.get(type(value), "null")
+    return KINDS.get(type(value), "null")
 
 
 def from_png_body(body: bytes) -> Digit:

@@ -291,13 +291,6 @@ def load(folder: Path) -> Ablation:
     return checked(Ablation, folder / ABLATION_FILE)
 
 
-def document() -> str:
-    """The JSON schema of `ablation.json`, as text."""
-    schema = Ablation.model_json_schema()
-    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return json.dumps(dialect | schema, indent=1) + "\n"
-
-
 @dataclass(frozen=True)
 class _Table:
     """One metric of all runs."""

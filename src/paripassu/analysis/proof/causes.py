@@ -126,17 +126,10 @@ class Case:
 def likely_cause(
     found: Divergence, right: Trace, wrong: Trace, *, recipe: Recipe, count: int
 ) -> str | None:
-    """The known mistake that gives the numbers of `wrong`, in words.
+    """The known mistake that gives the numbers of `wrong`, in words, or None.
 
-    Args:
-        found: where they part first.
-        right: the evidence of the reference.
-        wrong: the evidence of the framework that parts.
-        recipe: of the proof.
-        count: how many training images there are.
-
-    Returns:
-        None if no known mistake gives them.
+    `right` is the evidence of the reference, `wrong` that of the framework that parts
+    from it at `found`; there are `count` training images.
     """
     case = Case(found, right, wrong, recipe, count)
     words = {0: case.place, 1: case.layer_kind}
@@ -225,20 +218,18 @@ def _mistakes(spec: LayerSpec) -> list[tuple[str, LayerSpec]]:
     if spec.kind == "conv":
         kernel, bias = spec.weights["kernel"], spec.weights["bias"]
         frame = [(n // 2, n // 2) for n in kernel.shape[:2]]
-        changed: dict[str, dict[str, Array]] = {
-            "height and width of the kernel are exchanged": {
-                "kernel": kernel.swapaxes(0, 1)
-            },
-            "the kernel is turned around, as in the mathematical convolution": {
-                "kernel": kernel[::-1, ::-1]
-            },
-            "the biases are added to the wrong channels": {"bias": bias[::-1]},
-            "input and output channels of the kernel are exchanged": {
-                "kernel": kernel.swapaxes(2, 3)
-            },
+        kernels = {
+            "height and width of the kernel are exchanged": kernel.swapaxes(0, 1),
+            "the kernel is turned around, as in the mathematical convolution": (
+                kernel[::-1, ::-1]
+            ),
+            "input and output channels of the kernel are exchanged": (
+                kernel.swapaxes(2, 3)
+            ),
         }
         return [
-            *((words, spec.changed(weights=x)) for words, x in changed.items()),
+            *((x, spec.changed(weights={"kernel": y})) for x, y in kernels.items()),
+            (BIASES_REVERSED, spec.changed(weights={"bias": bias[::-1]})),
             ("the input is padded", spec.changed(padding=frame)),
         ]
     if spec.kind == "subsample":
@@ -256,6 +247,7 @@ def _mistakes(spec: LayerSpec) -> list[tuple[str, LayerSpec]]:
     return [(mistake[0], spec.changed(**mistake[1]))] if mistake else []
 
 
+BIASES_REVERSED = "the biases are added to the wrong channels"
 BORDERS = {
     "replicate": "its nearest pixels",
     "reflect": "its mirror image",
@@ -362,7 +354,7 @@ def _gradient(case: Case) -> str | None:
     if not wrong.any():
         return "no gradient reaches these weights: they are frozen or detached"
     if weight.is_bias and case.same(right[::-1], wrong):
-        return "the biases are added to the wrong channels"
+        return BIASES_REVERSED
     factor = case.factor(right, wrong)
     return f"the gradient is {factor:.6g} times the right one" if factor else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,19 +30,17 @@ def rungs_of(
     pairs: Sequence[Pair] = (),
 ) -> list[RungResult]:
     """Every rung in every precision that it has, in the order of the ladder."""
-    found = []
-    for precision in ("float64", "float32"):
-        for rung in LADDER:
-            if any(precision in bounds for bounds in rung.bounds.values()):
-                mine = [
-                    row
-                    for row in rows
-                    if (row.rung, row.precision) == (rung.number, precision)
-                ]
-                found.append(_judge_rows(rung.number, precision, mine))
-    found.append(_judge_control(curves))
-    found.append(_judge_accuracy(pairs))
-    return found
+    found = [
+        _judge_rows(
+            rung.number,
+            precision,
+            [x for x in rows if (x.rung, x.precision) == (rung.number, precision)],
+        )
+        for precision in ("float64", "float32")
+        for rung in LADDER
+        if any(precision in bounds for bounds in rung.bounds.values())
+    ]
+    return [*found, _judge_control(curves), _judge_accuracy(pairs)]
 
 
 def with_accuracy(proof: Proof, pairs: Sequence[Pair]) -> Proof:
@@ -59,20 +58,14 @@ def with_accuracy(proof: Proof, pairs: Sequence[Pair]) -> Proof:
 
 def _result(number: int, precision: str, status: Any, **values: Any) -> RungResult:
     rung = LADDER[number]
+    open_values = dict.fromkeys(("quantity", "difference", "bound", "note"))
     return RungResult(
-        **{
-            "rung": number,
-            "name": rung.name,
-            "claim": rung.claim,
-            "precision": precision,
-            "status": status,
-            "count": 0,
-            "quantity": None,
-            "difference": None,
-            "bound": None,
-            "note": None,
-            **values,
-        }
+        rung=number,
+        name=rung.name,
+        claim=rung.claim,
+        precision=precision,
+        status=status,
+        **{"count": 0, **open_values, **values},
     )
 
 
@@ -126,11 +119,10 @@ def all_curves(losses: Mapping[tuple[str, str, str], Losses]) -> list[Curve]:
     for precision in ("float64", "float32"):
         names = [n for n, p, perturbed in losses if p == precision and not perturbed]
         names = [name for name in names if name != "numpy"]
-        for index, left in enumerate(names):
-            for right in names[index + 1 :]:
-                label = f"{display_name(left)} and {display_name(right)}"
-                a, b = losses[left, precision, ""], losses[right, precision, ""]
-                found.append(gap_curve(label, "frameworks", a, b, precision))
+        for left, right in itertools.combinations(names, 2):
+            label = f"{display_name(left)} and {display_name(right)}"
+            a, b = losses[left, precision, ""], losses[right, precision, ""]
+            found.append(gap_curve(label, "frameworks", a, b, precision))
         for (left, other, perturbed), b in losses.items():
             if other == precision and perturbed:
                 label = f"{display_name(left)}, {perturbed} moved by an ulp"

@@ -64,7 +64,7 @@ def difference(
     0 for equal arrays, infinite where shapes differ or anything is not finite. Shapes
     are never made to agree: a transposed array is a different array.
     """
-    if left.shape != right.shape or not _finite(left, right):
+    if left.shape != right.shape or not (np.isfinite(left) & np.isfinite(right)).all():
         return float("inf")
     if not norm or np.array_equal(left, right):
         return relative_error(left, right)
@@ -84,13 +84,9 @@ def compare_traces(
 ) -> list[ProofRow]:
     """One row for each array, in the order in which an error would spread.
 
-    Args:
-        left: the name of the framework that made `a`, the yardstick.
-        right: the name of the framework that made `b`.
-        a: the trace of one.
-        b: the trace of the other; arrays that only one has do not hold.
-        precision: "float64" or "float32": which bounds.
-        network: the order of the layers.
+    `left` made the trace `a`, the yardstick, and `right` the trace `b`; arrays that
+    only one has do not hold. The bounds are those of `precision`, "float64" or
+    "float32"; the layers have the order of `network`.
     """
     rows = []
     for text in sorted(a.keys() | b.keys()):
@@ -124,8 +120,7 @@ def compare_traces(
                 precision=precision,
             )
         )
-    order = _order(network)
-    return sorted(rows, key=order)
+    return sorted(rows, key=_order(network))
 
 
 def beside_control(
@@ -160,20 +155,9 @@ def beside_control(
             own = TRAJECTORY_CONTROL * difference(a[name], control[name])
             bound, step = max(row.bound, own), row.step
             holds = row.difference <= bound
-        judged.append(
-            row.model_copy(
-                update={
-                    "bound": min(bound, LARGEST),
-                    "holds": holds,
-                    "step": step,
-                }
-            )
-        )
+        found = {"bound": min(bound, LARGEST), "holds": holds, "step": step}
+        judged.append(row.model_copy(update=found))
     return judged
-
-
-def _finite(*arrays: npt.NDArray[Any]) -> bool:
-    return all(bool(np.isfinite(array).all()) for array in arrays)
 
 
 def _first_gap(
@@ -190,16 +174,18 @@ def _first_gap(
 def _gaps(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The relative gap of each pair of numbers; infinite where one is not finite."""
     with np.errstate(invalid="ignore"):
-        gaps = np.abs(left - right) / np.maximum(
-            np.abs(left), np.finfo(np.float64).tiny
-        )
+        size = np.maximum(np.abs(left), np.finfo(np.float64).tiny)
+        gaps = np.abs(left - right) / size
     return np.where(np.isfinite(left) & np.isfinite(right), gaps, np.inf)
 
 
 def _order(network: Network) -> Any:
     layers = ["input", *(layer.name for layer in network.layers)]
     drawn = ["order", "weight", "images", "labels", "masks"]
-    last = 10**9
+    kinds = (
+        *("draws", "evaluation", "logits", "activation", "loss"),
+        *("gradient", "slot", "weight", "rate", "losses", "final"),
+    )
 
     def key(row: ProofRow) -> tuple[Any, ...]:
         kind, _, place = row.quantity.partition(" ")
@@ -207,16 +193,12 @@ def _order(network: Network) -> Any:
         position = layers.index(layer) if layer in layers else -1
         if kind == "gradient":
             position = -position  # backward
-        kinds = (
-            *("draws", "evaluation", "logits", "activation", "loss"),
-            *("gradient", "slot", "weight", "rate", "losses", "final"),
-        )
         if kind == "draws":
             position = drawn.index(layer)
         slot = place.rpartition(".")[2] if kind == "slot" else ""
-        step = -1 if row.step is None else row.step
-        if row.step is None and kind in ("losses", "final"):
-            step = last
+        step = row.step
+        if step is None:
+            step = 10**9 if kind in ("losses", "final") else -1  # last or first
         return row.rung, step, kinds.index(kind), slot, position, place
 
     return key

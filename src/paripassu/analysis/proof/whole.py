@@ -12,9 +12,7 @@ import numpy.typing as npt
 from paripassu.analysis.schema import WholeRun
 
 Array = npt.NDArray[Any]
-Key = tuple[
-    str, str, str
-]  # framework, precision, the weights that were perturbed or ""
+Key = tuple[str, str, str]  # framework, precision, the perturbed weights or ""
 DIGITS = (3, 6, 9, 12, 15)
 MOST_DIGITS = 17.0  # of a float64; equal numbers count as so many
 

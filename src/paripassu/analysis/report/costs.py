@@ -8,9 +8,12 @@ from paripassu.analysis.report import charts, words
 from paripassu.analysis.report.charts import Bar, BarGroup, DotRow, Text
 from paripassu.analysis.report.figures import Figure, Framework, plain_tick
 from paripassu.analysis.report.gather import middle
-from paripassu.analysis.schema import FrameworkSummary, Spread
+from paripassu.analysis.schema import FrameworkSummary, InferenceTime, Spread
+from paripassu.analysis.text import counted
 
 MOST_DOTS = 240  # more epochs than that are shown as one dot a run
+
+Stages = Sequence[tuple[str, Callable[[FrameworkSummary], Spread | None]]]
 
 
 def times(shown: Sequence[Framework]) -> list[Figure]:
@@ -20,8 +23,7 @@ def times(shown: Sequence[Framework]) -> list[Figure]:
 
 def _epoch_times(shown: Sequence[Framework]) -> list[Figure]:
     many = sum(len(r.record.epochs) for item in shown for r in item.runs) > MOST_DOTS
-    rows = []
-    counts = []
+    rows, counts = [], []
     for item in shown:
         spread = item.summary.epoch_seconds
         if many:
@@ -32,7 +34,7 @@ def _epoch_times(shown: Sequence[Framework]) -> list[Figure]:
             continue
         note = words.seconds(spread.median)
         rows.append(DotRow(item.style, item.title, note, values, spread.median))
-        n = f"{words.n(spread.n, 'epoch')} of {words.counted(len(item.runs), 'run')}"
+        n = f"{words.n(spread.n, 'epoch')} of {counted(len(item.runs), 'run')}"
         counts.append((item.title, n))
     if not rows:
         return []
@@ -64,24 +66,21 @@ def _whole_runs(shown: Sequence[Framework]) -> list[Figure]:
         )
         parts = (training, evaluation, rest)
         bars.append(Bar(item.style, item.title, parts, note=note))
-    if not bars:
-        return []
     text = Text(
         "whole-runs",
         "Where the time of a run goes",
         "; ".join(f"{bar.label}: {bar.note}" for bar in bars),
     )
-    picture = charts.bar_chart(text, [BarGroup("", bars)], words.seconds)
-    counts = words.for_each([(i.title, _n_runs(i)) for i in shown if i.runs])
+    counts = words.for_each([(i.title, i.n) for i in shown if i.runs])
     caption = (
         "Full shade: training. Half: evaluation after each epoch. Pale: all else, from "
         f"the start of the process to the last file. Medians over runs. {counts}"
     )
-    return [Figure(text.title, picture, caption)]
+    return _figure(text, [BarGroup("", bars)] if bars else [], caption)
 
 
 def _before_training(shown: Sequence[Framework]) -> list[Figure]:
-    stages: list[tuple[str, Callable[[FrameworkSummary], Spread | None]]] = [
+    stages: Stages = [
         ("Start-up: process and import", lambda s: s.start_up_seconds),
         ("Reading the data", lambda s: s.data_seconds),
         ("Building the network", lambda s: s.build_seconds),
@@ -89,10 +88,8 @@ def _before_training(shown: Sequence[Framework]) -> list[Figure]:
     ]
     groups = _groups(shown, stages)
     text = Text("before-training", "Before training begins", _described(groups))
-    picture = charts.bar_chart(text, groups, words.seconds)
-    n = _n(groups, shown, stages, "session")
-    caption = f"Medians, and whiskers from least to most. {n}"
-    return [Figure(text.title, picture, caption)] if groups else []
+    n = _n(shown, stages, "session")
+    return _figure(text, groups, f"Medians, and whiskers from least to most. {n}")
 
 
 def memory_and_latency(shown: Sequence[Framework]) -> list[Figure]:
@@ -111,67 +108,62 @@ def _memory(shown: Sequence[Framework]) -> list[Figure]:
         bars = [Bar(item.style, item.title, (size,)) for item, size in known if size]
         if bars:
             groups.append(BarGroup(heading, bars))
-    if not groups:
-        return []
     if len(groups) == 1:
         groups = [BarGroup("", groups[0].bars)]
     text = Text("memory", "Peak memory", _described(groups, words.memory))
-    picture = charts.bar_chart(text, groups, words.memory)
     counts = words.for_each(
-        [(i.title, _n_runs(i)) for i in shown if i.summary.peak_memory_bytes]
+        [(i.title, i.n) for i in shown if i.summary.peak_memory_bytes]
     )
     caption = (
         "The most that the process held at once: framework, data and network "
         f"together. Medians over runs. {counts}"
     )
-    return [Figure(text.title, picture, caption)]
+    return _figure(text, groups, caption, words.memory)
 
 
 def _latencies(shown: Sequence[Framework]) -> list[Figure]:
     sizes = sorted(
         {i.summary.inference.batch_size for i in shown if i.summary.inference}
     )
-    batch = f"A batch of {' or '.join(map(str, sizes))} images"
-    kinds: list[tuple[str, str, Callable[[FrameworkSummary], Spread | None]]] = [
-        (
-            "latency-one",
-            "One image",
-            lambda s: s.inference.single_seconds if s.inference else None,
-        ),
-        (
-            "latency-batch",
-            batch,
-            lambda s: s.inference.batch_seconds if s.inference else None,
-        ),
+    batch = f"a batch of {' or '.join(map(str, sizes))} images"
+    kinds: list[tuple[str, str, Callable[[InferenceTime], Spread]]] = [
+        ("latency-one", "one image", lambda x: x.single_seconds),
+        ("latency-batch", batch, lambda x: x.batch_seconds),
     ]
     figures = []
-    for name, heading, value in kinds:
-        stages = [("", value)]
+    for name, what, value in kinds:
+        stages = [("", lambda s, of=value: of(s.inference) if s.inference else None)]
         groups = _groups(shown, stages)
-        if groups:
-            text = Text(name, f"Answering: {heading.lower()}", _described(groups))
-            caption = (
-                "A forward pass, NumPy in to NumPy out. Each run gives the median of "
-                "its repeats; bars are medians over runs, whiskers least to most. "
-                f"{_n(groups, shown, stages, 'run')}"
-            )
-            picture = charts.bar_chart(text, groups, words.seconds)
-            figures.append(Figure(text.title, picture, caption))
+        text = Text(name, f"Answering: {what}", _described(groups))
+        caption = (
+            "A forward pass, NumPy in to NumPy out. Each run gives the median of "
+            "its repeats; bars are medians over runs, whiskers least to most. "
+            f"{_n(shown, stages, 'run')}"
+        )
+        figures += _figure(text, groups, caption)
     return figures
 
 
-def _groups(
-    shown: Sequence[Framework],
-    stages: Sequence[tuple[str, Callable[[FrameworkSummary], Spread | None]]],
-) -> list[BarGroup]:
+def _figure(
+    text: Text,
+    groups: Sequence[BarGroup],
+    caption: str,
+    unit: charts.Format = words.seconds,
+) -> list[Figure]:
+    """A chart of bars; none without bars."""
+    if not groups:
+        return []
+    return [Figure(text.title, charts.bar_chart(text, groups, unit), caption)]
+
+
+def _groups(shown: Sequence[Framework], stages: Stages) -> list[BarGroup]:
     groups = []
     for heading, value in stages:
-        bars = []
-        for item in shown:
-            spread = value(item.summary)
-            if spread is not None:
-                interval = (spread.low, spread.high)
-                bars.append(Bar(item.style, item.title, (spread.median,), interval))
+        bars = [
+            Bar(item.style, item.title, (spread.median,), (spread.low, spread.high))
+            for item in shown
+            if (spread := value(item.summary))
+        ]
         if bars:
             groups.append(BarGroup(heading, bars))
     return groups
@@ -185,20 +177,10 @@ def _described(groups: Sequence[BarGroup], unit: charts.Format = words.seconds) 
     )
 
 
-def _n_runs(item: Framework) -> str:
-    return words.n(len(item.runs), "run")
-
-
-def _n(
-    groups: Sequence[BarGroup],
-    shown: Sequence[Framework],
-    stages: Sequence[tuple[str, Callable[[FrameworkSummary], Spread | None]]],
-    noun: str,
-) -> str:
+def _n(shown: Sequence[Framework], stages: Stages, noun: str) -> str:
     counts = []
     for item in shown:
-        spreads = [value(item.summary) for _, value in stages]
-        known = [spread.n for spread in spreads if spread is not None]
+        known = [x.n for _, value in stages if (x := value(item.summary))]
         if known:
             counts.append((item.title, words.n(known[0], noun)))
-    return words.for_each(counts) if groups else ""
+    return words.for_each(counts)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from markupsafe import Markup
 
@@ -77,10 +76,4 @@ def _kind(number: int, curve: Curve) -> str:
 
 def picture(curves: Sequence[Curve]) -> str:
     """The chart as an SVG file of its own, for light and for dark pages."""
-    drawn = chart(curves)
-    style = (Path(__file__).parent / "divergence.css").read_text(encoding="utf-8")
-    head, _, rest = drawn.partition(">")
-    return (
-        f'{head} xmlns="http://www.w3.org/2000/svg" width="720">'
-        f"<style>{style}</style>{rest}\n"
-    )
+    return svg.standalone(chart(curves), 720, "divergence.css")

@@ -11,7 +11,7 @@ from paripassu.analysis.report import charts, words
 from paripassu.analysis.report.charts import Curve, DotRow, Text
 from paripassu.analysis.report.gather import Run, mean_curve
 from paripassu.analysis.schema import FrameworkSummary, Pair
-from paripassu.analysis.text import display_name, points
+from paripassu.analysis.text import counted, display_name, points
 from paripassu.core.record import Epoch
 
 MOST_POINTS = 6_000  # of one framework in a chart of curves
@@ -27,6 +27,11 @@ class Framework:
     summary: FrameworkSummary
     runs: list[Run]
 
+    @property
+    def n(self) -> str:
+        """How many runs it has: "n = 10 runs"."""
+        return words.n(len(self.runs), "run")
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -39,8 +44,7 @@ class Figure:
 
 def accuracy(shown: Sequence[Framework]) -> list[Figure]:
     """Every run's test accuracy, and each framework's mean with its interval."""
-    rows = []
-    methods = []
+    rows, methods = [], []
     for item in shown:
         estimate = item.summary.test_accuracy
         values = [r.test_accuracy for r in item.runs if r.test_accuracy is not None]
@@ -81,7 +85,7 @@ def difference(pair: Pair, number: int, shown: Sequence[Framework]) -> list[Figu
         f"difference-{number}",
         f"{left} − {right}, seed by seed",
         f"Mean difference {points(estimate.mean)} points over "
-        f"{words.counted(estimate.n, 'paired seed')}.",
+        f"{counted(estimate.n, 'paired seed')}.",
         "difference in test accuracy, points",
     )
     drawn = charts.Differences(
@@ -106,14 +110,10 @@ def difference(pair: Pair, number: int, shown: Sequence[Framework]) -> list[Figu
 
 def learning_curves(shown: Sequence[Framework], split: str) -> list[Figure]:
     """Accuracy and loss on the monitored split, and the training loss, by epoch."""
+    accuracy, loss = f"Accuracy, {split} set", f"Loss, {split} set"
     kinds: list[tuple[str, str, Callable[[Epoch], float], charts.TickFormat]] = [
-        (
-            "monitor-accuracy",
-            f"Accuracy, {split} set",
-            lambda e: e.monitor_accuracy,
-            percent_tick,
-        ),
-        ("monitor-loss", f"Loss, {split} set", lambda e: e.monitor_loss, plain_tick),
+        ("monitor-accuracy", accuracy, lambda e: e.monitor_accuracy, percent_tick),
+        ("monitor-loss", loss, lambda e: e.monitor_loss, plain_tick),
         ("training-loss", "Training loss", lambda e: e.training_loss, plain_tick),
     ]
     captions = {
@@ -124,8 +124,7 @@ def learning_curves(shown: Sequence[Framework], split: str) -> list[Figure]:
     }
     figures = []
     for name, title, value, tick in kinds:
-        curves = []
-        ends = []
+        curves, ends = [], []
         for item in shown:
             runs = [
                 [(float(epoch.epoch), value(epoch)) for epoch in epochs]

@@ -28,7 +28,7 @@ from paripassu.analysis.report import (
 from paripassu.analysis.report.figures import Framework
 from paripassu.analysis.report.gather import Runs, read_pictures, read_runs
 from paripassu.analysis.schema import Comparison, Disagreement, Pair, Proof, RungResult
-from paripassu.analysis.text import display_name
+from paripassu.analysis.text import counted, display_name
 from paripassu.frameworks.registry import FRAMEWORKS
 
 FOLDER = Path(__file__).parent
@@ -89,7 +89,7 @@ def render(folder: Path, comparison: Comparison) -> str:
                 for figure in figures.difference(pair, number, trained)
             ),
         ],
-        tests=[(_names(pair), tables.tests(pair)) for pair in _judged(comparison)],
+        tests=[(_names(pair), [*tables.tests(pair)]) for pair in _judged(comparison)],
         curves=figures.learning_curves(trained, _split(trained)),
         split=_split(trained),
         times=costs.times(trained),
@@ -136,9 +136,7 @@ def _template() -> Template:
 
 def _frameworks(comparison: Comparison, runs: Runs) -> list[Framework]:
     """A known framework always has the same colour; a stranger takes a free one."""
-    known = list(FRAMEWORKS)
-    strangers = [name for name in comparison.frameworks if name not in known]
-    order = [*known, *strangers]
+    order = list(dict.fromkeys([*FRAMEWORKS, *comparison.frameworks]))
     return [
         Framework(
             name, display_name(name), order.index(name) % 6, summary, runs.of(name)
@@ -149,10 +147,10 @@ def _frameworks(comparison: Comparison, runs: Runs) -> list[Framework]:
 
 def _mark(style: int) -> Markup:
     """The colour and the mark of a framework, beside its name."""
-    drawn = (
-        f'<svg class="swatch" viewBox="0 0 12 12">{svg.marker(style, 6, 6, 4.4)}</svg>'
+    return Markup(
+        '<svg aria-hidden="true" class="swatch" viewBox="0 0 12 12">'
+        f"{svg.marker(style, 6, 6, 4.4)}</svg>"
     )
-    return Markup(drawn.replace("<svg ", '<svg aria-hidden="true" '))
 
 
 def _names(pair: Pair) -> str:
@@ -201,10 +199,10 @@ def _galleries(comparison: Comparison, shown: Sequence[Framework]) -> list[Galle
     galleries = []
     for pair in _judged(comparison):
         left, right = by_name[pair.left], by_name[pair.right]
-        n = words.counted(len(pair.seeds), "paired seed")
+        n = counted(len(pair.seeds), "paired seed")
         lead = f"{left.title} and {right.title} answer every test image alike ({n})."
         if pair.disagreement_count:
-            times = words.counted(pair.disagreement_count, "time")
+            times = counted(pair.disagreement_count, "time")
             lead = f"{left.title} and {right.title} disagree {times} over {n}"
             if pair.churn is not None:
                 lead += f", {words.percent(pair.churn.mean)} of all answers"
@@ -244,9 +242,7 @@ def _proof_lead(proof: Proof | None) -> str:
     worst = max(
         proof.rows, key=lambda row: (not row.holds, row.difference / (row.bound or 1))
     )
-    count = words.counted(len(proof.rows), "quantity").replace(
-        "quantitys", "quantities"
-    )
+    count = counted(len(proof.rows), "quantity").replace("quantitys", "quantities")
     if proof.holds:
         return (
             f"The proof holds. Given the same weights, images and dropout masks, in "

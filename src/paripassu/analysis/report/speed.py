@@ -10,7 +10,7 @@ from paripassu.analysis.report import words
 from paripassu.analysis.report.figures import Framework, paired
 from paripassu.analysis.schema import Estimate, Pair
 from paripassu.analysis.statistics import FEWEST_SEEDS, bootstrap_estimate
-from paripassu.analysis.text import display_name
+from paripassu.analysis.text import counted, display_name
 from paripassu.analysis.warnings import is_busy, median_load
 
 
@@ -51,7 +51,7 @@ def sentence(pair: Pair, shown: Sequence[Framework]) -> str | None:
     if found is None:
         return None
     left, right = display_name(pair.left), display_name(pair.right)
-    n = words.counted(found.n, "paired seed")
+    n = counted(found.n, "paired seed")
     times = paired(pair, shown, lambda run: run.epoch_seconds)
     one = words.seconds(median(value for _, value, _ in times))
     other = words.seconds(median(value for _, _, value in times))

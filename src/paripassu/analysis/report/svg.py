@@ -50,14 +50,11 @@ def scale(
     start: float,
     end: float,
     *,
-    from_zero: bool = False,
     least: float = 1e-9,
 ) -> Scale:
     """A scale that holds all values, with a little air; at least `least` long."""
     known = list(values) or [0.0]
     low, high = min(known), max(known)
-    if from_zero:
-        return Scale(0.0, max(high, least) * 1.02, start, end)
     if high - low < least:
         middle = (low + high) / 2
         low, high = middle - least / 2, middle + least / 2
@@ -97,9 +94,9 @@ def drawing(
     )
 
 
-def standalone(drawn: str, width: float) -> str:
+def standalone(drawn: str, width: float, css: str = "standalone.css") -> str:
     """A drawing as a file of its own, with its style, for light and for dark pages."""
-    style = (Path(__file__).parent / "standalone.css").read_text(encoding="utf-8")
+    style = (Path(__file__).parent / css).read_text(encoding="utf-8")
     head, _, rest = drawn.partition(">")
     return (
         f'{head} xmlns="http://www.w3.org/2000/svg" width="{width:g}">'

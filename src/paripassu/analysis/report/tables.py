@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from paripassu.analysis.report.figures import Framework
 from paripassu.analysis.report.gather import Counts, Run
 from paripassu.analysis.schema import Comparison, Pair, Spread
 from paripassu.analysis.statistics import EXACT_FLIPS
-from paripassu.analysis.text import points
+from paripassu.analysis.text import counted, p_value, points
 
 MOST_CONFUSIONS = 8
 
@@ -57,10 +57,8 @@ NOTHING = Cell("–")
 
 def key_figures(comparison: Comparison, shown: Sequence[Framework]) -> list[Line]:
     """The few figures that the page opens with."""
-    batch = next(
-        (i.summary.inference.batch_size for i in shown if i.summary.inference), None
-    )
     sizes = {i.summary.inference.batch_size for i in shown if i.summary.inference}
+    batch = f", batch of {sizes.pop()}" if len(sizes) == 1 else ", batch"
     lines = [
         Line(
             "Test accuracy",
@@ -77,26 +75,22 @@ def key_figures(comparison: Comparison, shown: Sequence[Framework]) -> list[Line
             "First steps", "compilation", [_time(i, "warm_up_seconds") for i in shown]
         ),
         Line("Start-up", "import", [_time(i, "start_up_seconds") for i in shown]),
-        Line("Peak memory", "of the process", [_memory(item) for item in shown]),
+        Line(
+            "Peak memory",
+            "of the process",
+            [_memory(item, item.summary.peak_memory_bytes) for item in shown],
+        ),
         Line("Latency, one image", "median", [_latency(i, one=True) for i in shown]),
         Line(
-            f"Latency, batch of {batch}" if len(sizes) == 1 else "Latency, batch",
+            f"Latency{batch}",
             "median",
             [_latency(item, one=False) for item in shown],
         ),
     ]
     if any(item.summary.peak_accelerator_bytes for item in shown):
-        cells = [
-            Cell(words.memory(size), _n_runs(item)) if size else NOTHING
-            for item in shown
-            for size in [item.summary.peak_accelerator_bytes]
-        ]
+        cells = [_memory(x, x.summary.peak_accelerator_bytes) for x in shown]
         lines.insert(6, Line("Peak accelerator memory", "median", cells))
     return [line for line in lines if any(cell != NOTHING for cell in line.cells)]
-
-
-def _n_runs(item: Framework) -> str:
-    return words.n(len(item.runs), "run")
 
 
 def _accuracy(item: Framework, pairs: Sequence[Pair]) -> Cell:
@@ -110,15 +104,8 @@ def _accuracy(item: Framework, pairs: Sequence[Pair]) -> Cell:
         and (pair.difference.mean > 0) == (pair.left == item.name)
         for pair in own
     )
-    note = ", ".join(
-        part
-        for part in (
-            words.accuracy_interval(estimate),
-            words.n(estimate.n, "run"),
-        )
-        if part
-    )
-    return Cell(words.percent(estimate.mean), note, ahead)
+    parts = (words.accuracy_interval(estimate), words.n(estimate.n, "run"))
+    return Cell(words.percent(estimate.mean), ", ".join(filter(None, parts)), ahead)
 
 
 def _loss(item: Framework) -> Cell:
@@ -155,9 +142,8 @@ def _time(item: Framework, name: str) -> Cell:
     return _spread(getattr(item.summary, name), "session")
 
 
-def _memory(item: Framework) -> Cell:
-    size = item.summary.peak_memory_bytes
-    return Cell(words.memory(size), _n_runs(item)) if size else NOTHING
+def _memory(item: Framework, size: int | None) -> Cell:
+    return Cell(words.memory(size), item.n) if size else NOTHING
 
 
 def _latency(item: Framework, *, one: bool) -> Cell:
@@ -170,61 +156,43 @@ def _latency(item: Framework, *, one: bool) -> Cell:
 # Tests
 
 
-def tests(pair: Pair) -> list[tuple[str, str, str]]:
+def tests(pair: Pair) -> Iterator[tuple[str, str, str]]:
     """What was tested on a pair: name, result, and how."""
-    n = words.counted(len(pair.seeds), "paired seed")
-    lines = []
-    if pair.difference is not None:
-        lines.append(
-            (
-                "Mean difference",
-                f"{points(pair.difference.mean)} points"
-                + _in_brackets(pair.difference.low, pair.difference.high),
-                f"{n}; {words.method(pair.difference)}",
-            )
+    n = counted(len(pair.seeds), "paired seed")
+    if found := pair.difference:
+        yield (
+            "Mean difference",
+            f"{points(found.mean)} points{_in_brackets(found.low, found.high)}",
+            f"{n}; {words.method(found)}",
         )
-    if pair.equivalence is not None:
-        test = pair.equivalence
-        lines.append(
-            (
-                f"Equivalence within ±{100 * test.margin:.2g} points",
-                f"{words.probability(test.p)}"
-                + _in_brackets(test.low, test.high, "90% "),
-                f"{n}; two one-sided paired t tests (Schuirmann 1987)",
-            )
+    if test := pair.equivalence:
+        yield (
+            f"Equivalence within ±{100 * test.margin:.2g} points",
+            p_value(test.p) + _in_brackets(test.low, test.high, "90% "),
+            f"{n}; two one-sided paired t tests (Schuirmann 1987)",
         )
     if pair.sign_flip_p is not None:
-        lines.append(
-            (
-                "Test of no difference",
-                words.probability(pair.sign_flip_p),
-                f"{n}; sign-flip permutation test, two-sided, {_flips(pair)}",
-            )
+        exact = len(pair.seeds) <= EXACT_FLIPS
+        yield (
+            "Test of no difference",
+            p_value(pair.sign_flip_p),
+            f"{n}; sign-flip permutation test, two-sided, "
+            f"{'exact' if exact else 'by 20,000 random patterns'}",
         )
     if pair.mcnemar_p is not None:
-        lines.append(
-            (
-                "Test that these two networks are equally accurate",
-                words.probability(pair.mcnemar_p),
-                "one seed; exact McNemar test: of two networks, not of two frameworks",
-            )
+        yield (
+            "Test that these two networks are equally accurate",
+            p_value(pair.mcnemar_p),
+            "one seed; exact McNemar test: of two networks, not of two frameworks",
         )
-    if pair.churn is not None:
-        churn = pair.churn
+    if churn := pair.churn:
         reach = words.accuracy_interval(churn)
-        lines.append(
-            (
-                "Churn",
-                words.percent(churn.mean) + (f" ({reach})" if reach else ""),
-                f"share of test images that the two answer differently; {n}; "
-                f"{words.method(churn)}",
-            )
+        yield (
+            "Churn",
+            words.percent(churn.mean) + (f" ({reach})" if reach else ""),
+            f"share of test images that the two answer differently; {n}; "
+            f"{words.method(churn)}",
         )
-    return lines
-
-
-def _flips(pair: Pair) -> str:
-    return "exact" if len(pair.seeds) <= EXACT_FLIPS else "by 20,000 random patterns"
 
 
 def _in_brackets(low: float | None, high: float | None, what: str = "95% ") -> str:
@@ -243,7 +211,7 @@ def confusions(item: Framework, counts: Counts | None) -> Confusions | None:
     off[range(len(off)), range(len(off))] = 0
     known = [run for run in item.runs if run.confusion is not None]
     images = int(counts.sum()) // max(1, len(known))
-    count = f"{words.counted(len(known), 'run')} × {images:,} images"
+    count = f"{counted(len(known), 'run')} × {images:,} images"
     return Confusions(item, counts.tolist(), int(off.max()), count)
 
 
@@ -265,17 +233,14 @@ def top_confusions(tables: Sequence[Confusions]) -> TopConfusions:
 # Conditions
 
 
-def flat(table: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
+def flat(table: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
     """Nested values as dotted keys, in their order; what is None is left out."""
-    found: list[tuple[str, str]] = []
     for key, value in table.items():
         if isinstance(value, Mapping):
-            found += flat(value, f"{before}{key}.")
-        elif isinstance(value, bool):
-            found.append((f"{before}{key}", str(value).lower()))
+            yield from flat(value, f"{before}{key}.")
         elif value is not None:
-            found.append((f"{before}{key}", str(value)))
-    return found
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            yield f"{before}{key}", text
 
 
 def environment(shown: Sequence[Framework]) -> list[tuple[str, list[str]]]:

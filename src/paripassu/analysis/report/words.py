@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from paripassu.analysis.schema import Estimate, Spread
-from paripassu.analysis.text import points
+from paripassu.analysis.text import counted, points
 
 METHODS = {
     "wilson": "Wilson 95% interval for one run: over other test images, not seeds",
@@ -48,16 +48,6 @@ def scientific(value: float, decimals: int = 1) -> str:
         return "0"
     raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     return f"{mantissa} × 10{raised}"
-
-
-def counted(count: int, noun: str) -> str:
-    """1 -> "1 run", 2 -> "2 runs"."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def probability(p: float) -> str:
-    """A p value."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3g}"
 
 
 def n(count: int, noun: str) -> str:
