@@ -33,27 +33,26 @@ def sections(text: str) -> list[Section]:
     """
     found: list[tuple[str, int, list[str], list[str]]] = []
     for kind, content in _cells(text):
-        if kind == "[markdown]":
-            lines = [re.sub(r"^# ?", "", line) for line in content.splitlines()]
-            heading = re.match(r"(#+)\s+(.*)", lines[0]) if lines else None
-            if heading:
-                found.append((heading[2].strip(), len(heading[1]), [], []))
-                lines = lines[1:]
-            if not found:
-                found.append(("", 1, [], []))
+        prose = kind == "[markdown]"
+        lines = [re.sub(r"^# ?", "", line) for line in content.splitlines()]
+        heading = re.match(r"(#+)\s+(.*)", lines[0]) if prose else None
+        if heading:
+            found.append((heading[2].strip(), len(heading[1]), [], []))
+            lines = lines[1:]
+        elif not found:
+            found.append(("", 1, [], []))
+        if prose:
             found[-1][2].append("\n".join(lines).strip())
-        elif content:
-            if not found:
-                found.append(("", 1, [], []))
+        else:
             found[-1][3].append(content)
     return [
         Section(
             heading=heading,
-            prose="\n\n".join(part for part in prose if part),
+            prose="\n\n".join(filter(None, texts)),
             code="\n\n\n".join(code),
             level=level,
         )
-        for heading, level, prose, code in found
+        for heading, level, texts, code in found
     ]
 
 
@@ -71,22 +70,18 @@ def lesson_text(framework: str) -> str | None:
 
 
 def differences(frameworks: Collection[str]) -> dict[str, str]:
-    """What differs between lessons, heading by heading, as markdown.
+    """What differs between the lessons that are shown, heading by heading, as markdown.
 
-    Args:
-        frameworks: whose lessons are shown. The notes speak of those that their first
-            line names: there are none unless all of these are shown.
+    The notes speak of the frameworks that their first line names: there are none unless
+    all of these are shown.
     """
     path = files("paripassu") / "analysis" / "side-by-side.md"
     head, *parts = path.read_text(encoding="utf-8").split("\n## ")
     spoken_of = head.partition("<!-- of: ")[2].partition(".")[0].split(", ")
     if not set(spoken_of) <= set(frameworks):
         return {}
-    found = {}
-    for part in parts:
-        heading, _line, text = part.partition("\n")
-        found[heading.strip()] = text.strip()
-    return found
+    pairs = (part.partition("\n") for part in parts)
+    return {heading.strip(): text.strip() for heading, _line, text in pairs}
 
 
 def _cells(text: str) -> list[tuple[str, str]]:

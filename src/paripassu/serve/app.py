@@ -290,24 +290,27 @@ def _json(value: Any, status: int = 200) -> Response:
 
 def described(document: dict[str, Any]) -> dict[str, Any]:
     """What the page on the API shows of an OpenAPI document."""
-    operations = []
-    for path, methods in document["paths"].items():
-        for method, operation in methods.items():
-            operations.append(
-                {
-                    "id": f"{method}{path.replace('/', '-')}",
-                    "method": method.upper(),
-                    "path": path,
-                    "summary": operation["summary"],
-                    "description": operation["description"].split("\n\n"),
-                    "parameters": operation.get("parameters", []),
-                    "bodies": list(operation.get("requestBody", {}).get("content", {})),
-                    "responses": [
-                        (code, x["description"], _kind(_schema(x)))
-                        for code, x in operation["responses"].items()
-                    ],
-                }
-            )
+    operations = [
+        {
+            "id": f"{method}{path.replace('/', '-')}",
+            "method": method.upper(),
+            "path": path,
+            "summary": operation["summary"],
+            "description": operation["description"].split("\n\n"),
+            "parameters": operation.get("parameters", []),
+            "bodies": list(operation.get("requestBody", {}).get("content", {})),
+            "responses": [
+                (
+                    code,
+                    x["description"],
+                    _kind(x["content"]["application/json"]["schema"]),
+                )
+                for code, x in operation["responses"].items()
+            ],
+        }
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    ]
     shapes = [
         {
             "name": name,
@@ -320,11 +323,6 @@ def described(document: dict[str, Any]) -> dict[str, Any]:
         for name, shape in document["components"]["schemas"].items()
     ]
     return {"operations": operations, "shapes": shapes}
-
-
-def _schema(response: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = response["content"]["application/json"]["schema"]
-    return found
 
 
 def _kind(shape: dict[str, Any]) -> str:

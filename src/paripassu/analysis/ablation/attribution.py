@@ -77,12 +77,8 @@ class Level(Model):
     figures: Figures
 
 
-class FrameworkEffect(Model):
+class FrameworkEffect(Level):
     """An end point in another framework minus the same one in the ablation's own."""
-
-    framework: str
-    end: End
-    figures: Figures
 
 
 class Gap(Model):
@@ -134,10 +130,8 @@ class Ablation(Model):
 
     def level(self, framework: str, end: End) -> Figures:
         """The figures of an end point; empty for a framework that is not there."""
-        for level in self.levels:
-            if (level.framework, level.end) == (framework, end):
-                return level.figures
-        return {}
+        found = {(x.framework, x.end): x.figures for x in self.levels}
+        return found.get((framework, end), {})
 
 
 @dataclass(frozen=True)
@@ -186,15 +180,9 @@ def attribute(inquiry: Inquiry, records: Mapping[Key, RunRecord]) -> Ablation:
     ]
     pool = complete or list(inquiry.seeds)
     metrics, remarks = _metrics(inquiry, runs)
+    used = {key: run for key, run in runs.items() if key[2] in pool}
     tables = {
-        metric: _Table(
-            {
-                key: float(getattr(run, metric))
-                for key, run in runs.items()
-                if key[2] in pool
-            },
-            pool,
-        )
+        metric: _Table({k: float(getattr(x, metric)) for k, x in used.items()}, pool)
         for metric in metrics
     }
 
@@ -242,10 +230,7 @@ def attribute(inquiry: Inquiry, records: Mapping[Key, RunRecord]) -> Ablation:
         forward=list(walk.forward),
         back=list(walk.back),
         effects=[
-            {
-                metric: _effect(table, inquiry, number)
-                for metric, table in tables.items()
-            }
+            {x: _effect(table, inquiry, number) for x, table in tables.items()}
             for number in range(len(walk.differences))
         ],
         levels=[
@@ -357,9 +342,8 @@ def _metrics(
     inquiry: Inquiry, runs: Mapping[Key, StopRun]
 ) -> tuple[list[Metric], list[str]]:
     """Those that can be compared, and why others can't."""
-    start, end = (
-        inquiry.walk.stops[x].recipe for x in (inquiry.walk.start, inquiry.walk.end)
-    )
+    walk = inquiry.walk
+    start, end = walk.stops[walk.start].recipe, walk.stops[walk.end].recipe
     metrics, notes = list(METRICS), []
     if any(run.test_cross_entropy is None for run in runs.values()):
         metrics.remove("test_cross_entropy")
@@ -404,12 +388,9 @@ def _environments(
     inquiry: Inquiry, records: Mapping[Key, RunRecord]
 ) -> dict[str, Environment]:
     found: dict[str, Environment] = {}
-    for name in inquiry.frameworks:
-        keys = [key for key in records if key[0] == name]
-        if keys:
-            first = min(keys, key=lambda key: (key[2], key[1]))
-            found[name] = records[first].environment
-    return found
+    for key in sorted(records, key=lambda key: (key[2], key[1])):
+        found.setdefault(key[0], records[key].environment)
+    return {name: found[name] for name in inquiry.frameworks if name in found}
 
 
 def _notes_on_runs(records: Mapping[Key, RunRecord]) -> list[str]:
@@ -417,17 +398,15 @@ def _notes_on_runs(records: Mapping[Key, RunRecord]) -> list[str]:
     notes = []
     for name in dict.fromkeys(key[0] for key in records):
         environments = [x.environment for key, x in records.items() if key[0] == name]
-        for what, kinds in (
-            (
-                "versions",
-                {json.dumps(x.versions, sort_keys=True) for x in environments},
-            ),
-            ("devices", {x.device for x in environments}),
-            ("processors", {x.processor for x in environments}),
-        ):
-            if len(kinds) > 1:
-                notes.append(
-                    f"The runs in {display_name(name)} were not all made on the same "
-                    f"{what}: {'; '.join(sorted(kinds))}."
-                )
+        aspects = {
+            "versions": {json.dumps(x.versions, sort_keys=True) for x in environments},
+            "devices": {x.device for x in environments},
+            "processors": {x.processor for x in environments},
+        }
+        notes += [
+            f"The runs in {display_name(name)} were not all made on the same "
+            f"{what}: {'; '.join(sorted(kinds))}."
+            for what, kinds in aspects.items()
+            if len(kinds) > 1
+        ]
     return notes

@@ -134,10 +134,8 @@ def read_pictures(comparison: Comparison) -> Pictures:
             "differ.",
         )
     images = data.test_images
-    return Pictures(
-        {index: png_uri(images[index]) for index in wanted if index < len(images)},
-        None,
-    )
+    known = (index for index in wanted if index < len(images))
+    return Pictures({index: png_uri(images[index]) for index in known}, None)
 
 
 def png_uri(image: npt.NDArray[np.uint8]) -> str:

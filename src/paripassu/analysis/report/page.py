@@ -64,11 +64,9 @@ def render(folder: Path, comparison: Comparison) -> str:
     runs = read_runs(folder, comparison)
     shown = _frameworks(comparison, runs)
     trained = [item for item in shown if item.runs]
-    matrices = [
-        table
-        for item in trained
-        if (table := tables.confusions(item, runs.confusion(item.name)))
-    ]
+    proof = comparison.proof
+    found = (tables.confusions(item, runs.confusion(item.name)) for item in trained)
+    matrices = [table for table in found if table]
     bench_figure, bench_problems = benchmark.figure(folder)
     rows, without_lesson = panes.align([item.name for item in shown])
     html = _template().render(
@@ -99,10 +97,8 @@ def render(folder: Path, comparison: Comparison) -> str:
         pictures=read_pictures(comparison),
         matrices=matrices,
         top=tables.top_confusions(matrices),
-        proof_lead=_proof_lead(comparison.proof),
-        proof_figure=divergence.figure(comparison.proof.curves)
-        if comparison.proof
-        else None,
+        proof_lead=_proof_lead(proof),
+        proof_figure=proof and divergence.figure(proof.curves),
         lesson_rows=rows,
         without_lesson=[display_name(name) for name in without_lesson],
         lessons=[item for item in shown if item.name not in without_lesson],
@@ -278,11 +274,7 @@ def _limits(comparison: Comparison, trained: Sequence[Framework]) -> list[str]:
         "One network and one recipe. A framework that is faster here may be slower for "
         "a transformer, or for large images.",
     ]
-    accuracies = [
-        item.summary.test_accuracy.mean
-        for item in trained
-        if item.summary.test_accuracy
-    ]
+    accuracies = [x.mean for item in trained if (x := item.summary.test_accuracy)]
     if comparison.dataset and accuracies:
         share = sum(accuracies) / len(accuracies)
         count = comparison.dataset.test_size

@@ -43,14 +43,8 @@ def align(frameworks: Sequence[str]) -> tuple[list[Row], list[str]]:
     Headings keep the order of the first lesson; those that only a later one has
     follow at the end.
     """
-    lessons: dict[str, dict[str, Section]] = {}
-    without = []
-    for name in frameworks:
-        text = lesson_text(name)
-        if text is None:
-            without.append(name)
-            continue
-        lessons[name] = by_heading(text)
+    texts = {name: lesson_text(name) for name in frameworks}
+    lessons = {name: by_heading(x) for name, x in texts.items() if x is not None}
     headings = dict.fromkeys(heading for parts in lessons.values() for heading in parts)
     notes = differences(lessons)
     rows = [
@@ -61,7 +55,7 @@ def align(frameworks: Sequence[str]) -> tuple[list[Row], list[str]]:
         )
         for heading in headings
     ]
-    return rows, without
+    return rows, [name for name, text in texts.items() if text is None]
 
 
 def _pane(framework: str, section: Section | None) -> Pane:

@@ -84,12 +84,5 @@ def sentence(pair: Pair, shown: Sequence[Framework]) -> str | None:
 
 def _highest_load(pair: Pair, shown: Sequence[Framework]) -> float:
     """What other programs used in the median epoch of the pair's most disturbed run."""
-    return max(
-        (
-            median_load(run.record)
-            for item in shown
-            if item.name in (pair.left, pair.right)
-            for run in item.runs
-        ),
-        default=0.0,
-    )
+    sides = [item for item in shown if item.name in (pair.left, pair.right)]
+    return max((median_load(x.record) for item in sides for x in item.runs), default=0)

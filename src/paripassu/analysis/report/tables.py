@@ -196,8 +196,9 @@ def tests(pair: Pair) -> Iterator[tuple[str, str, str]]:
 
 
 def _in_brackets(low: float | None, high: float | None, what: str = "95% ") -> str:
-    text = words.points_interval(low, high)
-    return f" ({what}{text})" if text else ""
+    if low is None or high is None:
+        return ""
+    return f" ({what}{points(low)} to {points(high)})"
 
 
 # Confusion

@@ -5,12 +5,13 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from paripassu.analysis.ablation.attribution import Ablation, Effect, End, Metric
 from paripassu.analysis.report import svg
 from paripassu.analysis.report.figures import percent_tick, plain_tick
 from paripassu.analysis.report.svg import Scale
-from paripassu.analysis.report.words import n, percent, points_interval
+from paripassu.analysis.report.words import n, percent
 from paripassu.analysis.schema import Estimate
 from paripassu.analysis.text import display_name, listed_seeds, points, signed
 
@@ -149,12 +150,8 @@ def _scale(ablation: Ablation, metric: Metric, rows: Sequence[_Row]) -> Scale | 
     for row in rows:
         if row.effect is None:
             continue
-        effect = row.effect
-        marks.append(row.before)
-        for way in (effect.both, effect.forward, effect.back):
-            if way:
-                marks.append(row.before + way.mean)
-        both = effect.both
+        both, ways = row.effect.both, (row.effect.forward, row.effect.back)
+        marks += [row.before, *(row.before + x.mean for x in (both, *ways) if x)]
         if both and both.low is not None and both.high is not None:
             reaches += [row.before + both.low, row.before + both.high]
     low, high = min(marks), max(marks)
@@ -181,9 +178,8 @@ def _end(
         )
         if estimate is None:
             continue
-        parts += _interval(
-            across, estimate.low, estimate.high, middle, f"span hue{style}"
-        )
+        low, high = estimate.low, estimate.high
+        parts += _interval(across, low, high, middle, f"span hue{style}")
         parts.append(svg.marker(style, across(estimate.mean), middle))
     return parts
 
@@ -230,22 +226,15 @@ def _interval(
     """A whisker; an end outside the axis has no stroke across, but an arrow."""
     if low is None or high is None or high <= low:
         return []
-    parts = []
-    ends = []
-    for value, edge, way in (
-        (low, across.start - 4, -1),
-        (high, across.end + 4, 1),
-    ):
-        x = across(value)
-        outside = x < edge if way < 0 else x > edge
-        x = edge if outside else x
-        ends.append(x)
-        if outside:
+    start, end = max(across(low), across.start - 4), min(across(high), across.end + 4)
+    parts = [svg.line((start, y), (end, y), kind)]
+    for x, value, way in ((start, low, -1), (end, high, 1)):
+        if x != across(value):
             parts.append(svg.line((x - 4 * way, y - 3.5), (x, y), kind))
             parts.append(svg.line((x - 4 * way, y + 3.5), (x, y), kind))
         else:
             parts.append(svg.line((x, y - 3.5), (x, y + 3.5), kind))
-    return [svg.line((ends[0], y), (ends[1], y), kind), *parts]
+    return parts
 
 
 def _key(y: float, *, alone: bool) -> Iterator[str]:
@@ -276,12 +265,11 @@ def _key(y: float, *, alone: bool) -> Iterator[str]:
 def _told(ablation: Ablation) -> Iterator[str]:
     """The picture in words."""
     for metric in ablation.metrics:
+        pairs = zip(ablation.differences, ablation.effects, strict=True)
         changes = [
             f"{difference.name} ({difference}) "
             f"{_change(metric, effects[metric].both, True)}"
-            for difference, effects in zip(
-                ablation.differences, ablation.effects, strict=True
-            )
+            for difference, effects in pairs
         ]
         total = _change(metric, ablation.total[metric], True)
         yield f"{TITLES[metric]}: {'; '.join(changes)}; total {total}."
@@ -300,9 +288,7 @@ def _is_loss(metric: Metric) -> bool:
 
 
 def _level(metric: Metric, estimate: Estimate) -> str:
-    if _is_loss(metric):
-        return f"{estimate.mean:.4f}"
-    return percent(estimate.mean)
+    return f"{estimate.mean:.4f}" if _is_loss(metric) else percent(estimate.mean)
 
 
 def _change(metric: Metric, estimate: Estimate | None, interval: bool) -> str:
@@ -310,13 +296,8 @@ def _change(metric: Metric, estimate: Estimate | None, interval: bool) -> str:
     if estimate is None:
         return "not known"
     low, high = estimate.low, estimate.high
-    if _is_loss(metric):
-        text = signed(estimate.mean, 3)
-        around = (
-            ""
-            if low is None or high is None
-            else f"{signed(low, 3)} to {signed(high, 3)}"
-        )
-    else:
-        text, around = points(estimate.mean), points_interval(low, high)
-    return f"{text} ({around})" if interval and around else text
+    write = partial(signed, decimals=3) if _is_loss(metric) else points
+    text = write(estimate.mean)
+    if not interval or low is None or high is None:
+        return text
+    return f"{text} ({write(low)} to {write(high)})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from paripassu.analysis.schema import Estimate, Spread
-from paripassu.analysis.text import counted, points
+from paripassu.analysis.text import counted
 
 METHODS = {
     "wilson": "Wilson 95% interval for one run: over other test images, not seeds",
@@ -67,13 +67,6 @@ def accuracy_interval(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
         return ""
     return f"{100 * estimate.low:.2f} to {percent(estimate.high)}"
-
-
-def points_interval(low: float | None, high: float | None) -> str:
-    """Such as "−0.02 to +0.05", "" without an interval."""
-    if low is None or high is None:
-        return ""
-    return f"{points(low)} to {points(high)}"
 
 
 def seconds_range(spread: Spread) -> str:
