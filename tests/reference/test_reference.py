@@ -16,7 +16,7 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 import pytest
-from helpers import random, slope
+from helpers import TESTS, environment, random, slope
 
 from paripassu.analysis.proof.parity import compare_traces
 from paripassu.core import datasets, draws, networks
@@ -134,7 +134,8 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Arr
             capture_output=True,
             text=True,
             check=False,
-            env=worker_environment(1),
+            env=worker_environment(1)
+            | {"PYTHONPATH": environment(TESTS)["PYTHONPATH"]},
         )
         assert done.returncode == 0, done.stderr[-4000:]
         with np.load(out) as file:
