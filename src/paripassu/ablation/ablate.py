@@ -255,7 +255,7 @@ def _train(
     requests = {
         name: TrainRequest(
             framework=job.key[0],
-            conditions=conditions.with_threads(1),
+            conditions=replace(conditions, threads=1),
             folder=out / RUNS_FOLDER / name,
             recipe=job.recipe,
         )

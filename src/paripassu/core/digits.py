@@ -372,12 +372,8 @@ def _shades(picture: Image.Image) -> Shades:
     return np.asarray(grey, np.float32)
 
 
-def _border_width(shape: tuple[int, ...]) -> int:
-    return max(1, min(shape) // 50)
-
-
 def _border(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    width = _border_width(values.shape)
+    width = max(1, min(values.shape) // 50)
     inner = values[width:-width]
     parts = (values[:width], values[-width:], inner[:, :width], inner[:, -width:])
     return np.concatenate([part.ravel() for part in parts])

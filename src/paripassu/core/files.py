@@ -108,15 +108,6 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files that a killed writer left in `folder`.
-
-    Call it only by the owner of the folder (see `owned`).
-    """
-    for path in folder.glob(f".*{MARK}*"):
-        path.unlink(missing_ok=True)
-
-
 @contextlib.contextmanager
 def working_in(folder: Path) -> Iterator[None]:
     """Make a folder, own it, and clear up what a killed owner left in it.
@@ -126,7 +117,8 @@ def working_in(folder: Path) -> Iterator[None]:
     """
     make_folder(folder)
     with owned(folder):
-        remove_leftovers(folder)
+        for path in folder.glob(f".*{MARK}*"):
+            path.unlink(missing_ok=True)
         yield
 
 

@@ -263,15 +263,8 @@ def predict(
     """
     pictures, _skipped = gather(images)
     asked = ask_which([read_source(Path(x), recipe) for x in models], frameworks)
-    return list(
-        answer(
-            asked,
-            pictures,
-            threads=threads,
-            keep_images=keep_images,
-            on_progress=on_progress,
-        )
-    )
+    options = {"threads": threads, "keep_images": keep_images}
+    return list(answer(asked, pictures, **options, on_progress=on_progress))
 
 
 def answer(

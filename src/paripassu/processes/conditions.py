@@ -22,10 +22,6 @@ class Conditions:
         """How many threads each framework may use."""
         return self.threads or machine.usable_cores()
 
-    def with_threads(self, threads: int) -> Conditions:
-        """The same conditions with another number of threads."""
-        return replace(self, threads=threads)
-
     def resolved(self) -> Conditions:
         """The same for a process elsewhere: an absolute path, a number of threads."""
         data = Path(self.data).resolve() if self.data else None

@@ -17,7 +17,7 @@ from paripassu.core.layer_spec import LayerSpec
 from paripassu.core.layout import check_weights
 from paripassu.core.networks import Layer, Network, Weight
 from paripassu.core.recipe import Recipe
-from paripassu.core.steps import Arrays, TwinStep
+from paripassu.core.steps import Arrays, Given, TwinStep
 from paripassu.reference.layers import BACKWARD, FORWARD
 from paripassu.reference.losses import LOSSES
 from paripassu.reference.optimizers import (
@@ -46,7 +46,7 @@ class Twin:
         self,
         recipe: Recipe,
         *,
-        weights: Mapping[str, npt.NDArray[Any]],
+        weights: Given,
         threads: int,  # noqa: ARG002
         device: str,  # noqa: ARG002
     ) -> None:
@@ -124,9 +124,7 @@ class Twin:
             state |= {f"slot.{name}.{slot}": x for slot, x in slots.items()}
         return state
 
-    def load_state(
-        self, state: Mapping[str, npt.NDArray[Any]], *, epoch: int, step: int
-    ) -> None:
+    def load_state(self, state: Given, *, epoch: int, step: int) -> None:
         """Go on from a state of any framework's."""
         self._slots = {name: {} for name in self._weights}
         for name, array in state.items():

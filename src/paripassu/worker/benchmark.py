@@ -9,7 +9,7 @@ from paripassu.core.datasets import Split
 from paripassu.core.experiment import read_data
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import registry
-from paripassu.frameworks.contract import BenchmarkModule, EpochReport, Trainer
+from paripassu.frameworks.contract import BenchmarkModule, Trainer
 from paripassu.processes.child import Emit
 from paripassu.processes.requests import BenchRequest, ReachRequest
 from paripassu.worker.run import Reporter
@@ -130,15 +130,11 @@ def _in_turns(
 def recorded_epoch(trainer: Trainer, recipe: Recipe, some: Split, emit: Emit) -> float:
     """Seconds of an epoch as a recorded run counts them, with its progress told."""
     seconds: list[float] = []
-
-    def on_epoch(report: EpochReport) -> None:
-        seconds.append(report.seconds)
-
     trainer.train(
         some,
         some[:1],
         first_epoch=0,
         on_step=Reporter(emit, recipe, len(some)).on_step,
-        on_epoch=on_epoch,
+        on_epoch=lambda report: seconds.append(report.seconds),
     )
     return seconds[0]

@@ -71,11 +71,7 @@ def answer_images(request: LogitsRequest, emit: Emit) -> None:
         if framework is registry.REFERENCE
         else framework.make_trainer
     )
-    model = make(
-        request.recipe.for_use,
-        weights=weights,
-        threads=request.threads,
-        device="cpu",
-    )
+    recipe, threads = request.recipe.for_use, request.threads
+    model = make(recipe, weights=weights, threads=threads, device="cpu")
     files.write_tensors(request.out, {"logits": model.logits(images["images"])})
     emit("answered")

@@ -7,6 +7,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -184,20 +185,11 @@ class Run:
 
         def on_epoch(report: EpochReport) -> None:
             nonlocal current
-            epochs.append(
-                record.Epoch(
-                    epoch=report.epoch + 1,
-                    session=len(current.sessions) - 1,
-                    seconds=report.seconds,
-                    evaluation_seconds=report.evaluation_seconds,
-                    learning_rate=report.learning_rate,
-                    training_loss=_finite(report.training_loss, report.epoch),
-                    training_accuracy=report.training_accuracy,
-                    monitor_loss=_finite(report.monitor_loss, report.epoch),
-                    monitor_accuracy=report.monitor_accuracy,
-                    other_load=load.look(),
-                )
-            )
+            _finite(report.training_loss, report.epoch)
+            _finite(report.monitor_loss, report.epoch)
+            told = asdict(report) | {"epoch": report.epoch + 1}
+            session = len(current.sessions) - 1
+            epochs.append(record.Epoch(**told, session=session, other_load=load.look()))
             current = current.model_copy(update={"epochs": list(epochs)})
             save_checkpoint(self._folder, trainer.state(), current)
             record.save_record(self._folder, current)
@@ -314,13 +306,12 @@ def _time_inference(trainer: Trainer, images: Any) -> record.Inference:
     )
 
 
-def _finite(loss: float, epoch: int) -> float:
+def _finite(loss: float, epoch: int) -> None:
     if not np.isfinite(loss):
         raise UserError(
             f"after epoch {epoch + 1} there is {loss}: the training has diverged. "
             "A smaller rate may help: --set optimizer.learning_rate=0.1."
         )
-    return loss
 
 
 def save_checkpoint(

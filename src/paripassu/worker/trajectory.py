@@ -89,10 +89,7 @@ def _follow(request: FollowRequest, emit: Emit) -> None:
     if request.perturbed:
         weights = perturbed(weights, request.perturbed, recipe)
     twin = framework.make_twin(
-        recipe,
-        weights=weights,
-        threads=conditions.threads,
-        device=conditions.device,
+        recipe, weights=weights, threads=conditions.threads, device=conditions.device
     )
     losses, before = np.zeros(0), 0.0
     checkpoint = request.folder / CHECKPOINT_FILE
