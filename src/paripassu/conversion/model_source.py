@@ -56,13 +56,8 @@ def read_source(path: Path, recipe: Recipe | None = None) -> ModelSource:
         return _of_run(path)
     if not path.exists():
         raise UserError(f"{path} does not exist: {_expected()}.")
-    if path.suffix == ".safetensors":
-        return _of_safetensors(path, recipe)
-    if path.suffix == ".onnx":
-        arrays, notes = onnx_file.read(path)
-        own = recipe or recipe_of(notes, path)
-        found, weights = recognised(path, arrays, own, onnx_file.to_canonical)
-        return _made(path, found, weights, notes.get("framework"), notes)
+    if path.suffix in (".safetensors", ".onnx"):
+        return _of_neutral(path, recipe)
     if framework := registry.of_suffix(path.suffix):
         return _of_worker(path, framework.name, recipe)
     raise UserError(f"{path}: {_expected()}.")
@@ -138,12 +133,14 @@ def notes_of(run: record.RunRecord) -> dict[str, str]:
     }
 
 
-def _of_safetensors(path: Path, recipe: Recipe | None) -> ModelSource:
-    arrays, notes = files.read_tensors(path)
-    if "record" in notes:
+def _of_neutral(path: Path, recipe: Recipe | None) -> ModelSource:
+    onnx = path.suffix == ".onnx"
+    arrays, notes = (onnx_file.read if onnx else files.read_tensors)(path)
+    if "record" in notes and not onnx:
         return _of_run(path.parent)
     own = recipe or recipe_of(notes, path)
-    found, weights = recognised(path, arrays, own, lambda _recipe, given: dict(given))
+    move = onnx_file.to_canonical if onnx else lambda _recipe, given: dict(given)
+    found, weights = recognised(path, arrays, own, move)
     return _made(path, found, weights, notes.get("framework"), notes)
 
 

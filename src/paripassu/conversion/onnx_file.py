@@ -41,13 +41,9 @@ def problem() -> str | None:
 def write(
     recipe: Recipe, weights: Mapping[str, Any], path: Path, notes: Mapping[str, str]
 ) -> None:
-    """Write the network with its weights.
+    """Write the recipe's network with its weights (canonical names and layout).
 
-    Args:
-        recipe: whose network it is; dropout, which only trains, is left out.
-        weights: canonical names and layout.
-        path: of the file.
-        notes: kept as the model's metadata.
+    Dropout, which only trains, is left out; the notes are kept as metadata.
 
     Raises:
         UserError: the recipe computes in float64, which ONNX runtimes do not.

@@ -73,13 +73,9 @@ def make(
 ) -> Made:
     """Write one notebook, `<folder>/<framework>.ipynb`.
 
-    Args:
-        framework: whose lesson it is made of.
-        folder: where it is written.
-        execute: run it, from top to bottom in a kernel of its own.
-        check: write nothing.
-        parameters: names and values that the run has in place of the notebook's own.
-        on_cell: called with what is being run.
+    With `execute` it is run from top to bottom in a kernel of its own, with `parameters`
+    in place of the notebook's own values, and `on_cell` is called with what is being
+    run. With `check` nothing is written.
 
     Raises:
         UserError: the extra or the framework is missing.
@@ -98,7 +94,7 @@ def make(
         start = time.perf_counter()
         _run(notebook, on_cell)
         seconds = time.perf_counter() - start
-    elif before is not None and _code(before) == _code(notebook):
+    elif before is not None:
         _keep_outputs(before, notebook)
     executed = any(cell.get("outputs") for cell in notebook.cells)
     if not check and (execute or not fresh):
@@ -238,9 +234,8 @@ def _run(notebook: Any, on_cell: Callable[[str], None]) -> None:
         except (nbclient.exceptions.DeadKernelError, RuntimeError) as error:
             raise NotebookError(f"the kernel has died: {error}") from None
     notebook.metadata["language_info"] = {"name": "python"}
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [x for x in cell.outputs if not _only_logs(x)]
+    for cell in _code(notebook):
+        cell.outputs = [x for x in cell.outputs if not _only_logs(x)]
 
 
 def _only_logs(output: Any) -> bool:
@@ -271,19 +266,17 @@ def _sources(notebook: Any) -> list[Any]:
     ]
 
 
-def _code(notebook: Any) -> list[str]:
-    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+def _code(notebook: Any) -> list[Any]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def _keep_outputs(before: Any, notebook: Any) -> None:
-    pairs = zip(
-        (cell for cell in before.cells if cell.cell_type == "code"),
-        (cell for cell in notebook.cells if cell.cell_type == "code"),
-        strict=True,
-    )
-    for old, new in pairs:
-        new.outputs = old.outputs
-        new.execution_count = old.execution_count
+    """Take the outputs of a notebook with the same code."""
+    old, new = _code(before), _code(notebook)
+    if [cell.source for cell in old] == [cell.source for cell in new]:
+        for from_cell, to_cell in zip(old, new, strict=True):
+            to_cell.outputs = from_cell.outputs
+            to_cell.execution_count = from_cell.execution_count
 
 
 def _library(name: str) -> Any:

@@ -123,10 +123,7 @@ def _box(axis: Axes, left: float, height: float, thick: float) -> None:
 def kernels(digit: npt.NDArray[np.uint8], weights: Numbers, answers: Numbers) -> None:
     """A digit, the first kernels, and the image that each makes of it.
 
-    Args:
-        digit: `(28, 28)`.
-        weights: `(kernels, 3, 3)`.
-        answers: `(kernels, 26, 26)`.
+    Shapes: `(28, 28)`, `(kernels, 3, 3)` and `(kernels, 26, 26)`.
     """
     columns = SHOWN + 1
     axes = _grid(2 * columns, columns, width=10 / columns, height=1.25)
@@ -196,13 +193,9 @@ def confusion(labels: Labels, answers: Labels) -> None:
 
 
 def mistakes(images: Images, labels: Labels, chances: Numbers, count: int = 12) -> None:
-    """The wrong answers that the network was surest of.
+    """The `count` wrong answers that the network was surest of.
 
-    Args:
-        images: `(N, 28, 28)`.
-        labels: `(N,)`.
-        chances: probabilities, `(N, 10)`.
-        count: how many to show.
+    Shapes: `(N, 28, 28)`, `(N,)` and, of probabilities, `(N, 10)`.
     """
     answers = chances.argmax(1)
     wrong = np.flatnonzero(answers != labels)

@@ -486,9 +486,7 @@ RULES: dict[tuple[int, str], tuple[Rule, ...]] = {
     (3, "slot"): (_constants, _decay_in_gradient),
     (3, "weight"): (_decay_past_gradient, _learning_rate),
     (4, "rate"): (_schedule,),
-    (5, "gradient"): (_second_step,),
-    (5, "slot"): (_second_step,),
-    (5, "weight"): (_second_step,),
+    **{(5, kind): (_second_step,) for kind in ("gradient", "slot", "weight")},
 }
 # Those that are tried last, whatever it is.
 LAST: dict[int, tuple[Rule, ...]] = {0: (_initial,), 1: (_fewer_digits,)}

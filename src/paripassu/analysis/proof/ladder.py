@@ -112,8 +112,7 @@ def gap_curve(label: str, kind: Any, a: Losses, b: Losses, precision: str) -> Cu
 def all_curves(losses: Mapping[tuple[str, str, str], Losses]) -> list[Curve]:
     """Gaps between frameworks, and of each from itself, perturbed by an ulp.
 
-    Args:
-        losses: by framework, precision, and the weights that were perturbed, or "".
+    The key of losses: framework, precision, and the weights that were perturbed, or "".
     """
     found = []
     for precision in ("float64", "float32"):

@@ -128,15 +128,10 @@ def beside_control(
 ) -> list[ProofRow]:
     """The rows of a trajectory, judged by how far the reference parts from itself.
 
-    Args:
-        rows: of `compare_traces`; those of other rungs stay as they are.
-        a: the trace of the reference.
-        b: the trace of the framework that `rows` are about.
-        control: the reference's losses and final weights, perturbed by one ulp.
-
-    Returns:
-        The same rows in the same order; each loss may differ by as much as the
-        control's losses differ up to there, times `TRAJECTORY_CONTROL`.
+    `rows` are those of `compare_traces` for the traces `a` of the reference and `b`;
+    `control` holds the reference's losses and final weights, perturbed by one ulp. Each
+    loss may differ by as much as the control's losses differ up to there, times
+    `TRAJECTORY_CONTROL`. Rows of other rungs stay as they are, and all in their order.
     """
     judged = []
     for row in rows:

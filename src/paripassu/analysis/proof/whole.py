@@ -24,10 +24,7 @@ def compare_whole(
 ) -> list[WholeRun]:
     """Every pair of frameworks in each precision, and each against its control.
 
-    Args:
-        found: `losses`, `weight.<weight>` and `logits` of each training.
-        labels: of the test set.
-        seconds: that each training took.
+    `found` holds `losses`, `weight.<weight>` and `logits` of each training.
     """
     pairs = [
         (a, b)

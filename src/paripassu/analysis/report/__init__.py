@@ -11,11 +11,7 @@ REPORT_FILE = "report.html"
 
 
 def write_report(folder: Path, comparison: Comparison) -> Path:
-    """Write the page of a comparison's folder and return its path.
-
-    Args:
-        folder: holds the runs that `comparison` names, and gets the page.
-        comparison: what `analysis.comparison.summarise` made of the folder.
+    """Write the page into the folder of a comparison's runs, and return its path.
 
     Raises:
         UserError: the page can't be written. Runs that can't be read are told of on
