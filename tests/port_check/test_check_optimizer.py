@@ -382,8 +382,7 @@ def child() -> None:
             else:
                 found, probe = eval(code, names), keras_probe
                 assert side_of_optimizer(found).name == "keras"
-            rule, path = probe.examine(found, code, parameters, gradients)
-            done[code] = OptimizerRule(**rule), path
+            done[code] = probe.examine(found, code, parameters, gradients)
         return done[code]
 
     out = {"families": {}, "pairs": {}, "mistakes": {}}
@@ -418,9 +417,7 @@ def child() -> None:
 
     late = torch_probe.examine(step_late, "late", parameters, gradients, horizon=50)
     early, path = examined("k.SGD(0.1)")
-    found = compare_optimizers(
-        OptimizerRule(**late[0]), early, late[1], path, parameters, gradients
-    )
+    found = compare_optimizers(late[0], early, late[1], path, parameters, gradients)
     out["late"] = found.model_dump(mode="json")
     used = k.SGD(0.1, 0.9)
     paths = [keras_probe.examine(used, "used", parameters, gradients) for _ in "12"]

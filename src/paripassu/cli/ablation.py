@@ -16,7 +16,7 @@ from paripassu.cli.base import (
     app,
     conditions_of,
     exit_unless,
-    framework_names,
+    framework_option,
     load_recipe,
     output_folder,
     recipe_names,
@@ -63,26 +63,18 @@ def ablate(
     ] = None,
     framework: Annotated[
         str | None,
-        typer.Option(
-            "--framework",
-            "-f",
-            help="Trains every stop; the others train FROM and TO. Default: the first "
-            "that is installed",
-            show_default=False,
-            autocompletion=framework_names,
+        framework_option(
+            "Trains every stop; the others train FROM and TO. Default: the first "
+            "that is installed"
         ),
     ] = None,
     settings: SetOption = None,
     no_proof: Annotated[
-        bool,
-        typer.Option("--no-proof", help="Skip the short proofs on FROM and TO."),
+        bool, typer.Option("--no-proof", help="Skip the short proofs on FROM and TO.")
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="The output folder. Default: runs/ablation-FROM-TO-HASH",
-            show_default=False,
-        ),
+        typer.Option(help="The output folder. Default: runs/ablation-FROM-TO-HASH"),
     ] = None,
     data: DataOption = None,
     device: DeviceOption = Device.auto,

@@ -92,13 +92,17 @@ def recipe_names(incomplete: str) -> list[str]:
     return [x for x in built_in() if x.startswith(incomplete)]
 
 
+def framework_option(text: str) -> Any:
+    """`--framework`, with its help."""
+    return typer.Option("--framework", "-f", help=text, autocompletion=framework_names)
+
+
 NamesOption = Annotated[
     str | None,
     typer.Option(
         "--frameworks",
         help="Comma-separated names. Default: all that 'paripassu info' lists.",
         metavar="NAMES",
-        show_default=False,
     ),
 ]
 
@@ -129,11 +133,9 @@ EpochsOption = Annotated[
 DataOption = Annotated[
     Path | None,
     typer.Option(
-        "--data",
         metavar="PATH",
         help="An IDX folder, a torchvision folder or a Keras mnist.npz. "
         "Default: the MNIST in the package.",
-        show_default=False,
     ),
 ]
 

@@ -57,13 +57,11 @@ def bench(
     settings: SetOption = None,
     rounds: RoundsOption = 3,
     images: Annotated[
-        int,
-        typer.Option("--images", min=256, max=60_000, help="Per style and round."),
+        int, typer.Option("--images", min=256, max=60_000, help="Per style and round.")
     ] = 60_000,
     matrix: Annotated[
         int,
         typer.Option(
-            "--matrix",
             min=256,
             max=16_384,
             help="Size of the square matrices that measure the ceiling; use more for "

@@ -30,9 +30,7 @@ class Copy(StrEnum):
     right_to_left = "right-to-left"
 
 
-RightArgument = Annotated[
-    str, typer.Argument(metavar="RIGHT", help="Like LEFT.", show_default=False)
-]
+RightArgument = Annotated[str, typer.Argument(metavar="RIGHT", help="Like LEFT.")]
 
 
 @contextlib.contextmanager
@@ -60,7 +58,6 @@ def check(
             metavar="LEFT",
             help="package.module:attribute or file.py:attribute: a torch.nn.Module, a "
             "keras.Model, or a function or class that makes one.",
-            show_default=False,
         ),
     ],
     right: RightArgument,
@@ -72,7 +69,6 @@ def check(
             metavar="[NAME=]SHAPE[:TYPE]",
             help="An input of the left model: 1,3,224,224, or 2,16:int:1000 for "
             "integers below 1000. Repeatable. Default: what a Keras model declares.",
-            show_default=False,
         ),
     ] = None,
     inputs: Annotated[
@@ -111,8 +107,7 @@ def check(
         ),
     ] = None,
     forward_only: Annotated[
-        bool,
-        typer.Option("--forward-only", help="Skip training mode and gradients."),
+        bool, typer.Option("--forward-only", help="Skip training mode and gradients.")
     ] = False,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write an HTML report.")
@@ -132,28 +127,28 @@ def check(
     """
     from paripassu.core import machine
     from paripassu.port_check import page
-    from paripassu.port_check.check import check_sources
+    from paripassu.port_check.check import check_sources, read_map
     from paripassu.port_check.check import write_map as write
+    from paripassu.port_check.requests import CheckRequest
     from paripassu.terminal.port_check import checked_view, watching
 
     prepare_files(html, write_map, save)
     console = terminal(stderr=True)
     with _users_code("models"), watching(console) as on_progress:
-        found = check_sources(
-            left,
-            right,
+        request = CheckRequest(
+            left=left,
+            right=right,
             left_args=left_args,
             right_args=right_args,
-            shapes=shapes or [],
+            shapes=tuple(shapes or ()),
             inputs=inputs,
-            copy=copy.value if copy else None,
-            block_map=map_file,
+            copy_weights=copy.value if copy else None,
+            blocks=read_map(map_file) if map_file else {},
             save=save,
             gradients=not forward_only,
-            threads=threads or machine.usable_cores(),
-            command=typed_command(),
-            on_progress=on_progress,
+            usable_threads=threads or machine.usable_cores(),
         )
+        found = check_sources(request, command=typed_command(), on_progress=on_progress)
     if write_map:
         write(write_map, found)
     if html:
@@ -181,7 +176,6 @@ def check_optimizer(
             help="package.module:attribute or file.py:attribute: an optimizer class; a "
             "Keras optimizer or a function that makes one; a function of parameters "
             "that makes a torch.optim.Optimizer, alone or with its scheduler.",
-            show_default=False,
         ),
     ],
     right: RightArgument,
@@ -203,11 +197,17 @@ def check_optimizer(
     the same steps; 1: different steps; 2: the check could not run.
     """
     from paripassu.port_check.optimizer import check_optimizer_sources
+    from paripassu.port_check.requests import CheckOptimizerRequest
     from paripassu.terminal.optimizer import optimizer_view
 
     with _users_code("optimizers"):
-        found = check_optimizer_sources(
-            left, right, left_args=left_args, right_args=right_args, steps=steps
+        request = CheckOptimizerRequest(
+            left=left,
+            right=right,
+            left_args=left_args,
+            right_args=right_args,
+            steps=steps,
         )
+        found = check_optimizer_sources(request)
     show(found, as_json, lambda: optimizer_view(found, left, right))
     exit_unless(found.equal)

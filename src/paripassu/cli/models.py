@@ -110,7 +110,6 @@ def predict(
             metavar="IMAGES",
             help="PNG, JPEG, BMP, GIF or TIFF files, folders, or quoted patterns. Dark "
             "on light or light on dark, up to 64 million pixels.",
-            show_default=False,
         ),
     ],
     models: Annotated[
@@ -121,7 +120,6 @@ def predict(
             metavar="RUN_OR_FILE",
             help="A run's folder, or a .safetensors, .pt, .keras or .onnx file. "
             "Repeatable, to compare.",
-            show_default=False,
         ),
     ],
     names: Annotated[
@@ -132,7 +130,6 @@ def predict(
             metavar="NAME",
             help="The framework to use. Repeatable. Default: the model's own, or the "
             "first that is installed",
-            show_default=False,
             autocompletion=framework_names,
         ),
     ] = None,
@@ -144,7 +141,6 @@ def predict(
             metavar="FILE.png",
             help="Draw the first 100 pictures, each beside the 28 x 28 pixels that the "
             "network gets.",
-            show_default=False,
         ),
     ] = None,
     threads: ThreadsOption = 0,

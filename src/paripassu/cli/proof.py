@@ -47,17 +47,13 @@ def verify(
     steps: Annotated[
         int | None,
         typer.Option(
-            min=1,
-            help="Steps of the trajectories; at most the recipe's. Default: 60",
-            show_default=False,
+            min=1, help="Steps of the trajectories; at most the recipe's. Default: 60"
         ),
     ] = None,
     precision: Annotated[
         Precision | None,
         typer.Option(
-            help="float64 proves the mathematics, float32 the arithmetic. "
-            "Default: both",
-            show_default=False,
+            help="float64 proves the mathematics, float32 the arithmetic. Default: both"
         ),
     ] = None,
     rungs: Annotated[
@@ -92,8 +88,7 @@ def verify(
         Path | None,
         typer.Option(
             help="The folder for the trainings of --full. Default: "
-            "runs/proof-RECIPE-HASH",
-            show_default=False,
+            "runs/proof-RECIPE-HASH"
         ),
     ] = None,
     runs: Annotated[

@@ -21,7 +21,7 @@ from paripassu.cli.base import (
     conditions_of,
     exit_unless,
     framework_list,
-    framework_names,
+    framework_option,
     load_recipe,
     output_folder,
     show,
@@ -40,13 +40,7 @@ if TYPE_CHECKING:
 )
 def train(
     framework: Annotated[
-        str,
-        typer.Option(
-            "--framework",
-            "-f",
-            help="Its name, such as pytorch; 'paripassu info' lists them.",
-            autocompletion=framework_names,
-        ),
+        str, framework_option("Its name, such as pytorch; 'paripassu info' lists them.")
     ],
     recipe: RecipeOption = "article",
     seed: Annotated[
@@ -105,11 +99,8 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
     framework: Annotated[
         str | None,
-        typer.Option(
-            "--framework",
-            "-f",
-            help="A framework other than the run's own; weights are converted.",
-            autocompletion=framework_names,
+        framework_option(
+            "A framework other than the run's own; weights are converted."
         ),
     ] = None,
     data: DataOption = None,
@@ -157,17 +148,13 @@ def compare(
             min=1,
             help="Number of paired runs: the recipe's seed and the seeds after it. "
             "Default: 10, with --quick 1",
-            show_default=False,
         ),
     ] = None,
     epochs: EpochsOption = None,
     settings: SetOption = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="The output folder. Default: runs/compare-RECIPE-HASH",
-            show_default=False,
-        ),
+        typer.Option(help="The output folder. Default: runs/compare-RECIPE-HASH"),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="2 epochs, 1 seed: about 4 minutes.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -32,33 +32,15 @@ class NotEquivalent(PariPassuError, AssertionError):
 
 
 def check_sources(
-    left: str,
-    right: str,
+    request: CheckRequest,
     *,
-    left_args: str | None = None,
-    right_args: str | None = None,
-    shapes: Sequence[str] = (),
-    inputs: Path | None = None,
-    copy: Copy | None = None,
-    block_map: Path | None = None,
-    save: Path | None = None,
-    gradients: bool = True,
-    threads: int,
     command: str = "",
     on_progress: Callable[[str, float], None] = lambda _text, _share: None,
 ) -> Checked:
     """Check two models that are named by where they are, in a process of their own.
 
     Args:
-        left, right: `package.module:attribute` or `file.py:attribute`.
-        left_args, right_args: JSON, where the attribute is a function.
-        shapes: of the left model's inputs, see `targets.parse_input`.
-        inputs: an .npz file with them, instead.
-        copy: "left-to-right" or "right-to-left": copy the weights before comparing.
-        block_map: a TOML file with pairs of blocks, see `write_map`.
-        save: write the model that was given weights.
-        gradients: also compare training mode, gradients and BatchNorm's statistics.
-        threads: that the frameworks may use.
+        request: the models, their inputs, and what to do.
         command: for the record.
         on_progress: called with what is being done and the share that is done.
 
@@ -66,23 +48,10 @@ def check_sources(
         UserError: something that was given cannot be used; the message says what.
         WorkerError: the user's code crashed the process.
     """
-    if save is not None and copy is None:
+    if request.save is not None and request.copy_weights is None:
         raise UserError("--save writes the model that was given weights: add --copy.")
-    if inputs is not None and shapes:
+    if request.inputs is not None and request.shapes:
         raise UserError("give either --input or --inputs, not both.")
-    request = CheckRequest(
-        left=left,
-        right=right,
-        left_args=left_args,
-        right_args=right_args,
-        shapes=tuple(shapes),
-        inputs=str(inputs) if inputs else None,
-        copy_weights=copy,
-        blocks=read_map(block_map) if block_map else {},
-        gradients=gradients,
-        save=str(save) if save else None,
-        usable_threads=threads,
-    )
 
     def on_event(event: Event) -> None:
         if event["event"] == "progress":

@@ -15,42 +15,19 @@ from paripassu.port_check.optimizer_verdict import (
 )
 from paripassu.port_check.requests import CheckOptimizerRequest
 from paripassu.processes.launch import work
-from paripassu.reference.optimizers import OptimizerRule
 from paripassu.sides.registry import side_of_optimizer
 
 STEPS = 12
 EXAMPLE = "torch.optim:AdamW, keras.optimizers:AdamW or training.py:make_optimizer"
 
 
-def check_optimizer_sources(
-    left: str,
-    right: str,
-    *,
-    left_args: str | None = None,
-    right_args: str | None = None,
-    steps: int = STEPS,
-    threads: int = 1,
-) -> OptimizerChecked:
+def check_optimizer_sources(request: CheckOptimizerRequest) -> OptimizerChecked:
     """Step two optimizers that are named by where they are, in a process of their own.
-
-    Args:
-        left, right: `package.module:attribute` or `file.py:attribute`.
-        left_args, right_args: a JSON object of settings, where it can be called.
-        steps: how many.
-        threads: that the frameworks may use.
 
     Raises:
         UserError: something that was given cannot be used; the message says what.
         WorkerError: the user's code crashed the process.
     """
-    request = CheckOptimizerRequest(
-        left=left,
-        right=right,
-        left_args=left_args,
-        right_args=right_args,
-        steps=steps,
-        usable_threads=threads,
-    )
     answer = work(request, plain=True)
     return OptimizerChecked.model_validate(answer["result"])
 
@@ -130,7 +107,7 @@ def examine(
             )
         module = side.optimizer_module()
         rule, path = module.examine(found, source, parameters, gradients)
-        rules.append(OptimizerRule(**rule))
+        rules.append(rule)
         paths.append(path)
     return compare_optimizers(
         rules[0], rules[1], paths[0], paths[1], parameters, gradients

@@ -280,14 +280,7 @@ class _Comparison:
                 )
         elif rule.because:
             self.notes.append(f"The {which} is followed and compared: {rule.because}.")
-        return OptimizerSide(
-            name=rule.name,
-            family=rule.family,
-            settings=dict(rule.settings),
-            forms=dict(rule.forms),
-            because=rule.because,
-            reproduced=reproduced,
-        )
+        return OptimizerSide(**vars(rule), reproduced=reproduced)
 
     def _exact(self, keys: Iterable[str] = ()) -> Path:
         """The right's rule with some of the left's, and all that is but rounding."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -10,14 +11,20 @@ from paripassu.processes.requests import Request
 
 
 class ExaminerRequest(Request):
-    """Two targets of the user's, `package.module:attribute` or `file.py:attribute`."""
+    """Two targets of the user's.
+
+    Attributes:
+        left, right: `package.module:attribute` or `file.py:attribute`.
+        left_args, right_args: JSON, where the attribute can be called.
+        usable_threads: that the frameworks may use.
+    """
 
     module: ClassVar[str] = "paripassu.port_check.examiner"
     left: str
     right: str
-    left_args: str | None  # JSON, where the attribute can be called
-    right_args: str | None
-    usable_threads: int = Field(ge=1)
+    left_args: str | None = None
+    right_args: str | None = None
+    usable_threads: int = Field(default=1, ge=1)
 
     @property
     def title(self) -> str:
@@ -36,19 +43,19 @@ class CheckRequest(ExaminerRequest):
     Attributes:
         shapes: of the left model's inputs, see `targets.parse_input`.
         inputs: an .npz file with them, instead.
-        copy_weights: "left-to-right", "right-to-left" or None.
-        blocks: pairs of blocks, left name to right name.
+        copy_weights: "left-to-right", "right-to-left" or None: before comparing.
+        blocks: pairs of blocks, left name to right name; see `check.read_map`.
         gradients: also compare training mode, gradients and BatchNorm's statistics.
         save: where to write the model that was given weights.
     """
 
     task: Literal["check"] = "check"
-    shapes: tuple[str, ...]
-    inputs: str | None
-    copy_weights: str | None
-    blocks: dict[str, str]
-    gradients: bool
-    save: str | None
+    shapes: tuple[str, ...] = ()
+    inputs: Path | None = None
+    copy_weights: str | None = None
+    blocks: dict[str, str] = Field(default_factory=dict)
+    gradients: bool = True
+    save: Path | None = None
 
 
 class CheckOptimizerRequest(ExaminerRequest):

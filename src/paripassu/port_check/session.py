@@ -7,7 +7,6 @@ import faulthandler
 import importlib
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,7 +42,7 @@ def check_models(request: CheckRequest, emit: Emit) -> None:
     ]
     inputs: Any = None
     if request.inputs:
-        inputs = targets.read_inputs(Path(request.inputs))
+        inputs = targets.read_inputs(request.inputs)
     elif request.shapes:
         inputs = [targets.parse_input(x, n) for n, x in enumerate(request.shapes)]
 
@@ -58,11 +57,18 @@ def check_models(request: CheckRequest, emit: Emit) -> None:
         progress,
     )
     del found  # Keras makes another model in float64: the first one can go
-    if request.save:
-        _check_suffix(examination, request.save, request.copy_weights)
+    to_right = request.copy_weights == "left-to-right"
+    given = examination.right if to_right else examination.left
+    side = registry.find(given.probe.side)
+    if request.save and not request.save.name.endswith(side.suffixes):
+        raise UserError(
+            f"--save {request.save}: the model that is written is {side.title}'s, "
+            f"whose files end in {' or '.join(side.suffixes)}."
+        )
     checked = examine(examination)
     if request.save:
-        _save(examination, Path(request.save), request.copy_weights)
+        given.probe.set_dtype("float32")
+        side.model_module().save(given.probe.model, request.save)
     emit("checked", result=checked.model_dump(mode="json"))
 
 
@@ -181,30 +187,6 @@ def _declared(inputs: Mapping[str, Declared]) -> list[targets.Wanted]:
         )
         for n, (name, declared) in enumerate(inputs.items())
     ]
-
-
-def _given(examination: Examination, copy: str | None) -> ExaminedModel:
-    return examination.right if copy == "left-to-right" else examination.left
-
-
-def _check_suffix(examination: Examination, path: str, copy: str | None) -> None:
-    side = _side(_given(examination, copy))
-    if not path.endswith(side.suffixes):
-        raise UserError(
-            f"--save {path}: the model that is written is {side.title}'s, whose "
-            f"files end in {' or '.join(side.suffixes)}."
-        )
-
-
-def _save(examination: Examination, path: Path, copy: str | None) -> None:
-    """Write the model that was given the other's weights."""
-    given = _given(examination, copy)
-    given.probe.set_dtype("float32")
-    _side(given).model_module().save(given.probe.model, path)
-
-
-def _side(given: ExaminedModel) -> registry.Side:
-    return registry.find(given.probe.side)
 
 
 def take(value: Any, which: str, *, copied: bool) -> targets.Target:

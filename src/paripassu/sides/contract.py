@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from paripassu.core.layer_spec import Array, LayerSpec
+from paripassu.reference.optimizers import OptimizerRule
 
 Arrays = dict[str, Array]
 # An attribute of a user's optimizer: a dict of the settings and forms, by the names of
@@ -229,7 +230,7 @@ class OptimizerModule(Protocol):
         parameters: Mapping[str, Array],
         gradients: Sequence[Mapping[str, Array]],
         horizon: int = 0,
-    ) -> tuple[dict[str, Any], list[dict[str, Array]]]:
+    ) -> tuple[OptimizerRule, list[dict[str, Array]]]:
         """The rule of a user's optimizer, and its path through the gradients.
 
         Args:
@@ -240,9 +241,7 @@ class OptimizerModule(Protocol):
             horizon: for how many steps the schedule is read, if more than followed.
 
         Returns:
-            family, settings, forms, name and because, as
-            `paripassu.reference.optimizers.OptimizerRule` takes them; and the parameters
-            after each step, in float64.
+            The rule, and the parameters after each step, in float64.
 
         Raises:
             UserError: it makes no optimizer, or raises.

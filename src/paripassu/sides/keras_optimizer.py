@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from paripassu.core.errors import UserError
 from paripassu.core.layer_spec import Array
+from paripassu.reference.optimizers import OptimizerRule
 from paripassu.sides import user_code
 from paripassu.sides.contract import RULE_CHANGES
 from paripassu.sides.tables import find_base, read_settings
@@ -22,19 +23,11 @@ EXAMPLE = "def make(): return keras.optimizers.Adam(1e-3)"
 Schedule = keras.optimizers.schedules.LearningRateSchedule
 
 
-def maker(found: Any, source: str) -> Callable[[], Any]:
-    """A function that makes the optimizer a user names, and checks what comes.
-
-    An instance is made anew from its configuration, with the shortest decimal
-    number for a learning rate that Keras keeps in float32: 0.001, not
-    0.0010000000475.
-
-    Args:
-        found: an `Optimizer`, a class of them, or a function that returns one.
-        source: how the user named it, for errors.
+def _maker(found: Any, source: str) -> Callable[[], Any]:
+    """A function that makes a user's optimizer, which is not stepped yet.
 
     Raises:
-        UserError: it is none of those; from the function: it raises, or returns
+        UserError: none can be made; from the function: it raises, or returns
             something else.
     """
     if isinstance(found, keras.optimizers.Optimizer):
@@ -48,7 +41,11 @@ def maker(found: Any, source: str) -> Callable[[], Any]:
 
     def make() -> Any:
         made = user_code.run(found, source)
-        _check(made, source)
+        if not isinstance(made, keras.optimizers.Optimizer):
+            raise UserError(
+                f"{source} returns {type(made).__name__}. A "
+                f"keras.optimizers.Optimizer is expected: {EXAMPLE}."
+            )
         # A function may return the same one each time.
         return _anew(made, source) if made.built else made
 
@@ -61,29 +58,16 @@ def examine(
     parameters: Mapping[str, Array],
     gradients: Sequence[Mapping[str, Array]],
     horizon: int = 0,
-) -> tuple[dict[str, Any], list[dict[str, Array]]]:
+) -> tuple[OptimizerRule, list[dict[str, Array]]]:
     """See `paripassu.sides.contract.OptimizerModule`."""
-    make = maker(found, source)
+    make = _maker(found, source)
     with _in_float64():
-        rule = describe(make(), max(horizon, len(gradients)))
-    return rule, follow(make, parameters, gradients)
+        rule = _describe(make(), max(horizon, len(gradients)))
+        return rule, _follow(make(), parameters, gradients)
 
 
-def describe(made: Any, steps: int) -> dict[str, Any]:
-    """What an optimizer is made of.
-
-    Args:
-        made: an `Optimizer`, not stepped yet.
-        steps: how many rates are read of a schedule.
-
-    Returns:
-        family, settings, forms, name and because, as
-        `paripassu.reference.optimizers.OptimizerRule` takes them.
-
-    Raises:
-        UserError: it is something else, or its schedule raises.
-    """
-    _check(made, "the function")
+def _describe(made: Any, steps: int) -> OptimizerRule:
+    """What an optimizer that is not stepped yet is made of."""
     name = _name(type(made))
     family, settings, forms = _rule(made)
     because = f"{name} is not known here" if family == "other" else ""
@@ -95,56 +79,32 @@ def describe(made: Any, steps: int) -> dict[str, Any]:
     ):
         because = because or "some of its variables are excluded from weight decay"
     settings["learning_rate"] = _rates(made, steps)
-    return {
-        "family": "other" if because else family,
-        "settings": settings,
-        "forms": forms,
-        "name": name,
-        "because": because,
-    }
+    family = "other" if because else family
+    return OptimizerRule(family, settings, forms, name, because)
 
 
-def follow(
-    make: Callable[[], Any],
+def _follow(
+    optimizer: Any,
     parameters: Mapping[str, Array],
     gradients: Sequence[Mapping[str, Array]],
 ) -> list[dict[str, Array]]:
-    """Where an optimizer takes the parameters, in float64.
-
-    Args:
-        make: from `maker`, or a user's function.
-        parameters: by name, of any shape.
-        gradients: of each step, by name.
-
-    Returns:
-        The parameters after each step.
-
-    Raises:
-        UserError: the optimizer or the schedule raises.
-    """
-    with _in_float64():
-        optimizer = user_code.run(make, "the function that makes it")
-        _check(optimizer, "the function")
-        what = f"{_name(type(optimizer))}.apply()"
-        variables = [
-            keras.Variable(np.array(x, np.float64), dtype="float64", name=name)
-            for name, x in parameters.items()
+    """The parameters after each step."""
+    what = f"{_name(type(optimizer))}.apply()"
+    variables = [
+        keras.Variable(np.array(x, np.float64), dtype="float64", name=name)
+        for name, x in parameters.items()
+    ]
+    # Training multiplies the loss by it; the optimizer takes it back.
+    factor = getattr(optimizer, "loss_scale_factor", None) or 1.0
+    path = []
+    for given in gradients:
+        tensors = [
+            tf.constant(np.array(given[name], np.float64) * factor)
+            for name in parameters
         ]
-        # Training multiplies the loss by it; the optimizer takes it back.
-        factor = getattr(optimizer, "loss_scale_factor", None) or 1.0
-        path = []
-        for given in gradients:
-            tensors = [
-                tf.constant(np.array(given[name], np.float64) * factor)
-                for name in parameters
-            ]
-            user_code.run(partial(optimizer.apply, tensors, variables), what)
-            path.append(
-                {
-                    name: np.array(variable.value)
-                    for name, variable in zip(parameters, variables, strict=True)
-                }
-            )
+        user_code.run(partial(optimizer.apply, tensors, variables), what)
+        values = [np.array(x.value) for x in variables]
+        path.append(dict(zip(parameters, values, strict=True)))
     return path
 
 
@@ -158,16 +118,12 @@ def _in_float64() -> Iterator[None]:
         keras.config.set_floatx(before)
 
 
-def _check(made: Any, source: str) -> None:
-    if not isinstance(made, keras.optimizers.Optimizer):
-        raise UserError(
-            f"{source} returns {type(made).__name__}. A "
-            f"keras.optimizers.Optimizer is expected: {EXAMPLE}."
-        )
-
-
 def _anew(optimizer: Any, source: str) -> Any:
-    """The same optimizer before its first step."""
+    """The same optimizer before its first step, made from its configuration.
+
+    A learning rate, which Keras keeps in float32, becomes the shortest decimal
+    number: 0.001, not 0.0010000000475.
+    """
     try:
         with warnings.catch_warnings():  # of a lambda in what is not saved
             warnings.simplefilter("ignore")

@@ -12,6 +12,7 @@ from torch import nn
 
 from paripassu.core.errors import UserError
 from paripassu.core.layer_spec import Array
+from paripassu.reference.optimizers import OptimizerRule
 from paripassu.sides import user_code
 from paripassu.sides.contract import RULE_CHANGES
 from paripassu.sides.tables import find_base, read_settings
@@ -20,16 +21,11 @@ Scheduler = torch.optim.lr_scheduler.LRScheduler
 EXAMPLE = "def make(parameters): return torch.optim.Adam(parameters, lr=1e-3)"
 
 
-def maker(found: Any, source: str) -> Callable[[list[Any]], Any]:
-    """A function that makes the optimizer a user names, and checks what comes.
-
-    Args:
-        found: an `Optimizer` class, or a function of a list of parameters that
-            returns an `Optimizer` or `(Optimizer, LRScheduler)`.
-        source: how the user named it, for errors.
+def _maker(found: Any, source: str) -> Callable[[list[Any]], tuple[Any, Any]]:
+    """A function that makes a user's optimizer and its schedule, or None.
 
     Raises:
-        UserError: it is neither; from the function: it raises, or returns
+        UserError: none can be made; from the function: it raises, or returns
             something else.
     """
     if isinstance(found, torch.optim.Optimizer):
@@ -45,12 +41,9 @@ def maker(found: Any, source: str) -> Callable[[list[Any]], Any]:
             f"{EXAMPLE}."
         )
 
-    def make(parameters: list[Any]) -> Any:
-        made = user_code.run(lambda: found(parameters), source)
-        _split(made, source)
-        return made
-
-    return make
+    return lambda parameters: _split(
+        user_code.run(lambda: found(parameters), source), source
+    )
 
 
 def examine(
@@ -59,29 +52,16 @@ def examine(
     parameters: Mapping[str, Array],
     gradients: Sequence[Mapping[str, Array]],
     horizon: int = 0,
-) -> tuple[dict[str, Any], list[dict[str, Array]]]:
+) -> tuple[OptimizerRule, list[dict[str, Array]]]:
     """See `paripassu.sides.contract.OptimizerModule`."""
-    make = maker(found, source)
+    make = _maker(found, source)
     steps = max(horizon, len(gradients))
-    rule = describe(make(_tensors(parameters)), steps)
-    return rule, follow(make, parameters, gradients)
+    rule = _describe(*make(_tensors(parameters)), steps)
+    return rule, _follow(make, parameters, gradients)
 
 
-def describe(made: Any, steps: int) -> dict[str, Any]:
-    """What an optimizer is made of; a schedule is used up by it.
-
-    Args:
-        made: an `Optimizer` or `(Optimizer, LRScheduler)`, not stepped yet.
-        steps: how many rates are read of the schedule.
-
-    Returns:
-        family, settings, forms, name and because, as
-        `paripassu.reference.optimizers.OptimizerRule` takes them.
-
-    Raises:
-        UserError: the schedule wants more than to be stepped.
-    """
-    optimizer, scheduler = _split(made, "the function")
+def _describe(optimizer: Any, scheduler: Any, steps: int) -> OptimizerRule:
+    """What an optimizer that is not stepped yet is made of; its schedule is used up."""
     name = _name(type(optimizer))
     groups = optimizer.param_groups
     constants = [
@@ -105,37 +85,18 @@ def describe(made: Any, steps: int) -> dict[str, Any]:
         because = "it has no learning rate"
     for key, x in (clipping or {}).items():
         (forms if key.endswith("_form") else settings)[key] = x
-    return {
-        "family": "other" if because else family,
-        "settings": settings,
-        "forms": forms,
-        "name": name,
-        "because": because,
-    }
+    family = "other" if because else family
+    return OptimizerRule(family, settings, forms, name, because)
 
 
-def follow(
-    make: Callable[[list[Any]], Any],
+def _follow(
+    make: Callable[[list[Any]], tuple[Any, Any]],
     parameters: Mapping[str, Array],
     gradients: Sequence[Mapping[str, Array]],
 ) -> list[dict[str, Array]]:
-    """Where an optimizer takes the parameters, in float64.
-
-    Args:
-        make: from `maker`, or a user's function; a scheduler is stepped after
-            each step.
-        parameters: by name, of any shape.
-        gradients: of each step, by name.
-
-    Returns:
-        The parameters after each step.
-
-    Raises:
-        UserError: the optimizer or the schedule raises.
-    """
+    """The parameters after each step; a scheduler is stepped after the optimizer."""
     tensors = _tensors(parameters)
-    made = user_code.run(lambda: make(tensors), "the function that makes it")
-    optimizer, scheduler = _split(made, "the function")
+    optimizer, scheduler = make(tensors)
     path = []
     for given in gradients:
         for name, tensor in zip(parameters, tensors, strict=True):
@@ -143,12 +104,8 @@ def follow(
         user_code.run(optimizer.step, f"{_name(type(optimizer))}.step()")
         if scheduler is not None:
             user_code.run(scheduler.step, f"{type(scheduler).__name__}.step()")
-        path.append(
-            {
-                name: np.array(tensor.detach().numpy())
-                for name, tensor in zip(parameters, tensors, strict=True)
-            }
-        )
+        values = [np.array(x.detach().numpy()) for x in tensors]
+        path.append(dict(zip(parameters, values, strict=True)))
     return path
 
 
