@@ -45,13 +45,13 @@ def compare(probe, x):
     call, inputs, wanted = kept.calls[-1]
     parts = [
         LayerSpec(
-            block.described.kind,
-            {**block.described.settings, **call.described.settings},
-            dict(block.described.weights),
+            block.spec.kind,
+            {**block.spec.settings, **call.spec.settings},
+            dict(block.spec.weights),
         )
         for block in probe.blocks()
         if block.layer == call.name
-    ] or [call.described]
+    ] or [call.spec]
     if parts[0].kind != "attention":
         inputs = inputs[:1]
     made = causes.compute(parts, inputs)

@@ -46,12 +46,12 @@ def computed(probe, x):
     parts = [
         LayerSpec(
             x.kind,
-            {**call.described.settings, **x.described.settings},
-            dict(x.described.weights),
+            {**call.spec.settings, **x.spec.settings},
+            dict(x.spec.weights),
         )
         for x in probe.blocks()
         if x.layer == call.name
-    ] or [call.described]
+    ] or [call.spec]
     error = None
     if parts[0].kind not in UNCOMPUTED:
         with contextlib.suppress(UnknownLayerError):
@@ -181,10 +181,10 @@ def test_an_attention_of_pytorch_has_its_projections():
 
     probe, _ = open_torch(nn.MultiheadAttention(6, 2))
     (block,) = probe.blocks()
-    assert block.described.settings == {"heads": 2, "scale": 3**-0.5}
+    assert block.spec.settings == {"heads": 2, "scale": 3**-0.5}
     whole = probe.model[0].in_proj_weight.detach().numpy()
-    assert np.array_equal(block.described.weights["key"], whole[6:12].T)
-    fresh = dict(block.described.weights) | {"value": np.ones((6, 6), np.float32)}
+    assert np.array_equal(block.spec.weights["key"], whole[6:12].T)
+    fresh = dict(block.spec.weights) | {"value": np.ones((6, 6), np.float32)}
     probe.write(block.name, fresh)
     assert np.array_equal(whole[12:], np.ones((6, 6)))
     assert not np.array_equal(whole[:6], np.ones((6, 6)))
@@ -236,7 +236,7 @@ def test_a_weight_under_weight_norm_and_a_number_keep_their_names():
 
     probe = open_model(Scaled())
     blocks = {x.name: x for x in probe.blocks()}
-    assert blocks["temperature"].described.weights["value"] == 2
+    assert blocks["temperature"].spec.weights["value"] == 2
     probe.write("temperature", {"value": np.array(3.0, np.float32)})
     assert probe.model.temperature.item() == 3
     assert len(blocks) > 1
@@ -458,9 +458,9 @@ def test_both_directions_in_keras_are_blocks():
 
     probe, x = open_keras(make, STEPS)
     assert [x.name for x in probe.blocks()] == ["both/forward", "both/reverse"]
-    row = probe.blocks()[1].described.weights["recurrent_bias"]
+    row = probe.blocks()[1].spec.weights["recurrent_bias"]
     probe.write("both/reverse", {"recurrent_bias": row + 1})
-    assert np.allclose(probe.blocks()[1].described.weights["recurrent_bias"], row + 1)
+    assert np.allclose(probe.blocks()[1].spec.weights["recurrent_bias"], row + 1)
     parts, _, wanted, _ = computed(probe, x)
     made = causes.compute(parts, [x], causes.Shape((2,)))
     assert relative_error(wanted, made) <= 1e-12
@@ -559,7 +559,7 @@ def test_a_function_of_keras_is_described(name):
     model.build(None)
     open_model(model).run({"input": x}, kept)
     call, inputs, wanted = kept.calls[-1]
-    spec, row = call.described, keras_layers.FUNCTIONS[name]
+    spec, row = call.spec, keras_layers.FUNCTIONS[name]
     assert spec.kind in (row.kind, "scale")
     if spec.kind not in UNCOMPUTED | {"matmul", "max"}:
         assert relative_error(wanted, causes.compute([spec], inputs)) <= 1e-6, spec

@@ -20,6 +20,13 @@ Region = tuple[slice, ...]
 SEQUENCES = ("lstm", "gru", "rnn")
 
 
+def channel_orders(array: Array) -> tuple[Array, ...]:
+    """An array; if it has space, also with channels moved to the end and to axis 1."""
+    if array.ndim < 3:
+        return (array,)
+    return array, np.moveaxis(array, 1, -1), np.moveaxis(array, -1, 1)
+
+
 @dataclass
 class Group:
     """Layers of the left model that are layers of the right one, mostly one and one.
@@ -67,13 +74,13 @@ class Group:
                 # Of two directions, the one that is a layer of its own on the right.
                 of = next(x for x, y in self.blocks if y.layer == self.right[-1])
                 halves = np.split(laid, 2, axis=-1)
-                laid = halves[bool(of.described.settings.get("reverse"))]
+                laid = halves[bool(of.spec.settings.get("reverse"))]
             last = next(y for _, y in self.blocks if y.layer == self.right[-1])
-            if last.described.settings.get("flipped") and laid.ndim == 3:
+            if last.spec.settings.get("flipped") and laid.ndim == 3:
                 laid = laid[:, ::-1]
             return laid if laid.shape == like.shape else None
-        for order in (np.moveaxis(array, 1, -1), np.moveaxis(array, -1, 1)):
-            if array.ndim > 2 and order.shape == like.shape:
+        for order in channel_orders(array):
+            if order.shape == like.shape:
                 return np.ascontiguousarray(order)
         return None
 
@@ -122,7 +129,7 @@ class Group:
 
     def _spatial(self, name: str, array: Array, like: Array) -> list[Any] | None:
         """A setting of both layers that is a pair of numbers for each axis."""
-        found = [x.described.settings.get(name) for x in self.blocks[0]]
+        found = [x.spec.settings.get(name) for x in self.blocks[0]]
         usable = array.ndim == like.ndim and all(
             x and type(x) is not str for x in found
         )
@@ -130,7 +137,7 @@ class Group:
 
     def _last(self, steps: Array) -> Array:
         """Of outputs of all steps (N, t, c), the one that was computed last."""
-        ends = [block.described.settings.get("reverse") for block, _ in self.blocks]
+        ends = [block.spec.settings.get("reverse") for block, _ in self.blocks]
         top = ends[-2:] if len(self.left) == 1 and True in ends else ends[-1:]
         if len(top) == 2 and top[0] != top[1]:
             half = steps.shape[-1] // 2
@@ -184,6 +191,10 @@ class Store:
             with path.open("wb") as file:
                 np.save(file, array)
             self.paths[key].append(path)
+
+    def record(self, group: int, visit: int, end: End, arrays: Sequence[Array]) -> None:
+        """Keep what the left model has at a group, for `Anchors`."""
+        self.put((group, visit, end), arrays)
 
     def get(self, key: Point) -> list[Array] | None:
         """What was kept, or None."""
@@ -247,19 +258,6 @@ class Anchors:
 def _data(call: Call, inputs: Sequence[Array]) -> Sequence[Array]:
     """Inputs without masks and initial states."""
     return inputs[: 3 if call.kind == "attention" else 1]
-
-
-@dataclass
-class Recorder:
-    """Keeps what the left model has at its groups."""
-
-    store: Store
-
-    def __call__(
-        self, group: int, visit: int, end: End, arrays: Sequence[Array]
-    ) -> None:
-        """Keep arrays."""
-        self.store.put((group, visit, end), arrays)
 
 
 @dataclass
@@ -338,9 +336,9 @@ def layer_specs(group: Group) -> tuple[list[LayerSpec], list[LayerSpec]]:
     specs = [
         LayerSpec(
             x.kind,
-            x.described.settings,
-            {k: group.carry_weight(k, w) for k, w in x.described.weights.items()},
+            x.spec.settings,
+            {k: group.carry_weight(k, w) for k, w in x.spec.weights.items()},
         )
         for x in left
     ]
-    return specs, [x.described for x in right]
+    return specs, [x.spec for x in right]

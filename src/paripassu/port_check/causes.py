@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -299,29 +299,16 @@ def kinds_key(left: str, right: str) -> str:
     return "layer-kind"
 
 
-def missing_key(kind: str) -> str:
-    """The key of a function that only the left model calls."""
+def lone_key(kind: str, which: Literal["missing", "extra"]) -> str:
+    """The key of a function that only the left model calls, or only the right one."""
     if kind in ACTIVATIONS:
-        return "activation-missing"
-    return {
-        "add": "residual-missing",
-        "scale": "input-scale",
-        "pad": "padding",
-        "crop": "crop",
-        "concatenate": "concat-order",
-    }.get(kind, "layer-missing")
-
-
-def extra_key(kind: str) -> str:
-    """The key of a function that only the right model calls."""
-    if kind in ACTIVATIONS:
-        return "activation-extra"
-    return {
-        "add": "residual-extra",
-        "scale": "input-scale",
-        "pad": "padding",
-        "crop": "crop",
-    }.get(kind, "layer-extra")
+        return f"activation-{which}"
+    if kind == "add":
+        return f"residual-{which}"
+    if kind == "concatenate" and which == "missing":
+        return "concat-order"
+    same = {"scale": "input-scale", "pad": "padding", "crop": "crop"}
+    return same.get(kind, f"layer-{which}")
 
 
 def told(settings: Mapping[str, Any]) -> str:

@@ -236,7 +236,7 @@ def _describe_model(model: ExaminedModel, blocks: Mapping[str, Block]) -> Model:
     parameters = sum(
         x.size
         for block in blocks.values()
-        for name, x in block.described.weights.items()
+        for name, x in block.spec.weights.items()
         if name not in ("mean", "variance")
     )
     return Model(

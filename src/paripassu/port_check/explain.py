@@ -16,7 +16,6 @@ from paripassu.port_check.align import (
     Comparer,
     Group,
     Point,
-    Recorder,
     Store,
     layer_specs,
 )
@@ -59,7 +58,7 @@ class Explainer:
         for _, left, right in self.models.block_pairs():
             if left.name in self.models.unequal:
                 own[right.name] = {
-                    name: np.array(x) for name, x in right.described.weights.items()
+                    name: np.array(x) for name, x in right.spec.weights.items()
                 }
                 fresh = self.models.carry_to_right(left, right)
                 self.models.right.probe.write(right.name, fresh)
@@ -70,7 +69,7 @@ class Explainer:
     def _trace(self, store: Store) -> None:
         """Run both, the right one forced, and keep the arrays of all calls."""
         models, groups = self.models, self.models.groups
-        recorder = CallRecorder(Anchors(groups, "left", Recorder(store)))
+        recorder = CallRecorder(Anchors(groups, "left", store.record))
         models.left.run(models.inputs, recorder, sources=True)
         comparer = Comparer(groups, store, forced=True)
         other = CallRecorder(Anchors(groups, "right", comparer))
@@ -120,7 +119,7 @@ class Explainer:
         others = {
             (block.name, name): array
             for block in models.left_blocks.values()
-            for name, array in block.described.weights.items()
+            for name, array in block.spec.weights.items()
         }
         for _, left, right in unequal:
             names, group = models.weight_names(left, right), models.group_of(left.name)
@@ -139,8 +138,8 @@ class Explainer:
                     got,
                     others={k: x for k, x in others.items() if k != (left.name, name)},
                     flattened=group.flattened if group else None,
-                    input_bias=left.described.settings.get("_input_bias"),
-                    recurrent_bias=left.described.weights.get("recurrent_bias"),
+                    input_bias=left.spec.settings.get("_input_bias"),
+                    recurrent_bias=left.spec.weights.get("recurrent_bias"),
                 )
                 cause = Cause(
                     key=key,
@@ -221,11 +220,8 @@ class Explainer:
         jump: float,
     ) -> None:
         """What lies between the last layers that are groups and a layer or the end."""
-        parted = segments.part(
-            self.left,
-            self.right,
-            segments.Target(*names, wanted, got, *ends),
-        )
+        target = segments.Target(*names, wanted, got, *ends)
+        parted = segments.Segments(self.left, self.right, target).part()
         places = parted.left, parted.right
         if places not in self.told:
             self.told.add(places)
@@ -236,7 +232,7 @@ class Explainer:
 
 
 def _update(parts: Sequence[LayerSpec], call: Call) -> list[LayerSpec]:
-    more = dict(call.described.settings)
+    more = dict(call.spec.settings)
     if len(parts) > 1:
         more = {key: x for key, x in more.items() if key in ("last", "merge")}
     return [replace(x, settings={**x.settings, **more}) for x in parts]

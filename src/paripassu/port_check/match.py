@@ -82,16 +82,12 @@ def match_blocks(
         UserError: `given` names a block that is not there.
     """
     pairs = _take_given(left, right, given or {})
-    taken_left = {x.left for x in pairs}
-    taken_right = {x.right for x in pairs}
-    free_left = [x for x in left if x.block.name not in taken_left]
-    free_right = [x for x in right if x.block.name not in taken_right]
-    pairs += _assign(free_left, free_right)
-    taken_left = {x.left for x in pairs}
-    taken_right = {x.right for x in pairs}
-    rest_left = [x for x in free_left if x.block.name not in taken_left]
-    rest_right = [x for x in free_right if x.block.name not in taken_right]
-    pairs += _pair_leftovers(rest_left, rest_right)
+    for pair_up in (_assign, _pair_leftovers):
+        taken = {x.left for x in pairs}, {x.right for x in pairs}
+        pairs += pair_up(
+            [x for x in left if x.block.name not in taken[0]],
+            [x for x in right if x.block.name not in taken[1]],
+        )
     order = {x.block.name: n for n, x in enumerate(left)}
     after = {x.block.name: n for n, x in enumerate(right)}
     return sorted(
@@ -253,7 +249,7 @@ def _cost(one: Placed, two: Placed) -> float:
         cost += 0.25 * abs(one.depth - two.depth)
     if one.block.kind != two.block.kind:
         cost += 5
-    ends = [bool(x.block.described.settings.get("reverse")) for x in (one, two)]
+    ends = [bool(x.block.spec.settings.get("reverse")) for x in (one, two)]
     if ends[0] != ends[1]:
         cost += 2
     if one.block.shapes.keys() != two.block.shapes.keys():

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from paripassu.port_check.optimizer_advice import advice, alike, shown
+from paripassu.port_check.results import Frozen
 from paripassu.reference.optimizers import (
     CONSTANTS,
     GATES,
@@ -25,11 +25,7 @@ CLOSES = 1e-8  # what is left of a difference that is closed, rounding included
 TOGETHER = 3  # how many differences are tried together
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class OptimizerSide(_Frozen):
+class OptimizerSide(Frozen):
     """One of the two: `reproduced` says whether its rule, by hand, takes its steps."""
 
     name: str
@@ -40,7 +36,7 @@ class OptimizerSide(_Frozen):
     reproduced: float | None
 
 
-class OptimizerParting(_Frozen):
+class OptimizerParting(Frozen):
     """Where they part first: the step counted from 1, the parameter, and how far.
 
     Attributes:
@@ -55,7 +51,7 @@ class OptimizerParting(_Frozen):
     relative: float
 
 
-class OptimizerDifference(_Frozen):
+class OptimizerDifference(Frozen):
     """A setting or a form that differs.
 
     Attributes:
@@ -76,7 +72,7 @@ class OptimizerDifference(_Frozen):
     cause: bool = False
 
 
-class OptimizerChecked(_Frozen):
+class OptimizerChecked(Frozen):
     """The whole of it; `together` is what is left with all causes replaced at once."""
 
     schema_version: Literal[1] = 1

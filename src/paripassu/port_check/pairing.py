@@ -92,7 +92,7 @@ class PairedModels:
 
     def weight_names(self, left: Block, right: Block) -> dict[str, str]:
         """Names of weights, left to right: the same, or by shape where one is loose."""
-        weights, others = left.described.weights, right.described.weights
+        weights, others = left.spec.weights, right.spec.weights
         if left.kind == right.kind or weights.keys() & others.keys():
             names = {x: x for x in weights if x in others}
             if left.kind == "gru" and len(weights) != len(others):
@@ -116,7 +116,7 @@ class PairedModels:
         carry = self.carrier(left.name)
         found = {}
         for name, other in self.weight_names(left, right).items():
-            array = carry(name, left.described.weights[name])
+            array = carry(name, left.spec.weights[name])
             if array.shape == right.shapes[other]:
                 found[other] = array
         return found
@@ -127,7 +127,7 @@ class PairedModels:
         rows = None if group is None else group.rows
         found = {}
         for name, other in self.weight_names(left, right).items():
-            array = right.described.weights[other]
+            array = right.spec.weights[other]
             turned = name in ("kernel", "gamma", "beta")
             if turned and rows is not None and len(array) == len(rows):
                 array = array[np.argsort(rows)]
@@ -143,7 +143,7 @@ class PairedModels:
             fresh = {
                 name: x
                 for name, x in self.carry_to_right(left, right).items()
-                if not np.array_equal(x, right.described.weights[name])
+                if not np.array_equal(x, right.spec.weights[name])
             }
             if fresh:
                 self.right.probe.write(right.name, fresh)
@@ -243,7 +243,7 @@ def _compare_block(models: PairedModels, left: Block, right: Block) -> Iterator[
         elif other not in carried:
             yield Weight(name=name, shape=shape, state="other shape")
         else:
-            error = relative_error(carried[other], right.described.weights[other])
+            error = relative_error(carried[other], right.spec.weights[other])
             yield Weight(
                 name=name,
                 shape=shape,
@@ -261,7 +261,7 @@ def check_weights(
     """Check that weights are finite, equal, and trained on both sides or on none."""
     for side, blocks in (("left", models.left_blocks), ("right", models.right_blocks)):
         for block in blocks.values():
-            for name, array in block.described.weights.items():
+            for name, array in block.spec.weights.items():
                 if not np.isfinite(array).all():
                     text = f"{name} of {block.name} in the {side} model "
                     text += "holds NaN or infinity"

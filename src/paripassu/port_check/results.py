@@ -13,11 +13,13 @@ from paripassu.port_check.tolerance import EPS64
 State = Literal["holds", "fails", "note", "not run"]
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """A record that stays as it is."""
+
     model_config = ConfigDict(frozen=True)
 
 
-class Model(_Frozen):
+class Model(Frozen):
     """One of the two models."""
 
     source: str
@@ -28,7 +30,7 @@ class Model(_Frozen):
     versions: dict[str, str]
 
 
-class Weight(_Frozen):
+class Weight(Frozen):
     """A weight of a pair, and the largest difference over the largest value."""
 
     name: str
@@ -37,7 +39,7 @@ class Weight(_Frozen):
     relative_error: float | None = None
 
 
-class Pairing(_Frozen):
+class Pairing(Frozen):
     """Two blocks of weights that are taken to be the same."""
 
     left: str | None
@@ -48,7 +50,7 @@ class Pairing(_Frozen):
     weights: tuple[Weight, ...]
 
 
-class Place(_Frozen):
+class Place(Frozen):
     """A pair of layers at work; errors are relative to the largest value, None: none.
 
     Attributes:
@@ -74,7 +76,7 @@ class Place(_Frozen):
     control_float32: float | None = None
 
 
-class Cause(_Frozen):
+class Cause(Frozen):
     """A difference that closes the gap: its size `before` and `after` it is removed."""
 
     key: str
@@ -89,7 +91,7 @@ class Cause(_Frozen):
         return self.after is not None
 
 
-class Fault(_Frozen):
+class Fault(Frozen):
     """A place where the models part by more than rounding."""
 
     phase: str
@@ -101,7 +103,7 @@ class Fault(_Frozen):
     cause: Cause | None = None
 
 
-class Check(_Frozen):
+class Check(Frozen):
     """A line of the verdict."""
 
     name: str
@@ -109,7 +111,7 @@ class Check(_Frozen):
     detail: str
 
 
-class Checked(_Frozen):
+class Checked(Frozen):
     """The whole of it."""
 
     schema_version: Literal[1] = 1

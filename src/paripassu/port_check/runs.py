@@ -10,7 +10,13 @@ import numpy as np
 
 from paripassu.core.errors import UserError
 from paripassu.core.layer_spec import Array, relative_error
-from paripassu.port_check.align import Anchors, Comparer, Point, Recorder, Store
+from paripassu.port_check.align import (
+    Anchors,
+    Comparer,
+    Point,
+    Store,
+    channel_orders,
+)
 from paripassu.port_check.pairing import PairedModels
 from paripassu.port_check.results import Place, finite
 from paripassu.port_check.tolerance import allow
@@ -89,10 +95,8 @@ def pair_outputs(left: Arrays, right: Arrays) -> Iterator[tuple[str, Array, Arra
     names = list(left) if set(left) == set(right) else None
     for name, other in zip(names or left, names or right, strict=True):
         wanted, got = left[name], right[other]
-        if wanted.ndim > 2 and wanted.size == got.size:
-            ways = [wanted, np.moveaxis(wanted, 1, -1), np.moveaxis(wanted, -1, 1)]
-            if fit := [x for x in ways if x.shape == got.shape]:
-                wanted = min(fit, key=lambda x: relative_error(x, got))
+        if fit := [x for x in channel_orders(wanted) if x.shape == got.shape]:
+            wanted = min(fit, key=lambda x: relative_error(x, got))
         yield name, wanted, got
 
 
@@ -192,5 +196,5 @@ class Runner:
         training: bool = False,
     ) -> Arrays:
         """Run the left model and keep what it has at its groups."""
-        anchors = Anchors(self.models.groups, "left", Recorder(store), shapes)
+        anchors = Anchors(self.models.groups, "left", store.record, shapes)
         return self.models.left.run(self.models.inputs, anchors, training=training)

@@ -15,6 +15,7 @@ import numpy as np
 
 from paripassu.core.layer_spec import Array, LayerSpec, relative_error
 from paripassu.port_check import causes
+from paripassu.port_check.align import channel_orders
 from paripassu.port_check.match import INPUT
 from paripassu.port_check.results import Cause
 from paripassu.port_check.tolerance import ALIKE, GUESSED
@@ -53,19 +54,18 @@ def alike(left: Array, right: Array) -> bool:
 def _distance(left: Array, right: Array) -> float:
     """The smallest relative difference, channels last or first."""
     found = relative_error(left, right) if left.shape == right.shape else float("inf")
-    if left.ndim > 2 and left.size == right.size and found > ALIKE:
-        for moved in (np.moveaxis(left, 1, -1), np.moveaxis(left, -1, 1)):
-            if moved.shape == right.shape:
-                found = min(found, relative_error(moved, right))
+    if found > ALIKE:
+        moved = channel_orders(left)[1:]
+        found = min([found, *(relative_error(x, right) for x in moved)])
     if found > ALIKE and left.size == right.size and left.ndim != right.ndim:
-        found = min(found, *(_flat(left, right)))
+        found = min([found, *_flat(left, right)])
     return found
 
 
 def _flat(left: Array, right: Array) -> Iterator[float]:
     """Arrays that one of the models has flattened, or has kept axes of size 1 in."""
     less, more = sorted((left, right), key=lambda x: x.ndim)
-    for moved in (more, np.moveaxis(more, 1, -1), np.moveaxis(more, -1, 1)):
+    for moved in channel_orders(more):
         if len(moved) == len(less):
             yield relative_error(less, moved.reshape(less.shape))
 
@@ -158,17 +158,9 @@ class Target:
     right_end: int | None
 
 
-def part(left: Trace, right: Trace, target: Target) -> Parted:
-    """Find where two segments part.
+class Segments:
+    """The calls of two whole runs that lead to a target."""
 
-    Args:
-        left, right: the calls of the whole runs.
-        target: what the segments lead to.
-    """
-    return _Segments(left, right, target).part()
-
-
-class _Segments:
     def __init__(self, left: Trace, right: Trace, target: Target):
         self.left, self.right, self.target = left.calls, right.calls, target
         self.left_segment = left.segment(target.left_end)
@@ -217,7 +209,7 @@ class _Segments:
     def _missing(self, seen: Seen) -> Parted:
         """A call that only the left model has."""
         kind = identified(seen).kind
-        key = causes.missing_key(kind)
+        key = causes.lone_key(kind, "missing")
         sentence = f"only the left model calls {_title(seen)}"
         if kind != "add" and _elsewhere(seen, self.right, self.left):
             key = "layer-order"
@@ -235,7 +227,7 @@ class _Segments:
     def _extra(self, seen: Seen) -> Parted:
         """A call that only the right model has."""
         kind = identified(seen).kind
-        key = causes.extra_key(kind)
+        key = causes.lone_key(kind, "extra")
         sentence = f"only the right model calls {_title(seen)}"
         if _elsewhere(seen, self.left, self.right):
             key = "layer-order"
@@ -374,7 +366,7 @@ GUESSES = (
 
 def identified(seen: Seen) -> LayerSpec:
     """What a function does that says nothing of itself: found by trying."""
-    told = seen.call.described
+    told = seen.call.spec
     if told.kind != "other" or len(seen.inputs) != 1 or not seen.outputs:
         return told
     given, made = seen.inputs[0], seen.outputs[0]
@@ -408,7 +400,8 @@ def _both(left: Seen, right: Seen, *, padded: bool = False) -> Parted:
         return Parted(*names, finite, Cause(key="pool-padding", sentence=sentence))
     if spec.kind == right_spec.kind and spec.kind != "other":
         got, found = right.outputs[0], None
-        wanted = _laid(left.outputs[0], got)
+        orders = channel_orders(left.outputs[0])
+        wanted = next((x for x in orders if x.shape == got.shape), None)
         if wanted is not None:
             found = causes.of_layer(
                 [spec], [right_spec], list(right.inputs), wanted, got
@@ -436,16 +429,6 @@ def _inputs(left: Seen, right: Seen) -> Cause | None:
                 key = "position" if array.ndim < 3 or len(array) == 1 else "layer-order"
             sentence = f"input {number + 1} of {_title(left)} comes from elsewhere"
             return Cause(key=key, sentence=sentence)
-    return None
-
-
-def _laid(wanted: Array, like: Array) -> Array | None:
-    """The left's array with the right's axes."""
-    if wanted.shape == like.shape:
-        return wanted
-    for moved in (np.moveaxis(wanted, 1, -1), np.moveaxis(wanted, -1, 1)):
-        if wanted.ndim > 2 and moved.shape == like.shape:
-            return moved
     return None
 
 

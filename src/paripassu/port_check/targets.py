@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import json
@@ -15,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from paripassu.core.errors import UserError
-from paripassu.core.layer_spec import Array
 from paripassu.sides import user_code
 from paripassu.sides.contract import Arrays, Block
 from paripassu.sides.registry import MODEL_TYPES, is_model
@@ -33,41 +33,29 @@ class Target:
     build: Callable[[], Any] | None
 
 
-def find(text: str, arguments: str | None, which: str) -> Any:
-    """The object that a user names, which is not a function or has been called.
+def find(text: str, arguments: str | None, which: str) -> Target:
+    """The model that a user names, or what the function or class that is named makes.
 
     Raises:
         UserError: it is not there, or the user's code raised; with the traceback.
     """
-    found, build = locate(text, arguments, which)
-    model = (
-        found
-        if build is None
-        else user_code.run(build, f"{which}, {text}, building it")
-    )
-    return Target(text, model, build)
-
-
-def locate(
-    text: str, arguments: str | None, which: str
-) -> tuple[Any, Callable[[], Any] | None]:
-    """The object that a user names, and a call of it if it can be called to build."""
     found = attribute(text, which, "models/resnet.py:build")
-    given = parse_arguments(arguments, which)
+    args, kwargs = parse_arguments(arguments, which)
     if is_model(found):
         if arguments:
             raise UserError(
                 f"{which}: {text} is a model, not a function, and takes no "
                 f"--{which}-args."
             )
-        return found, None
+        return Target(text, found, None)
     if not callable(found):
         raise UserError(
             f"{which}: {text} is an object of type {type(found).__name__}. "
             f"A {MODEL_TYPES}, or a function or class that makes one is expected."
         )
-    args, kwargs = given
-    return found, lambda: found(*args, **kwargs)
+    build = functools.partial(found, *args, **kwargs)
+    model = user_code.run(build, f"{which}, {text}, building it")
+    return Target(text, model, build)
 
 
 def attribute(text: str, which: str, example: str) -> Any:
@@ -182,9 +170,7 @@ def make_inputs(wanted: Sequence[Wanted], blocks: Sequence[Block]) -> Arrays:
     """Draw inputs: standard normal, or whole numbers below the smallest table."""
     random = np.random.Generator(np.random.Philox(SEED))
     tables = [
-        x.described.weights["table"].shape[0]
-        for x in blocks
-        if "table" in x.described.weights
+        x.spec.weights["table"].shape[0] for x in blocks if "table" in x.spec.weights
     ]
     made: Arrays = {}
     for one in wanted:
@@ -248,27 +234,21 @@ def for_right(
     for number, (name, array) in enumerate(inputs.items()):
         ways = [array]
         if move and array.ndim > 2 and np.issubdtype(array.dtype, np.floating):
-            moved = _other_way(array)
+            moved = np.ascontiguousarray(np.moveaxis(array, 1, -1))
             ways = [moved, array] if array.ndim > 3 else [array, moved]
         key = name
         if shapes:
-            same = name if name in shapes else names[number]
-            key = same
-            declared = shapes[same]
-            fit = [x for x in ways if _fits(x.shape, declared)]
-            if not fit:
+            key = name if name in shapes else names[number]
+            declared = shapes[key]
+            ways = [x for x in ways if _fits(x.shape, declared)]
+            if not ways:
                 raise UserError(
-                    f"the right model's input {same} has shape {_dims(declared)}, but "
+                    f"the right model's input {key} has shape {_dims(declared)}, but "
                     f"the left's is {_dims(array.shape)}. Give the left model's with "
                     "--input."
                 )
-            ways = fit
         made[key] = ways[0]
     return made
-
-
-def _other_way(array: Array) -> Array:
-    return np.ascontiguousarray(np.moveaxis(array, 1, -1))
 
 
 def _fits(shape: Sequence[int], declared: Sequence[int | None]) -> bool:

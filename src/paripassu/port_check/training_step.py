@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from paripassu.core.layer_spec import Array, relative_error
-from paripassu.port_check.align import Store
+from paripassu.port_check.align import Store, channel_orders
 from paripassu.port_check.pairing import PairedModels
 from paripassu.port_check.results import Cause, Findings, describe_error, finite
 from paripassu.port_check.runs import Runner, pair_outputs
@@ -70,12 +70,12 @@ class TrainingStep:
             drawn[0][name] = self.runner.random.standard_normal(left.shape)
             fits = [
                 (relative_error(x, right), n)
-                for n, x in enumerate(_with_moved_channels(left))
+                for n, x in enumerate(channel_orders(left))
                 if x.shape == right.shape
             ]
             if not fits:
                 return None
-            drawn[1][other] = _with_moved_channels(drawn[0][name])[min(fits)[1]]
+            drawn[1][other] = channel_orders(drawn[0][name])[min(fits)[1]]
         return drawn
 
     def _compare_outputs(self, left: Step, right: Step, control: Step) -> bool:
@@ -123,7 +123,7 @@ class TrainingStep:
         bad, unbiased = [], 0.0
         for _, block, other in self.models.block_pairs():
             after = left.statistics.get(block.name), right.statistics.get(other.name)
-            weights = block.described.weights
+            weights = block.spec.weights
             if (
                 after[0] is None
                 or after[1] is None
@@ -268,7 +268,7 @@ def _compare_running(
     carry: Callable[[str, Array], Array],
 ) -> tuple[Cause | None, float]:
     """Compare running statistics; None: equal, or biased beside unbiased."""
-    spec, other = (x.described for x in blocks)
+    spec, other = (x.spec for x in blocks)
     errors = {key: relative_error(carry(key, left[key]), right[key]) for key in left}
     worst = max(errors.values())
     if worst <= STATISTICS:
@@ -305,9 +305,3 @@ def _compare_running(
     if ratio.size and np.ptp(ratio) <= SAME_FACTOR * abs(ratio.mean()):
         return None, worst
     return Cause(key="statistics", sentence="running variances part"), worst
-
-
-def _with_moved_channels(array: Array) -> tuple[Array, ...]:
-    if array.ndim < 3:
-        return (array,)
-    return array, np.moveaxis(array, 1, -1), np.moveaxis(array, -1, 1)

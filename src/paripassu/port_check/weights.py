@@ -147,20 +147,19 @@ def _flattened(
         )
 
 
+def _reorderings(count: int) -> list[tuple[int, ...]]:
+    """All orders of so many but their own, which is the first."""
+    return list(permutations(range(count)))[1:]
+
+
 def _gates(kind: str, name: str, wanted: Array) -> Iterator[tuple[str, str, Array]]:
     letters = GATES[kind]
     blocks = np.split(wanted, len(letters), axis=-1)
-    for order in permutations(range(len(letters))):
-        if list(order) == sorted(order):
-            continue
+    for order in _reorderings(len(letters)):
         turned = np.concatenate([blocks[n] for n in order], axis=-1)
-        text = ", ".join(letters[n] for n in order)
-        right = ", ".join(letters)
-        yield (
-            "gate-order",
-            f"its gates are in the order {text} where {right} is meant",
-            turned,
-        )
+        text, right = ", ".join(letters[n] for n in order), ", ".join(letters)
+        sentence = f"its gates are in the order {text} where {right} is meant"
+        yield "gate-order", sentence, turned
     if name == "recurrent":
         turned = np.concatenate([x.T for x in blocks], axis=-1)
         yield "kernel-transposed", "each gate's matrix is not transposed", turned
@@ -194,9 +193,7 @@ def _axes(wanted: Array) -> Iterator[tuple[str, str, Array]]:
     dimensions = wanted.ndim
     space = dimensions - 2
     names = [*"dhw"[3 - space :], "in", "out"]
-    for order in permutations(range(dimensions)):
-        if list(order) == sorted(order):
-            continue
+    for order in _reorderings(dimensions):
         moved = [f"{names[a]} and {names[b]}" for a, b in enumerate(order) if a < b]
         turned = wanted.transpose(order)
         yield "kernel-axes", f"its axes {' and '.join(moved)} are swapped", turned
@@ -205,15 +202,13 @@ def _axes(wanted: Array) -> Iterator[tuple[str, str, Array]]:
         turned = np.flip(wanted, axes)
         label = " and ".join(names[n] for n in axes)
         yield "kernel-flipped", f"it is mirrored along {label}", turned
-        for order in permutations(range(dimensions)):
-            if list(order) != sorted(order):
-                both = np.flip(wanted.transpose(order), axes)
-                yield "kernel-flipped", f"it is mirrored along {label}", both
-    for order in permutations(range(dimensions)):
-        if list(order) != sorted(order):
-            read = wanted.transpose(order).reshape(wanted.shape)
-            sentence = "it was reshaped where its axes should have moved"
-            yield "kernel-axes", sentence, read
+        for order in _reorderings(dimensions):
+            both = np.flip(wanted.transpose(order), axes)
+            yield "kernel-flipped", f"it is mirrored along {label}", both
+    for order in _reorderings(dimensions):
+        read = wanted.transpose(order).reshape(wanted.shape)
+        sentence = "it was reshaped where its axes should have moved"
+        yield "kernel-axes", sentence, read
 
 
 def _constant(name: str, wanted: Array, got: Array) -> Named | None:

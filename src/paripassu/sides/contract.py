@@ -49,24 +49,24 @@ class Block:
     Attributes:
         name: `layer1.0.bn2`, and for a part of a layer `rnn/1/reverse`.
         layer: the layer that it is, or that it is a part of.
-        described: kind, settings and weights, as `core.layer_spec` has them.
+        spec: kind, settings and weights, as `core.layer_spec` has them.
         trainable: whether training changes any weight of it.
     """
 
     name: str
     layer: str
-    described: LayerSpec
+    spec: LayerSpec
     trainable: bool = True
 
     @property
     def kind(self) -> str:
         """Its kind."""
-        return self.described.kind
+        return self.spec.kind
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each weight."""
-        weights = self.described.weights
+        weights = self.spec.weights
         if isinstance(weights, Live):
             return weights.shapes
         return {name: x.shape for name, x in weights.items()}
@@ -79,7 +79,7 @@ class Call:
     Attributes:
         name: of the layer, or of the function.
         title: what a reader would write: `MaxPool2d(kernel_size=2)`.
-        described: its kind and settings; weights are in the blocks.
+        spec: its kind and settings; weights are in the blocks.
         weighted: whether it has weights of its own.
         serial: the how manieth call of the run it is.
         sources: the serials of the calls that made its inputs; -1 for the model's.
@@ -88,7 +88,7 @@ class Call:
 
     name: str
     title: str
-    described: LayerSpec
+    spec: LayerSpec
     weighted: bool
     serial: int
     sources: tuple[int, ...] = ()
@@ -96,7 +96,7 @@ class Call:
     @property
     def kind(self) -> str:
         """Its kind."""
-        return self.described.kind
+        return self.spec.kind
 
 
 class Watcher(Protocol):

@@ -200,28 +200,28 @@ def _retyped(layer: Any, dtype: str) -> dict[str, Any]:
     return config
 
 
-FUNCTIONS = {
-    "keras.ops": (
-        "relu relu6 leaky_relu elu selu celu gelu silu sigmoid hard_sigmoid hard_silu "
-        "tanh softplus softmax log_softmax mish max_pool average_pool add subtract "
-        "multiply true_divide divide concatenate stack reshape squeeze expand_dims "
-        "transpose swapaxes moveaxis mean sum max pad matmul take split flip "
-        "stop_gradient normalize"
+ACTIVATIONS = (
+    "relu relu6 leaky_relu elu selu celu gelu silu sigmoid hard_sigmoid hard_silu tanh "
+    "softplus softmax log_softmax mish"
+)
+# Those that are watched, by where they are.
+FUNCTIONS: dict[Any, str] = {
+    keras.ops: (
+        f"{ACTIVATIONS} max_pool average_pool add subtract multiply true_divide divide "
+        "concatenate stack reshape squeeze expand_dims transpose swapaxes moveaxis "
+        "mean sum max pad matmul take split flip stop_gradient normalize"
     ),
-    "keras.activations": (
-        "relu relu6 leaky_relu elu selu celu gelu silu sigmoid hard_sigmoid hard_silu "
-        "tanh softplus softmax log_softmax mish"
-    ),
-    "tf": (
+    keras.activations: ACTIVATIONS,
+    tf: (
         "concat reshape transpose reduce_mean reduce_sum pad matmul stop_gradient "
         "sigmoid tanh"
     ),
-    "tf.math": "sigmoid tanh softplus",
-    "tf.nn": (
+    tf.math: "sigmoid tanh softplus",
+    tf.nn: (
         "relu relu6 leaky_relu elu selu gelu silu sigmoid tanh softplus softmax "
         "log_softmax max_pool2d avg_pool2d"
     ),
-    "tf.Tensor": (
+    tf.Tensor: (
         "__add__ __radd__ __mul__ __rmul__ __sub__ __rsub__ __truediv__ __getitem__"
     ),
 }
@@ -340,19 +340,11 @@ class _Watched(Observer):
 
             stack.enter_context(_set(keras.layers.Layer, "__call__", call_layer))
             stack.enter_context(_set(keras.Operation, "__call__", call_operation))
-            places = {
-                "keras.ops": keras.ops,
-                "keras.activations": keras.activations,
-                "tf": tf,
-                "tf.math": tf.math,
-                "tf.nn": tf.nn,
-                "tf.Tensor": tf.Tensor,
-            }
             for place, names in FUNCTIONS.items():
                 for name in names.split():
-                    if (given := getattr(places[place], name, None)) is not None:
+                    if (given := getattr(place, name, None)) is not None:
                         wrapped = self._wrapped(name, given)
-                        stack.enter_context(_set(places[place], name, wrapped))
+                        stack.enter_context(_set(place, name, wrapped))
             self.undo = stack.pop_all()
         return self
 

@@ -212,7 +212,7 @@ class Observer:
 
     def enter(self, call: Call, layer: Any, given: Any) -> Any:
         """Tell of a call before it computes; what it is to be given, or None."""
-        spec = call.described
+        spec = call.spec
         tensors = self.tensors(given)
         if spec.kind == "attention":
             tensors = self.attention_inputs(tensors)
@@ -231,7 +231,7 @@ class Observer:
 
     def leave(self, call: Call, layer: Any, result: Any) -> Any:
         """Tell of a call after it computed; what it is to have given."""
-        spec = call.described
+        spec = call.spec
         for tensor in self.tensors(result)[:1]:
             arrays = self.watcher.leave(call, [self.to_last(tensor, spec, layer)])
             if arrays is not None:
