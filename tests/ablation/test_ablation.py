@@ -756,7 +756,7 @@ def test_failing_stop_is_told_and_the_others_go_on(walked, folder, tiny, tmp_pat
         (["article", "article"], "nothing to explain"),
         (["article", "nowhere"], "no recipe 'nowhere'"),
         (["--framework", "numpy"], "trains nothing"),
-        (["--framework", "torch"], "known: pytorch, tensorflow"),
+        (["--framework", "pytroch"], "Did you mean pytorch?"),
         (["--data", "/nowhere"], "/nowhere"),
         (["--set", "optimizer.rho=2"], "optimizer.rho"),
         (["--set", "seed=2147483647", "--seeds", "2"], "seed"),

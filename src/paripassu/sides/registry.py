@@ -76,14 +76,10 @@ class Side:
         module: OptimizerModule = importlib.import_module(self.optimizers)
         return module
 
-    def has_model(self, value: Any) -> bool:
-        """Whether a value is a model of it, or a class of models is."""
-        cls = value if isinstance(value, type) else type(value)
-        return any(
-            base.__name__ in self.model_classes
-            and base.__module__.partition(".")[0] == self.import_roots[0]
-            for base in cls.__mro__
-        )
+    def is_model_class(self, cls: type) -> bool:
+        """Whether a class is one of the framework's own classes of models."""
+        root = cls.__module__.partition(".")[0]
+        return cls.__name__ in self.model_classes and root == self.import_roots[0]
 
     def has_optimizer(self, value: Any) -> bool:
         """Whether a value is an optimizer of it, or a class of them."""
@@ -125,8 +121,14 @@ MODEL_TYPES = ", a ".join(x.model_type for x in SIDES)  # for messages
 
 
 def side_of_model(value: Any) -> Side | None:
-    """The side whose model it is, or whose class of models; None: nobody's."""
-    return next((x for x in SIDES if x.has_model(value)), None)
+    """The side whose model it is, or whose class of models; None: nobody's.
+
+    The nearest base decides: with PyTorch as its backend, a Keras model is a PyTorch
+    module too.
+    """
+    cls = value if isinstance(value, type) else type(value)
+    nearest = (x for base in cls.__mro__ for x in SIDES if x.is_model_class(base))
+    return next(nearest, None)
 
 
 def is_model(value: Any) -> bool:
