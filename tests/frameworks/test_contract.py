@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -796,11 +797,22 @@ def test_bfloat16_is_for_computing_and_not_for_keeping(child, training):
 
 @needs_both
 def test_in_bfloat16_the_frameworks_round_alike(child_of, training):
-    given = recipe(precision="bfloat16")
-    answers = []
-    for framework in BOTH:
-        maker = child_of(framework)
-        maker.make(given, start_weights(given))
-        answers.append(maker.logits(training[0]))
+    # Where a processor has no bfloat16 of its own, frameworks round at other places:
+    # what the number type costs one of them is the measure, not a fixed bound.
+    exact, *answers = (
+        logits_of(child_of(framework), precision, training[0])
+        for framework, precision in (
+            (BOTH[0], "float32"),
+            *((framework, "bfloat16") for framework in BOTH),
+        )
+    )
     left, right = answers
-    assert np.abs(left - right).max() <= 2**-7 * np.abs(right).max()
+    cost = np.abs(left - exact).max()
+    assert 2**-10 * np.abs(exact).max() < cost < 2**-4 * np.abs(exact).max()
+    assert np.abs(left - right).max() <= 2 * cost
+
+
+def logits_of(maker: Child, precision: str, images: Any) -> Any:
+    given = recipe(precision=precision)
+    maker.make(given, start_weights(given))
+    return maker.logits(images)
