@@ -175,7 +175,7 @@ def test_turns_are_a_b_b_a():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["compare", "--frameworks", "torch"], "known: pytorch, tensorflow"),
+        (["compare", "--frameworks", "pytroch"], "Did you mean pytorch?"),
         (["train", "-f", "pytorch", "--recipe", "nothing"], "expected one of article"),
         (["train", "-f", "pytorch", "--data", "/nowhere"], "/nowhere"),
         (["train", "-f", "pytorch", "--set", "optimizer.rho=2"], "optimizer.rho"),
