@@ -142,6 +142,7 @@ def test_a_folder_has_one_owner(elsewhere, tmp_path):
     assert "mine" in python(elsewhere, "-c", take, cwd=tmp_path).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(FRAMEWORKS["pytorch"].problem), reason="PyTorch is needed")
 def test_convert_predict_and_train(elsewhere, weights, tmp_path):
     model = tmp_path / "model.pt"

@@ -51,15 +51,6 @@ class Raises(nn.Module):
         raise RuntimeError("not today")
 
 
-class Noisy(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.dense = nn.Linear(4, 3)
-
-    def forward(self, x):
-        return self.dense(x + torch.randn_like(x))
-
-
 class Two(nn.Module):
     def __init__(self):
         super().__init__()
@@ -101,7 +92,6 @@ def crash():
 def folder(tmp_path_factory):
     made = tmp_path_factory.mktemp("check")
     (made / "nets.py").write_text(NETS)
-    (made / "broken.py").write_text("import torch\n1 / 0\n")
     return made
 
 
@@ -210,13 +200,11 @@ def test_a_map_is_written_and_obeyed(folder):
     ("words", "said"),
     [
         (["nets.py:Raises", "nets.py:keras_dense", "--input", "2,4"], "not today"),
-        (["broken.py:x", "nets.py:keras_dense", "--input", "2,4"], "ZeroDivisionError"),
         (
             ["nets.py:dense", "nets.py:keras_dense", "--input", "2,5"],
             "has shape (any, 4",
         ),
         (["nets.py:dense", "nets.py:keras_dense", "--input", "2x4"], "--input 1,3,224"),
-        (["nets.py:Noisy", "nets.py:keras_dense", "--input", "2,4"], "randn_like"),
         (["nets.py:nothing", "nets.py:dense", "--input", "2,4"], "has no 'nothing'"),
         (["nets.py:crash", "nets.py:dense", "--input", "2,4"], "killed by signal 11"),
         (["nets.py:dense", "nets.py:dense", "--save", "x.pt"], "add --copy"),

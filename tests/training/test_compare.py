@@ -148,6 +148,7 @@ def test_quick_has_no_more_epochs_than_the_recipe(recipe, epochs):
     assert quick_epochs(recipe) == f"epochs={epochs}"
 
 
+@pytest.mark.slow
 def test_what_is_set_goes_before_quick(tiny, tmp_path):
     out = tmp_path / "out"
     words = ["--quick", "--set", "epochs=1", "--frameworks", "torch"]
