@@ -419,7 +419,8 @@ def _learning_rate(case: Case) -> str | None:
 def _schedule(case: Case) -> str | None:
     right, wrong = case.pair("rate")
     if case.recipe.decay.unit == "epoch":
-        by_step = case.recipe.changed(decay={"unit": "step"})
+        decay = {**case.recipe.decay.model_dump(), "unit": "step"}
+        by_step = case.recipe.changed(decay=decay)
         rates = [learning_rate(by_step, epoch=0, step=x) for x in range(len(wrong))]
         if np.allclose(wrong, rates, rtol=SAME, atol=1e-300):
             return "the rate decays after every batch, not after every epoch"
