@@ -6,12 +6,12 @@ from what the probe tells of it, `layers.apply` must give the same output.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 import pytest
 from helpers import skip_without
+from watching import last_call
 
 from paripassu.core.layer_spec import LayerSpec, relative_error
 from paripassu.port_check import causes
@@ -23,26 +23,9 @@ FLOAT32 = {"gelu", "leaky_relu", "upsample", "elu", "selu", "hard_sigmoid", "pre
 IMAGE, STEPS, ROWS = (2, 9, 8, 4), (3, 7, 4), (5, 6)
 
 
-@dataclass
-class Kept:
-    """A watcher that keeps all calls."""
-
-    calls: list = field(default_factory=list)
-    entered: dict = field(default_factory=dict)
-
-    def enter(self, call, inputs):
-        self.entered[call.serial] = [np.array(x) for x in inputs]
-
-    def leave(self, call, outputs):
-        self.calls.append((call, self.entered[call.serial], np.array(outputs[0])))
-
-
 def compare(probe, x):
     """The reference beside the layer: kind and how far they are apart."""
-    probe.set_dtype("float64")
-    kept = Kept()
-    probe.run({"input": x}, kept)
-    call, inputs, wanted = kept.calls[-1]
+    call, inputs, wanted = last_call(probe, x)
     parts = [
         LayerSpec(
             block.spec.kind,

@@ -7,11 +7,11 @@ layer's own. PyTorch first: TensorFlow must not be imported before it.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 from helpers import skip_without
+from watching import Kept, last_call
 
 from paripassu.core.layer_spec import LayerSpec, UnknownLayerError, relative_error
 from paripassu.port_check import causes
@@ -23,26 +23,9 @@ IMAGE, STEPS, ROWS, IDS = (2, 9, 8, 4), (3, 7, 4), (5, 6), "ids"
 UNCOMPUTED = {"dropout", "reshape", "permute", "flatten", "other", "attention"}
 
 
-@dataclass
-class Kept:
-    """A watcher that keeps all calls."""
-
-    calls: list = field(default_factory=list)
-    entered: dict = field(default_factory=dict)
-
-    def enter(self, call, inputs):
-        self.entered[call.serial] = [np.array(x) for x in inputs]
-
-    def leave(self, call, outputs):
-        self.calls.append((call, self.entered[call.serial], np.array(outputs[0])))
-
-
 def computed(probe, x):
     """Of the last call: the specs of its parts, inputs and output, and the error."""
-    probe.set_dtype("float64")
-    kept = Kept()
-    probe.run({"input": x}, kept)
-    call, inputs, wanted = kept.calls[-1]
+    call, inputs, wanted = last_call(probe, x)
     parts = [
         LayerSpec(
             x.kind,
