@@ -69,6 +69,14 @@ found = paripassu.check_optimizer(
 assert not found.equal
 print(found.causes)
 """,
+    "record": """\
+import torch
+
+model = torch.nn.Linear(4, 3)
+done = paripassu.record(model, "2,4", out="left.recording")
+assert paripassu.check("left.recording", model).equal
+print(done.size)
+""",
     "assert_equivalent": """\
 import torch
 
@@ -82,8 +90,8 @@ HEAD = """\
 
 What the commands do, as functions. Each takes data and returns a result, and prints
 nothing. Paths are text or `pathlib.Path`. Frameworks work in processes of their own,
-so none is imported into yours; only `check`, `check_optimizer` and `assert_equivalent`
-take models that are already there.
+so none is imported into yours; only `check`, `record`, `check_optimizer` and
+`assert_equivalent` take models that are already there.
 
 ```python
 import paripassu

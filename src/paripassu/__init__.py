@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from paripassu.port_check.check import NotEquivalent, assert_equivalent, check
     from paripassu.port_check.optimizer import check_optimizer
     from paripassu.port_check.optimizer_verdict import OptimizerChecked
+    from paripassu.port_check.record import Recorded, record
     from paripassu.port_check.results import Checked
     from paripassu.prediction.predict import Prediction, predict
     from paripassu.processes.conditions import Conditions
@@ -48,6 +49,7 @@ _PLACES = {
     "Prediction": "prediction.predict",
     "Proof": "analysis.schema",
     "Recipe": "core.recipe",
+    "Recorded": "port_check.record",
     "RunRecord": "core.record",
     "UserError": "core.errors",
     "WorkerError": "core.errors",
@@ -59,6 +61,7 @@ _PLACES = {
     "convert": "conversion.convert",
     "load_recipe": "core.recipe",
     "predict": "prediction.predict",
+    "record": "port_check.record",
     "train": "training.train",
     "verify": "proof.verify",
 }
@@ -78,6 +81,7 @@ __all__ = [
     "Prediction",
     "Proof",
     "Recipe",
+    "Recorded",
     "RunRecord",
     "UserError",
     "WorkerError",
@@ -90,6 +94,7 @@ __all__ = [
     "convert",
     "load_recipe",
     "predict",
+    "record",
     "train",
     "verify",
 ]

@@ -21,13 +21,24 @@ from paripassu.cli import (
     notebooks,
     proof,
     recipes,
+    record,
     training,
 )
 from paripassu.cli.base import INTERRUPTED, JsonOption, app, complain, show, terminal
 from paripassu.core.errors import PariPassuError, WorkerError
 
 # Each has added its commands to `app`.
-PARTS = (training, proof, ablation, recipes, models, check, benchmark, notebooks)
+PARTS = (
+    training,
+    proof,
+    ablation,
+    recipes,
+    models,
+    check,
+    record,
+    benchmark,
+    notebooks,
+)
 RESUMABLE = ("train", "compare", "verify", "ablate", "bench", "race")
 
 

@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 COMMANDS = (
     *("train", "evaluate", "convert", "predict", "compare", "verify", "faults"),
-    *("ablate", "check", "check-optimizer", "serve", "report", "bench", "race"),
+    *(
+        "ablate",
+        "check",
+        "record",
+        "check-optimizer",
+        "serve",
+        "report",
+        "bench",
+        "race",
+    ),
     *("notebooks", "info", "recipes"),
 )
 RENAMED = {"ledger": "ablate"}

@@ -34,7 +34,7 @@ RightArgument = Annotated[str, typer.Argument(metavar="RIGHT", help="Like LEFT."
 
 
 @contextlib.contextmanager
-def _users_code(what: str) -> Iterator[None]:
+def users_code(what: str) -> Iterator[None]:
     """Let a crash of the user's code end with exit code 2: nothing was checked."""
     try:
         yield
@@ -57,7 +57,7 @@ def check(
         typer.Argument(
             metavar="LEFT",
             help="package.module:attribute or file.py:attribute: a torch.nn.Module, a "
-            "keras.Model, or a function or class that makes one.",
+            "keras.Model, or a function or class that makes one. Or a recording.",
         ),
     ],
     right: RightArgument,
@@ -115,6 +115,17 @@ def check(
     full: Annotated[
         bool, typer.Option("--full", help="Print all layers, even if equal.")
     ] = False,
+    left_python: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PYTHON",
+            help="The interpreter that runs LEFT: other versions of its libraries.",
+        ),
+    ] = None,
+    right_python: Annotated[
+        Path | None,
+        typer.Option(metavar="PYTHON", help="The interpreter that runs RIGHT."),
+    ] = None,
     threads: ThreadsOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -134,7 +145,7 @@ def check(
 
     prepare_files(html, write_map, save)
     console = terminal(stderr=True)
-    with _users_code("models"), watching(console) as on_progress:
+    with users_code("models"), watching(console) as on_progress:
         request = CheckRequest(
             left=left,
             right=right,
@@ -148,7 +159,13 @@ def check(
             gradients=not forward_only,
             usable_threads=threads or machine.usable_cores(),
         )
-        found = check_sources(request, command=typed_command(), on_progress=on_progress)
+        found = check_sources(
+            request,
+            command=typed_command(),
+            on_progress=on_progress,
+            left_python=left_python,
+            right_python=right_python,
+        )
     if write_map:
         write(write_map, found)
     if html:
@@ -200,7 +217,7 @@ def check_optimizer(
     from paripassu.port_check.requests import CheckOptimizerRequest
     from paripassu.terminal.optimizer import optimizer_view
 
-    with _users_code("optimizers"):
+    with users_code("optimizers"):
         request = CheckOptimizerRequest(
             left=left,
             right=right,

@@ -241,7 +241,9 @@ class Anchors:
         if not call.weighted or call.name not in self.first:
             return None
         number = self.first[call.name]
-        return self.at(number, self.visits.get(number, 0), "in", _data(call, inputs))
+        return self.at(
+            number, self.visits.get(number, 0), "in", data_inputs(call, inputs)
+        )
 
     def leave(self, call: Call, outputs: Sequence[Array]) -> Sequence[Array] | None:
         """See `sides.contract.Watcher`."""
@@ -255,7 +257,7 @@ class Anchors:
         return self.at(number, visit, "out", outputs[:1])
 
 
-def _data(call: Call, inputs: Sequence[Array]) -> Sequence[Array]:
+def data_inputs(call: Call, inputs: Sequence[Array]) -> Sequence[Array]:
     """Inputs without masks and initial states."""
     return inputs[: 3 if call.kind == "attention" else 1]
 

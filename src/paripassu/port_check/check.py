@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,9 +14,11 @@ import tomli_w
 
 from paripassu.core import files
 from paripassu.core.errors import PariPassuError, UserError
-from paripassu.port_check.requests import CheckRequest
+from paripassu.port_check.record import check_python, record_source
+from paripassu.port_check.requests import CheckRequest, RecordRequest
 from paripassu.port_check.results import Checked, Fault
 from paripassu.processes.launch import Event, work
+from paripassu.sides.recording import is_recording
 
 Copy = Literal["left-to-right", "right-to-left"]
 
@@ -36,6 +40,8 @@ def check_sources(
     *,
     command: str = "",
     on_progress: Callable[[str, float], None] = lambda _text, _share: None,
+    left_python: Path | None = None,
+    right_python: Path | None = None,
 ) -> Checked:
     """Check two models that are named by where they are, in a process of their own.
 
@@ -43,6 +49,8 @@ def check_sources(
         request: the models, their inputs, and what to do.
         command: for the record.
         on_progress: called with what is being done and the share that is done.
+        left_python, right_python: the interpreter of a side, if it is not this one: the
+            left model is recorded there or here, then the right one is examined.
 
     Raises:
         UserError: something that was given cannot be used; the message says what.
@@ -57,9 +65,47 @@ def check_sources(
         if event["event"] == "progress":
             on_progress(event["text"], event["done"])
 
-    answer = work(request, on_event, plain=True)
+    with contextlib.ExitStack() as stack:
+        left = request.left
+        if (left_python or right_python) and not is_recording(left):
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            request = _record_left(request, Path(folder), left_python, on_progress)
+        if right_python:
+            check_python(right_python)
+        answer = work(request, on_event, plain=True, python=right_python)
     result = Checked.model_validate(answer["result"])
+    if request.left != left:
+        named = result.left.model_copy(update={"source": left})
+        result = result.model_copy(update={"left": named})
     return result.model_copy(update={"command": command})
+
+
+def _record_left(
+    request: CheckRequest,
+    folder: Path,
+    python: Path | None,
+    on_progress: Callable[[str, float], None],
+) -> CheckRequest:
+    """Record the left model in a process of its own; the request to check that."""
+    if request.copy_weights == "right-to-left":
+        raise UserError(
+            "with --left-python or --right-python the models are in two processes: "
+            "weights can be copied left-to-right only. Exchange LEFT and RIGHT."
+        )
+    wish = RecordRequest(
+        model=request.left,
+        model_args=request.left_args,
+        shapes=request.shapes,
+        inputs=request.inputs,
+        out=folder / "left.recording",
+        gradients=request.gradients,
+        usable_threads=request.usable_threads,
+    )
+    found = record_source(
+        wish, lambda text, share: on_progress(f"left: {text}", share / 2), python=python
+    )
+    changed = {"left": str(found.path), "left_args": None, "shapes": (), "inputs": None}
+    return request.model_copy(update=changed)
 
 
 def check(
@@ -75,7 +121,8 @@ def check(
 
     Args:
         left, right: a model of any framework with a side, of any mix; or a function
-            of no argument that builds one, which lets Keras build it in float64.
+            of no argument that builds one, which lets Keras build it in float64. The
+            left one may be the path of a recording of `record`, which has the inputs.
         inputs: the left model's: an array `(N, ...)`, a dict of them by name, or a
             text such as "1,3,224,224" to have them drawn. May be left out where the
             left model is Keras's and declares its shape.
@@ -91,20 +138,14 @@ def check(
     Raises:
         UserError: a model or its inputs cannot be used.
     """
-    from paripassu.port_check import session, targets
+    from paripassu.port_check import session
     from paripassu.port_check.examine import Options
 
     if copy not in (None, *get_args(Copy)):
         raise UserError(
             f"copy is {copy!r}, but one of {', '.join(get_args(Copy))} is expected."
         )
-    given: Any = inputs
-    if isinstance(inputs, str):
-        given = [targets.parse_input(inputs, 0)]
-    elif isinstance(inputs, Mapping):
-        given = {str(name): np.asarray(x) for name, x in inputs.items()}
-    elif inputs is not None:
-        given = {"input": np.asarray(inputs)}
+    given = take_inputs(inputs)
     found = (
         session.take(left, "left", copied=copy == "right-to-left"),
         session.take(right, "right", copied=copy == "left-to-right"),
@@ -112,6 +153,17 @@ def check(
     options = Options(copy, block_map or {}, gradients)
     with session.kept(*(x.model for x in found)):
         return session.examine(session.prepare(*found, given, options))
+
+
+def take_inputs(inputs: Any) -> Any:
+    """Inputs as a user of `check` gives them, as arrays by name, or to be drawn."""
+    from paripassu.port_check import targets
+
+    if isinstance(inputs, str):
+        return [targets.parse_input(inputs, 0)]
+    if isinstance(inputs, Mapping):
+        return {str(name): np.asarray(x) for name, x in inputs.items()}
+    return None if inputs is None else {"input": np.asarray(inputs)}
 
 
 def assert_equivalent(

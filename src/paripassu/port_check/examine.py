@@ -24,14 +24,13 @@ from paripassu.port_check.results import (
     Cause,
     Checked,
     Findings,
-    Model,
     State,
     describe_error,
 )
 from paripassu.port_check.runs import Progress, Runner, Runs
 from paripassu.port_check.tolerance import CONTROLS, EPS32, EPS64, REMADE, ROUNDED
 from paripassu.port_check.training_step import TrainingStep
-from paripassu.sides.contract import Arrays, Block
+from paripassu.sides.contract import Arrays
 
 
 @dataclass(frozen=True)
@@ -99,8 +98,8 @@ class Examination:
         return Checked(
             equal=not findings.faults
             and all(x.state != "fails" for x in findings.checks),
-            left=_describe_model(self.left, models.left_blocks),
-            right=_describe_model(self.right, models.right_blocks),
+            left=self.left.describe(models.left_blocks.values()),
+            right=self.right.describe(models.right_blocks.values()),
             inputs={k: f"{x.dtype} {x.shape}" for k, x in models.inputs.items()},
             copied=self.options.copy,
             pairs=pairings,
@@ -230,20 +229,3 @@ class Examination:
             cause,
             eps=EPS32,
         )
-
-
-def _describe_model(model: ExaminedModel, blocks: Mapping[str, Block]) -> Model:
-    parameters = sum(
-        x.size
-        for block in blocks.values()
-        for name, x in block.spec.weights.items()
-        if name not in ("mean", "variance")
-    )
-    return Model(
-        source=model.source,
-        framework=model.probe.side,
-        kind=type(model.probe.model).__name__,
-        parameters=parameters,
-        layers=len(blocks),
-        versions=dict(model.versions),
-    )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,9 @@ from paripassu.core.errors import PariPassuError, UserError
 from paripassu.core.layer_spec import Array
 from paripassu.core.layout import hash_arrays
 from paripassu.port_check.match import INPUT
-from paripassu.sides.contract import Arrays, Blind, Call, Probe, Step
+from paripassu.port_check.results import Model
+from paripassu.sides.contract import Arrays, Blind, Block, Call, Probe, Step
+from paripassu.sides.recorded import RecordedProbe
 
 
 class ModelError(PariPassuError):
@@ -33,6 +36,18 @@ class ExaminedModel:
     source: str
     versions: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def recorded(self) -> RecordedProbe | None:
+        """What replays a recording, if that is what the model is."""
+        return self.probe if isinstance(self.probe, RecordedProbe) else None
+
+    @property
+    def kind(self) -> str:
+        """The name of its class."""
+        if self.recorded:
+            return self.recorded.found.model
+        return type(self.probe.model).__name__
+
     def run(self, inputs: Arrays, watcher: Any = None, **how: bool) -> Arrays:
         """See `sides.contract.Probe.run`; what the model raises is `ModelError`."""
         with self._their_errors():
@@ -42,6 +57,23 @@ class ExaminedModel:
         """See `sides.contract.Probe.step`; what the model raises is `ModelError`."""
         with self._their_errors():
             return self.probe.step(inputs, cotangents)
+
+    def describe(self, blocks: Collection[Block]) -> Model:
+        """What a result says of it."""
+        sizes = (
+            math.prod(shape)
+            for block in blocks
+            for name, shape in block.shapes.items()
+            if name not in ("mean", "variance")
+        )
+        return Model(
+            source=self.source,
+            framework=self.probe.side,
+            kind=self.kind,
+            parameters=sum(sizes),
+            layers=len(blocks),
+            versions=dict(self.versions),
+        )
 
     @contextmanager
     def _their_errors(self) -> Iterator[None]:
@@ -54,6 +86,8 @@ class ExaminedModel:
 
     def find_randomness(self, inputs: Arrays, *, training: bool) -> str | None:
         """The first call that gives something else in a second run, or None."""
+        if self.recorded:
+            return self.recorded.random_at(training=training)
         first, second = Fingerprints(), Fingerprints()
         for watcher in (first, second):
             self.run(inputs, watcher, training=training)

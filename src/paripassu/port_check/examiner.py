@@ -8,8 +8,12 @@ from __future__ import annotations
 import sys
 
 from paripassu.port_check.optimizer import check_request
-from paripassu.port_check.requests import CheckOptimizerRequest, CheckRequest
-from paripassu.port_check.session import check_models, prepare_process
+from paripassu.port_check.requests import (
+    CheckOptimizerRequest,
+    CheckRequest,
+    RecordRequest,
+)
+from paripassu.port_check.session import check_models, prepare_process, record_model
 from paripassu.processes.child import Emit, Tasks, serve
 
 
@@ -19,13 +23,23 @@ def check(request: CheckRequest, emit: Emit) -> None:
     check_models(request, emit)
 
 
+def record(request: RecordRequest, emit: Emit) -> None:
+    """Record a model."""
+    prepare_process()
+    record_model(request, emit)
+
+
 def check_optimizer(request: CheckOptimizerRequest, emit: Emit) -> None:
     """Step two optimizers."""
     prepare_process()
     emit("checked", result=check_request(request).model_dump(mode="json"))
 
 
-TASKS: Tasks = {CheckRequest: check, CheckOptimizerRequest: check_optimizer}
+TASKS: Tasks = {
+    CheckRequest: check,
+    RecordRequest: record,
+    CheckOptimizerRequest: check_optimizer,
+}
 
 if __name__ == "__main__":
     sys.exit(serve(TASKS))

@@ -19,12 +19,18 @@ from paripassu.port_check.align import (
     Store,
     layer_specs,
 )
+from paripassu.port_check.match import INPUT
 from paripassu.port_check.pairing import PairedModels
 from paripassu.port_check.results import Cause, Findings, finite
 from paripassu.port_check.runs import Run, Runner, Runs, pair_outputs
 from paripassu.port_check.segments import CallRecorder, Trace
 from paripassu.port_check.tolerance import ROUNDED
 from paripassu.sides.contract import Arrays, Call
+
+RECORDED_LAYERS = (
+    "the recording holds layers with weights only: which function between two of them "
+    "differs is told by one of --level full"
+)
 
 
 class Explainer:
@@ -220,8 +226,15 @@ class Explainer:
         jump: float,
     ) -> None:
         """What lies between the last layers that are groups and a layer or the end."""
-        target = segments.Target(*names, wanted, got, *ends)
-        parted = segments.Segments(self.left, self.right, target).part()
+        if (recorded := self.models.left.recorded) and recorded.found.level != "full":
+            # The functions between layers were not recorded.
+            self.findings.notes.append(RECORDED_LAYERS)
+            stops = self.left.last_stop(ends[0]), self.right.last_stop(ends[1])
+            left, right = (f"after {x.call.name if x else INPUT}" for x in stops)
+            parted = segments.Parted(left, right, relative_error(wanted, got), None)
+        else:
+            target = segments.Target(*names, wanted, got, *ends)
+            parted = segments.Segments(self.left, self.right, target).part()
         places = parted.left, parted.right
         if places not in self.told:
             self.told.add(places)

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from paripassu.processes.requests import Request
+from paripassu.sides.recording import Level
 
 
 class ExaminerRequest(Request):
@@ -56,6 +57,39 @@ class CheckRequest(ExaminerRequest):
     blocks: dict[str, str] = Field(default_factory=dict)
     gradients: bool = True
     save: Path | None = None
+
+
+class RecordRequest(Request):
+    """Record a model; events: `progress`; the answer, `recorded`.
+
+    The answer has the `path`, the `size` in bytes, how many `calls` a pass has, and
+    `notes` of what is lacking.
+
+    Attributes:
+        model: `package.module:attribute` or `file.py:attribute`.
+        model_args: JSON, where the attribute can be called.
+        shapes, inputs: see `CheckRequest`.
+        out: the folder.
+        level: "full", "boundaries" or "outputs".
+        gradients: also a step of training.
+        usable_threads: that the framework may use.
+    """
+
+    module: ClassVar[str] = "paripassu.port_check.examiner"
+    task: Literal["record"] = "record"
+    model: str
+    model_args: str | None = None
+    shapes: tuple[str, ...] = ()
+    inputs: Path | None = None
+    out: Path
+    level: Level = "full"
+    gradients: bool = True
+    usable_threads: int = Field(default=1, ge=1)
+
+    @property
+    def threads(self) -> int:
+        """How many the frameworks may use."""
+        return self.usable_threads
 
 
 class CheckOptimizerRequest(ExaminerRequest):

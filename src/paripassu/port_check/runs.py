@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from paripassu.core.layer_spec import Array, relative_error
 from paripassu.port_check.align import (
     Anchors,
     Comparer,
+    End,
     Point,
     Store,
     channel_orders,
@@ -100,6 +101,15 @@ def pair_outputs(left: Arrays, right: Arrays) -> Iterator[tuple[str, Array, Arra
         yield name, wanted, got
 
 
+def perturb_one_ulp(array: Array, random: np.random.Generator) -> Array:
+    """Each value moved by one unit in the last place, up or down, as is drawn."""
+    if not np.issubdtype(array.dtype, np.floating):
+        return array
+    signs = random.choice((-np.inf, np.inf), size=array.shape)
+    moved: Array = np.nextafter(array, signs.astype(array.dtype))
+    return moved
+
+
 class Runner:
     """Runs the models of `models`."""
 
@@ -133,25 +143,14 @@ class Runner:
             outputs = self._run_right(anchors, training=training)
             right.append(Run(comparer.errors, outputs))
         controls = []
-        for forced in (True, False):
+        for own in (True, False):
             self.progress(f"comparing in {name}: the one-ulp control", share + 0.1)
-            comparer = Comparer(
-                self.models.groups, store, forced=forced, perturb=self.perturb
-            )
-            anchors = Anchors(self.models.groups, "left", comparer)
-            outputs = self.models.left.run(
-                self.perturbed_inputs(), anchors, training=training
-            )
-            controls.append(Run(comparer.errors, outputs))
+            controls.append(self._control(store, own=own, training=training))
         return Runs(eps, left, *right, *controls)
 
     def perturb(self, array: Array) -> Array:
         """Each value moved by one unit in the last place, up or down."""
-        if not np.issubdtype(array.dtype, np.floating):
-            return array
-        signs = self.random.choice((-np.inf, np.inf), size=array.shape)
-        moved: Array = np.nextafter(array, signs.astype(array.dtype))
-        return moved
+        return perturb_one_ulp(array, self.random)
 
     def perturbed_inputs(self) -> Arrays:
         """The left model's inputs, each value moved by one unit in the last place."""
@@ -182,6 +181,23 @@ class Runner:
                 entering_bound=runs.bound(begin),
                 **in_float32,
             )
+
+    def _control(self, store: Store, *, own: bool, training: bool) -> Run:
+        """What one ulp does to the left model; of a recording, as it was measured."""
+        groups, errors = self.models.groups, dict[Point, float]()
+        if recorded := self.models.left.recorded:
+
+            def note(number: int, visit: int, end: End, moved: Sequence[Array]) -> None:
+                errors[number, visit, end] = float(moved[0])
+
+            anchors = Anchors(groups, "left", note)
+            outputs = recorded.control(anchors, own=own, training=training)
+            return Run(errors, outputs)
+        comparer = Comparer(groups, store, forced=own, perturb=self.perturb)
+        anchors = Anchors(groups, "left", comparer)
+        inputs = self.perturbed_inputs()
+        outputs = self.models.left.run(inputs, anchors, training=training)
+        return Run(comparer.errors, outputs)
 
     def _run_right(self, watcher: Any, *, training: bool = False) -> Arrays:
         return self.models.right.run(

@@ -6,7 +6,9 @@ import contextlib
 import faulthandler
 import importlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,17 @@ from paripassu.core.errors import UserError
 from paripassu.port_check import targets
 from paripassu.port_check.examine import Examination, Options
 from paripassu.port_check.examined import ExaminedModel, ModelError
-from paripassu.port_check.requests import CheckRequest
+from paripassu.port_check.outputs import OutputsExamination
+from paripassu.port_check.record import Recorded
+from paripassu.port_check.recorder import Recorder, Wish
+from paripassu.port_check.requests import CheckRequest, RecordRequest
 from paripassu.port_check.results import Checked
 from paripassu.port_check.runs import Progress
 from paripassu.processes.child import Emit
 from paripassu.sides import registry, user_code
 from paripassu.sides.contract import Arrays, Block, Declared, ModelModule, Probe
+from paripassu.sides.recorded import RecordedProbe
+from paripassu.sides.recording import Recording, check_place, is_recording
 
 
 def prepare_process() -> None:
@@ -40,11 +47,7 @@ def check_models(request: CheckRequest, emit: Emit) -> None:
         targets.find(request.left, request.left_args, "left"),
         targets.find(request.right, request.right_args, "right"),
     ]
-    inputs: Any = None
-    if request.inputs:
-        inputs = targets.read_inputs(request.inputs)
-    elif request.shapes:
-        inputs = [targets.parse_input(x, n) for n, x in enumerate(request.shapes)]
+    inputs = _read_inputs(request.inputs, request.shapes)
 
     def progress(text: str, share: float) -> None:
         emit("progress", text=text, done=share)
@@ -59,7 +62,7 @@ def check_models(request: CheckRequest, emit: Emit) -> None:
     del found  # Keras makes another model in float64: the first one can go
     to_right = request.copy_weights == "left-to-right"
     given = examination.right if to_right else examination.left
-    side = registry.find(given.probe.side)
+    side = registry.find(given.probe.side) if request.save else registry.SIDES[0]
     if request.save and not request.save.name.endswith(side.suffixes):
         raise UserError(
             f"--save {request.save}: the model that is written is {side.title}'s, "
@@ -72,7 +75,68 @@ def check_models(request: CheckRequest, emit: Emit) -> None:
     emit("checked", result=checked.model_dump(mode="json"))
 
 
-def examine(examination: Examination) -> Checked:
+def record_model(request: RecordRequest, emit: Emit) -> None:
+    """Do what `paripassu record` asks."""
+    target = targets.find(request.model, request.model_args, "model")
+
+    def progress(text: str, share: float) -> None:
+        emit("progress", text=text, done=share)
+
+    wish = Wish(request.out, request.level, request.gradients, request.model_args)
+    done = record(target, _read_inputs(request.inputs, request.shapes), wish, progress)
+    emit(
+        "recorded",
+        path=str(done.path),
+        size=done.size,
+        calls=done.calls,
+        notes=done.notes,
+    )
+
+
+def record(
+    target: targets.Target,
+    inputs: list[targets.Wanted] | Arrays | None,
+    wish: Wish,
+    progress: Progress = lambda _text, _share: None,
+) -> Recorded:
+    """Record a model.
+
+    Raises:
+        UserError: it is of no framework that we know, or inputs do not fit.
+    """
+    if isinstance(target.model, Recording):
+        raise UserError(f"{target.source} is a recording already.")
+    check_place(wish.out)
+    side = _side_of(target, "model")
+    module = _module(side, "model")
+    if not isinstance(inputs, dict):
+        wish = replace(wish, seed=targets.SEED)
+    given = _inputs_of(target, module, inputs)
+    probe = _open(target, module, "model", given)
+    model = ExaminedModel("model", probe, target.source, side.versions)
+    return Recorder(model, given, wish, progress).go()
+
+
+def _read_inputs(path: Path | None, shapes: Sequence[str]) -> Any:
+    if path:
+        return targets.read_inputs(path)
+    return [targets.parse_input(x, n) for n, x in enumerate(shapes)] or None
+
+
+def _inputs_of(
+    target: targets.Target,
+    module: ModelModule,
+    inputs: list[targets.Wanted] | Arrays | None,
+) -> Arrays:
+    """The inputs of a model, drawn if they are not there."""
+    if inputs is None:
+        inputs = _declared(module.declared_inputs(target.model))
+    if isinstance(inputs, list):
+        inputs = targets.make_inputs(inputs, _blocks(target, module, inputs))
+    return {name: np.asarray(x) for name, x in inputs.items()}
+
+
+def examine(examination: Examination | OutputsExamination) -> Checked:
     """Compare both models.
 
     Raises:
@@ -94,19 +158,23 @@ def prepare(
     inputs: list[targets.Wanted] | Arrays | None,
     options: Options | None = None,
     progress: Progress = lambda _text, _share: None,
-) -> Examination:
+) -> Examination | OutputsExamination:
     """Open both models and make their inputs.
 
     Raises:
         UserError: a model is of no framework that we know, or inputs do not fit.
     """
+    options = options or Options()
+    if isinstance(left.model, Recording):
+        return _prepare_recorded(left, right, inputs, options, progress)
+    if isinstance(right.model, Recording):
+        raise UserError(
+            f"{right.source} is a recording, which can be the left model only. "
+            f"Type: paripassu check {right.source} {left.source}"
+        )
     sides = _side_of(left, "left"), _side_of(right, "right")
     modules = _module(sides[0], "left"), _module(sides[1], "right")
-    if inputs is None:
-        inputs = _declared(modules[0].declared_inputs(left.model))
-    if isinstance(inputs, list):
-        inputs = targets.make_inputs(inputs, _blocks(left, modules[0], inputs))
-    inputs = {name: np.asarray(x) for name, x in inputs.items()}
+    inputs = _inputs_of(left, modules[0], inputs)
     declared = modules[1].declared_inputs(right.model)
     shapes = {name: x.shape for name, x in declared.items()}
     other = targets.for_right(inputs, shapes, move=sides[0] is not sides[1])
@@ -117,9 +185,40 @@ def prepare(
     ):
         probe = _open(target, module, which, given)
         found.append(ExaminedModel(which, probe, target.source, side.versions))
-    return Examination(
-        found[0], found[1], (inputs, other), options or Options(), progress
+    return Examination(found[0], found[1], (inputs, other), options, progress)
+
+
+def _prepare_recorded(
+    left: targets.Target,
+    right: targets.Target,
+    inputs: list[targets.Wanted] | Arrays | None,
+    options: Options,
+    progress: Progress,
+) -> Examination | OutputsExamination:
+    """The same where the left model is a recording."""
+    recording = left.model
+    found = recording.description
+    if inputs is not None:
+        raise UserError(
+            f"{left.source} holds its inputs ({', '.join(found.inputs)}): give none."
+        )
+    if options.copy == "right-to-left":
+        raise UserError(f"{left.source} is a recording and takes no weights.")
+    recorded = ExaminedModel(
+        "left", RecordedProbe(recording), left.source, found.versions
     )
+    side = _side_of(right, "right")
+    module = _module(side, "right")
+    declared = module.declared_inputs(right.model)
+    shapes = {name: x.shape for name, x in declared.items()}
+    move = found.framework != side.name
+    other = targets.for_right(recording.inputs, shapes, move=move)
+    probe = _open(right, module, "right", other)
+    model = ExaminedModel("right", probe, right.source, side.versions)
+    given = recording.inputs, other
+    if not found.blocks:
+        return OutputsExamination(recorded, model, given, progress)
+    return Examination(recorded, model, given, options, progress)
 
 
 def _side_of(target: targets.Target, which: str) -> registry.Side:
@@ -200,6 +299,8 @@ def take(value: Any, which: str, *, copied: bool) -> targets.Target:
     Raises:
         UserError: it is neither.
     """
+    if isinstance(value, (str, Path)) and is_recording(value):
+        return targets.Target(str(value), Recording(Path(value)), None)
     if side := registry.is_model(value) and registry.side_of_model(value):
         own = value if copied else side.model_module().own_copy(value)
         return targets.Target(which, own, None)

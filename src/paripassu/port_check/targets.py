@@ -18,6 +18,7 @@ import numpy as np
 from paripassu.core.errors import UserError
 from paripassu.sides import user_code
 from paripassu.sides.contract import Arrays, Block
+from paripassu.sides.recording import Recording, is_recording
 from paripassu.sides.registry import MODEL_TYPES, is_model
 
 SEED = 20
@@ -39,6 +40,12 @@ def find(text: str, arguments: str | None, which: str) -> Target:
     Raises:
         UserError: it is not there, or the user's code raised; with the traceback.
     """
+    if is_recording(text):
+        if arguments:
+            raise UserError(
+                f"{which}: {text} is a recording and takes no --{which}-args."
+            )
+        return Target(text, Recording(Path(text)), None)
     found = attribute(text, which, "models/resnet.py:build")
     args, kwargs = parse_arguments(arguments, which)
     if is_model(found):

@@ -52,7 +52,11 @@ class TrainingStep:
             inputs = self.runner.perturbed_inputs()
             kept = _KeptGradients(store)
             left = kept.keep(models.left.step(models.inputs, cotangents[0]))
-            control = kept.compare(models.left.step(inputs, cotangents[0]))
+            if recorded := models.left.recorded:
+                outputs, kept.moved = recorded.step_control()
+                control = replace(left, outputs=outputs)
+            else:
+                control = kept.compare(models.left.step(inputs, cotangents[0]))
             self.runner.progress("comparing gradients", 0.85)
             right = models.right.step(models.right_inputs, cotangents[1])
             part = self._compare_outputs(left, right, control)
@@ -64,10 +68,14 @@ class TrainingStep:
         lefts = self.models.left.run(self.models.inputs)
         rights = self.models.right.run(self.models.right_inputs)
         drawn: tuple[Arrays, Arrays] = ({}, {})
+        recorded = self.models.left.recorded
+        given = recorded.cotangents() if recorded else None
         same = set(lefts) == set(rights)
         for name, other in zip(lefts, lefts if same else rights, strict=True):
             left, right = lefts[name], rights[other]
-            drawn[0][name] = self.runner.random.standard_normal(left.shape)
+            drawn[0][name] = (
+                given[name] if given else self.runner.random.standard_normal(left.shape)
+            )
             fits = [
                 (relative_error(x, right), n)
                 for n, x in enumerate(channel_orders(left))

@@ -46,7 +46,13 @@ class Child(subprocess.Popen[bytes]):
     stdout: IO[bytes]
 
     def __init__(
-        self, module: str, *, threads: int, errors: IO[bytes] | int, plain: bool = False
+        self,
+        module: str,
+        *,
+        threads: int,
+        errors: IO[bytes] | int,
+        plain: bool = False,
+        python: Path | None = None,
     ) -> None:
         """Start it.
 
@@ -55,9 +61,10 @@ class Child(subprocess.Popen[bytes]):
             threads: how many its libraries may use.
             errors: where its standard error goes, as `subprocess` takes it.
             plain: leave the environment as it is, as for a program of the user's own.
+            python: the interpreter; None: this one.
         """
         super().__init__(
-            [sys.executable, "-P", "-m", module],
+            [str(python or sys.executable), "-P", "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -91,6 +98,7 @@ def work(
     *,
     errors: Path | None = None,
     plain: bool = False,
+    python: Path | None = None,
 ) -> Event:
     """Run one request in a process of its own and wait for its end.
 
@@ -99,6 +107,7 @@ def work(
         on_event: called with every event as it comes.
         errors: keeps the process's standard error; None for a temporary file.
         plain: leave the environment as it is, as for a program of the user's own.
+        python: the interpreter; None: this one.
 
     Returns:
         The values of the last event, which is the answer.
@@ -115,7 +124,13 @@ def work(
             log = stack.enter_context(tempfile.TemporaryFile())
         log.seek(0, os.SEEK_END)
         begin = log.tell()
-        child = Child(request.module, threads=request.threads, errors=log, plain=plain)
+        child = Child(
+            request.module,
+            threads=request.threads,
+            errors=log,
+            plain=plain,
+            python=python,
+        )
         stack.callback(child.close)
         child.send(request.model_dump_json())
         refusal = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from paripassu.core.errors import UserError
 
 T = TypeVar("T")
 OURS = str(Path(__file__).parents[1])
+LIBRARY = sysconfig.get_path("stdlib")
 
 
 def run(call: Callable[[], T], what: str) -> T:
@@ -46,3 +48,15 @@ def describe_error(error: BaseException, what: str) -> str:
     lines += traceback.format_exception_only(error)
     text = "".join(lines).rstrip()
     return f"{what} raised {type(error).__name__}; this comes from its code:\n\n{text}"
+
+
+def calling_line() -> str:
+    """The line of the user's code that is at work, as `net.py:42`, or nothing."""
+    frame = sys._getframe()
+    while frame:
+        name = frame.f_code.co_filename
+        inside = name.startswith((OURS, "<")) or "site-packages" in name
+        if not inside and not name.startswith(LIBRARY):
+            return f"{Path(name).name}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return ""

@@ -1,0 +1,205 @@
+"""Replays a recording in place of the model that was recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NoReturn
+
+import numpy as np
+
+from paripassu.core.errors import UserError
+from paripassu.core.layer_spec import Array, LayerSpec
+from paripassu.sides.contract import Arrays, Blind, Block, Call, Live, Step, Watcher
+from paripassu.sides.recording import (
+    CallRecord,
+    PassRecord,
+    Recording,
+    StepRecord,
+    decode,
+    pass_name,
+)
+
+
+class RecordedProbe:
+    """See `paripassu.sides.contract.Probe`; knows the passes that were recorded, only.
+
+    What a check does to a left model beside running it, a recording has measured:
+    `control`, `step_control`, `random_at`, `cotangents`.
+    """
+
+    def __init__(self, recording: Recording):
+        self.model = recording
+        self.found = recording.description
+        self.side = self.found.framework
+        self.dtype = "float32" if "float32" in self.found.passes else "float64"
+
+    def blocks(self) -> list[Block]:
+        made = []
+        for block in self.found.blocks:
+            prefix, settings = f"weights/{block.name}", self._settings(block.settings)
+            weights = Live(
+                {x: self.model.shape(f"{prefix}/{x}") for x in block.weights},
+                lambda name, prefix=prefix: self._typed(  # type: ignore[misc]
+                    self.model.read(f"{prefix}/{name}")
+                ),
+            )
+            spec = LayerSpec(block.kind, settings, weights)
+            made.append(Block(block.name, block.layer, spec, block.trainable))
+        return made
+
+    def write(self, name: str, weights: Arrays) -> NoReturn:
+        del name, weights
+        raise UserError(
+            f"{self.model.path} is a recording and takes no weights. "
+            "Copy from it: --copy left-to-right"
+        )
+
+    def run(
+        self,
+        inputs: Arrays,
+        watcher: Watcher,
+        *,
+        training: bool = False,
+        sources: bool = False,
+    ) -> Arrays:
+        del sources  # always there
+        name = pass_name(self.dtype, training=training)
+        one = self._pass(name)
+        self._check_inputs(inputs)
+        if type(watcher) is not Blind:
+            for serial, call in enumerate(one.calls):
+                told = self._call(call, serial)
+                given = watcher.enter(told, [self.model.read(x) for x in call.inputs])
+                if given is not None:
+                    self._cannot("a layer given other inputs")
+                outputs = self._outputs(call)
+                if outputs and watcher.leave(told, outputs) is not None:
+                    self._cannot("a layer given other outputs")
+        return self.model.read_all(f"{name}/outputs", one.outputs)
+
+    def step(
+        self, inputs: Arrays, cotangents: Arrays, *, training: bool = True
+    ) -> Step:
+        if not training:
+            self._cannot("gradients in evaluation mode")
+        step = self._step()
+        self._check_inputs(inputs)
+        for name, array in self.cotangents().items():
+            if not np.array_equal(array, cotangents[name]):
+                self._cannot("gradients of other cotangents")
+        return Step(
+            self.model.read_all("step/outputs", step.outputs),
+            _Nested(self.model, "step/gradients", step.gradients),
+            self.model.read_all("step/input-gradients", step.input_gradients),
+            _Nested(self.model, "step/statistics", step.statistics),
+        )
+
+    def set_dtype(self, dtype: str) -> None:
+        if dtype not in self.found.passes:
+            why = self.found.no_float64 or f"it holds {', '.join(self.found.passes)}"
+            raise UserError(f"the recording holds no pass in {dtype}: {why}.")
+        self.dtype = dtype
+
+    def control(self, watcher: Watcher, *, own: bool, training: bool) -> Arrays:
+        """What one ulp does: the outputs after it.
+
+        Args:
+            watcher: is told of each call with weights; in place of its inputs and its
+                outputs comes one number, how far they moved, relative.
+            own: where each layer was given its own inputs moved, not the model alone.
+            training: the mode.
+        """
+        name = pass_name(self.dtype, training=training)
+        one = self._pass(name)
+        for serial, call in enumerate(one.calls):
+            moved = call.own_control if own else call.control
+            if moved is not None and call.weights:
+                told = self._call(call, serial)
+                begin, end = (np.array(np.inf if x is None else x) for x in moved)
+                watcher.enter(told, [begin])
+                watcher.leave(told, [end])
+        if not (one.own_control if own else one.control):
+            self._cannot("a one-ulp control")
+        kind = "own-control" if own else "control"
+        return self.model.read_all(f"{name}/{kind}", one.outputs)
+
+    def cotangents(self) -> Arrays:
+        """What the outputs were multiplied with in the step."""
+        return self.model.read_all("step/cotangents", self._step().outputs)
+
+    def step_control(self) -> tuple[Arrays, dict[tuple[str, str], float]]:
+        """The step's outputs one ulp away, and how far each gradient moved."""
+        step = self._step()
+        moved = {
+            (block, name): np.inf if error is None else error
+            for block, errors in step.gradients.items()
+            for name, error in errors.items()
+        }
+        return self.model.read_all("step/control", step.outputs), moved
+
+    def random_at(self, *, training: bool) -> str | None:
+        """The first call that was random."""
+        return self.found.random_in_training if training else None
+
+    def _pass(self, name: str) -> PassRecord:
+        if name not in self.found.passes:
+            self._cannot(f"a pass in {name.replace('-', ', in ')}")
+        return self.found.passes[name]
+
+    def _step(self) -> StepRecord:
+        if self.found.step is None:
+            self._cannot("a step of training")
+        return self.found.step
+
+    def _check_inputs(self, inputs: Arrays) -> None:
+        for name, array in self.model.inputs.items():
+            same = name in inputs and inputs[name].shape == array.shape
+            if not same or not np.array_equal(array, inputs[name], equal_nan=True):
+                self._cannot(f"a pass with another {name}")
+
+    def _cannot(self, what: str) -> NoReturn:
+        raise UserError(
+            f"the recording {self.model.path} does not hold {what}: it cannot be "
+            "computed without the model."
+        )
+
+    def _typed(self, array: Array) -> Array:
+        floating = np.issubdtype(array.dtype, np.floating)
+        return array.astype(self.dtype, copy=False) if floating else array
+
+    def _settings(self, settings: Mapping[str, object]) -> dict[str, object]:
+        return {k: decode(x, self.model.read) for k, x in settings.items()}
+
+    def _call(self, call: CallRecord, serial: int) -> Call:
+        names = {x: np.empty(0) for x in call.weights}
+        spec = LayerSpec(call.kind, self._settings(call.settings), names)
+        weighted = bool(call.weights)
+        return Call(call.name, call.title, spec, weighted, serial, call.sources)
+
+    def _outputs(self, call: CallRecord) -> Sequence[Array]:
+        if not call.outputs and call.shape is not None:
+            # Its shape is known, its values are not: NaN, which is equal to nothing.
+            return [np.broadcast_to(np.float32(np.nan), call.shape)]
+        return [self.model.read(x) for x in call.outputs]
+
+
+class _Nested(Mapping[str, Arrays]):
+    """Arrays by block and name, read a block at a time."""
+
+    def __init__(
+        self,
+        recording: Recording,
+        prefix: str,
+        names: Mapping[str, Mapping[str, object] | Sequence[str]],
+    ):
+        self.recording, self.prefix, self.names = recording, prefix, names
+
+    def __getitem__(self, block: str) -> Arrays:
+        prefix = f"{self.prefix}/{block}"
+        return self.recording.read_all(prefix, self.names[block])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)

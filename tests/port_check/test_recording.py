@@ -1,0 +1,296 @@
+"""Recordings: a left model in another process, or of which outputs are left."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import paripassu
+from paripassu.core.errors import UserError
+from paripassu.sides.recording import Recording, writing
+
+torch = pytest.importorskip("torch")
+nn = torch.nn
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+class Image(nn.Module):
+    """Convolutions with BatchNorm, a residual, a pool, and a dense layer."""
+
+    def __init__(self, *, epsilon=1e-5, momentum=0.1, activation=torch.relu):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4, eps=epsilon, momentum=momentum)
+        self.norm.running_var.uniform_(0.5, 2)
+        self.mix = nn.Conv2d(4, 4, 1)
+        self.dense = nn.Linear(4, 5)
+        self.activation = activation
+
+    def forward(self, x):
+        x = self.activation(self.norm(self.conv(x)))
+        x = x + self.mix(x)
+        return self.dense(x.mean((2, 3)))
+
+
+class Text(nn.Module):
+    """An embedding, attention, norms, a GRU with two biases to sum, and logits."""
+
+    def __init__(self, *, epsilon=1e-5, causal=True):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(11, 8)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.norm = nn.LayerNorm(8, eps=epsilon)
+        self.lstm = nn.LSTM(8, 6, batch_first=True)
+        self.logits = nn.Linear(6, 11)
+        self.causal = causal
+
+    def forward(self, x):
+        x = self.embedding(x)
+        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1]).to(x.dtype)
+        mask = mask if self.causal else None
+        x = self.norm(x + self.attention(x, x, x, attn_mask=mask)[0])
+        return self.logits(self.lstm(x)[0][:, -1])
+
+
+PIXELS = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(1)).numpy()
+TOKENS = torch.arange(14).reshape(2, 7).remainder(11).numpy()
+# The model, its input, and the same one as it is and with faults.
+PAIRS = {
+    "image": (
+        Image,
+        PIXELS,
+        ({}, {"epsilon": 1e-3}, {"momentum": 0.01}, {"activation": nn.GELU()}),
+    ),
+    "text": (Text, TOKENS, ({}, {"epsilon": 1e-3}, {"causal": False})),
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Networks as small as these are slower on several."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def told(checked):
+    """What a user is told: verdict, checks without their figures, places and causes."""
+    keys = [
+        (x.phase, x.left, x.right, x.cause.key if x.cause else None)
+        for x in checked.faults
+    ]
+    return [(x.name, x.state) for x in checked.checks], keys
+
+
+def small(out, level="outputs"):
+    """A recording of a small model."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh())
+    paripassu.record(model, "2,4", out=out, level=level)
+    return model
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_recording_is_checked_as_the_model_itself(name, tmp_path):
+    make, inputs, variants = PAIRS[name]
+    path = tmp_path / "left.recording"
+    model = make().eval()
+    done = paripassu.record(model, inputs, out=path)
+    assert done.path == path
+    assert not done.notes
+    assert done.size == sum(x.stat().st_size for x in path.iterdir())
+    assert next(model.parameters()).dtype == torch.float32
+    for variant in variants:
+        live = paripassu.check(make().eval(), make(**variant).eval(), inputs)
+        replayed = paripassu.check(path, make(**variant).eval())
+        assert told(replayed) == told(live)
+        assert live.equal == (not variant)
+    live, replayed = live.pairs, replayed.pairs
+    assert live == replayed
+
+
+def test_a_level_says_what_it_lacks(tmp_path):
+    sizes = []
+    for level in ("full", "boundaries", "outputs"):
+        path = tmp_path / level
+        done = paripassu.record(Image().eval(), PIXELS, out=path, level=level)
+        sizes.append(done.size)
+        assert paripassu.check(path, Image().eval()).equal
+        wrong = paripassu.check(path, Image(activation=nn.GELU()).eval())
+        assert not wrong.equal
+        if level == "full":
+            assert wrong.faults[0].cause.key == "activation-kind"
+            continue
+        assert wrong.faults[0].cause is None
+        if level == "boundaries":
+            assert wrong.faults[0].left == "after norm"
+            assert any("--level full" in x for x in wrong.notes)
+            settings = paripassu.check(path, Image(epsilon=1e-3).eval())
+            assert settings.faults[0].cause.key == "epsilon"
+        else:
+            assert any("inputs and outputs only" in x for x in wrong.notes)
+            assert ("gradients", "not run") in told(wrong)[0]
+    assert sizes[0] > sizes[1] > sizes[2]
+
+
+def test_weights_are_copied_from_a_recording(tmp_path):
+    path = tmp_path / "left.recording"
+    paripassu.record(Text().eval(), TOKENS, out=path)
+    torch.manual_seed(1)
+    right = Text().eval()
+    for parameter in right.parameters():
+        nn.init.normal_(parameter)
+    assert not paripassu.check(path, right).equal
+    assert paripassu.check(path, right, copy="left-to-right").equal
+    assert paripassu.check(Text().eval(), right, TOKENS).equal
+    with pytest.raises(UserError, match="takes no weights"):
+        paripassu.check(path, right, copy="right-to-left")
+    with pytest.raises(UserError, match="holds its inputs"):
+        paripassu.check(path, right, TOKENS)
+    with pytest.raises(UserError, match="left model only"):
+        paripassu.check(right, path, TOKENS)
+    with pytest.raises(UserError, match="a recording already"):
+        paripassu.record(path, TOKENS, out=tmp_path / "again.recording")
+
+
+def test_calls_and_versions_are_in_it(tmp_path):
+    path = tmp_path / "left.recording"
+    paripassu.record(Image().eval(), PIXELS, out=path)
+    found = Recording(path).description
+    calls = found.passes["float64"].calls
+    assert [x.name for x in calls][:3] == ["conv", "norm", "relu"]
+    assert re.fullmatch(r"test_recording\.py:\d+", calls[0].line)
+    assert calls[0].sources == (-1,)
+    assert calls[1].inputs == calls[0].outputs  # which are there once
+    assert 0 < calls[1].control[1] < 1e-14
+    assert found.versions["torch"] == torch.__version__
+    assert "python" in found.versions
+    assert found.step.gradients["conv"].keys() == {"kernel", "bias"}
+    assert found.seed is None  # inputs were given
+
+
+def test_a_model_that_cannot_be_recorded_leaves_nothing(tmp_path):
+    class Noise(nn.Module):
+        def forward(self, x):
+            return x + torch.rand_like(x)
+
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.count = 0
+
+        def forward(self, x):
+            self.count += 1
+            if self.count > 6:
+                raise RuntimeError("the sixth time is too much")
+            return 2 * x
+
+    out = tmp_path / "left.recording"
+    with pytest.raises(UserError, match="random in evaluation mode"):
+        paripassu.record(Noise(), "2,3", out=out)
+    with pytest.raises(UserError, match="the sixth time is too much"):
+        paripassu.record(Broken(), "2,3", out=out)
+    with pytest.raises(UserError, match="one of full, boundaries, outputs"):
+        paripassu.record(Broken(), "2,3", out=out, level="half")
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(UserError, match="no recording"):
+        small(tmp_path / "notes")
+    assert [x.name for x in tmp_path.iterdir()] == ["notes"]
+
+
+def test_a_recording_is_replaced_by_a_whole_one_only(tmp_path):
+    out = tmp_path / "left.recording"
+    small(out)
+    before = (out / "recording.json").read_text()
+
+    def interrupted():
+        with writing(out) as writer:
+            writer.put("inputs/input", np.zeros(3))
+            writer.flush()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert (out / "recording.json").read_text() == before
+    small(out, "full")
+    assert Recording(out).description.level == "full"
+    assert [x.name for x in tmp_path.iterdir()] == [out.name]
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
+    dead = tmp_path / ".left.recording.1234.tmp-paripassu"
+    dead.mkdir()
+    (dead / "arrays-0001.safetensors").write_bytes(b"half")
+    out = tmp_path / "left.recording"
+    with writing(out) as writer:
+        assert not dead.exists()
+        with writing(out):  # of another process: left alone
+            assert writer.folder.exists()
+    assert not list(tmp_path.iterdir())  # neither was finished
+
+
+def break_json(path):
+    (path / "recording.json").write_text('{"format": ')
+
+
+def break_arrays(path):
+    file = next(path.glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-40])
+
+
+def lose_arrays(path):
+    next(path.glob("*.safetensors")).unlink()
+
+
+def change(**values):
+    """A change of recording.json."""
+
+    def write(path):
+        text = path / "recording.json"
+        text.write_text(json.dumps(json.loads(text.read_text()) | values))
+
+    return write
+
+
+WRONG = {
+    "not json": (break_json, "not readable JSON"),
+    "truncated": (break_arrays, "not a whole safetensors file"),
+    "a part missing": (lose_arrays, "arrays-0001.safetensors is missing"),
+    "an array missing": (change(inputs=["input", "mask"]), "'inputs/mask'"),
+    "newer": (change(version=2), "reads up to 1"),
+    "older": (change(version=0), "version"),
+    "foreign": (change(format="something"), "is no recording"),
+    "unknown key": (change(outputs=["y"]), "outputs: Extra inputs"),
+    "unknown pass": (change(passes={"int8": {"outputs": []}}), "passes"),
+    "elsewhere": (change(parts=["../arrays-0001.safetensors"]), "lies elsewhere"),
+    "gone": (shutil.rmtree, "there is no recording"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_no_recording_is_told(name, tmp_path):
+    path = tmp_path / "left.recording"
+    model = small(path)
+    spoil, message = WRONG[name]
+    spoil(path)
+    with pytest.raises(UserError, match=re.escape(message)):
+        paripassu.check(path, model)
+
+
+def test_the_writer_of_the_documentation_works(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (DOCS / "recording.md").read_text()
+    writer, reader = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(writer, {})
+    exec(reader, {})
+    wrong = paripassu.check("mine.recording", nn.LeakyReLU())
+    assert not wrong.equal
+    assert wrong.faults[0].left == "output"
