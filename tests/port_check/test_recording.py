@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import venv
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +17,10 @@ import pytest
 
 import paripassu
 from paripassu.core.errors import UserError
-from paripassu.sides.recording import Recording, writing
+from paripassu.port_check.check import check_sources
+from paripassu.port_check.record import record_source
+from paripassu.port_check.requests import CheckRequest, RecordRequest
+from paripassu.sides.recording import Recording, decode, encode, writing
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -294,3 +302,158 @@ def test_the_writer_of_the_documentation_works(tmp_path, monkeypatch):
     wrong = paripassu.check("mine.recording", nn.LeakyReLU())
     assert not wrong.equal
     assert wrong.faults[0].left == "output"
+
+
+def test_two_recordings_are_compared_in_what_both_hold(tmp_path):
+    def recorded(name, inputs=PIXELS, level="full", **changes):
+        path = tmp_path / name
+        paripassu.record(Image(**changes).eval(), inputs, out=path, level=level)
+        return path
+
+    left = recorded("left")
+    same = paripassu.check(left, recorded("same"))
+    assert same.equal
+    states = dict(told(same)[0])
+    assert set(states.values()) == {"holds"}
+    assert {"weights", "layers at work", "gradients, float64"} <= set(states)
+
+    wrong = paripassu.check(left, recorded("wrong", epsilon=1e-3))
+    first = next(x for x in wrong.checks if x.name == "layers at work")
+    assert not wrong.equal
+    assert "norm | norm (test_recording.py:" in first.detail
+    assert dict(told(wrong)[0])["weights"] == "holds"
+    assert dict(told(wrong)[0])["gradients, float64"] == "fails"
+
+    kept = recorded("momentum", momentum=0.01)
+    fails = [x.name for x in paripassu.check(left, kept).checks if x.state == "fails"]
+    assert fails == ["BatchNorm statistics"]
+
+    golden = recorded("golden", level="outputs")
+    less = paripassu.check(golden, left)
+    assert less.equal
+    assert dict(told(less)[0])["gradients"] == "not run"
+
+    with pytest.raises(UserError, match="other inputs"):
+        paripassu.check(left, recorded("moved", PIXELS + 1))
+    with pytest.raises(UserError, match="take no weights"):
+        paripassu.check(left, kept, copy="left-to-right")
+
+
+def test_settings_come_back_as_they_were():
+    arrays = {}
+
+    def keep(array):
+        arrays["settings/0"] = array
+        return "settings/0"
+
+    given = {
+        "strides": (2, (1, 1)),
+        "axes": [1, 2],
+        "epsilon": np.float32(0.5),
+        "value": float("-inf"),
+        "nest": {"causal": True, "nothing": None},
+        "mask": np.eye(2),
+        "function": print,
+    }
+    text = json.dumps(encode(given, keep), allow_nan=False)
+    found = decode(json.loads(text), arrays.__getitem__)
+    assert np.array_equal(found.pop("mask"), given.pop("mask"))
+    assert found.pop("function") == str(given.pop("function"))
+    assert found == given
+
+
+def test_a_writer_that_is_killed_leaves_nothing_that_looks_whole(tmp_path):
+    code = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from paripassu.sides.recording import writing
+
+with writing(Path(sys.argv[1])) as writer:
+    writer.put("inputs/input", np.zeros(3))
+    writer.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    out = tmp_path / "left.recording"
+    done = subprocess.run([sys.executable, "-c", code, out], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert [x.name[0] for x in tmp_path.iterdir()] == ["."]
+    small(out)
+    assert [x.name for x in tmp_path.iterdir()] == [out.name]
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="choose another with --out"):
+        small(tmp_path / "file" / "left.recording")
+    if os.geteuid() == 0:
+        return  # who may write anywhere
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    with pytest.raises(UserError, match="no permission"):
+        small(closed / "left.recording")
+
+
+def interpreter(folder, version):
+    """A virtual environment with all that this one has, and `library` in a version."""
+    venv.create(folder, symlinks=True, with_pip=False)
+    site = next(folder.glob("lib/python*/site-packages"))
+    ours = [x for x in sys.path if x.endswith("site-packages")]
+    lines = [f"import site; site.addsitedir({x!r})" for x in ours]
+    (site / "ours.pth").write_text("\n".join(lines))
+    (site / "library.py").write_text(f"VERSION = {version}\n")
+    return folder / "bin" / "python"
+
+
+@pytest.mark.slow
+def test_each_side_runs_in_an_interpreter_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text(
+        "import library, torch\n"
+        "def build(version, epsilon=1e-5):\n"
+        "    assert library.VERSION == version, library.VERSION\n"
+        "    torch.manual_seed(0)\n"
+        "    return torch.nn.Sequential(\n"
+        "        torch.nn.Linear(4, 3), torch.nn.LayerNorm(3, eps=epsilon)\n"
+        "    )\n"
+    )
+    old, new = (interpreter(tmp_path / f"venv{n}", n) for n in (1, 2))
+    request = CheckRequest(
+        left="net.py:build",
+        right="net.py:build",
+        left_args="[1]",
+        right_args="[2]",
+        shapes=("5,4",),
+    )
+    found = check_sources(request, left_python=old, right_python=new)
+    assert found.equal
+    assert found.left.source == "net.py:build"
+    wrong = request.model_copy(update={"right_args": "[2, 0.001]"})
+    found = check_sources(wrong, left_python=old, right_python=new)
+    assert found.faults[0].cause.key == "epsilon"
+    with pytest.raises(UserError, match="AssertionError: 1"):
+        check_sources(request, left_python=old, right_python=old)
+    back = request.model_copy(update={"copy_weights": "right-to-left"})
+    with pytest.raises(UserError, match="left-to-right only"):
+        check_sources(back, left_python=old)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (None, "cannot be run"),
+        (
+            "#!/bin/sh\necho No module named paripassu >&2; exit 1\n",
+            "has no Pari passu",
+        ),
+        ("#!/bin/sh\necho 0.0.1\n", "has Pari passu 0.0.1, but"),
+    ],
+)
+def test_an_interpreter_that_will_not_do_is_told(write, message, tmp_path):
+    python = tmp_path / "python"
+    if write:
+        python.write_text(write)
+        python.chmod(0o755)
+    request = RecordRequest(model="net.py:build", out=tmp_path / "left.recording")
+    with pytest.raises(UserError, match=message):
+        record_source(request, python=python)

@@ -122,7 +122,8 @@ def check(
     Args:
         left, right: a model of any framework with a side, of any mix; or a function
             of no argument that builds one, which lets Keras build it in float64. The
-            left one may be the path of a recording of `record`, which has the inputs.
+            left one, or both, may be the path of a recording of `record`, which has
+            the inputs.
         inputs: the left model's: an array `(N, ...)`, a dict of them by name, or a
             text such as "1,3,224,224" to have them drawn. May be left out where the
             left model is Keras's and declares its shape.

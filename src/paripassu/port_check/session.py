@@ -20,6 +20,7 @@ from paripassu.port_check.examined import ExaminedModel, ModelError
 from paripassu.port_check.outputs import OutputsExamination
 from paripassu.port_check.record import Recorded
 from paripassu.port_check.recorder import Recorder, Wish
+from paripassu.port_check.recordings import RecordingsExamination
 from paripassu.port_check.requests import CheckRequest, RecordRequest
 from paripassu.port_check.results import Checked
 from paripassu.port_check.runs import Progress
@@ -28,6 +29,8 @@ from paripassu.sides import registry, user_code
 from paripassu.sides.contract import Arrays, Block, Declared, ModelModule, Probe
 from paripassu.sides.recorded import RecordedProbe
 from paripassu.sides.recording import Recording, check_place, is_recording
+
+AnyExamination = Examination | OutputsExamination | RecordingsExamination
 
 
 def prepare_process() -> None:
@@ -136,7 +139,7 @@ def _inputs_of(
     return {name: np.asarray(x) for name, x in inputs.items()}
 
 
-def examine(examination: Examination | OutputsExamination) -> Checked:
+def examine(examination: AnyExamination) -> Checked:
     """Compare both models.
 
     Raises:
@@ -158,7 +161,7 @@ def prepare(
     inputs: list[targets.Wanted] | Arrays | None,
     options: Options | None = None,
     progress: Progress = lambda _text, _share: None,
-) -> Examination | OutputsExamination:
+) -> AnyExamination:
     """Open both models and make their inputs.
 
     Raises:
@@ -194,10 +197,12 @@ def _prepare_recorded(
     inputs: list[targets.Wanted] | Arrays | None,
     options: Options,
     progress: Progress,
-) -> Examination | OutputsExamination:
+) -> AnyExamination:
     """The same where the left model is a recording."""
     recording = left.model
     found = recording.description
+    if isinstance(right.model, Recording):
+        return _prepare_recordings(left, right, inputs, options, progress)
     if inputs is not None:
         raise UserError(
             f"{left.source} holds its inputs ({', '.join(found.inputs)}): give none."
@@ -219,6 +224,28 @@ def _prepare_recorded(
     if not found.blocks:
         return OutputsExamination(recorded, model, given, progress)
     return Examination(recorded, model, given, options, progress)
+
+
+def _prepare_recordings(
+    left: targets.Target,
+    right: targets.Target,
+    inputs: list[targets.Wanted] | Arrays | None,
+    options: Options,
+    progress: Progress,
+) -> RecordingsExamination:
+    """The same where both are recordings."""
+    if inputs is not None or options.copy or options.block_map:
+        raise UserError(
+            f"{left.source} and {right.source} are recordings: they hold their inputs, "
+            "take no weights, and are compared by name."
+        )
+    first, second = (
+        ExaminedModel(
+            which, RecordedProbe(x.model), x.source, x.model.description.versions
+        )
+        for which, x in (("left", left), ("right", right))
+    )
+    return RecordingsExamination(first, second, progress)
 
 
 def _side_of(target: targets.Target, which: str) -> registry.Side:
