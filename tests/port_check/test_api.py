@@ -42,7 +42,7 @@ class Image(nn.Module):
         activation_first=False,
         extra=None,
         detach=False,
-        noise=False,
+        choice=False,
         outputs=5,
     ):
         super().__init__()
@@ -55,10 +55,10 @@ class Image(nn.Module):
         self.pool = pool or nn.MaxPool2d(2)
         self.dense = nn.LazyLinear(outputs, bias=bias)
         self.extra = extra or nn.Identity()
-        self.activation_first, self.detach, self.noise = (
+        self.activation_first, self.detach, self.choice = (
             activation_first,
             detach,
-            noise,
+            choice,
         )
         with torch.no_grad():
             self.eval()(torch.zeros(1, 3, 8, 8))
@@ -72,8 +72,8 @@ class Image(nn.Module):
         else:
             x = self.activation(self.norm(x))
         x = self.pool(x)
-        if self.noise:
-            x = x + torch.randn_like(x)
+        if self.choice:
+            x = x[:, torch.randperm(4)]
         return self.extra(self.dense(torch.flatten(x, 1)))
 
 
@@ -281,7 +281,7 @@ def test_gradients_can_be_left_out():
     ("left", "right", "inputs", "more", "message"),
     [
         (image, image, np.zeros((2, 5, 8, 8), np.float32), {}, "left, left, computing"),
-        (image, lambda: image(noise=True), PIXELS, {}, "right model.*is random"),
+        (image, lambda: image(choice=True), PIXELS, {}, "right model.*is random"),
         (image, image, None, {}, "--input is missing"),
         (image, image, "1,x", {}, "'1,x' is not understood"),
         (image, image, PIXELS, {"copy": "both"}, "copy is 'both', but one of"),

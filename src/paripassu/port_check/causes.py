@@ -60,6 +60,7 @@ KEYS = {
     "keepdims": "axis",
     "value": "padding",
     "offset": "input-scale",
+    "rate": "dropout-rate",
 }
 ACTIVATIONS = {
     *("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "sigmoid"),
@@ -307,7 +308,12 @@ def lone_key(kind: str, which: Literal["missing", "extra"]) -> str:
         return f"residual-{which}"
     if kind == "concatenate" and which == "missing":
         return "concat-order"
-    same = {"scale": "input-scale", "pad": "padding", "crop": "crop"}
+    same = {
+        "scale": "input-scale",
+        "pad": "padding",
+        "crop": "crop",
+        "dropout": "dropout-at-inference",
+    }
     return same.get(kind, f"layer-{which}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -20,6 +20,7 @@ from paripassu.port_check.pairing import (
     compare_weights,
     note_doubts,
 )
+from paripassu.port_check.randomness import compare_inference, describe_draws
 from paripassu.port_check.results import (
     Cause,
     Checked,
@@ -30,7 +31,7 @@ from paripassu.port_check.results import (
 from paripassu.port_check.runs import Progress, Runner, Runs
 from paripassu.port_check.tolerance import CONTROLS, EPS32, EPS64, REMADE, ROUNDED
 from paripassu.port_check.training_step import TrainingStep
-from paripassu.sides.contract import Arrays
+from paripassu.sides.contract import Arrays, Draw
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Examination:
         self.left, self.right, self.given = left, right, inputs
         self.options, self.progress = options, progress
         self.findings = Findings()
+        self.evaluation_draws: dict[str, Sequence[Draw]] = {}
 
     def go(self) -> Checked:
         """All of it."""
@@ -88,6 +90,7 @@ class Examination:
                 single = runs
                 runs = self.runner.compare(store, EPS64, "float64", 0.4)
             self._judge(runs, single)
+            self._judge_draws()
             if single and self.options.gradients and random:
                 findings.check("training mode", "not run", "a model is random in it")
             elif single and self.options.gradients:
@@ -146,33 +149,57 @@ class Examination:
         return True
 
     def _check_determinism(self) -> bool:
-        """Whether a model is random in training mode.
+        """Whether a model remains random in training mode, whatever it is given.
 
         Raises:
-            UserError: a model is random in evaluation mode.
+            UserError: a model does in evaluation mode.
         """
-        found = {}
+        unshared, drawn = {}, {}
         for model, inputs in (
             (self.left, self.models.inputs),
             (self.right, self.models.right_inputs),
         ):
-            if place := model.find_randomness(inputs, training=False):
+            found = model.find_randomness(inputs, training=False)
+            if found.unshared:
                 raise UserError(
                     f"the {model.which} model, {model.source}, is random in evaluation "
-                    f"mode: two runs with the same input part at {place}. Give a model "
-                    "without it, or draw the numbers outside and give them as an input."
+                    f"mode: two runs with the same input part at {found.unshared}. "
+                    "Give a model without it, or draw the numbers outside and give "
+                    "them as an input."
                 )
-            if place := model.find_randomness(inputs, training=True):
-                found[model.which] = place
-        places = ", ".join(f"{which} at {place}" for which, place in found.items())
+            self.evaluation_draws[model.which] = found.draws
+            found = model.find_randomness(inputs, training=True)
+            if found.unshared:
+                unshared[model.which] = found.unshared
+            if found.draws:
+                drawn[model.which] = describe_draws(found.draws)
+        places = ", ".join(f"{which} at {place}" for which, place in unshared.items())
+        shared = "; ".join(f"{which}: {what}" for which, what in drawn.items())
+        detail = "two runs are the same bits"
+        if shared:
+            detail = f"in training mode, both are given the same draws. {shared}"
         self.findings.check(
             "determinism",
-            "note" if found else "holds",
-            f"random in training mode, dropout off: {places}"
-            if found
-            else "two runs are the same bits, dropout off",
+            "note" if unshared else "holds",
+            f"random in training mode: {places}" if unshared else detail,
         )
-        return bool(found)
+        return bool(unshared)
+
+    def _judge_draws(self) -> None:
+        """What is random in evaluation mode: a fault where only one model is."""
+        left, right = (self.evaluation_draws[x] for x in ("left", "right"))
+        told = {x.cause.key for x in self.findings.faults if x.cause}
+        if not left and not right:
+            return
+        found = compare_inference(left, right, self.models.left_names)
+        for places, cause in found:
+            if cause.key not in told:
+                self.findings.fault("forward", *places, None, cause)
+        if not found:
+            self.findings.notes.append(
+                f"both models are random in evaluation mode ({describe_draws(left)}); "
+                "they were compared on the same draws"
+            )
 
     def _judge(self, runs: Runs, single: Runs | None) -> None:
         """Compare in evaluation mode; `single`: the runs in float32, after float64."""

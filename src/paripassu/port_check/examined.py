@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from paripassu.core.errors import PariPassuError, UserError
-from paripassu.core.layer_spec import Array
+from paripassu.core.layer_spec import Array, relative_error
 from paripassu.core.layout import hash_arrays
 from paripassu.port_check.match import INPUT
+from paripassu.port_check.randomness import Randomness
 from paripassu.port_check.results import Model
-from paripassu.sides.contract import Arrays, Blind, Block, Call, Probe, Step
+from paripassu.port_check.tolerance import EPS32, FLOOR
+from paripassu.sides.contract import Arrays, Blind, Block, Call, Drawing, Probe, Step
 from paripassu.sides.recorded import RecordedProbe
 
 
@@ -84,31 +86,79 @@ class ExaminedModel:
         except Exception as error:
             raise ModelError(self.which, self.source, error) from error
 
-    def find_randomness(self, inputs: Arrays, *, training: bool) -> str | None:
-        """The first call that gives something else in a second run, or None."""
+    @contextmanager
+    def drawing(self, what: Drawing, seeds: int = 0) -> Iterator[None]:
+        """While it is given other draws, or those of a later seed."""
+        probe = self.probe
+        before, probe.drawing = probe.drawing, what
+        probe.seed += seeds
+        try:
+            yield
+        finally:
+            probe.drawing = before
+            probe.seed -= seeds
+
+    def find_randomness(self, inputs: Arrays, *, training: bool) -> Randomness:
+        """What it draws, and where its outputs hang on another seed all the same."""
         if self.recorded:
-            return self.recorded.random_at(training=training)
+            return Randomness(*self.recorded.randomness(training=training))
         first, second = Fingerprints(), Fingerprints()
-        for watcher in (first, second):
-            self.run(inputs, watcher, training=training)
-        differing = (
-            name
-            for (name, before), (_, after) in zip(first.seen, second.seen, strict=False)
-            if before != after
-        )
-        return next(differing, None)
+        outputs = self.run(inputs, first, training=training)
+        draws = tuple(self.probe.draws)
+        with self.drawing("shared", seeds=1):
+            others = self.run(inputs, second, training=training)
+        if not _part(outputs, others):
+            if draws:
+                with self.drawing("own"):
+                    others = self.run(inputs, training=training)
+            return Randomness(draws if _part(outputs, others) else (), None)
+        own = (x for x in draws if not x.shared)
+        line = next((f", {x.line}" for x in own if x.line), "")
+        return Randomness(draws, (first.first_differing(second) or "output") + line)
+
+
+def _part(left: Arrays, right: Arrays) -> bool:
+    """Whether two runs part by more than the order in which a kernel sums."""
+    if left.keys() != right.keys():
+        return True
+    return any(relative_error(x, right[k]) > FLOOR * EPS32 for k, x in left.items())
 
 
 class Fingerprints(Blind):
-    """The outputs of all calls, as a hash."""
+    """The inputs and outputs of all calls, as hashes."""
 
     def __init__(self) -> None:
-        self.seen: list[tuple[str, str]] = []
+        self.given: list[str] = []
+        self.seen: list[tuple[str, str, str]] = []
+
+    def enter(self, call: Call, inputs: Sequence[Array]) -> None:
+        """Take the hash of the inputs."""
+        del call
+        self.given.append(_digest(inputs))
 
     def leave(self, call: Call, outputs: Sequence[Array]) -> None:
         """Take the hash of the outputs."""
-        digest = bytes(hash_arrays(np.ascontiguousarray(x) for x in outputs)).hex()
-        self.seen.append((call.title.partition("(")[0] + f" ({call.name})", digest))
+        name = call.title.partition("(")[0] + f" ({call.name})"
+        self.seen.append((name, self.given[-1], _digest(outputs)))
+
+    def first_differing(self, other: Fingerprints) -> str | None:
+        """The first call that gives something else for the same; or for anything.
+
+        What only makes room for numbers has none of its own yet.
+        """
+        pairs = [
+            (name, given == also_given)
+            for (name, given, made), (_, also_given, also_made) in zip(
+                self.seen, other.seen, strict=False
+            )
+            if made != also_made and "empty" not in name
+        ]
+        same = (name for name, alike in pairs if alike)
+        return next(same, next((name for name, _ in pairs), None))
+
+
+def _digest(arrays: Sequence[Array]) -> str:
+    return bytes(hash_arrays(np.ascontiguousarray(x) for x in arrays)).hex()
 
 
 class CallOrder(Blind):

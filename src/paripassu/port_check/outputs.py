@@ -10,6 +10,7 @@ from paripassu.core import machine
 from paripassu.core.errors import UserError
 from paripassu.core.layer_spec import relative_error
 from paripassu.port_check.examined import ExaminedModel, in_float64
+from paripassu.port_check.randomness import compare_inference
 from paripassu.port_check.results import (
     Checked,
     Findings,
@@ -43,11 +44,15 @@ class OutputsExamination:
         """All of it."""
         begin = time.perf_counter()
         findings, found = self.findings, self.recorded.found
-        if place := self.right.find_randomness(self.right_inputs, training=False):
+        random = self.right.find_randomness(self.right_inputs, training=False)
+        if random.unshared:
             raise UserError(
                 f"the right model, {self.right.source}, is random in evaluation mode: "
-                f"two runs with the same input part at {place}."
+                f"two runs with the same input part at {random.unshared}."
             )
+        drawn, _ = self.recorded.randomness(training=False)
+        for places, cause in compare_inference(drawn, random.draws, {}):
+            findings.fault("forward", *places, None, cause)
         for number, dtype in enumerate(x for x in EPS if x in found.passes):
             self.progress(f"comparing in {dtype}", 0.2 + 0.4 * number)
             self._compare(dtype)

@@ -64,6 +64,11 @@ class PairedModels:
                 blocks = self.left_blocks[pair.left], self.right_blocks[pair.right]
                 yield pair, *blocks
 
+    @property
+    def left_names(self) -> dict[str, str]:
+        """The left model's layers with weights, by the right's."""
+        return {right.layer: left.layer for _, left, right in self.block_pairs()}
+
     def copy_weights(self, direction: str) -> None:
         """Give one model the other's weights."""
         for _, left, right in self.block_pairs():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +22,12 @@ from paripassu.port_check.results import finite
 from paripassu.port_check.runs import Progress, perturb_one_ulp
 from paripassu.port_check.tolerance import REMADE
 from paripassu.sides import user_code
-from paripassu.sides.contract import Arrays, Blind, Call
+from paripassu.sides.contract import Arrays, Blind, Call, Draw
 from paripassu.sides.recording import (
     BlockRecord,
     CallRecord,
     Description,
+    DrawRecord,
     Level,
     PassRecord,
     StepRecord,
@@ -129,16 +130,20 @@ class Recorder:
 
     def _check_determinism(self) -> None:
         model = self.model
-        if place := model.find_randomness(self.inputs, training=False):
+        found = model.find_randomness(self.inputs, training=False)
+        if found.unshared:
             raise UserError(
                 f"the model, {model.source}, is random in evaluation mode: two runs "
-                f"with the same input part at {place}. Give a model without it, or "
-                "draw the numbers outside and give them as an input."
+                f"with the same input part at {found.unshared}. Give a model without "
+                "it, or draw the numbers outside and give them as an input."
             )
+        self.evaluation_draws = found.draws
+        self.training_draws: Sequence[Draw] = ()
         self.random_at = None
         self.steps = self.wish.gradients and self.wish.level != "outputs"
         if self.steps:
-            self.random_at = model.find_randomness(self.inputs, training=True)
+            found = model.find_randomness(self.inputs, training=True)
+            self.training_draws, self.random_at = found.draws, found.unshared
 
     def _record(self) -> Description:
         probe, writer = self.model.probe, self.writer
@@ -167,6 +172,8 @@ class Recorder:
             blocks=self._record_blocks() if self.wish.level != "outputs" else (),
             passes=self.passes,
             step=step,
+            evaluation_draws=_draw_records(self.evaluation_draws),
+            training_draws=_draw_records(self.training_draws),
             random_in_training=self.random_at,
             no_float64=no_float64,
         )
@@ -354,6 +361,8 @@ class _Keeper:
         """Write the outputs."""
         self.calls[call.serial] = self.calls[call.serial].model_copy(
             update={
+                # Once more: a dropout at work knows its rate by now.
+                "settings": self.recorder.encode_settings(call.spec.settings),
                 "outputs": self._keep(call, "out", outputs),
                 "shape": outputs[0].shape if outputs else None,
             }
@@ -365,6 +374,10 @@ class _Keeper:
         prefix = f"{self.pass_name}/calls/{call.serial}/{end}"
         keep = self.recorder.writer.keep
         return tuple(keep(f"{prefix}/{n}", x) for n, x in enumerate(arrays))
+
+
+def _draw_records(draws: Sequence[Draw]) -> tuple[DrawRecord, ...]:
+    return tuple(DrawRecord(**asdict(x)) for x in draws)
 
 
 @dataclass

@@ -27,6 +27,12 @@ NEUTRAL = {"flatten", "reshape", "permute", "dropout", "identity", "cast"}
 ARITHMETIC = {"add", "subtract", "multiply", "scale", "other"}
 
 
+def _is_neutral(call: Call) -> bool:
+    """Whether it leaves values as they are; a dropout at work has its rate."""
+    at_work = call.kind == "dropout" and call.spec.settings
+    return call.kind in NEUTRAL and not at_work
+
+
 @dataclass(frozen=True)
 class Seen:
     """A call and its arrays."""
@@ -136,7 +142,7 @@ class Trace:
         return [
             self.calls[n]
             for n in sorted(found)
-            if self.calls[n].call.kind not in NEUTRAL and n < end
+            if not _is_neutral(self.calls[n].call) and n < end
         ]
 
 
@@ -300,7 +306,7 @@ def _leading(
         call = calls[serial].call
         if serial in alone:
             found.add(serial)
-        elif serial in inside or call.kind not in NEUTRAL:
+        elif serial in inside or not _is_neutral(call):
             continue
         if not call.sources:
             return list(alone.values())  # its values came by a way not watched

@@ -23,6 +23,7 @@ from paripassu.port_check.tolerance import (
     UNMOVED,
     allow,
 )
+from paripassu.port_check.training_draws import TrainingDraws
 from paripassu.sides.advice import advise
 from paripassu.sides.contract import Arrays, Block, Step
 
@@ -30,10 +31,11 @@ SHOWN = 6  # names of gradients that part
 
 
 class TrainingStep:
-    """Compares both models in training mode, dropout off; `go` adds to the findings."""
+    """Compares both models in training mode, on the same draws; `go` adds findings."""
 
     def __init__(self, models: PairedModels, findings: Findings, runner: Runner):
         self.models, self.findings, self.runner = models, findings, runner
+        self.draws = TrainingDraws(models, findings)
 
     @property
     def least(self) -> float:
@@ -52,6 +54,7 @@ class TrainingStep:
             inputs = self.runner.perturbed_inputs()
             kept = _KeptGradients(store)
             left = kept.keep(models.left.step(models.inputs, cotangents[0]))
+            self.draws.take(models.left)
             if recorded := models.left.recorded:
                 outputs, kept.moved = recorded.step_control()
                 control = replace(left, outputs=outputs)
@@ -59,6 +62,7 @@ class TrainingStep:
                 control = kept.compare(models.left.step(inputs, cotangents[0]))
             self.runner.progress("comparing gradients", 0.85)
             right = models.right.step(models.right_inputs, cotangents[1])
+            self.draws.take(models.right)
             part = self._compare_outputs(left, right, control)
             self._compare_statistics(left, right)
             self._compare_gradients(kept, right, explained=part)
@@ -97,13 +101,16 @@ class TrainingStep:
         self.findings.check(
             "training mode, float64",
             "holds" if good else "fails",
-            f"outputs {describe_error(worst, EPS64)}; dropout off",
+            f"outputs {describe_error(worst, EPS64)}"
+            + ("; both were given the same draws" if self.draws.any else ""),
         )
-        if not good and not self.findings.faults:
+        known = bool(self.findings.faults)
+        told = self.draws.judge(worst, bound, self._explain_outputs)
+        if not good and not told and not known:
             self._explain_outputs(worst)
         return not good
 
-    def _explain_outputs(self, worst: float) -> None:
+    def _explain_outputs(self, worst: float, known: Cause | None = None) -> None:
         """Where the models part in training mode only."""
         with closing(Store()) as store:
             runs = self.runner.compare(
@@ -111,11 +118,11 @@ class TrainingStep:
             )
         point = next(iter(runs.parting(ROUNDED)), None)
         if point is None:
-            self.findings.fault("training mode", "output", "output", worst, None)
+            self.findings.fault("training mode", "output", "output", worst, known)
             return
         group = self.models.groups[point[0]]
-        cause = None
-        if group.kind == "batch_norm":
+        cause = known
+        if group.kind == "batch_norm" and cause is None:
             cause = Cause(
                 key="frozen",
                 sentence="one normalises with the batch's statistics in training "

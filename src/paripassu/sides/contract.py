@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from paripassu.core.layer_spec import Array, LayerSpec
 from paripassu.reference.optimizers import OptimizerRule
@@ -109,9 +109,38 @@ class Watcher(Protocol):
         """After it computed; what is returned takes the outputs' place."""
 
 
+# What a model is given when it draws: the numbers that every model gets; the same, but
+# dropout and noise leave values as they are; or what it draws by itself.
+Drawing = Literal["shared", "off", "own"]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Random numbers that a run drew; see `sides.chance` for what they were.
+
+    Attributes:
+        place: the layer or function that drew them, or "after" the last one.
+        kind: "dropout", "uniform", "normal", "bernoulli", "integers" or "order"; of
+            what is not shared, the operation's name.
+        rate: of a dropout, or of a mask drawn with one probability of nought.
+        size: how many numbers; fewer than a tensor has where whole channels are dropped.
+        after: the last layer with weights that was called, or "".
+        line: of the model's own code, `net.py:42`, or "".
+        shared: whether every model gets the same ones; else they come of the seed.
+    """
+
+    place: str
+    kind: str
+    rate: float | None
+    size: int
+    after: str
+    line: str
+    shared: bool = True
+
+
 @dataclass(frozen=True)
 class Step:
-    """What one pass forward and back in training mode leaves, dropout off."""
+    """What one pass forward and back in training mode leaves."""
 
     outputs: Arrays
     gradients: Mapping[str, Arrays]  # of blocks
@@ -130,10 +159,21 @@ class Blind:
 
 
 class Probe(Protocol):
-    """Opens any model of a framework: blocks, calls, gradients, as NumPy arrays."""
+    """Opens any model of a framework: blocks, calls, gradients, as NumPy arrays.
 
-    side: str  # its name in `registry.SIDES`
+    Attributes:
+        side: its name in `registry.SIDES`.
+        model: the user's.
+        seed: of what is drawn and cannot be shared.
+        drawing: see `Drawing`.
+        draws: what the last run or step drew, in order.
+    """
+
+    side: str
     model: Any
+    seed: int
+    drawing: Drawing
+    draws: Sequence[Draw]
 
     def blocks(self) -> list[Block]:
         """All weights, in the order in which the model lists its layers."""
@@ -149,7 +189,10 @@ class Probe(Protocol):
         training: bool = False,
         sources: bool = False,
     ) -> Arrays:
-        """One pass forward, dropout off, the state of the model unchanged."""
+        """One pass forward as the model is, its state unchanged after it.
+
+        What is random draws the numbers of `sides.chance`: the same in every model.
+        """
 
     def step(
         self, inputs: Arrays, cotangents: Arrays, *, training: bool = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -17,16 +17,19 @@ import tensorflow as tf
 from paripassu.core.errors import UserError
 from paripassu.core.files import replacing
 from paripassu.core.layer_spec import Array, LayerSpec
-from paripassu.sides import keras_layers, observing
+from paripassu.sides import chance, keras_layers, keras_random, observing
 from paripassu.sides.contract import (
     Arrays,
     Blind,
     Block,
     Call,
     Declared,
+    Draw,
+    Drawing,
     Step,
     Watcher,
 )
+from paripassu.sides.keras_random import replaced
 from paripassu.sides.observing import Observer
 
 WITH_ACTIVATION = ("dense", "conv", "conv_transpose", "other")
@@ -44,6 +47,9 @@ class Probe:
 
     def __init__(self, model: Any, build: Callable[[], Any] | None = None):
         self.build = build
+        self.seed = chance.SEED
+        self.drawing: Drawing = "shared"
+        self.draws: Sequence[Draw] = ()
         self._set(model)
 
     def _set(self, model: Any) -> None:
@@ -70,7 +76,8 @@ class Probe:
     ) -> Arrays:
         tensors = {name: self._tensor(x) for name, x in inputs.items()}
         known = list(tensors.values()) if sources else None
-        with _kept(self.model), _Watched(self, watcher, known) as watched:
+        watched = _Watched(self, watcher, known)
+        with _kept(self.model), self._drawing(watched), watched:
             found = self._call(tensors, training)
         return {name: np.asarray(x) for name, x in watched.named(found).items()}
 
@@ -83,7 +90,8 @@ class Probe:
         floating = {n: x for n, x in tensors.items() if x.dtype.is_floating}
         with _kept(self.model), tf.GradientTape() as tape:
             tape.watch(list(floating.values()))
-            with _Watched(self, Blind()) as watched:
+            watched = _Watched(self, Blind())
+            with self._drawing(watched), watched:
                 outputs = watched.named(self._call(tensors, training))
             total = tf.add_n(
                 [
@@ -132,6 +140,13 @@ class Probe:
             for old, new in zip(parts, self.parts.values(), strict=True)
         }
 
+    @contextlib.contextmanager
+    def _drawing(self, watched: _Watched) -> Iterator[None]:
+        """While the model computes; `draws` has what it drew, after it."""
+        with keras_random.controlled(watched.draws):
+            yield
+        self.draws = tuple(watched.draws)
+
     def _tensor(self, array: Array) -> Any:
         tensor = tf.convert_to_tensor(np.ascontiguousarray(array))
         if not tensor.dtype.is_floating:
@@ -139,6 +154,10 @@ class Probe:
         return tf.cast(tensor, self.model.compute_dtype)
 
     def _call(self, tensors: Mapping[str, Any], training: bool) -> Any:
+        # A graph called without `training` is in evaluation mode, but for layers that
+        # were told otherwise when it was made: `Dropout(0.5)(x, training=True)`.
+        graph = isinstance(self.model, (keras.Sequential, keras.src.models.Functional))
+        how = {} if graph and not training else {"training": training}
         values = list(tensors.values())
         names = {x.name for x in getattr(self.model, "inputs", None) or []}
         given: Any = values[0] if len(values) == 1 else values
@@ -151,8 +170,8 @@ class Probe:
         elif len(values) > 1 and not names:
             accepted = inspect.signature(self.model.call).parameters
             if set(tensors) <= set(accepted):
-                return self.model(**tensors, training=training)
-        return self.model(given, training=training)
+                return self.model(**tensors, **how)
+        return self.model(given, **how)
 
 
 def _in_dtype(model: Any, build: Callable[[], Any] | None, dtype: str) -> Any:
@@ -317,15 +336,11 @@ class _Watched(Observer):
     def __init__(self, probe: Probe, watcher: Watcher, inputs: list[Any] | None = None):
         super().__init__(watcher, inputs)
         self.probe = probe
+        self.draws = chance.Draws(self, probe.seed, probe.drawing)
         self.undo = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            for layer in self.probe.model._flatten_layers():
-                for name in ("rate", "dropout"):
-                    own = not isinstance(getattr(type(layer), name, None), property)
-                    if own and isinstance(getattr(layer, name, None), float):
-                        stack.enter_context(_set(layer, name, 0.0))
             original = keras.layers.Layer.__call__
             of_operation = keras.Operation.__call__
             watched = self
@@ -338,13 +353,13 @@ class _Watched(Observer):
                     return of_operation(operation, *args, **kwargs)
                 return watched.operation(operation, of_operation, args, kwargs)
 
-            stack.enter_context(_set(keras.layers.Layer, "__call__", call_layer))
-            stack.enter_context(_set(keras.Operation, "__call__", call_operation))
+            stack.enter_context(replaced(keras.layers.Layer, "__call__", call_layer))
+            stack.enter_context(replaced(keras.Operation, "__call__", call_operation))
             for place, names in FUNCTIONS.items():
                 for name in names.split():
                     if (given := getattr(place, name, None)) is not None:
                         wrapped = self._wrapped(name, given)
-                        stack.enter_context(_set(place, name, wrapped))
+                        stack.enter_context(replaced(place, name, wrapped))
             self.undo = stack.pop_all()
         return self
 
@@ -397,6 +412,7 @@ class _Watched(Observer):
         spec = keras_layers.describe(layer)
         if spec.kind == "attention":
             spec.settings["causal"] = bool(kwargs.get("use_causal_mask"))
+        self.draws.rate = getattr(layer, "rate", None)
         name = self.probe.leaves[id(layer)]
         call = self.begin(name, _title(layer), spec, (args, kwargs))
         compute = functools.partial(original, layer)
@@ -416,7 +432,7 @@ class _Watched(Observer):
             self.watcher.enter(inner[0], [np.asarray(tensor)])
             return function(tensor)  # type: ignore[misc]
 
-        with _set(layer, "activation", activate):
+        with replaced(layer, "activation", activate):
             result = self.around(call, layer, compute, args, kwargs)
         return self.leave(inner[0], layer, result)
 
@@ -474,7 +490,7 @@ def _title(layer: Any) -> str:
             "dilation_rate",
         ),
         *("pool_size", "epsilon", "momentum", "axis", "activation", "use_bias"),
-        *("negative_slope", "interpolation", "reset_after", "return_sequences"),
+        *("rate", "negative_slope", "interpolation", "reset_after", "return_sequences"),
     )
     shown = [
         f"{name}={config[name]!r}"
@@ -493,20 +509,3 @@ def _kept(model: Any) -> Iterator[None]:
     finally:
         for variable, value in before:
             variable.assign(value)
-
-
-@contextlib.contextmanager
-def _set(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Give an attribute another value for a while."""
-    own = name in vars(owner)
-    before = getattr(owner, name)
-    if own:
-        before = vars(owner)[name]
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if own or not isinstance(owner, type):
-            setattr(owner, name, before)
-        else:
-            delattr(owner, name)

@@ -146,6 +146,8 @@ class Observer:
     def __init__(self, watcher: Watcher, inputs: Sequence[Any] | None = None):
         self.watcher = watcher
         self.serial, self.depth = 0, 0
+        self.latest: Call | None = None  # at work while depth is not 0
+        self.latest_weighted = ""
         self.origins = None if inputs is None else {id(x): -1 for x in inputs}
         self.alive: list[Any] = [inputs]  # an id is one tensor's as long as it lives
 
@@ -208,6 +210,9 @@ class Observer:
             sources = tuple(dict.fromkeys(x for x in known if x is not None))
         call = Call(name, title, spec, bool(spec.weights), self.serial, sources)
         self.serial += 1
+        self.latest = call
+        if call.weighted:
+            self.latest_weighted = call.name
         return call
 
     def enter(self, call: Call, layer: Any, given: Any) -> Any:

@@ -9,7 +9,17 @@ import numpy as np
 
 from paripassu.core.errors import UserError
 from paripassu.core.layer_spec import Array, LayerSpec
-from paripassu.sides.contract import Arrays, Blind, Block, Call, Live, Step, Watcher
+from paripassu.sides.contract import (
+    Arrays,
+    Blind,
+    Block,
+    Call,
+    Draw,
+    Drawing,
+    Live,
+    Step,
+    Watcher,
+)
 from paripassu.sides.recording import (
     CallRecord,
     PassRecord,
@@ -24,7 +34,7 @@ class RecordedProbe:
     """See `paripassu.sides.contract.Probe`; knows the passes that were recorded, only.
 
     What a check does to a left model beside running it, a recording has measured:
-    `control`, `step_control`, `random_at`, `cotangents`.
+    `control`, `step_control`, `randomness`, `cotangents`.
     """
 
     def __init__(self, recording: Recording):
@@ -32,6 +42,9 @@ class RecordedProbe:
         self.found = recording.description
         self.side = self.found.framework
         self.dtype = "float32" if "float32" in self.found.passes else "float64"
+        self.seed = 0
+        self.drawing: Drawing = "shared"
+        self.draws: Sequence[Draw] = ()
 
     def blocks(self) -> list[Block]:
         made = []
@@ -66,6 +79,7 @@ class RecordedProbe:
         name = pass_name(self.dtype, training=training)
         one = self._pass(name)
         self._check_inputs(inputs)
+        self.draws, _ = self.randomness(training=training)
         if type(watcher) is not Blind:
             for serial, call in enumerate(one.calls):
                 told = self._call(call, serial)
@@ -84,6 +98,7 @@ class RecordedProbe:
             self._cannot("gradients in evaluation mode")
         step = self._step()
         self._check_inputs(inputs)
+        self.draws, _ = self.randomness(training=True)
         for name, array in self.cotangents().items():
             if not np.array_equal(array, cotangents[name]):
                 self._cannot("gradients of other cotangents")
@@ -137,9 +152,12 @@ class RecordedProbe:
         }
         return self.model.read_all("step/control", step.outputs), moved
 
-    def random_at(self, *, training: bool) -> str | None:
-        """The first call that was random."""
-        return self.found.random_in_training if training else None
+    def randomness(self, *, training: bool) -> tuple[tuple[Draw, ...], str | None]:
+        """What it drew, and the first call that was random all the same."""
+        found = self.found
+        drawn = found.training_draws if training else found.evaluation_draws
+        draws = tuple(Draw(**x.model_dump()) for x in drawn)
+        return draws, found.random_in_training if training else None
 
     def _pass(self, name: str) -> PassRecord:
         if name not in self.found.passes:

@@ -107,8 +107,20 @@ class PassRecord(Frozen):
     own_control: bool = False
 
 
+class DrawRecord(Frozen):
+    """What the model drew, as `contract.Draw` has it."""
+
+    place: str
+    kind: str
+    rate: float | None = None
+    size: int
+    after: str = ""
+    line: str = ""
+    shared: bool = True
+
+
 class StepRecord(Frozen):
-    """One pass forward and back in training mode and float64, dropout off.
+    """One pass forward and back in training mode and float64.
 
     The arrays are `step/cotangents/OUTPUT`, `step/outputs/OUTPUT`,
     `step/control/OUTPUT`, `step/gradients/BLOCK/WEIGHT`, `step/input-gradients/INPUT`
@@ -143,7 +155,9 @@ class Description(Frozen):
         blocks: of weights, in order.
         passes: by name: "float32", "float64", "float64-training".
         step: a step of training.
-        random_in_training: the first call that is random in training mode.
+        evaluation_draws, training_draws: what is random in it, but draws the same in
+            every model.
+        random_in_training: the first call that is random in training mode all the same.
         no_float64: why there is no pass in float64.
     """
 
@@ -161,6 +175,8 @@ class Description(Frozen):
     blocks: tuple[BlockRecord, ...] = ()
     passes: dict[PassName, PassRecord] = Field(min_length=1)
     step: StepRecord | None = None
+    evaluation_draws: tuple[DrawRecord, ...] = ()
+    training_draws: tuple[DrawRecord, ...] = ()
     random_in_training: str | None = None
     no_float64: str = ""
 

@@ -504,8 +504,6 @@ def function(
         plain = plain[1:]
     plain = plain.removeprefix("boolean_dispatch").lstrip("_") or name
     spec = _function(plain, args, kwargs)
-    if spec.kind == "dropout":
-        args, kwargs = args[:1], {"p": 0.0, "training": False}
     shown = [str(x) for x in args[1:] if isinstance(x, (int, float, str, tuple, bool))]
     shown += [
         f"{key}={value}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,13 +17,15 @@ from torch.overrides import TorchFunctionMode
 from paripassu.core.errors import UserError
 from paripassu.core.files import replacing
 from paripassu.core.layer_spec import Array, LayerSpec
-from paripassu.sides import observing, torch_layers
+from paripassu.sides import chance, observing, torch_layers, torch_random
 from paripassu.sides.contract import (
     Arrays,
     Blind,
     Block,
     Call,
     Declared,
+    Draw,
+    Drawing,
     Step,
     Watcher,
 )
@@ -37,6 +39,9 @@ class Probe:
 
     def __init__(self, model: nn.Module):
         self.model = model
+        self.seed = chance.SEED
+        self.drawing: Drawing = "shared"
+        self.draws: Sequence[Draw] = ()
         self.dtype = torch.get_default_dtype()  # where it has no weights
         self.names = {module: name for name, module in model.named_modules()}
         self.parts = self._find_parts()
@@ -66,7 +71,8 @@ class Probe:
         with torch.no_grad(), _kept(self.model), _mode(self.model, training):
             tensors = {name: self._tensor(x) for name, x in inputs.items()}
             known = list(tensors.values()) if sources else None
-            with _Watched(self, watcher, known) as watched:
+            watched = _Watched(self, watcher, known)
+            with self._drawing(watched), watched:
                 found = self._call(tensors)
             return {name: x.numpy() for name, x in watched.named(found).items()}
 
@@ -78,7 +84,8 @@ class Probe:
             for tensor in tensors.values():
                 tensor.requires_grad_(tensor.is_floating_point())
             weights = [x for x in self.model.parameters() if x.requires_grad]
-            with _Watched(self, Blind()) as watched:
+            watched = _Watched(self, Blind())
+            with self._drawing(watched), watched:
                 outputs = watched.named(self._call(tensors))
             total = sum(
                 (outputs[name] * self._tensor(x)).sum()
@@ -109,6 +116,13 @@ class Probe:
         self.dtype = getattr(torch, dtype)
         self.model.to(self.dtype)
         self.parts = self._find_parts()
+
+    @contextlib.contextmanager
+    def _drawing(self, watched: _Watched) -> Iterator[None]:
+        """While the model computes; `draws` has what it drew, after it."""
+        with torch_random.controlled(watched.draws):
+            yield
+        self.draws = tuple(watched.draws)
 
     def _tensor(self, array: Array) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
@@ -188,6 +202,7 @@ class _Watched(Observer, TorchFunctionMode):
         TorchFunctionMode.__init__(self)
         Observer.__init__(self, watcher, inputs)
         self.probe = probe
+        self.draws = chance.Draws(self, probe.seed, probe.drawing)
         self.open: list[Call] = []
         self.hooks: list[Any] = []
 
@@ -259,6 +274,10 @@ class _Watched(Observer, TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", str(func))
+        with self.draws.calling(name):
+            return self._function(func, name, args, kwargs)
+
+    def _function(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
         if self.depth or name in torch_layers.QUIET or not self.tensors((args, kwargs)):
             return func(*args, **kwargs)
         spec, title, args, kwargs = torch_layers.function(name, args, kwargs)
@@ -299,26 +318,14 @@ def _kept(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _mode(model: nn.Module, training: bool) -> Iterator[None]:
-    """Training or evaluation mode, with dropout off in both."""
+    """Training or evaluation mode, as the model's own `train` and `eval` set it."""
     modes = [(module, module.training) for module in model.modules()]
-    rates: list[tuple[Any, float]] = []
     if training:
-        # What is in evaluation mode on purpose, such as a frozen BatchNorm of a model
-        # that overrides `train`, stays as its `train` sets it.
         model.train()
     else:
         model.eval()
-    for module, _ in modes:
-        if isinstance(module, nn.modules.dropout._DropoutNd):
-            module.eval()
-        elif isinstance(rate := getattr(module, "dropout", None), float):
-            rates.append((module, rate))
-            # Of recurrent layers and attention.
-            rates[-1][0].dropout = 0.0
     try:
         yield
     finally:
         for module, mode in modes:
             module.training = mode
-        for module, rate in rates:
-            module.dropout = rate
