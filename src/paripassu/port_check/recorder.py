@@ -183,12 +183,7 @@ class Recorder:
         made = []
         for block in self.model.probe.blocks():
             for name, array in block.spec.weights.items():
-                single = array.astype(np.float32)
-                exact = np.array_equal(single, array, equal_nan=True)
-                exact = exact and np.issubdtype(array.dtype, np.floating)
-                self.writer.put(
-                    f"weights/{block.name}/{name}", single if exact else array
-                )
+                self.writer.put(f"weights/{block.name}/{name}", _shortened(array))
             made.append(
                 BlockRecord(
                     name=block.name,
@@ -329,6 +324,14 @@ class _Plan(Blind):
                 self._seen.add(digest)
                 self.bytes += array.nbytes
                 self.bytes_of_layers += array.nbytes * call.weighted
+
+
+def _shortened(weight: Array) -> Array:
+    """A weight in float32, if that holds it; it is a sum of two where not."""
+    if weight.dtype != np.float64:
+        return weight
+    single = weight.astype(np.float32)
+    return single if np.array_equal(single.astype(np.float64), weight) else weight
 
 
 @dataclass
