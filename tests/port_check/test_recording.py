@@ -457,3 +457,29 @@ def test_an_interpreter_that_will_not_do_is_told(write, message, tmp_path):
     request = RecordRequest(model="net.py:build", out=tmp_path / "left.recording")
     with pytest.raises(UserError, match=message):
         record_source(request, python=python)
+
+
+class Dropping(nn.Module):
+    """Two dense layers with a dropout between them, or after them."""
+
+    def __init__(self, *, rate=0.5, last=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(4, 6), nn.Linear(6, 6)
+        self.drop, self.last = nn.Dropout(rate), last
+
+    def forward(self, x):
+        x = torch.relu(self.first(x))
+        return self.drop(self.second(x)) if self.last else self.second(self.drop(x))
+
+
+def test_what_drops_in_training_mode_is_recorded_with_it(tmp_path):
+    path = tmp_path / "left.recording"
+    inputs = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
+    assert not paripassu.record(Dropping().eval(), inputs, out=path).notes
+    passes = Recording(path).description.passes
+    assert {"float64-training", "float64-no-dropout"} <= passes.keys()
+    for variant in ({}, {"rate": 0.25}, {"last": True}):
+        live = paripassu.check(Dropping(), Dropping(**variant), inputs)
+        assert told(paripassu.check(path, Dropping(**variant))) == told(live)
+        assert live.equal == (not variant)

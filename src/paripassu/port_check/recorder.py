@@ -155,7 +155,10 @@ class Recorder:
             self._record_pass("float64", 0.45)
             if self.steps and not self.random_at:
                 step = self._record_step()
-                self._record_pass("float64", 0.85, training=True)
+                self._record_pass("float64", 0.8, training=True)
+                if self.training_draws:
+                    with self.model.drawing("off"):
+                        self._record_pass("float64", 0.9, training=True, dropout=False)
         return Description(
             level=self.wish.level,
             source=self.model.source,
@@ -211,9 +214,17 @@ class Recorder:
             )
         return ""
 
-    def _record_pass(self, dtype: str, share: float, *, training: bool = False) -> None:
-        name = pass_name(dtype, training=training)
+    def _record_pass(
+        self,
+        dtype: str,
+        share: float,
+        *,
+        training: bool = False,
+        dropout: bool = True,
+    ) -> None:
+        name = pass_name(dtype, training=training, dropout=dropout)
         mode = ", training mode" if training else ""
+        mode += "" if dropout else ", dropout off"
         self.progress(f"recording in {dtype}{mode}", share)
         level: Level = "boundaries" if training else self.wish.level
         watcher = _Keeper(self, name, level)

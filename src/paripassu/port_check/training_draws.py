@@ -56,8 +56,7 @@ class TrainingDraws:
             return False
         if not self.any:
             return False
-        # A recording computes nothing else than what it holds.
-        after = math.inf if self.models.left.recorded else self._run_without_dropout()
+        after = self._run_without_dropout()
         closed = after <= bound
         known = bool(self.findings.faults)
         for one in new:

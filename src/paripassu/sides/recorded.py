@@ -22,6 +22,7 @@ from paripassu.sides.contract import (
 )
 from paripassu.sides.recording import (
     CallRecord,
+    PassName,
     PassRecord,
     Recording,
     StepRecord,
@@ -76,7 +77,7 @@ class RecordedProbe:
         sources: bool = False,
     ) -> Arrays:
         del sources  # always there
-        name = pass_name(self.dtype, training=training)
+        name = self._pass_name(training=training)
         one = self._pass(name)
         self._check_inputs(inputs)
         self.draws, _ = self.randomness(training=training)
@@ -124,7 +125,7 @@ class RecordedProbe:
             own: where each layer was given its own inputs moved, not the model alone.
             training: the mode.
         """
-        name = pass_name(self.dtype, training=training)
+        name = self._pass_name(training=training)
         one = self._pass(name)
         for serial, call in enumerate(one.calls):
             moved = call.own_control if own else call.control
@@ -159,7 +160,11 @@ class RecordedProbe:
         draws = tuple(Draw(**x.model_dump()) for x in drawn)
         return draws, found.random_in_training if training else None
 
-    def _pass(self, name: str) -> PassRecord:
+    def _pass_name(self, *, training: bool) -> PassName:
+        off = training and self.drawing == "off" and bool(self.found.training_draws)
+        return pass_name(self.dtype, training=training, dropout=not off)
+
+    def _pass(self, name: PassName) -> PassRecord:
         if name not in self.found.passes:
             self._cannot(f"a pass in {name.replace('-', ', in ')}")
         return self.found.passes[name]

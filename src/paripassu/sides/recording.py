@@ -36,7 +36,7 @@ PART_BYTES = 2**25  # of arrays that wait to be written
 ADVICE = "Record it again: paripassu record MODEL --input SHAPE --out"
 
 Level = Literal["full", "boundaries", "outputs"]
-PassName = Literal["float32", "float64", "float64-training"]
+PassName = Literal["float32", "float64", "float64-training", "float64-no-dropout"]
 
 
 class Frozen(BaseModel):
@@ -153,7 +153,8 @@ class Description(Frozen):
         seed: of drawn inputs and cotangents (NumPy's Philox); None: given ones.
         inputs: names, in order; the arrays are `inputs/NAME`.
         blocks: of weights, in order.
-        passes: by name: "float32", "float64", "float64-training".
+        passes: by name: in evaluation mode "float32" and "float64"; in training mode
+            "float64-training" and, where it drops, "float64-no-dropout".
         step: a step of training.
         evaluation_draws, training_draws: what is random in it, but draws the same in
             every model.
@@ -181,9 +182,10 @@ class Description(Frozen):
     no_float64: str = ""
 
 
-def pass_name(dtype: str, *, training: bool) -> PassName:
-    """What a pass is called in a recording."""
-    name: PassName = f"{dtype}-training" if training else dtype  # type: ignore[assignment]
+def pass_name(dtype: str, *, training: bool, dropout: bool = True) -> PassName:
+    """What a pass is called in a recording; `dropout`: of training mode."""
+    more = ("-training" if dropout else "-no-dropout") if training else ""
+    name: PassName = f"{dtype}{more}"  # type: ignore[assignment]
     return name
 
 
