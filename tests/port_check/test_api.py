@@ -219,6 +219,8 @@ def test_both_verbs_take_the_same():
         "copy",
         "block_map",
         "gradients",
+        "pairs",
+        "outputs",
     ]
 
 
@@ -280,7 +282,7 @@ def test_gradients_can_be_left_out():
 @pytest.mark.parametrize(
     ("left", "right", "inputs", "more", "message"),
     [
-        (image, image, np.zeros((2, 5, 8, 8), np.float32), {}, "left, left, computing"),
+        (image, image, np.zeros((2, 5, 8, 8), np.float32), {}, "^left model raised"),
         (image, lambda: image(choice=True), PIXELS, {}, "right model.*is random"),
         (image, image, None, {}, "--input is missing"),
         (image, image, "1,x", {}, "'1,x' is not understood"),

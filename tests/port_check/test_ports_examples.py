@@ -23,6 +23,7 @@ from helpers import TESTS, environment, needs_both
 
 from paripassu.core.layer_spec import relative_error
 from paripassu.port_check import targets
+from paripassu.port_check.input_pairs import ways
 
 PORTS = sorted((Path(__file__).parents[2] / "examples" / "ports").glob("*.py"))
 CAUSES = """
@@ -112,7 +113,7 @@ def examine(path: Path) -> dict[str, Any]:
             expected = source(*map(torch.from_numpy, cast.values())).numpy()
         if expected.ndim == 4:
             expected = np.moveaxis(expected, 1, -1)
-        inputs = list(targets.for_right(cast, None, move=True).values())
+        inputs = [next(ways(x, None, (1, -1))) for x in cast.values()]
         right = measure(module.keras_port(), inputs)
         found["right"][dtype] = relative_error(expected, right["evaluation"])
     found["again"] = change(right, measure(module.keras_port(), inputs))

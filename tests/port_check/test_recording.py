@@ -454,7 +454,7 @@ def test_an_interpreter_that_will_not_do_is_told(write, message, tmp_path):
     if write:
         python.write_text(write)
         python.chmod(0o755)
-    request = RecordRequest(model="net.py:build", out=tmp_path / "left.recording")
+    request = RecordRequest(model="net:build", out=tmp_path / "left.recording")
     with pytest.raises(UserError, match=message):
         record_source(request, python=python)
 

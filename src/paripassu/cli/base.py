@@ -272,4 +272,6 @@ def prepare_files(*paths: Path | None) -> None:
     from paripassu.core.files import make_folder
 
     for path in filter(None, paths):
+        if path.is_dir():
+            raise UserError(f"{path} is a folder, but the name of a file is expected.")
         make_folder(path.resolve().parent)

@@ -75,6 +75,24 @@ def check(
         Path | None,
         typer.Option(metavar="FILE", help="Read the inputs from an .npz file."),
     ] = None,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--pair",
+            metavar="LEFT=RIGHT",
+            help="Two inputs that are the same, where names leave it in doubt: "
+            "input_ids=token_ids. Repeatable.",
+        ),
+    ] = None,
+    outputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--output",
+            metavar="NAME or LEFT=RIGHT",
+            help="Compare only these outputs: logits, or "
+            "pooler_output=pooled_output. Repeatable. Default: all that pair.",
+        ),
+    ] = None,
     left_args: Annotated[
         str | None,
         typer.Option(metavar="JSON", help="Arguments of LEFT, if it is a function."),
@@ -137,7 +155,6 @@ def check(
     equal; 1: not equal; 2: the check could not run.
     """
     from paripassu.core import machine
-    from paripassu.port_check import page
     from paripassu.port_check.check import check_sources, read_map
     from paripassu.port_check.check import write_map as write
     from paripassu.port_check.requests import CheckRequest
@@ -157,6 +174,8 @@ def check(
             blocks=read_map(map_file) if map_file else {},
             save=save,
             gradients=not forward_only,
+            pairs=tuple(pairs or ()),
+            outputs=tuple(outputs or ()),
             usable_threads=threads or machine.usable_cores(),
         )
         found = check_sources(
@@ -169,6 +188,8 @@ def check(
     if write_map:
         write(write_map, found)
     if html:
+        from paripassu.port_check import page
+
         page.write(html, found)
     show(found, as_json, lambda: checked_view(found, full=full))
     for path, what in ((html, "page"), (write_map, "map"), (save, "model")):

@@ -91,22 +91,27 @@ def same_padding(size: int, window: int, stride: int, dilation: int) -> tuple[in
 
 
 PART = 2**20  # values
+NUMBERS = frozenset("biufcV")  # kinds of dtypes; V: bfloat16 and its like
 
 
 def relative_error(left: Array, right: Array) -> float:
     """The largest difference of two arrays, over the largest value of the left one.
 
-    Elementwise: no mean hides a permutation. NaN at different places, or shapes that
-    differ, are infinitely far apart.
+    Elementwise: no mean hides a permutation. NaN at different places, shapes that
+    differ, and texts that differ are infinitely far apart.
     """
     if left.shape != right.shape:
         return float("inf")
+    if not {left.dtype.kind, right.dtype.kind} <= NUMBERS:
+        return 0.0 if np.array_equal(left, right) else float("inf")
+    complex_ = "c" in (left.dtype.kind, right.dtype.kind)
+    wide = np.complex128 if complex_ else np.float64
     scale = apart = 0.0
     left, right = np.atleast_1d(left), np.atleast_1d(right)
     rows = max(1, PART * max(len(left), 1) // max(left.size, 1))
     for begin in range(0, len(left), rows):  # a part at a time: arrays may be large
-        one = left[begin : begin + rows].astype(np.float64)
-        two = right[begin : begin + rows].astype(np.float64)
+        one = left[begin : begin + rows].astype(wide)
+        two = right[begin : begin + rows].astype(wide)
         finite = np.isfinite(one)
         if not np.array_equal(finite, np.isfinite(two)):
             return float("inf")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,6 +14,8 @@ import tomli_w
 
 from paripassu.core import files
 from paripassu.core.errors import PariPassuError, UserError
+from paripassu.port_check.arguments import check_request
+from paripassu.port_check.partners import parse_pair
 from paripassu.port_check.record import check_python, record_source
 from paripassu.port_check.requests import CheckRequest, RecordRequest
 from paripassu.port_check.results import Checked, Fault
@@ -56,10 +58,8 @@ def check_sources(
         UserError: something that was given cannot be used; the message says what.
         WorkerError: the user's code crashed the process.
     """
-    if request.save is not None and request.copy_weights is None:
-        raise UserError("--save writes the model that was given weights: add --copy.")
-    if request.inputs is not None and request.shapes:
-        raise UserError("give either --input or --inputs, not both.")
+    elsewhere = left_python is not None, right_python is not None
+    check_request(request, elsewhere=elsewhere)
 
     def on_event(event: Event) -> None:
         if event["event"] == "progress":
@@ -116,6 +116,8 @@ def check(
     copy: Copy | None = None,
     block_map: Mapping[str, str] | None = None,
     gradients: bool = True,
+    pairs: Sequence[str] | Mapping[str, str] = (),
+    outputs: Sequence[str] | Mapping[str, str] = (),
 ) -> Checked:
     """Check two models that are here, in this process.
 
@@ -132,6 +134,9 @@ def check(
         block_map: pairs of blocks, left name to right name, that are not to be
             questioned.
         gradients: also compare training mode, gradients and BatchNorm's statistics.
+        pairs: of inputs whose partner is in doubt: `["input_ids=token_ids"]`, or a
+            dict of names, left to right.
+        outputs: that are to be compared, where not all are: names, or pairs as above.
 
     Returns:
         What was found; `.equal` is the verdict.
@@ -139,7 +144,7 @@ def check(
     Raises:
         UserError: a model or its inputs cannot be used.
     """
-    from paripassu.port_check import session
+    from paripassu.port_check import prepare, session
     from paripassu.port_check.examine import Options
 
     if copy not in (None, *get_args(Copy)):
@@ -151,9 +156,12 @@ def check(
         session.take(left, "left", copied=copy == "right-to-left"),
         session.take(right, "right", copied=copy == "left-to-right"),
     )
-    options = Options(copy, block_map or {}, gradients)
+    names = (_joined(pairs), _joined(outputs))
+    for text in names[0]:
+        parse_pair(text, "pairs")
+    options = Options(copy, block_map or {}, gradients, *names)
     with session.kept(*(x.model for x in found)):
-        return session.examine(session.prepare(*found, given, options))
+        return session.examine(prepare.prepare(*found, given, options))
 
 
 def take_inputs(inputs: Any) -> Any:
@@ -167,6 +175,15 @@ def take_inputs(inputs: Any) -> Any:
     return None if inputs is None else {"input": np.asarray(inputs)}
 
 
+def _joined(names: Sequence[str] | Mapping[str, str]) -> tuple[str, ...]:
+    """`left=right` for each of a dict's names; a text alone is one."""
+    if isinstance(names, str):
+        return (names,)
+    if isinstance(names, Mapping):
+        return tuple(f"{left}={right}" for left, right in names.items())
+    return tuple(names)
+
+
 def assert_equivalent(
     left: Any,
     right: Any,
@@ -175,18 +192,27 @@ def assert_equivalent(
     copy: Copy | None = None,
     block_map: Mapping[str, str] | None = None,
     gradients: bool = True,
+    pairs: Sequence[str] | Mapping[str, str] = (),
+    outputs: Sequence[str] | Mapping[str, str] = (),
 ) -> None:
     """Raise if two models do not compute the same; for tests.
 
     Args:
-        left, right, inputs, copy, block_map, gradients: as of `check`.
+        left, right, inputs, copy, block_map, gradients, pairs, outputs: as of `check`.
 
     Raises:
         NotEquivalent: an AssertionError that says where they part, and why.
         UserError: a model or its inputs cannot be used.
     """
     found = check(
-        left, right, inputs, copy=copy, block_map=block_map, gradients=gradients
+        left,
+        right,
+        inputs,
+        copy=copy,
+        block_map=block_map,
+        gradients=gradients,
+        pairs=pairs,
+        outputs=outputs,
     )
     if not found.equal:
         raise NotEquivalent(found)

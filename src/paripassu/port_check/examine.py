@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from paripassu.core import machine
 from paripassu.core.errors import UserError
@@ -13,6 +13,7 @@ from paripassu.core.layer_spec import relative_error
 from paripassu.port_check.align import Store
 from paripassu.port_check.examined import ExaminedModel, in_float64
 from paripassu.port_check.explain import Explainer
+from paripassu.port_check.output_pairs import Paired
 from paripassu.port_check.pairing import (
     PairedModels,
     check_layers,
@@ -42,11 +43,15 @@ class Options:
         copy: "left-to-right" or "right-to-left", or None.
         block_map: pairs of blocks that are not to be questioned.
         gradients: also compare training mode and gradients.
+        pairs: of inputs, `left=right`.
+        outputs: that are to be compared, `name` or `left=right`.
     """
 
     copy: str | None = None
     block_map: Mapping[str, str] = field(default_factory=dict)
     gradients: bool = True
+    pairs: Sequence[str] = ()
+    outputs: Sequence[str] = ()
 
 
 class Examination:
@@ -59,11 +64,16 @@ class Examination:
         inputs: tuple[Arrays, Arrays],
         options: Options,
         progress: Progress = lambda _text, _share: None,
+        *,
+        paired: Paired,
+        alternatives: Sequence[Arrays] = (),
     ):
         self.left, self.right, self.given = left, right, inputs
         self.options, self.progress = options, progress
         self.findings = Findings()
         self.evaluation_draws: dict[str, Sequence[Draw]] = {}
+        self.paired, self.alternatives = paired, alternatives
+        self.findings.notes += paired.notes
 
     def go(self) -> Checked:
         """All of it."""
@@ -72,6 +82,7 @@ class Examination:
         self.models = models = PairedModels(
             self.left, self.right, self.given, self.options.block_map
         )
+        models.outputs = self.paired.outputs
         findings = self.findings
         findings.order = models.left_order
         check_layers(models, findings)
@@ -104,6 +115,8 @@ class Examination:
             left=self.left.describe(models.left_blocks.values()),
             right=self.right.describe(models.right_blocks.values()),
             inputs={k: f"{x.dtype} {x.shape}" for k, x in models.inputs.items()},
+            input_pairs=self.paired.inputs,
+            output_pairs=models.outputs.partners,
             copied=self.options.copy,
             pairs=pairings,
             places=tuple(self.runner.list_places(runs, single)),
@@ -113,6 +126,28 @@ class Examination:
             seconds=time.perf_counter() - begin,
             peak_memory_mib=machine.peak_memory_bytes() / 2**20,
         )
+
+    def others(self) -> Iterator[Examination]:
+        """The same with the right model's inputs in each other possible arrangement."""
+        for inputs in self.alternatives:
+            try:
+                for model in (self.left, self.right):
+                    model.probe.set_dtype("float32")
+            except UserError:
+                return  # it can't be made anew: the first arrangement counts
+            text = (
+                "channels of the right model's inputs may be at either axis: they are "
+                "where the models agree, "
+                + ", ".join(f"{name} {x.shape}" for name, x in inputs.items())
+            )
+            yield Examination(
+                self.left,
+                self.right,
+                (self.given[0], inputs),
+                self.options,
+                self.progress,
+                paired=replace(self.paired, notes=(*self.paired.notes, text)),
+            )
 
     def _to_float64(self) -> bool:
         """Let both models compute in float64; False if one of them cannot."""
@@ -205,6 +240,10 @@ class Examination:
         """Compare in evaluation mode; `single`: the runs in float32, after float64."""
         self.progress("looking for causes", 0.6)
         worst = runs.output_error(runs.free.outputs)
+        if turned := runs.plan.turned(runs.left, runs.free.outputs):
+            self.findings.notes.append(
+                f"compared, as the frameworks differ: {', '.join(turned)}"
+            )
         least = ROUNDED if single else 0.0
         faulty = runs.parting(least)
         if rounded := [x for x in runs.parting() if x not in faulty]:

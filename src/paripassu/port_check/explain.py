@@ -20,9 +20,10 @@ from paripassu.port_check.align import (
     layer_specs,
 )
 from paripassu.port_check.match import INPUT
+from paripassu.port_check.output_pairs import pair_outputs
 from paripassu.port_check.pairing import PairedModels
 from paripassu.port_check.results import Cause, Findings, finite
-from paripassu.port_check.runs import Run, Runner, Runs, pair_outputs
+from paripassu.port_check.runs import Run, Runner, Runs
 from paripassu.port_check.segments import CallRecorder, Trace
 from paripassu.port_check.tolerance import ROUNDED
 from paripassu.sides.contract import Arrays, Call
@@ -211,11 +212,11 @@ class Explainer:
         self._explain_between(names, ends, wanted, got, jump)
 
     def _explain_outputs(self, runs: Runs, jump: float) -> None:
-        name, wanted, got = max(
-            pair_outputs(runs.left, self.run.outputs),
-            key=lambda x: relative_error(x[1], x[2]),
+        name, other, wanted, got = max(
+            pair_outputs(runs.plan, runs.left, self.run.outputs),
+            key=lambda x: relative_error(x[2], x[3]),
         )
-        self._explain_between((name, name), (None, None), wanted, got, jump)
+        self._explain_between((name, other), (None, None), wanted, got, jump)
 
     def _explain_between(
         self,

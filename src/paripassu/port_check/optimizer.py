@@ -8,6 +8,7 @@ from typing import Any
 
 from paripassu.core.errors import UserError
 from paripassu.port_check import targets
+from paripassu.port_check.arguments import check_target
 from paripassu.port_check.optimizer_verdict import (
     OptimizerChecked,
     compare_optimizers,
@@ -28,6 +29,8 @@ def check_optimizer_sources(request: CheckOptimizerRequest) -> OptimizerChecked:
         UserError: something that was given cannot be used; the message says what.
         WorkerError: the user's code crashed the process.
     """
+    check_target(request.left, request.left_args, "left", EXAMPLE)
+    check_target(request.right, request.right_args, "right", EXAMPLE)
     answer = work(request, plain=True)
     return OptimizerChecked.model_validate(answer["result"])
 

@@ -10,13 +10,14 @@ from paripassu.core import machine
 from paripassu.core.errors import UserError
 from paripassu.core.layer_spec import relative_error
 from paripassu.port_check.examined import ExaminedModel, in_float64
+from paripassu.port_check.output_pairs import Outputs, Paired, pair_outputs
 from paripassu.port_check.randomness import compare_inference
 from paripassu.port_check.results import (
     Checked,
     Findings,
     describe_error,
 )
-from paripassu.port_check.runs import Progress, pair_outputs, perturb_one_ulp
+from paripassu.port_check.runs import Progress, perturb_one_ulp
 from paripassu.port_check.tolerance import CONTROLS, EPS32, EPS64, FLOOR, allow
 from paripassu.sides.contract import Arrays
 from paripassu.sides.recording import PassName
@@ -33,12 +34,14 @@ class OutputsExamination:
         right: ExaminedModel,
         inputs: tuple[Arrays, Arrays],
         progress: Progress,
+        paired: Paired,
     ):
         assert left.recorded
         self.left, self.right, self.progress = left, right, progress
         self.recorded = left.recorded
         self.inputs, self.right_inputs = inputs
-        self.findings = Findings()
+        self.findings, self.paired = Findings(), paired
+        self.findings.notes += paired.notes
 
     def go(self) -> Checked:
         """All of it."""
@@ -62,7 +65,9 @@ class OutputsExamination:
             f"{self.left.source} holds inputs and outputs only: those were compared"
         )
         self.progress("done", 1.0)
-        return conclude(self.left, self.right, self.inputs, findings, begin)
+        return conclude(
+            self.left, self.right, self.inputs, findings, begin, self.paired
+        )
 
     def _compare(self, dtype: PassName) -> None:
         """Compare the outputs in one float type."""
@@ -88,12 +93,14 @@ class OutputsExamination:
                 {k: perturb_one_ulp(x, random) for k, x in inputs.items()}
             )
         of = "the recording" if one.control else "the right model"
-        check_outputs(self.findings, dtype, (left, right), (base, moved, of))
+        plan = self.paired.outputs
+        check_outputs(self.findings, dtype, plan, (left, right), (base, moved, of))
 
 
 def check_outputs(
     findings: Findings,
     dtype: PassName,
+    plan: Outputs,
     outputs: tuple[Arrays, Arrays],
     control: tuple[Arrays, Arrays, str],
 ) -> None:
@@ -102,6 +109,7 @@ def check_outputs(
     Args:
         findings: to add to.
         dtype: of the pass.
+        plan: which of them are compared.
         outputs: of both models.
         control: outputs of one of them, without and with its inputs moved by one ulp,
             and whose they are; none where nobody has measured it.
@@ -110,12 +118,12 @@ def check_outputs(
     base, moved, of = control
     ulp = max((relative_error(x, moved[k]) for k, x in base.items()), default=0.0)
     bound, worst = allow(ulp, eps), 0.0
-    for output, wanted, got in pair_outputs(*outputs):
+    for output, other, wanted, got in pair_outputs(plan, *outputs):
         error = relative_error(wanted, got)
         worst = max(worst, error)
         if error > bound:
             findings.fault(
-                name, output, output, error, None, eps=eps, jump=error / bound
+                name, output, other, error, None, eps=eps, jump=error / bound
             )
     measured = f"one-ulp control of {of} {describe_error(bound / CONTROLS, eps)}"
     findings.check(
@@ -132,6 +140,7 @@ def conclude(
     inputs: Arrays,
     findings: Findings,
     begin: float,
+    paired: Paired,
 ) -> Checked:
     """The result, where no layer of the two was paired."""
     return Checked(
@@ -139,6 +148,8 @@ def conclude(
         left=left.describe(left.probe.blocks()),
         right=right.describe(right.probe.blocks()),
         inputs={k: f"{x.dtype} {x.shape}" for k, x in inputs.items()},
+        input_pairs=paired.inputs,
+        output_pairs=paired.outputs.partners,
         copied=None,
         pairs=(),
         places=(),

@@ -11,6 +11,7 @@ from paripassu.core.layer_spec import Array, relative_error
 from paripassu.port_check.align import Group, group_layers
 from paripassu.port_check.examined import CallOrder, ExaminedModel
 from paripassu.port_check.match import Pair, Placed, match_blocks
+from paripassu.port_check.output_pairs import Outputs
 from paripassu.port_check.results import Cause, Findings, Pairing, Weight, finite
 from paripassu.port_check.tolerance import WEIGHT
 from paripassu.sides.advice import advise
@@ -29,6 +30,7 @@ class PairedModels:
         pairs: of blocks; groups: of layers that are compared as they work.
         left_blocks, right_blocks: blocks by name, with their weights as they are.
         left_order, right_order: when layers are called.
+        outputs: which outputs are compared.
         unequal: names of weights that differ, by the left block's name.
         unrelated: whether so many differ that they were not copied at all.
     """
@@ -42,6 +44,7 @@ class PairedModels:
     ):
         self.left, self.right = left, right
         self.inputs, self.right_inputs = inputs
+        self.outputs = Outputs(())
         self.unequal: dict[str, list[str]] = {}
         self.unrelated = False
         left_placed, self.left_order = _place_blocks(left, self.inputs)

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from paripassu.core.errors import UserError
 from paripassu.core.version import __version__
+from paripassu.port_check.arguments import check_inputs, check_target
 from paripassu.port_check.requests import RecordRequest
 from paripassu.processes.launch import Event, work
 from paripassu.sides.recording import Level
@@ -52,8 +53,9 @@ def record_source(
         UserError: something that was given cannot be used; the message says what.
         WorkerError: the user's code crashed the process.
     """
-    if request.inputs is not None and request.shapes:
-        raise UserError("give either --input or --inputs, not both.")
+    elsewhere = python is not None
+    check_target(request.model, request.model_args, "model", elsewhere=elsewhere)
+    check_inputs(request.shapes, request.inputs)
 
     def on_event(event: Event) -> None:
         if event["event"] == "progress":

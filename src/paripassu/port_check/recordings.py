@@ -10,10 +10,16 @@ from paripassu.core.errors import UserError
 from paripassu.core.layer_spec import Array, relative_error
 from paripassu.port_check.align import channel_orders
 from paripassu.port_check.examined import ExaminedModel
+from paripassu.port_check.output_pairs import (
+    Paired,
+    describe_partners,
+    find_outputs,
+)
 from paripassu.port_check.outputs import EPS, check_outputs, conclude
 from paripassu.port_check.results import Checked, Findings, State, describe_error
 from paripassu.port_check.runs import Progress
 from paripassu.port_check.tolerance import EPS64, STATISTICS, WEIGHT, allow
+from paripassu.sides import registry
 from paripassu.sides.contract import Arrays
 from paripassu.sides.recorded import RecordedProbe
 from paripassu.sides.recording import CallRecord, PassName
@@ -32,6 +38,9 @@ class RecordingsExamination:
         self.probes = left.recorded, right.recorded
         self.recordings = self.probes[0].model, self.probes[1].model
         self.findings = Findings()
+        sides = [x.found.framework for x in self.probes]
+        first = [x in registry.CHANNELS_FIRST for x in sides]
+        self.move = None if first[0] == first[1] else (1, -1) if first[0] else (-1, 1)
 
     def go(self) -> Checked:
         """All of it.
@@ -59,7 +68,9 @@ class RecordingsExamination:
         self.findings.notes.append("two recordings: what both hold was compared")
         self.progress("done", 1.0)
         inputs = self.recordings[0].inputs
-        return conclude(self.left, self.right, inputs, self.findings, begin)
+        return conclude(
+            self.left, self.right, inputs, self.findings, begin, self.paired
+        )
 
     def _check_inputs(self) -> None:
         left, right = (x.inputs for x in self.recordings)
@@ -113,16 +124,20 @@ class RecordingsExamination:
             x.read_all(f"{dtype}/outputs", x.description.passes[dtype].outputs)
             for x in self.recordings
         )
+        plan = find_outputs(left, right, move=self.move, spatial=frozenset((3, 4, 5)))
+        self.paired = Paired((), plan, ())
+        self.findings.notes += describe_partners(plan)
         for probe, base, of in zip(
             self.probes, (left, right), ("left", "right"), strict=True
         ):
             one = probe.found.passes[dtype]
             if one.control:
                 moved = probe.model.read_all(f"{dtype}/control", one.outputs)
-                check_outputs(self.findings, dtype, (left, right), (base, moved, of))
+                control = base, moved, of
+                check_outputs(self.findings, dtype, plan, (left, right), control)
                 return
         none: tuple[Arrays, Arrays, str] = ({}, {}, "neither")
-        check_outputs(self.findings, dtype, (left, right), none)
+        check_outputs(self.findings, dtype, plan, (left, right), none)
 
     def _compare_calls(self, dtype: PassName) -> None:
         """Find the first call that parts, of those that are alike in kind and order."""

@@ -47,6 +47,8 @@ class CheckRequest(ExaminerRequest):
         copy_weights: "left-to-right", "right-to-left" or None: before comparing.
         blocks: pairs of blocks, left name to right name; see `check.read_map`.
         gradients: also compare training mode, gradients and BatchNorm's statistics.
+        pairs: of inputs, `left=right`.
+        outputs: that are to be compared, `name` or `left=right`.
         save: where to write the model that was given weights.
     """
 
@@ -56,6 +58,8 @@ class CheckRequest(ExaminerRequest):
     copy_weights: str | None = None
     blocks: dict[str, str] = Field(default_factory=dict)
     gradients: bool = True
+    pairs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
     save: Path | None = None
 
 

@@ -76,6 +76,19 @@ class Place(Frozen):
     control_float32: float | None = None
 
 
+class Partner(Frozen):
+    """An input or an output of the left model and that of the right which is the same.
+
+    Attributes:
+        left, right: their names; None: there is none, so it was not compared.
+        why: how they were found, or why there is none.
+    """
+
+    left: str | None
+    right: str | None
+    why: str
+
+
 class Cause(Frozen):
     """A difference that closes the gap: its size `before` and `after` it is removed."""
 
@@ -119,6 +132,8 @@ class Checked(Frozen):
     left: Model
     right: Model
     inputs: dict[str, str]
+    input_pairs: tuple[Partner, ...] = ()
+    output_pairs: tuple[Partner, ...] = ()
     copied: str | None
     pairs: tuple[Pairing, ...]
     places: tuple[Place, ...]

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from paripassu.core.errors import UserError
 from paripassu.core.layer_spec import Array, relative_error
 from paripassu.port_check.align import (
     Anchors,
@@ -16,8 +15,8 @@ from paripassu.port_check.align import (
     End,
     Point,
     Store,
-    channel_orders,
 )
+from paripassu.port_check.output_pairs import Outputs, pair_outputs
 from paripassu.port_check.pairing import PairedModels
 from paripassu.port_check.results import Place, finite
 from paripassu.port_check.tolerance import allow
@@ -40,6 +39,7 @@ class Runs:
 
     Attributes:
         eps: of the precision.
+        plan: which outputs are compared.
         left: the outputs of the left model.
         forced: the right model, each group of layers given the left's inputs.
         free: the right model as it is.
@@ -48,6 +48,7 @@ class Runs:
     """
 
     eps: float
+    plan: Outputs
     left: Arrays
     forced: Run
     free: Run
@@ -71,34 +72,15 @@ class Runs:
         """What rounding may do to the outputs."""
         moved = self.control.outputs
         control = max(
-            (relative_error(x, moved[name]) for name, x in self.left.items()),
+            (relative_error(self.left[x], moved[x]) for x, _ in self.plan.pairs),
             default=0.0,
         )
         return allow(control, self.eps)
 
     def output_error(self, outputs: Arrays) -> float:
         """How far the right model's outputs are from the left's, at most."""
-        pairs = pair_outputs(self.left, outputs)
-        return max((relative_error(left, right) for _, left, right in pairs), default=0)
-
-
-def pair_outputs(left: Arrays, right: Arrays) -> Iterator[tuple[str, Array, Array]]:
-    """Pairs of outputs, by name where both have the same names, else in order.
-
-    Raises:
-        UserError: one model has more of them.
-    """
-    if len(left) != len(right):
-        raise UserError(
-            f"the left model has {len(left)} outputs ({', '.join(left)}), the right "
-            f"one {len(right)} ({', '.join(right)}). Return the same from both."
-        )
-    names = list(left) if set(left) == set(right) else None
-    for name, other in zip(names or left, names or right, strict=True):
-        wanted, got = left[name], right[other]
-        if fit := [x for x in channel_orders(wanted) if x.shape == got.shape]:
-            wanted = min(fit, key=lambda x: relative_error(x, got))
-        yield name, wanted, got
+        pairs = pair_outputs(self.plan, self.left, outputs)
+        return max((relative_error(x, y) for *_, x, y in pairs), default=0)
 
 
 def perturb_one_ulp(array: Array, random: np.random.Generator) -> Array:
@@ -146,7 +128,7 @@ class Runner:
         for own in (True, False):
             self.progress(f"comparing in {name}: the one-ulp control", share + 0.1)
             controls.append(self._control(store, own=own, training=training))
-        return Runs(eps, left, *right, *controls)
+        return Runs(eps, self.models.outputs, left, *right, *controls)
 
     def perturb(self, array: Array) -> Array:
         """Each value moved by one unit in the last place, up or down."""

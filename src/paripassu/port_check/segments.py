@@ -72,7 +72,8 @@ def _flat(left: Array, right: Array) -> Iterator[float]:
     """Arrays that one of the models has flattened, or has kept axes of size 1 in."""
     less, more = sorted((left, right), key=lambda x: x.ndim)
     for moved in channel_orders(more):
-        if len(moved) == len(less):
+        lengths = [[n for n in x.shape if n != 1] for x in (less, moved)]
+        if lengths[0] == lengths[1] or less.shape[:1] == moved.shape[:1]:
             yield relative_error(less, moved.reshape(less.shape))
 
 
@@ -121,6 +122,8 @@ class Trace:
         Args:
             target: the serial of the call that they lead to; None: the outputs.
         """
+        if not self.calls:
+            return []  # the model gives back what it was given
         if target is None:
             pending, end = [self.calls[-1].call.serial], len(self.calls)
         else:
@@ -220,9 +223,7 @@ class Segments:
         if kind != "add" and _elsewhere(seen, self.right, self.left):
             key = "layer-order"
             sentence += " here; the right one does elsewhere"
-        elif kind == "embedding" or (
-            kind == "scale" and seen.inputs[0].dtype.kind in "iu"
-        ):
+        elif kind == "embedding" or (kind == "scale" and _counts(seen)):
             key = "position"
         elif self.left_after == INPUT and kind in ARITHMETIC:
             key = "input-scale"
@@ -240,7 +241,7 @@ class Segments:
             sentence += " here; the left one does elsewhere"
         elif "equal" in seen.call.name or seen.outputs[0].dtype.kind == "b":
             key = "mask"
-        elif kind in ("scale", "multiply") and seen.inputs[0].dtype.kind in "iu":
+        elif kind in ("scale", "multiply") and _counts(seen):
             key = "position"
         elif kind in ("scale", "multiply") and self.left_kind == "embedding":
             key = "embedding-scale"
@@ -293,6 +294,8 @@ def _leading(
     A call whose value the other model has nowhere, but which leads to one that it has,
     is another way to the same: a layer that pads before a pool.
     """
+    if not calls:
+        return []
     alone = {x.call.serial: x for x in _alone(segment, other)}
     inside = {x.call.serial for x in segment}
     pending = [calls[-1].call.serial] if end is None else list(calls[end].call.sources)
@@ -328,6 +331,11 @@ def _family(seen: Seen) -> str:
     """A kind, the same for what may be called by either of two names."""
     kind = identified(seen).kind
     return {"mean": "global_average_pool", "amax": "max"}.get(kind, kind)
+
+
+def _counts(seen: Seen) -> bool:
+    """Whether it is given whole numbers."""
+    return bool(seen.inputs) and seen.inputs[0].dtype.kind in "iu"
 
 
 def _source(seen: Seen, other: Sequence[Seen]) -> str | None:
@@ -376,8 +384,9 @@ def identified(seen: Seen) -> LayerSpec:
     if told.kind != "other" or len(seen.inputs) != 1 or not seen.outputs:
         return told
     given, made = seen.inputs[0], seen.outputs[0]
-    if given.shape != made.shape or given.dtype.kind != "f":
+    if given.shape != made.shape or given.dtype.kind != "f" or not given.size:
         return told
+    given, made = np.atleast_1d(given), np.atleast_1d(made)
     for guess in GUESSES:
         if relative_error(made, layers.apply(guess, [given])) <= GUESSED:
             return guess
@@ -404,6 +413,8 @@ def _both(left: Seen, right: Seen, *, padded: bool = False) -> Parted:
         return Parted(*names, finite, cause)
     if padded and spec.kind == right_spec.kind:
         return Parted(*names, finite, Cause(key="pool-padding", sentence=sentence))
+    if found := _broadcast(left, right):
+        return Parted(*names, finite, found)
     if spec.kind == right_spec.kind and spec.kind != "other":
         got, found = right.outputs[0], None
         orders = channel_orders(left.outputs[0])
@@ -424,6 +435,28 @@ def _both(left: Seen, right: Seen, *, padded: bool = False) -> Parted:
     else:
         key = causes.kinds_key(spec.kind, right_spec.kind)
     return Parted(*names, finite, Cause(key=key, sentence=sentence))
+
+
+def _broadcast(left: Seen, right: Seen) -> Cause | None:
+    """Two calls of several inputs whose results are not of one size."""
+    made = left.outputs[0], right.outputs[0]
+    if made[0].size == made[1].size or min(len(left.inputs), len(right.inputs)) < 2:
+        return None
+    told = [
+        " and ".join(str(x.shape) for x in seen.inputs) + f" give {array.shape}"
+        for seen, array in zip((left, right), made, strict=True)
+    ]
+    wide = [
+        array.size > max(x.size for x in seen.inputs)
+        for seen, array in zip((left, right), made, strict=True)
+    ]
+    if not any(wide) or _family(left) != _family(right):
+        return None
+    return Cause(
+        key="broadcast",
+        sentence=f"left {told[0]}, right {told[1]}: shapes are broadcast on one side",
+        write="give both the same shape before, as with x.flatten()",
+    )
 
 
 def _inputs(left: Seen, right: Seen) -> Cause | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.util
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,14 @@ from typing import Any
 import numpy as np
 
 from paripassu.core.errors import UserError
+from paripassu.port_check.meanings import meaning_of_input
 from paripassu.sides import user_code
 from paripassu.sides.contract import Arrays, Block
 from paripassu.sides.recording import Recording, is_recording
 from paripassu.sides.registry import MODEL_TYPES, is_model
 
 SEED = 20
+EXAMPLE = "models/resnet.py:build"
 FORM = "package.module:attribute or file.py:attribute"
 
 
@@ -46,7 +50,7 @@ def find(text: str, arguments: str | None, which: str) -> Target:
                 f"{which}: {text} is a recording and takes no --{which}-args."
             )
         return Target(text, Recording(Path(text)), None)
-    found = attribute(text, which, "models/resnet.py:build")
+    found = attribute(text, which, EXAMPLE)
     args, kwargs = parse_arguments(arguments, which)
     if is_model(found):
         if arguments:
@@ -61,7 +65,7 @@ def find(text: str, arguments: str | None, which: str) -> Target:
             f"A {MODEL_TYPES}, or a function or class that makes one is expected."
         )
     build = functools.partial(found, *args, **kwargs)
-    model = user_code.run(build, f"{which}, {text}, building it")
+    model = user_code.run(build, f"{which} model {text}, building it,")
     return Target(text, model, build)
 
 
@@ -76,13 +80,9 @@ def attribute(text: str, which: str, example: str) -> Any:
     Raises:
         UserError: it is not there, or importing it raised; with the traceback.
     """
-    place, colon, name = text.rpartition(":")
-    if not colon or not place or not name:
-        raise UserError(
-            f"{which} is {text!r}, but {FORM} is expected, for example {example}."
-        )
+    place, name = split(text, which, example)
     module = user_code.run(
-        lambda: _module(place, which), f"{which}, {text}, importing it"
+        lambda: _module(place, which), f"{which} model {text}, importing it,"
     )
     found: Any = module
     for part in name.split("."):
@@ -98,6 +98,20 @@ def attribute(text: str, which: str, example: str) -> Any:
             )
         found = getattr(found, part)
     return found
+
+
+def split(text: str, which: str, example: str) -> tuple[str, str]:
+    """Where a target is, and its name there.
+
+    Raises:
+        UserError: the text has not that form.
+    """
+    place, colon, name = text.rpartition(":")
+    if not colon or not place or not name:
+        raise UserError(
+            f"{which} is {text!r}, but {FORM} is expected, for example {example}."
+        )
+    return place, name
 
 
 def _module(place: str, which: str) -> Any:
@@ -174,7 +188,10 @@ def parse_input(text: str, number: int) -> Wanted:
 
 
 def make_inputs(wanted: Sequence[Wanted], blocks: Sequence[Block]) -> Arrays:
-    """Draw inputs: standard normal, or whole numbers below the smallest table."""
+    """Draw inputs: standard normal, or whole numbers below the smallest table.
+
+    Of a mask or of segments by name, zeros and ones.
+    """
     random = np.random.Generator(np.random.Philox(SEED))
     tables = [
         x.spec.weights["table"].shape[0] for x in blocks if "table" in x.spec.weights
@@ -186,9 +203,22 @@ def make_inputs(wanted: Sequence[Wanted], blocks: Sequence[Block]) -> Arrays:
         elif one.dtype == "bool":
             made[one.name] = random.random(one.shape) < 0.75
         else:
-            below = one.below or min(tables, default=2)
+            binary = meaning_of_input(one.name).endswith(("mask", "segments"))
+            below = one.below or (2 if binary else min(tables, default=2))
             made[one.name] = random.integers(0, below, one.shape)
     return made
+
+
+@contextlib.contextmanager
+def explained_inputs(path: Path) -> Iterator[None]:
+    """Explain what makes a file unreadable as inputs."""
+    try:
+        yield
+    except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path} cannot be read as inputs ({error}). An .npz file of arrays is "
+            "expected: numpy.savez('inputs.npz', input=array)."
+        ) from error
 
 
 def read_inputs(path: Path) -> Arrays:
@@ -197,73 +227,11 @@ def read_inputs(path: Path) -> Arrays:
     Raises:
         UserError: it is not one, or holds objects.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            found = {name: np.asarray(file[name]) for name in file.files}
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{path} cannot be read as inputs ({error}). An .npz file of arrays is "
-            "expected: numpy.savez('inputs.npz', input=array)."
-        ) from error
+    with explained_inputs(path), np.load(path, allow_pickle=False) as file:
+        found = {name: np.asarray(file[name]) for name in file.files}
     if not found:
         raise UserError(f"{path} holds no array.")
     return {
         name: x.astype(np.float32) if x.dtype == np.float64 else x
         for name, x in found.items()
     }
-
-
-def for_right(
-    inputs: Arrays,
-    shapes: Mapping[str, tuple[int | None, ...]] | None,
-    *,
-    move: bool,
-) -> Arrays:
-    """The same inputs as the right model takes them.
-
-    Args:
-        inputs: of the left model.
-        shapes: that the right model declares, in its order, by its names.
-        move: whether frameworks differ, so that channels move: images to or from
-            channels last. Sequences stay, unless the declared shape asks for it.
-
-    Raises:
-        UserError: no way fits the declared shapes.
-    """
-    names = list(shapes or {})
-    if shapes and len(names) != len(inputs):
-        raise UserError(
-            f"the right model takes {len(names)} inputs ({', '.join(names)}), but "
-            f"{len(inputs)} came ({', '.join(inputs)}). "
-            "Give each with --input NAME=SHAPE."
-        )
-    made: Arrays = {}
-    for number, (name, array) in enumerate(inputs.items()):
-        ways = [array]
-        if move and array.ndim > 2 and np.issubdtype(array.dtype, np.floating):
-            moved = np.ascontiguousarray(np.moveaxis(array, 1, -1))
-            ways = [moved, array] if array.ndim > 3 else [array, moved]
-        key = name
-        if shapes:
-            key = name if name in shapes else names[number]
-            declared = shapes[key]
-            ways = [x for x in ways if _fits(x.shape, declared)]
-            if not ways:
-                raise UserError(
-                    f"the right model's input {key} has shape {_dims(declared)}, but "
-                    f"the left's is {_dims(array.shape)}. Give the left model's with "
-                    "--input."
-                )
-        made[key] = ways[0]
-    return made
-
-
-def _fits(shape: Sequence[int], declared: Sequence[int | None]) -> bool:
-    return len(shape) == len(declared) and all(
-        wanted is None or wanted == one
-        for one, wanted in zip(shape, declared, strict=True)
-    )
-
-
-def _dims(shape: Sequence[int | None]) -> str:
-    return "(" + ", ".join("any" if x is None else str(x) for x in shape) + ")"

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from paripassu.core.layer_spec import relative_error
 from paripassu.port_check.examined import ExaminedModel
+from paripassu.port_check.output_pairs import pair_outputs
 from paripassu.port_check.pairing import PairedModels
 from paripassu.port_check.randomness import (
     DropoutDifference,
@@ -15,7 +16,6 @@ from paripassu.port_check.randomness import (
     has_unknown_rates,
 )
 from paripassu.port_check.results import Cause, Findings, finite
-from paripassu.port_check.runs import pair_outputs
 from paripassu.sides.contract import Draw
 
 Explain = Callable[[float, Cause | None], None]
@@ -95,7 +95,8 @@ class TrainingDraws:
         with self._dropout_off():
             left = self.models.left.run(self.models.inputs, training=True)
             right = self.models.right.run(self.models.right_inputs, training=True)
-        errors = (relative_error(x, y) for _, x, y in pair_outputs(left, right))
+        plan = self.models.outputs
+        errors = (relative_error(x, y) for *_, x, y in pair_outputs(plan, left, right))
         return max(errors, default=math.inf)
 
     @contextmanager

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from paripassu.core.layer_spec import Array, relative_error
-from paripassu.port_check.align import Store, channel_orders
+from paripassu.port_check.align import Store
+from paripassu.port_check.output_pairs import pair_outputs
 from paripassu.port_check.pairing import PairedModels
 from paripassu.port_check.results import Cause, Findings, describe_error, finite
-from paripassu.port_check.runs import Runner, pair_outputs
+from paripassu.port_check.runs import Runner
 from paripassu.port_check.tolerance import (
     CANCELLED,
     EPS64,
@@ -73,27 +74,25 @@ class TrainingStep:
         rights = self.models.right.run(self.models.right_inputs)
         drawn: tuple[Arrays, Arrays] = ({}, {})
         recorded = self.models.left.recorded
-        given = recorded.cotangents() if recorded else None
-        same = set(lefts) == set(rights)
-        for name, other in zip(lefts, lefts if same else rights, strict=True):
+        given = recorded.cotangents() if recorded else {}
+        plan = self.models.outputs
+        if not set(given) <= {name for name, _ in plan.pairs}:
+            return None  # of the recording, which has outputs that are not compared
+        for name, other in plan.pairs:
             left, right = lefts[name], rights[other]
-            drawn[0][name] = (
-                given[name] if given else self.runner.random.standard_normal(left.shape)
-            )
-            fits = [
-                (relative_error(x, right), n)
-                for n, x in enumerate(channel_orders(left))
-                if x.shape == right.shape
-            ]
-            if not fits:
+            if (way := plan.way(left, right)) is None:
                 return None
-            drawn[1][other] = channel_orders(drawn[0][name])[min(fits)[1]]
+            here = given.get(name)
+            if here is None:
+                here = self.runner.random.standard_normal(left.shape)
+            drawn[0][name], drawn[1][other] = here, way.turn(here)
         return drawn
 
     def _compare_outputs(self, left: Step, right: Step, control: Step) -> bool:
         """Whether the outputs part."""
         worst, bound = 0.0, self.least
-        for name, wanted, got in pair_outputs(left.outputs, right.outputs):
+        plan = self.models.outputs
+        for name, _, wanted, got in pair_outputs(plan, left.outputs, right.outputs):
             worst = max(worst, relative_error(wanted, got))
             moved = relative_error(left.outputs[name], control.outputs[name])
             bound = max(bound, allow(moved, EPS64))

@@ -175,6 +175,10 @@ class Probe(Protocol):
     drawing: Drawing
     draws: Sequence[Draw]
 
+    @property
+    def float_type(self) -> str:
+        """In which it computes: "float32", "bfloat16", ..."""
+
     def blocks(self) -> list[Block]:
         """All weights, in the order in which the model lists its layers."""
 
@@ -209,10 +213,20 @@ class Probe(Protocol):
 
 @dataclass(frozen=True)
 class Declared:
-    """An input as a model declares it; None is an axis of any length."""
+    """An input that a model takes.
 
-    shape: tuple[int | None, ...]
-    integer: bool
+    Attributes:
+        shape: as the model declares it; an axis of any length is None. None: it
+            declares none, as an argument of a function does.
+        integer: whether it takes whole numbers; None: unknown.
+        required: whether it can't be left out.
+        placed: whether it has a position among the others, not only a name.
+    """
+
+    shape: tuple[int | None, ...] | None = None
+    integer: bool | None = None
+    required: bool = True
+    placed: bool = True
 
 
 class ModelModule(Protocol):
@@ -232,7 +246,10 @@ class ModelModule(Protocol):
         """Call a model that is not built once, so that it makes its weights."""
 
     def declared_inputs(self, model: Any) -> dict[str, Declared]:
-        """The inputs that a model declares by itself, by name and in order."""
+        """The inputs that a model takes, by name and in order; none: unknown."""
+
+    def has_channels_first(self, model: Any) -> bool:
+        """Whether its layers take images with channels at axis 1."""
 
     def open_model(
         self,

@@ -448,6 +448,11 @@ def channels_first(layer: Any, dimensions: int) -> bool:
     return dimensions >= 3 and getattr(layer, "data_format", "") == "channels_first"
 
 
+def normalises_first(kind: str, settings: Mapping[str, Any]) -> bool:
+    """Whether it is a BatchNorm whose channels are at axis 1."""
+    return kind == "batch_norm" and settings.get("axis") == 1
+
+
 def snake_case(name: str) -> str:
     """`MaxPool` as max_pool."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Self
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src import backend
 
 from paripassu.core.errors import UserError
 from paripassu.core.files import replacing
@@ -54,11 +56,20 @@ class Probe:
 
     def _set(self, model: Any) -> None:
         self.model = model
+        self.first = has_channels_first(model)
         self.leaves = {id(x): name for name, x in keras_layers.leaves(model)}
         named = [*keras_layers.containers(model), *keras_layers.leaves(model)]
         self.parts = observing.without_repeats(
-            part for name, layer in named for part in keras_layers.parts(name, layer)
+            self._part(part)
+            for name, layer in named
+            for part in keras_layers.parts(name, layer)
         )
+
+    def _part(self, part: Any) -> Any:
+        """A part, its axis 1 called the last one where the model has channels there."""
+        if self.first and keras_layers.normalises_first(part.kind, part.settings):
+            return replace(part, settings={**part.settings, "axis": -1})
+        return part
 
     def blocks(self) -> list[Block]:
         return observing.blocks_of(self.parts, self.model.trainable_variables)
@@ -79,7 +90,7 @@ class Probe:
         watched = _Watched(self, watcher, known)
         with _kept(self.model), self._drawing(watched), watched:
             found = self._call(tensors, training)
-        return {name: np.asarray(x) for name, x in watched.named(found).items()}
+        return {name: _array_of(x) for name, x in watched.named(found).items()}
 
     def step(
         self, inputs: Arrays, cotangents: Arrays, *, training: bool = True
@@ -93,24 +104,24 @@ class Probe:
             watched = _Watched(self, Blind())
             with self._drawing(watched), watched:
                 outputs = watched.named(self._call(tensors, training))
-            total = tf.add_n(
-                [
-                    tf.reduce_sum(outputs[name] * tf.cast(x, outputs[name].dtype))
-                    for name, x in cotangents.items()
-                ]
-            )
+            products = [
+                tf.reduce_sum(_real(outputs[name]) * self._tensor(x))
+                for name, x in cotangents.items()
+                if outputs[name].dtype.is_floating or outputs[name].dtype.is_complex
+            ]
+            total = tf.add_n(products or [tf.zeros((), self.model.compute_dtype)])
             statistics = observing.statistics_of(self.parts)
         wanted = [*values, *floating.values()]
         found = tape.gradient(
             total, wanted, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
-        arrays = [np.asarray(tf.convert_to_tensor(x)) for x in found]
+        arrays = [_array_of(x) for x in found]
         slopes = {
             id(x): slope
             for x, slope in zip(weights, arrays[: len(values)], strict=True)
         }
         return Step(
-            {name: np.asarray(x) for name, x in outputs.items()},
+            {name: _array_of(x) for name, x in outputs.items()},
             {name: part.read(slopes) for name, part in self.parts.items()},
             dict(zip(floating, arrays[len(values) :], strict=True)),
             statistics,
@@ -148,7 +159,7 @@ class Probe:
         self.draws = tuple(watched.draws)
 
     def _tensor(self, array: Array) -> Any:
-        tensor = tf.convert_to_tensor(np.ascontiguousarray(array))
+        tensor = tf.convert_to_tensor(observing.contiguous(array))
         if not tensor.dtype.is_floating:
             return tensor
         return tf.cast(tensor, self.model.compute_dtype)
@@ -158,20 +169,17 @@ class Probe:
         # were told otherwise when it was made: `Dropout(0.5)(x, training=True)`.
         graph = isinstance(self.model, (keras.Sequential, keras.src.models.Functional))
         how = {} if graph and not training else {"training": training}
-        values = list(tensors.values())
-        names = {x.name for x in getattr(self.model, "inputs", None) or []}
-        given: Any = values[0] if len(values) == 1 else values
-        if len(values) > 1 and names and set(tensors) <= names:
-            struct = getattr(self.model, "_inputs_struct", None)
-            if isinstance(struct, dict):
-                given = dict(tensors)
-            else:
-                given = [tensors[x.name] for x in self.model.inputs]
-        elif len(values) > 1 and not names:
-            accepted = inspect.signature(self.model.call).parameters
-            if set(tensors) <= set(accepted):
-                return self.model(**tensors, **how)
-        return self.model(given, **how)
+        return _call(self.model, tensors, **how)
+
+    @property
+    def float_type(self) -> str:
+        """Of its weights or of what it computes, the least precise one."""
+        names = {keras.backend.standardize_dtype(x.dtype) for x in self.model.weights}
+        names |= {x.compute_dtype for x in self.model._flatten_layers()}
+        for name in ("float16", "bfloat16", "float32", "float64"):
+            if name in names:
+                return name
+        return str(self.model.compute_dtype)
 
 
 def _in_dtype(model: Any, build: Callable[[], Any] | None, dtype: str) -> Any:
@@ -218,6 +226,9 @@ def _retyped(layer: Any, dtype: str) -> dict[str, Any]:
         config["dtype"] = dtype
     return config
 
+
+NUMPY_FLOATS = (tf.float16, tf.float32, tf.float64)
+NUMBERED = re.compile(r"(keras_tensor|input_layer|input)(_?\d+)?")
 
 ACTIVATIONS = (
     "relu relu6 leaky_relu elu selu celu gelu silu sigmoid hard_sigmoid hard_silu tanh "
@@ -275,20 +286,143 @@ def build(model: Any, inputs: Arrays) -> None:
     """Call a model once, so that it makes its weights."""
     if model.built and model.weights:
         return
-    tensors = [tf.convert_to_tensor(x) for x in inputs.values()]
-    accepted = inspect.signature(model.call).parameters
-    if len(inputs) > 1 and set(inputs) <= set(accepted):
-        model(**dict(zip(inputs, tensors, strict=True)))
-    else:
-        model(tensors[0] if len(tensors) == 1 else tensors)
+    _call(model, {name: tf.convert_to_tensor(x) for name, x in inputs.items()})
 
 
 def declared_inputs(model: Any) -> dict[str, Declared]:
-    """The inputs of a functional or sequential model."""
+    """The inputs of a functional model, or the arguments of a subclass's `call`.
+
+    A model that was called with a dict takes what was in it.
+    """
+    if inputs := getattr(model, "inputs", None):
+        named = not isinstance(getattr(model, "_inputs_struct", None), dict)
+        return {
+            name: Declared(
+                tuple(x.shape),
+                any(y in str(x.dtype) for y in ("int", "bool")),
+                required=not getattr(x, "optional", False),
+                placed=named,
+            )
+            for name, x in zip(_input_names(model), inputs, strict=True)
+        }
+    for shapes in (getattr(model, "_build_shapes_dict", None) or {}).values():
+        if isinstance(shapes, dict):
+            return {name: Declared(placed=False) for name in shapes}
+    found = _arguments(model)
     return {
-        x.name: Declared(tuple(x.shape), "int" in x.dtype)
-        for x in getattr(model, "inputs", None) or ()
+        x.name: Declared(
+            required=x.default is x.empty, placed=x.kind is not x.KEYWORD_ONLY
+        )
+        for x in found
     }
+
+
+def has_channels_first(model: Any) -> bool:
+    """Whether a layer was told so."""
+    return any(
+        getattr(x, "data_format", "") == "channels_first"
+        for x in model._flatten_layers()
+    )
+
+
+def _arguments(model: Any) -> list[inspect.Parameter]:
+    """Of `call`; none where it takes any."""
+    found = list(inspect.signature(model.call).parameters.values())
+    if any(x.kind in (x.VAR_POSITIONAL, x.VAR_KEYWORD) for x in found):
+        return []
+    return [x for x in found if x.name != "training"]
+
+
+def _input_names(model: Any) -> list[str]:
+    """Names of a functional model's inputs, in the order in which they are declared.
+
+    A key of a dict is the name; "input", "input1", ... stand for what Keras numbers
+    itself: the model that is made anew has other numbers.
+    """
+    leaves = observing.nest_leaves(
+        getattr(model, "_inputs_struct", model.inputs), keras.utils.is_keras_tensor
+    )
+    keys = {id(x): path for path, x in leaves}
+    names = []
+    for number, x in enumerate(model.inputs):
+        path = [y for y in keys.get(id(x), ()) if isinstance(y, str)]
+        own = "" if NUMBERED.fullmatch(x.name) else x.name
+        names.append(".".join(path) or own or f"input{number or ''}")
+    return names
+
+
+def _call(model: Any, tensors: Mapping[str, Any], **how: Any) -> Any:
+    """Call a model in the form in which it takes its inputs."""
+    with _channels_last_inside(model):
+        return _call_in_form(model, tensors, **how)
+
+
+def _call_in_form(model: Any, tensors: Mapping[str, Any], **how: Any) -> Any:
+    values = list(tensors.values())
+    if inputs := getattr(model, "inputs", None):
+        names = _input_names(model)
+        given = (
+            tensors
+            if set(tensors) <= set(names)
+            else dict(zip(names, values, strict=False))
+        )
+        struct = getattr(model, "_inputs_struct", None)
+        struct = inputs[0] if struct is None else struct
+        flat = [given.get(name) for name in names]
+        return model(keras.tree.pack_sequence_as(struct, flat), **how)
+    takes = declared_inputs(model)
+    if takes and not any(x.placed for x in takes.values()):
+        return model(dict(tensors), **how)
+    if set(tensors) <= {x.name for x in _arguments(model)} and len(values) > 1:
+        return model(**tensors, **how)
+    if len(values) == 1:
+        return model(values[0], **how)
+    needed = [x for x in takes.values() if x.required]
+    if len(needed) > 1:
+        return model(*values, **how)
+    if any(not NUMBERED.fullmatch(name) for name in tensors):
+        try:
+            return model(dict(tensors), **how)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+            return model(values, **how)
+    return model(values, **how)
+
+
+CHANNELED = "conv conv_transpose depthwise_conv separable_conv max_pool average_pool"
+
+
+@contextlib.contextmanager
+def _channels_last_inside(model: Any) -> Iterator[None]:
+    """Let a model with channels first compute on a CPU.
+
+    TensorFlow has no such convolutions there, or compiles them anew for every call:
+    they get channels last, and give channels first.
+    """
+    with contextlib.ExitStack() as stack:
+        if has_channels_first(model) and not tf.config.list_physical_devices("GPU"):
+            for name in CHANNELED.split():
+                given = _with_channels_last(getattr(backend.nn, name))
+                stack.enter_context(replaced(backend.nn, name, given))
+        yield
+
+
+def _with_channels_last(original: Callable[..., Any]) -> Callable[..., Any]:
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def computed(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        if bound.arguments.get("data_format") != "channels_first":
+            return original(*args, **kwargs)
+        bound.arguments["data_format"] = "channels_last"
+        tensor = bound.arguments["inputs"]
+        axes = list(range(len(tensor.shape)))
+        there, back = [0, *axes[2:], 1], [0, axes[-1], *axes[1:-1]]
+        bound.arguments["inputs"] = backend.numpy.transpose(tensor, there)
+        made = original(*bound.args, **bound.kwargs)
+        return backend.numpy.transpose(made, back)
+
+    return computed
 
 
 def open_model(
@@ -370,18 +504,23 @@ class _Watched(Observer):
         """Of numbers."""
         return isinstance(value, tf.Tensor) and value.dtype != tf.string
 
-    def to_last(self, tensor: Any, _spec: LayerSpec, layer: Any) -> Array:
+    def to_last(self, tensor: Any, spec: LayerSpec, layer: Any) -> Array:
         """An array with channels last, where a layer was told that they are first."""
-        array = np.asarray(tensor)
-        if keras_layers.channels_first(layer, array.ndim):
+        array = _array_of(tensor)
+        if self._has_first(spec, layer, array.ndim):
             return np.ascontiguousarray(np.moveaxis(array, 1, -1))
         return array
 
-    def from_last(self, array: Array, _spec: LayerSpec, layer: Any, like: Any) -> Any:
+    def _has_first(self, spec: LayerSpec, layer: Any, dimensions: int) -> bool:
+        if spec.settings.get("_first") and dimensions >= 3:
+            return True
+        return keras_layers.channels_first(layer, dimensions)
+
+    def from_last(self, array: Array, spec: LayerSpec, layer: Any, like: Any) -> Any:
         """The other way round, with the mask of the tensor that was there."""
-        if keras_layers.channels_first(layer, array.ndim):
+        if self._has_first(spec, layer, array.ndim):
             array = np.moveaxis(array, -1, 1)
-        fresh = tf.convert_to_tensor(np.ascontiguousarray(array))
+        fresh = tf.convert_to_tensor(observing.contiguous(array))
         fresh = tf.cast(fresh, like.dtype)
         if (mask := getattr(like, "_keras_mask", None)) is not None:
             fresh._keras_mask = mask
@@ -410,6 +549,9 @@ class _Watched(Observer):
         if self.depth or id(layer) not in self.probe.leaves:
             return original(layer, *args, **kwargs)
         spec = keras_layers.describe(layer)
+        first = self.probe.first
+        if first and keras_layers.normalises_first(spec.kind, spec.settings):
+            spec.settings.update(axis=-1, _first=True)
         if spec.kind == "attention":
             spec.settings["causal"] = bool(kwargs.get("use_causal_mask"))
         self.draws.rate = getattr(layer, "rate", None)
@@ -429,7 +571,7 @@ class _Watched(Observer):
             told = keras_layers.activation(function)
             label = f"{name}:{told.settings.get('function', told.kind)}"
             inner.append(self.begin(label, label, told, tensor))
-            self.watcher.enter(inner[0], [np.asarray(tensor)])
+            self.watcher.enter(inner[0], [_array_of(tensor)])
             return function(tensor)  # type: ignore[misc]
 
         with replaced(layer, "activation", activate):
@@ -467,6 +609,21 @@ class _Watched(Observer):
             return self.leave(call, None, result)
 
         return wrapped
+
+
+def _array_of(value: Any) -> Array:
+    """A tensor's values; what NumPy has no type for, in float32."""
+    tensor = tf.convert_to_tensor(value)
+    if tensor.dtype.is_floating and tensor.dtype not in NUMPY_FLOATS:
+        tensor = tf.cast(tensor, tf.float32)
+    return np.asarray(tensor)
+
+
+def _real(tensor: Any) -> Any:
+    """The same of a complex tensor: the sum of its real and its imaginary part."""
+    if not tensor.dtype.is_complex:
+        return tensor
+    return tf.math.real(tensor) + tf.math.imag(tensor)
 
 
 def _operands(args: Any) -> dict[str, Any]:

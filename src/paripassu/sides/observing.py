@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +14,8 @@ from paripassu.core.layer_spec import Array, LayerSpec
 from paripassu.sides.contract import Arrays, Block, Call, Live, Watcher
 
 Settings = dict[str, Any]
+Path = tuple[str | int, ...]  # where a value lies in a nest: names and numbers
+NEST_DEPTH = 8
 
 
 @dataclass(frozen=True)
@@ -178,9 +181,16 @@ class Observer:
         if self.is_tensor(value):
             return fresh.get(id(value), value)
         if isinstance(value, dict):
-            return {key: self.replaced(item, fresh) for key, item in value.items()}
+            made = {key: self.replaced(item, fresh) for key, item in value.items()}
+            if all(made[key] is item for key, item in value.items()):
+                return value
+            nest = copy.copy(value)  # of its own class, which may have attributes
+            nest.update(made)
+            return nest
         if isinstance(value, (tuple, list)):
             items = [self.replaced(item, fresh) for item in value]
+            if all(x is y for x, y in zip(items, value, strict=True)):
+                return value
             return (
                 type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
             )
@@ -189,18 +199,27 @@ class Observer:
     def named(self, result: Any) -> dict[str, Any]:
         """A model's outputs by name: its own, or "output", "output1", ...
 
+        Names of a nest are joined: `past_key_values.0.1`.
+
         Raises:
             UserError: there is none.
         """
-        if isinstance(result, Mapping):
-            return {str(name): x for name, x in result.items() if self.is_tensor(x)}
-        tensors = self.tensors(result)
-        if not tensors:
+        found = list(nest_leaves(result, self.is_tensor))
+        if not found:
             raise UserError(
                 f"the {self.title} model returned {type(result).__name__}, which holds "
                 "no tensor. A tensor, or a tuple, list or dict of tensors is expected."
             )
-        return {f"output{n or ''}": tensor for n, tensor in enumerate(tensors)}
+        if all(isinstance(x, int) for path, _ in found for x in path):
+            return {f"output{n or ''}": x for n, (_, x) in enumerate(found)}
+        named: dict[str, Any] = {}
+        for path, tensor in found:
+            first = f"output{path[0] or ''}" if isinstance(path[0], int) else path[0]
+            name = ".".join(map(str, (first, *path[1:])))
+            while name in named:
+                name += "'"
+            named[name] = tensor
+        return named
 
     def begin(self, name: str, title: str, spec: LayerSpec, given: Any) -> Call:
         """Number a call."""
@@ -247,3 +266,36 @@ class Observer:
             for tensor in self.tensors(result):
                 self.origins[id(tensor)] = call.serial
         return result
+
+
+def nest_leaves(
+    value: Any, is_leaf: Callable[[Any], bool], path: Path = ()
+) -> Iterator[tuple[Path, Any]]:
+    """What a nest holds, in order, and where: whatever it is made of.
+
+    Mappings, tuples, lists, named tuples, dataclasses, and other objects that keep
+    what they hold in attributes, such as a cache of keys and values.
+    """
+    if is_leaf(value):
+        yield path, value
+        return
+    if value is None or isinstance(value, str | bytes | type) or len(path) > NEST_DEPTH:
+        return
+    items: Iterable[tuple[str | int, Any]]
+    if isinstance(value, Mapping):
+        items = ((str(key), x) for key, x in value.items())
+    elif hasattr(value, "_fields"):
+        items = ((name, getattr(value, name)) for name in value._fields)
+    elif isinstance(value, tuple | list):
+        items = enumerate(value)
+    elif hasattr(value, "__dict__") and not callable(value):
+        items = ((k, x) for k, x in vars(value).items() if not k.startswith("_"))
+    else:
+        return
+    for part, item in items:
+        yield from nest_leaves(item, is_leaf, (*path, part))
+
+
+def contiguous(array: Array) -> Array:
+    """The same array in C order; a scalar stays one."""
+    return np.asarray(array, order="C")

@@ -47,6 +47,10 @@ class RecordedProbe:
         self.drawing: Drawing = "shared"
         self.draws: Sequence[Draw] = ()
 
+    @property
+    def float_type(self) -> str:
+        return self.dtype
+
     def blocks(self) -> list[Block]:
         made = []
         for block in self.found.blocks:

@@ -36,6 +36,8 @@ class Side:
         optimizer_type: what a user's optimizer is, for messages.
         bound: whether an optimizer is made for given parameters, so that a function
             that makes one has to take them.
+        channels_first: whether its layers have channels at axis 1, unless they are
+            told otherwise.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Side:
     optimizer_roots: tuple[str, ...]
     optimizer_type: str
     bound: bool
+    channels_first: bool = False
 
     @property
     def versions(self) -> dict[str, str]:
@@ -101,6 +104,7 @@ SIDES = (
         optimizer_roots=("torch.optim",),
         optimizer_type="torch.optim.Optimizer",
         bound=True,
+        channels_first=True,
     ),
     Side(
         name="keras",
@@ -117,6 +121,7 @@ SIDES = (
         bound=False,
     ),
 )
+CHANNELS_FIRST = frozenset(x.name for x in SIDES if x.channels_first)
 MODEL_TYPES = ", a ".join(x.model_type for x in SIDES)  # for messages
 
 

@@ -28,20 +28,34 @@ QUESTIONS = (
 )
 QUIET = frozenset(QUESTIONS.split())
 
+NUMPY_FLOATS = (torch.float16, torch.float32, torch.float64)
+
 
 class Part(observing.Part):
     """A block of weights in a module's tensors."""
 
     def to_array(self, holder: Any) -> Array:
         """Share a tensor's memory."""
-        array: Array = holder.detach().numpy()
-        return array
+        return array_of(holder)
 
     def assign(self, slot: Slot, array: Array) -> None:
         """Copy into a tensor, or into some rows of it."""
         with torch.no_grad():
             target = slot.cut(slot.holder)
             target.copy_(torch.from_numpy(array).reshape(target.shape))
+
+
+def array_of(tensor: torch.Tensor) -> Array:
+    """A tensor's values, of any layout; what NumPy has no type for, in float32."""
+    found = tensor.detach()
+    if found.is_quantized:
+        found = found.dequantize()
+    if found.layout != torch.strided:
+        found = found.to_dense()
+    if found.is_floating_point() and found.dtype not in NUMPY_FLOATS:
+        found = found.float()
+    array: Array = found.resolve_conj().resolve_neg().cpu().numpy()
+    return array
 
 
 def leaves(model: nn.Module) -> list[nn.Module]:
@@ -216,7 +230,7 @@ def _recurrent_parts(name: str, module: Any, spec: LayerSpec) -> Iterator[Part]:
                 first, second = given[f"bias_ih{end}"], given[f"bias_hh{end}"]
                 slots["bias"] = Slot(first)
                 # Seen by nobody but whoever asks which of the two was copied.
-                own["_input_bias"] = first.detach().numpy()
+                own["_input_bias"] = array_of(first)
             label = name
             if module.num_layers > 1:
                 label += f"/{layer}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -30,6 +32,8 @@ from paripassu.sides.contract import (
     Watcher,
 )
 from paripassu.sides.observing import Observer, Part
+
+UNNAMED = re.compile(r"input\d*")
 
 
 class Probe:
@@ -74,7 +78,10 @@ class Probe:
             watched = _Watched(self, watcher, known)
             with self._drawing(watched), watched:
                 found = self._call(tensors)
-            return {name: x.numpy() for name, x in watched.named(found).items()}
+            return {
+                name: torch_layers.array_of(x)
+                for name, x in watched.named(found).items()
+            }
 
     def step(
         self, inputs: Arrays, cotangents: Arrays, *, training: bool = True
@@ -83,12 +90,14 @@ class Probe:
             tensors = {name: self._tensor(x) for name, x in inputs.items()}
             for tensor in tensors.values():
                 tensor.requires_grad_(tensor.is_floating_point())
+            # A model may change what it is given in place, which no leaf allows.
+            given = {name: x.clone() for name, x in tensors.items()}
             weights = [x for x in self.model.parameters() if x.requires_grad]
             watched = _Watched(self, Blind())
             with self._drawing(watched), watched:
-                outputs = watched.named(self._call(tensors))
+                outputs = watched.named(self._call(given))
             total = sum(
-                (outputs[name] * self._tensor(x)).sum()
+                (_real(outputs[name]) * self._tensor(x)).sum()
                 for name, x in cotangents.items()
             )
             wanted = [
@@ -100,13 +109,13 @@ class Probe:
             else:
                 found = [torch.zeros_like(x) for x in wanted]
             slopes = {
-                id(tensor): (
+                id(tensor): torch_layers.array_of(
                     torch.zeros_like(tensor) if slope is None else slope
-                ).numpy()
+                )
                 for tensor, slope in zip(wanted, found, strict=True)
             }
             return Step(
-                {name: x.detach().numpy() for name, x in outputs.items()},
+                {name: torch_layers.array_of(x) for name, x in outputs.items()},
                 {name: part.read(slopes) for name, part in self.parts.items()},
                 {name: slopes[id(x)] for name, x in tensors.items() if id(x) in slopes},
                 observing.statistics_of(self.parts),
@@ -125,16 +134,37 @@ class Probe:
         self.draws = tuple(watched.draws)
 
     def _tensor(self, array: Array) -> torch.Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        # Copied, as a model may change what it is given.
+        tensor = torch.from_numpy(np.array(array))
+        weights = [*self.model.parameters(), *self.model.buffers()]
+        if weights:
+            tensor = tensor.to(weights[0].device)
         if not tensor.is_floating_point():
             return tensor
         floats = (x.dtype for x in self.model.parameters() if x.is_floating_point())
         return tensor.to(next(floats, self.dtype))
 
     def _call(self, tensors: Mapping[str, torch.Tensor]) -> Any:
-        if all(name.startswith("input") for name in tensors):
+        takes = declared_inputs(self.model)
+        placed = [name for name, x in takes.items() if x.placed]
+        if list(tensors) == placed[: len(tensors)]:
             return self.model(*tensors.values())
+        if set(tensors) <= set(takes):
+            return self.model(**tensors)
+        if all(UNNAMED.fullmatch(name) for name in tensors) or len(takes) == 1 == len(
+            tensors
+        ):
+            return self.model(*tensors.values())
+        if len(takes) == 1:
+            return self.model(dict(tensors))
         return self.model(**tensors)
+
+    @property
+    def float_type(self) -> str:
+        """Of its weights, the least precise one."""
+        found = {x.dtype for x in self.model.parameters() if x.is_floating_point()}
+        types = sorted(found, key=lambda x: torch.finfo(x).eps, reverse=True)
+        return str(types[0] if types else self.dtype).removeprefix("torch.")
 
 
 def check_usable() -> None:
@@ -150,9 +180,25 @@ def build(model: nn.Module, inputs: Arrays) -> None:
     """Nothing: a module has its weights when it is made."""
 
 
-def declared_inputs(_model: nn.Module) -> dict[str, Declared]:
-    """None: a module doesn't say what it takes."""
-    return {}
+def declared_inputs(model: nn.Module) -> dict[str, Declared]:
+    """The arguments of its `forward`; a module says nothing of their shapes."""
+    try:
+        found = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):
+        return {}
+    if any(x.kind in (x.VAR_POSITIONAL, x.VAR_KEYWORD) for x in found):
+        return {}
+    return {
+        x.name: Declared(
+            required=x.default is x.empty, placed=x.kind is not x.KEYWORD_ONLY
+        )
+        for x in found
+    }
+
+
+def has_channels_first(_model: nn.Module) -> bool:
+    """Yes: PyTorch's layers do."""
+    return True
 
 
 def open_model(model: nn.Module, *_how_to_build: Any) -> Probe:
@@ -174,13 +220,18 @@ def own_copy(model: nn.Module) -> nn.Module:
 @contextlib.contextmanager
 def float_type_kept(model: nn.Module) -> Iterator[None]:
     """Leave a module in the float type in which it came."""
-    floats = (x.dtype for x in model.parameters() if x.is_floating_point())
-    dtype = next(floats, None)
+    before = {name: x.dtype for name, x in _weights(model)}
     try:
         yield
     finally:
-        if dtype is not None:
-            model.to(dtype)
+        for name, tensor in _weights(model):
+            tensor.data = tensor.data.to(before[name])
+
+
+def _weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters and buffers by name."""
+    yield from model.named_parameters()
+    yield from model.named_buffers()
 
 
 def save(model: nn.Module, path: Path) -> None:
@@ -234,7 +285,7 @@ class _Watched(Observer, TorchFunctionMode):
 
     def to_last(self, tensor: Any, spec: LayerSpec, layer: Any) -> Array:
         """An array with channels last, where the kind says that they are first."""
-        array: Array = tensor.detach().numpy()
+        array = torch_layers.array_of(tensor)
         if torch_layers.time_first(layer, array.ndim):
             return array.swapaxes(0, 1).copy()
         if torch_layers.channels_first(spec, array.ndim):
@@ -247,7 +298,8 @@ class _Watched(Observer, TorchFunctionMode):
             array = array.swapaxes(0, 1)
         elif torch_layers.channels_first(spec, array.ndim):
             array = np.moveaxis(array, -1, 1)
-        return torch.from_numpy(np.ascontiguousarray(array)).to(like.dtype)
+        fresh = torch.from_numpy(observing.contiguous(array))
+        return fresh.to(device=like.device, dtype=like.dtype)
 
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         self.depth += 1
@@ -294,6 +346,11 @@ class _Watched(Observer, TorchFunctionMode):
             return result
         with torch._C.DisableTorchFunction():
             return self.leave(call, None, result)
+
+
+def _real(tensor: torch.Tensor) -> torch.Tensor:
+    """The same of a complex tensor: the sum of its real and its imaginary part."""
+    return tensor.real + tensor.imag if tensor.is_complex() else tensor
 
 
 def _causal(mask: Any) -> bool:
