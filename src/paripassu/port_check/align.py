@@ -12,6 +12,7 @@ import numpy as np
 
 from paripassu.core.layer_spec import Array, LayerSpec, relative_error
 from paripassu.port_check.match import Pair
+from paripassu.port_check.pieces import PRODUCTS
 from paripassu.sides.contract import Block, Call
 
 End = Literal["in", "out"]
@@ -61,6 +62,12 @@ class Group:
         """What the right model should have where the left one has `array`."""
         if end == "in" and self.rows is not None and array.shape == like.shape:
             return array[..., self.rows]
+        if {"dense"} < {x.kind for pair in self.blocks for x in pair} or any(
+            "_cut" in x.spec.settings or _product(x)
+            for pair in self.blocks
+            for x in pair
+        ):
+            return self._across(end, array, like)
         if end == "in" and self.kind == "conv" and array.shape != like.shape:
             return self._padded(array, like)
         if end == "out" and self.kind == "conv_transpose" and array.shape != like.shape:
@@ -82,7 +89,50 @@ class Group:
         for order in channel_orders(array):
             if order.shape == like.shape:
                 return np.ascontiguousarray(order)
-        return None
+        return _folded(array, like)
+
+    def _across(self, end: End, array: Array, like: Array) -> Array | None:
+        """The same, where one model splits what the other one fuses.
+
+        What cannot be compared is as the right model has it.
+        """
+        last = [
+            (x, y)
+            for x, y in self.blocks
+            if (x.layer, y.layer) == (self.left[-1], self.right[-1])
+        ]
+        ends = [_product(x) for pair in last for x in pair]
+        if end == "out" and (not last or ({*ends} - {"", "output"})):
+            return like
+        cuts = [x.spec.settings.get("_cut") for x in last[-1]] if last else [None, None]
+        if end == "out" and cuts[0] is not None and not cuts[0].rows:
+            array = cuts[0].take(array)
+        if end == "out" and cuts[1] is not None and not cuts[1].rows:
+            part = cuts[1].take(like)
+            found = _folded(array, part)
+            if found is None:
+                return None
+            made = like.copy()
+            cuts[1].put(made, found)
+            return made
+        folded = _folded(array, like)
+        if folded is None and {"dense", "conv"} <= {
+            x.kind for pair in self.blocks for x in pair
+        }:
+            return like  # an image, and its patches
+        return folded
+
+    def entry(self, side: Literal["left", "right"]) -> int | None:
+        """Of an attention that is split here, which input is the other one's first.
+
+        Query, value and key are inputs 0, 1 and 2. None: it is not split.
+        """
+        here, there = (0, 1) if side == "left" else (1, 0)
+        first = (self.left, self.right)[there][0]
+        for pair in self.blocks:
+            if (product := _product(pair[here])) and pair[there].layer == first:
+                return {"query": 0, "value": 1, "key": 2}.get(product, 0)
+        return 0 if any(_product(pair[here]) for pair in self.blocks) else None
 
     def _padded(self, array: Array, like: Array) -> Array | None:
         """A convolution's input, where one model pads in a layer before it."""
@@ -130,6 +180,13 @@ class Group:
     def _spatial(self, name: str, array: Array, like: Array) -> list[Any] | None:
         """A setting of both layers that is a pair of numbers for each axis."""
         found = [x.spec.settings.get(name) for x in self.blocks[0]]
+        if name == "padding":
+            found = [
+                _same_padding(x, each.shape) if setting == "same" else setting
+                for setting, x, each in zip(
+                    found, self.blocks[0], (array, like), strict=True
+                )
+            ]
         usable = array.ndim == like.ndim and all(
             x and type(x) is not str for x in found
         )
@@ -143,6 +200,40 @@ class Group:
             half = steps.shape[-1] // 2
             return np.concatenate([steps[:, -1, :half], steps[:, 0, half:]], axis=-1)
         return steps[:, 0 if top[-1] else -1]
+
+
+def _same_padding(block: Block, shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """What "same" adds to an image of this shape: the odd one comes after."""
+    settings, kernel = block.spec.settings, block.shapes["kernel"]
+    found = []
+    for size, width, stride, apart in zip(
+        shape[1:-1], kernel, settings["strides"], settings["dilation"], strict=False
+    ):
+        reach = (width - 1) * apart + 1
+        total = max((-(-size // stride) - 1) * stride + reach - size, 0)
+        found.append((total // 2, total - total // 2))
+    return tuple(found)
+
+
+def _product(block: Block) -> str:
+    """Which product of an attention a piece of one is; "" for other blocks."""
+    end = block.name.removeprefix(block.layer)
+    return end[1:] if end.startswith("/") and end[1:] in PRODUCTS else ""
+
+
+def _folded(array: Array, like: Array) -> Array | None:
+    """An array with other axes of space, or with its channels in heads."""
+    if array.shape == like.shape:
+        return array
+    for order in channel_orders(array):
+        if order.shape == like.shape:
+            return np.ascontiguousarray(order)
+    if array.size != like.size or not array.ndim or not like.ndim:
+        return None
+    one, two = sorted((array.shape, like.shape), key=len)
+    heads = one[:-1] == two[: len(one) - 1]
+    space = one[-1] == two[-1]  # axes before it may be one, or with N
+    return array.reshape(like.shape) if heads or space else None
 
 
 def group_layers(
@@ -227,6 +318,7 @@ class Anchors:
         at: At,
         shapes: set[tuple[int, ...]] | None = None,
     ):
+        self.groups, self.side = groups, side
         self.at, self.shapes = at, shapes
         self.first: dict[str, int] = {}
         self.last: dict[str, int] = {}
@@ -241,9 +333,15 @@ class Anchors:
         if not call.weighted or call.name not in self.first:
             return None
         number = self.first[call.name]
-        return self.at(
-            number, self.visits.get(number, 0), "in", data_inputs(call, inputs)
-        )
+        visit = self.visits.get(number, 0)
+        entry = None
+        if call.kind == "attention":
+            entry = self.groups[number].entry(self.side)
+        if entry is None:
+            return self.at(number, visit, "in", data_inputs(call, inputs))
+        entry = min(entry, len(inputs) - 1)
+        given = self.at(number, visit, "in", inputs[entry : entry + 1])
+        return None if given is None else [*inputs[:entry], *given]
 
     def leave(self, call: Call, outputs: Sequence[Array]) -> Sequence[Array] | None:
         """See `sides.contract.Watcher`."""

@@ -319,4 +319,6 @@ def lone_key(kind: str, which: Literal["missing", "extra"]) -> str:
 
 def told(settings: Mapping[str, Any]) -> str:
     """Settings in a line."""
-    return ", ".join(f"{name} {shown(x)}" for name, x in settings.items())
+    return ", ".join(
+        f"{name} {shown(x)}" for name, x in settings.items() if name[:1] != "_"
+    )

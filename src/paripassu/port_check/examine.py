@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
@@ -11,6 +11,7 @@ from paripassu.core import machine
 from paripassu.core.errors import UserError
 from paripassu.core.layer_spec import relative_error
 from paripassu.port_check.align import Store
+from paripassu.port_check.deciding import decide
 from paripassu.port_check.examined import ExaminedModel, in_float64
 from paripassu.port_check.explain import Explainer
 from paripassu.port_check.output_pairs import Paired
@@ -30,6 +31,7 @@ from paripassu.port_check.results import (
     describe_error,
 )
 from paripassu.port_check.runs import Progress, Runner, Runs
+from paripassu.port_check.splitting import BlockMap
 from paripassu.port_check.tolerance import CONTROLS, EPS32, EPS64, REMADE, ROUNDED
 from paripassu.port_check.training_step import TrainingStep
 from paripassu.sides.contract import Arrays, Draw
@@ -48,7 +50,7 @@ class Options:
     """
 
     copy: str | None = None
-    block_map: Mapping[str, str] = field(default_factory=dict)
+    block_map: BlockMap = field(default_factory=dict)
     gradients: bool = True
     pairs: Sequence[str] = ()
     outputs: Sequence[str] = ()
@@ -90,8 +92,7 @@ class Examination:
         random = self._check_determinism()
         with closing(Store()) as store:
             self.runner.align(store)
-            if self.options.copy:
-                models.copy_weights(self.options.copy)
+            decide(models, self.runner, self.options.copy)
             pairings = compare_weights(models)
             check_weights(models, pairings, findings)
             runs = self.runner.compare(store, EPS32, "float32", 0.2)

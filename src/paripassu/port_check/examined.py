@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from paripassu.core.errors import PariPassuError, UserError
 from paripassu.core.layer_spec import Array, relative_error
 from paripassu.core.layout import hash_arrays
 from paripassu.port_check.match import INPUT
+from paripassu.port_check.pieces import Piece
 from paripassu.port_check.randomness import Randomness
 from paripassu.port_check.results import Model
 from paripassu.port_check.tolerance import EPS32, FLOOR
@@ -37,6 +38,25 @@ class ExaminedModel:
     probe: Probe
     source: str
     versions: Mapping[str, str] = field(default_factory=dict)
+    cuts: dict[str, list[Piece]] = field(default_factory=dict)
+
+    def blocks(self) -> list[Block]:
+        """All weights; of blocks that are cut, the pieces."""
+        found = []
+        for block in self.probe.blocks():
+            pieces = self.cuts.get(block.name)
+            found += [block] if pieces is None else [x.of(block) for x in pieces]
+        return found
+
+    def write(self, name: str, weights: Arrays) -> None:
+        """Give a block, or a piece of one, other weights."""
+        for whole, pieces in self.cuts.items():
+            for piece in pieces:
+                if piece.name == name:
+                    block = next(x for x in self.probe.blocks() if x.name == whole)
+                    self.probe.write(whole, piece.put(block, weights))
+                    return
+        self.probe.write(name, weights)
 
     @property
     def recorded(self) -> RecordedProbe | None:
@@ -58,7 +78,26 @@ class ExaminedModel:
     def step(self, inputs: Arrays, cotangents: Arrays) -> Step:
         """See `sides.contract.Probe.step`; what the model raises is `ModelError`."""
         with self._their_errors():
-            return self.probe.step(inputs, cotangents)
+            step = self.probe.step(inputs, cotangents)
+        if not self.cuts:
+            return step
+        gradients = dict(step.gradients)
+        for name, pieces in self.cuts.items():
+            whole = gradients.pop(name)
+            gradients |= {x.name: x.take(whole) for x in pieces}
+        return replace(step, gradients=gradients)
+
+    def moved_of_pieces(
+        self, moved: Mapping[tuple[str, str], float]
+    ) -> dict[tuple[str, str], float]:
+        """How far gradients moved, by block and name; of pieces, their block's."""
+        found = dict(moved)
+        for block, pieces in self.cuts.items():
+            for piece in pieces:
+                for name, (source, _) in piece.weights.items():
+                    if (block, source) in moved:
+                        found[piece.name, name] = moved[block, source]
+        return found
 
     def describe(self, blocks: Collection[Block]) -> Model:
         """What a result says of it."""
@@ -169,6 +208,7 @@ class CallOrder(Blind):
         order: the serial of a layer's first call.
         depths: how many layers with weights come before it, at most.
         parents: the nearest layers with weights that it is fed by.
+        begun: the serial of the first call in each layer that is looked into.
     """
 
     def __init__(self) -> None:
@@ -176,6 +216,7 @@ class CallOrder(Blind):
         self.order: dict[str, int] = {}
         self.depths: dict[str, int] = {}
         self.parents: dict[str, frozenset[str]] = {}
+        self.begun: dict[str, int] = {}
         self._depth: dict[int, int | None] = {-1: 0}
         self._names: dict[int, frozenset[str]] = {-1: frozenset((INPUT,))}
 
@@ -185,12 +226,16 @@ class CallOrder(Blind):
         self.count += 1
         if call.weighted:
             self.order.setdefault(call.name, call.serial)
+        for name in call.inside:
+            self.begun.setdefault(name, call.serial)
         depths = [self._depth.get(x) for x in call.sources]
         known = [x for x in depths if x is not None]
         self._depth[call.serial] = None
         if not depths or len(known) < len(depths):
             return
-        depth = self._depth[call.serial] = max(known) + int(call.weighted)
+        # An attention may be written as layers of its own, one after the other.
+        more = 2 if call.kind == "attention" else int(call.weighted)
+        depth = self._depth[call.serial] = max(known) + more
         names = [self._names.get(x, frozenset()) for x in call.sources]
         parents: frozenset[str] = frozenset().union(*names)
         if call.weighted:

@@ -55,7 +55,7 @@ class Explainer:
             self._explain_places(runs)
         finally:
             for name, arrays in own.items():
-                self.models.right.probe.write(name, arrays)
+                self.models.right.write(name, arrays)
             if own:
                 self.models.reread()
 
@@ -68,7 +68,7 @@ class Explainer:
                     name: np.array(x) for name, x in right.spec.weights.items()
                 }
                 fresh = self.models.carry_to_right(left, right)
-                self.models.right.probe.write(right.name, fresh)
+                self.models.right.write(right.name, fresh)
         if own:
             self.models.reread()
         return own

@@ -38,6 +38,7 @@ class Pair:
         why: what spoke for the pair.
         doubt: another pair that would do as well, or how shapes differ.
         shapes_differ: whether their weights cannot be compared at all.
+        rivals: the right blocks that would do as well.
     """
 
     left: str | None
@@ -45,6 +46,12 @@ class Pair:
     why: str = ""
     doubt: str = ""
     shapes_differ: bool = False
+    rivals: frozenset[str] = frozenset()
+
+    @property
+    def whole(self) -> bool:
+        """Whether both blocks are there, and of shapes that can be compared."""
+        return None not in (self.left, self.right) and not self.shapes_differ
 
 
 @dataclass(frozen=True)
@@ -123,16 +130,78 @@ def _take_given(
 def can_pair(left: Block, right: Block) -> bool:
     """Whether kinds and shapes allow two blocks to be a pair."""
     one, two = left.shapes, right.shapes
+    common = one.keys() & two.keys()
     if left.kind == right.kind and left.kind not in LOOSE:
-        common = one.keys() & two.keys()
-        return bool(common & set(MAIN)) and all(one[x] == two[x] for x in common)
+        if not common & set(MAIN):
+            return False
+        flat = squeezed if left.kind == "prelu" else tuple
+        if all(flat(one[x]) == flat(two[x]) for x in common):
+            return True
     if left.kind in LOOSE or right.kind in LOOSE or {left.kind, right.kind} <= NORMS:
-        return sorted(one.values()) == sorted(two.values())
+        shapes = [sorted(map(squeezed, x.values())) for x in (one, two)]
+        return shapes[0] == shapes[1]
+    if {left.kind, right.kind} <= {"conv", "dense"}:
+        flats = _as_matrix(left), _as_matrix(right)
+        biases = one.get("bias"), two.get("bias")
+        return None not in flats and flats[0] == flats[1] and biases[0] == biases[1]
     return False
+
+
+def squeezed(shape: Sequence[int]) -> tuple[int, ...]:
+    """A shape without axes of size 1."""
+    return tuple(x for x in shape if x != 1)
+
+
+def _as_matrix(block: Block) -> tuple[int, int] | None:
+    """The shape of a kernel whose windows do not overlap, as that of a dense layer."""
+    shape, settings = block.shapes.get("kernel", ()), block.spec.settings
+    if len(shape) < 2 or settings.get("groups", 1) != 1:
+        return None
+    *size, rows, units = shape
+    still = all(x == 1 for x in size)  # nothing to pad
+    padding = settings.get("padding", ())
+    apart = padding != "same" and not np.any(padding)
+    apart = apart and list(settings.get("strides", ())) == size
+    return (int(np.prod([*size, rows])), units) if still or apart else None
 
 
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+ROLES = {
+    "query": "q query q_proj query_proj to_q q_lin wq w_q query_dense q_dense",
+    "key": "k key k_proj key_proj to_k k_lin wk w_k key_dense k_dense",
+    "value": "v value v_proj value_proj to_v v_lin wv w_v value_dense v_dense",
+    "output": "o o_proj out_proj out_lin to_out wo w_o output_dense attention_output",
+    "gate": "gate gate_proj gate_dense feedforward_gate_dense gate_projector",
+    "up": "up up_proj up_dense feedforward_intermediate_dense",
+}
+ROLE_OF = {name: role for role, names in ROLES.items() for name in names.split()}
+
+
+def role_of(name: str) -> str:
+    """What a layer is in an attention, as its name tells; "" where it doesn't."""
+    for part in reversed(re.split(r"[./]", name)):
+        word = re.sub(r"_?\d+$", "", part.split("[")[0].lower()).strip("_")
+        word = re.sub(r"_(projector|projection|linear|layer)$", "_proj", word)
+        if role := ROLE_OF.get(word):
+            return role
+        if word:
+            return ""
+    return ""
+
+
+def _are_pieces(one: Block, other: Block) -> bool:
+    """Whether both are cut out of one block, so that how it is cut decides."""
+    return one.layer == other.layer and "_cut" in one.spec.settings
+
+
+def _told_apart(one: Block, two: Block) -> bool:
+    """Whether names say that two blocks are the same."""
+    if _plain(one.name) == _plain(two.name):
+        return True
+    return bool(role_of(one.name)) and role_of(one.name) == role_of(two.name)
 
 
 def _assign(left: Sequence[Placed], right: Sequence[Placed]) -> list[Pair]:
@@ -158,9 +227,15 @@ def _assign(left: Sequence[Placed], right: Sequence[Placed]) -> list[Pair]:
     for row, column in partner.items():
         one, two = left[row], right[column]
         same_name = _plain(one.block.name) == _plain(two.block.name)
-        doubt = ""
+        doubt, rivals = "", set[str]()
         for other, its in partner.items():
-            if other == row or same_name:
+            if other == row or _told_apart(one.block, two.block):
+                continue
+            if _told_apart(left[other].block, right[its].block):
+                continue
+            if _are_pieces(one.block, left[other].block) or _are_pieces(
+                two.block, right[its].block
+            ):
                 continue
             swapped = cost[row, its] + cost[other, column]
             cheap = swapped <= cost[row, column] + cost[other, its] + 0.5
@@ -174,8 +249,10 @@ def _assign(left: Sequence[Placed], right: Sequence[Placed]) -> list[Pair]:
                 cheap and (one.depth is None or one.depth == left[other].depth)
             ):
                 doubt = f"{right[its].block.name} would do as well"
+                rivals.add(right[its].block.name)
         why = "kind, shapes and name" if same_name else "kind, shapes and order"
-        found.append(Pair(one.block.name, two.block.name, why, doubt))
+        names = one.block.name, two.block.name
+        found.append(Pair(*names, why, doubt, rivals=frozenset(rivals)))
     return found
 
 
@@ -256,6 +333,11 @@ def _cost(one: Placed, two: Placed) -> float:
         cost += 0.2
     if _plain(one.block.name) == _plain(two.block.name):
         cost -= 3
+    roles = {role_of(one.block.name), role_of(two.block.name)} - {""}
+    if len(roles) == 2:
+        cost += 2
+    elif roles and role_of(one.block.name) == role_of(two.block.name):
+        cost -= 1
     return cost
 
 
@@ -264,12 +346,15 @@ def _pair_leftovers(left: Sequence[Placed], right: Sequence[Placed]) -> list[Pai
     found = []
     rest = list(right)
     for one in left:
-        other = next((x for x in rest if x.block.kind == one.block.kind), None)
+        # Of the same kind at best; tables may be parameters.
+        same = [x for x in rest if x.block.kind == one.block.kind]
+        tables = [x for x in rest if _are_tables(one.block, x.block)]
+        other = next(iter([*tables, *same]), None)
         if other is None:
             found.append(Pair(one.block.name, None))
             continue
         rest.remove(other)
-        shapes = f"{_shapes(one.block)} and {_shapes(other.block)}"
+        shapes = f"{describe_shapes(one.block)} and {describe_shapes(other.block)}"
         found.append(
             Pair(
                 one.block.name,
@@ -282,5 +367,22 @@ def _pair_leftovers(left: Sequence[Placed], right: Sequence[Placed]) -> list[Pai
     return found + [Pair(None, x.block.name) for x in rest]
 
 
-def _shapes(block: Block) -> str:
+def table_shape(block: Block) -> tuple[int, int] | None:
+    """The shape of a table of vectors, which may be a parameter (1, n, c)."""
+    shapes = [squeezed(x) for x in block.shapes.values()]
+    if block.kind not in ("embedding", "parameter") or len(shapes) != 1:
+        return None
+    shape = shapes[0]
+    return (shape[0], shape[1]) if len(shape) == 2 else None
+
+
+def _are_tables(left: Block, right: Block) -> bool:
+    """Whether both are tables of vectors of one length."""
+    one, two = table_shape(left), table_shape(right)
+    kinds = {left.kind, right.kind}
+    return "embedding" in kinds and None not in (one, two) and one[1:] == two[1:]  # type: ignore[index]
+
+
+def describe_shapes(block: Block) -> str:
+    """The names and shapes of its weights."""
     return ", ".join(f"{name} {shape}" for name, shape in block.shapes.items())

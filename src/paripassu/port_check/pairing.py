@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from paripassu.core.layer_spec import Array, relative_error
+from paripassu.port_check import splitting
 from paripassu.port_check.align import Group, group_layers
 from paripassu.port_check.examined import CallOrder, ExaminedModel
-from paripassu.port_check.match import Pair, Placed, match_blocks
+from paripassu.port_check.match import Pair, squeezed
 from paripassu.port_check.output_pairs import Outputs
 from paripassu.port_check.results import Cause, Findings, Pairing, Weight, finite
+from paripassu.port_check.splitting import BlockMap
 from paripassu.port_check.tolerance import WEIGHT
 from paripassu.sides.advice import advise
 from paripassu.sides.contract import Arrays, Block
@@ -24,9 +26,11 @@ class PairedModels:
     Args:
         left, right: the models.
         inputs: of the left one and of the right one, by name.
-        block_map: pairs of blocks that are not to be questioned.
+        block_map: pairs of blocks, or of pieces of them, that are not to be questioned;
+            see `splitting`.
 
     Attributes:
+        choices: between pairs that only what the models compute can decide.
         pairs: of blocks; groups: of layers that are compared as they work.
         left_blocks, right_blocks: blocks by name, with their weights as they are.
         left_order, right_order: when layers are called.
@@ -40,18 +44,26 @@ class PairedModels:
         left: ExaminedModel,
         right: ExaminedModel,
         inputs: tuple[Arrays, Arrays],
-        block_map: Mapping[str, str],
+        block_map: BlockMap,
     ):
         self.left, self.right = left, right
         self.inputs, self.right_inputs = inputs
         self.outputs = Outputs(())
         self.unequal: dict[str, list[str]] = {}
         self.unrelated = False
-        left_placed, self.left_order = _place_blocks(left, self.inputs)
-        right_placed, self.right_order = _place_blocks(right, self.right_inputs)
-        self.pairs = match_blocks(left_placed, right_placed, block_map)
-        self.left_blocks = {x.block.name: x.block for x in left_placed}
-        self.right_blocks = {x.block.name: x.block for x in right_placed}
+        calls = CallOrder(), CallOrder()
+        left.run(self.inputs, calls[0], sources=True)
+        right.run(self.right_inputs, calls[1], sources=True)
+        self.left_order, self.right_order = calls[0].order, calls[1].order
+        self.pairs, self.choices = splitting.pair_blocks(left, right, calls, block_map)
+        self.groups: list[Group] = []
+        self.regroup()
+
+    def regroup(self) -> None:
+        """Read the blocks again, and make the groups of the pairs as they are now."""
+        self.left_blocks = {x.name: x for x in self.left.blocks()}
+        self.right_blocks = {x.name: x for x in self.right.blocks()}
+        before = {(*x.left, "", *x.right): x for x in self.groups}
         self.groups = group_layers(
             self.pairs,
             self.left_blocks,
@@ -59,6 +71,9 @@ class PairedModels:
             self.left_order,
             self.right_order,
         )
+        for group in self.groups:
+            if old := before.get((*group.left, "", *group.right)):
+                group.rows, group.flattened = old.rows, old.flattened
 
     def block_pairs(self) -> Iterator[tuple[Pair, Block, Block]]:
         """The pairs with both of their blocks."""
@@ -76,15 +91,15 @@ class PairedModels:
         """Give one model the other's weights."""
         for _, left, right in self.block_pairs():
             if direction == "left-to-right":
-                self.right.probe.write(right.name, self.carry_to_right(left, right))
+                self.right.write(right.name, self.carry_to_right(left, right))
             else:
-                self.left.probe.write(left.name, self._carry_to_left(left, right))
+                self.left.write(left.name, self._carry_to_left(left, right))
         self.reread()
 
     def reread(self) -> None:
         """Read the weights again."""
-        self.left_blocks = {x.name: x for x in self.left.probe.blocks()}
-        self.right_blocks = {x.name: x for x in self.right.probe.blocks()}
+        self.left_blocks = {x.name: x for x in self.left.blocks()}
+        self.right_blocks = {x.name: x for x in self.right.blocks()}
         for group in self.groups:
             group.blocks = [
                 (self.left_blocks[left.name], self.right_blocks[right.name])
@@ -109,7 +124,8 @@ class PairedModels:
         found: dict[str, str] = {}
         for name, shape in left.shapes.items():
             for other, its in right.shapes.items():
-                if its == shape and other not in found.values():
+                same = squeezed(its) == squeezed(shape)
+                if same and other not in found.values():
                     found[name] = other
                     break
         return found
@@ -122,25 +138,23 @@ class PairedModels:
     def carry_to_right(self, left: Block, right: Block) -> Arrays:
         """The left block's weights as the right block has them."""
         carry = self.carrier(left.name)
-        found = {}
+        found: Arrays = {}
         for name, other in self.weight_names(left, right).items():
             array = carry(name, left.spec.weights[name])
-            if array.shape == right.shapes[other]:
-                found[other] = array
+            found |= fit_weight(other, array, right)
         return found
 
     def _carry_to_left(self, left: Block, right: Block) -> Arrays:
         """The right block's weights as the left block has them."""
         group = self.group_of(left.name)
         rows = None if group is None else group.rows
-        found = {}
+        found: Arrays = {}
         for name, other in self.weight_names(left, right).items():
             array = right.spec.weights[other]
             turned = name in ("kernel", "gamma", "beta")
             if turned and rows is not None and len(array) == len(rows):
                 array = array[np.argsort(rows)]
-            if array.shape == left.shapes[name]:
-                found[name] = array
+            found |= fit_weight(name, array, left)
         return found
 
     def remove_rounding(self) -> None:
@@ -154,23 +168,22 @@ class PairedModels:
                 if not np.array_equal(x, right.spec.weights[name])
             }
             if fresh:
-                self.right.probe.write(right.name, fresh)
+                self.right.write(right.name, fresh)
         self.reread()
 
 
-def _place_blocks(
-    model: ExaminedModel, inputs: Arrays
-) -> tuple[list[Placed], dict[str, int]]:
-    """The blocks in the order of their calls, and the order of the layers."""
-    calls = CallOrder()
-    model.run(inputs, calls, sources=True)
-    placed = []
-    for number, block in enumerate(model.probe.blocks()):
-        serial = calls.order.get(block.layer, calls.count + number)
-        depth = calls.depths.get(block.layer)
-        parents = calls.parents.get(block.layer)
-        placed.append(Placed(block, serial + 1e-4 * number, depth, parents))
-    return sorted(placed, key=lambda x: x.order), calls.order
+def fit_weight(name: str, array: Array, block: Block) -> Arrays:
+    """A weight with the axes of a block that it can be written to; else nothing."""
+    shape = block.shapes[name]
+    if array.shape == shape:
+        return {name: array}
+    # Kernels of windows that do not overlap are those of dense layers.
+    flat = array.shape[-1:] == shape[-1:] and 2 in (array.ndim, len(shape))
+    if squeezed(array.shape) == squeezed(shape) or (
+        name == "kernel" and flat and array.size == math.prod(shape)
+    ):
+        return {name: array.reshape(shape)}
+    return {}
 
 
 def check_layers(models: PairedModels, findings: Findings) -> None:

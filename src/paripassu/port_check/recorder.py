@@ -366,6 +366,7 @@ class _Keeper:
                 settings=self.recorder.encode_settings(call.spec.settings),
                 weights=tuple(call.spec.weights),
                 sources=planned[call.serial][1] if known else (),
+                inside=call.inside,
                 line=user_code.calling_line(),
                 inputs=self._keep(call, "in", inputs),
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,6 +164,22 @@ class Runner:
                 entering_bound=runs.bound(begin),
                 **in_float32,
             )
+
+    def count_parting(self, least: float) -> int:
+        """At how many groups, and outputs, the models part by more than `least`.
+
+        Each group of the right model is given the left's inputs.
+        """
+        with closing(Store()) as store:
+            left = self._record(store)
+            comparer = Comparer(self.models.groups, store, forced=True)
+            outputs = self._run_right(Anchors(self.models.groups, "right", comparer))
+        errors = list(comparer.errors.values())
+        plan = self.models.outputs
+        errors += [
+            relative_error(x, y) for *_, x, y in pair_outputs(plan, left, outputs)
+        ]
+        return sum(not x <= least for x in errors)
 
     def _control(self, store: Store, *, own: bool, training: bool) -> Run:
         """What one ulp does to the left model; of a recording, as it was measured."""

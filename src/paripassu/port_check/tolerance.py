@@ -41,3 +41,9 @@ UNRELATED = 0.5
 def allow(control: float, eps: float) -> float:
     """The bound of an error where one ulp does `control` to the left model."""
     return max(CONTROLS * control if math.isfinite(control) else 0.0, FLOOR * eps)
+
+
+# Layers that agree in float32 with the right weights, but not with others of a layer.
+AGREEING = 1e-3
+# Ways to pair that are tried by copying the weights and running both models.
+TRIES = 24

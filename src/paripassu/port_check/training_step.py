@@ -12,7 +12,7 @@ import numpy as np
 from paripassu.core.layer_spec import Array, relative_error
 from paripassu.port_check.align import Store
 from paripassu.port_check.output_pairs import pair_outputs
-from paripassu.port_check.pairing import PairedModels
+from paripassu.port_check.pairing import PairedModels, fit_weight
 from paripassu.port_check.results import Cause, Findings, describe_error, finite
 from paripassu.port_check.runs import Runner
 from paripassu.port_check.tolerance import (
@@ -57,7 +57,8 @@ class TrainingStep:
             left = kept.keep(models.left.step(models.inputs, cotangents[0]))
             self.draws.take(models.left)
             if recorded := models.left.recorded:
-                outputs, kept.moved = recorded.step_control()
+                outputs, moved = recorded.step_control()
+                kept.moved = models.left.moved_of_pieces(moved)
                 control = replace(left, outputs=outputs)
             else:
                 control = kept.compare(models.left.step(inputs, cotangents[0]))
@@ -184,9 +185,11 @@ class TrainingStep:
                 before = kept.get(block.name, name)
                 if before is None or key not in gradients:
                     continue
-                wanted, got = carry(name, before), gradients[key]
-                if wanted.shape != got.shape:
+                got = gradients[key]
+                fitting = fit_weight(key, carry(name, before), other)
+                if key not in fitting:
                     continue  # which has been told of the weights
+                wanted = fitting[key]
                 total += 1
                 error = relative_error(wanted, got)
                 bound = allow(kept.moved[block.name, name], EPS64)

@@ -84,6 +84,8 @@ class Call:
         serial: the how manieth call of the run it is.
         sources: the serials of the calls that made its inputs; -1 for the model's.
             Only known where the run asked for it.
+        inside: the layers in which it is called that are looked into, by name, the
+            outermost first.
     """
 
     name: str
@@ -92,6 +94,7 @@ class Call:
     weighted: bool
     serial: int
     sources: tuple[int, ...] = ()
+    inside: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:

@@ -197,12 +197,62 @@ def _bidirectional(layer: Any) -> LayerSpec:
 
 
 def _dense_like(layer: Any) -> Settings | LayerSpec:
-    """Whether it multiplies the last axis by a matrix, as Dense does."""
+    """Whether it multiplies the last axes by a matrix, as Dense does."""
+    letters = _letters(layer)
+    if letters is None:
+        return LayerSpec("other")
+    kept = letters[1]
+    if not layer.built:
+        return {}
+    sizes = dict(zip(_kernel_letters(layer), layer.kernel.shape, strict=True))
+    # Seen by nobody but whoever cuts heads out of it.
+    return {} if len(kept) == 1 else {"_heads": sizes[kept[0]]}
+
+
+def _kernel_letters(layer: Any) -> str:
+    kernel: str = layer.equation.partition("->")[0].partition(",")[2]
+    return kernel
+
+
+def _letters(layer: Any) -> tuple[str, str] | None:
+    """The axes of an einsum's kernel as (summed over, kept), where it is a matrix."""
     left, _, right = layer.equation.partition("->")
     given, _, kernel = left.partition(",")
-    if len(kernel) == 2 and given[-1:] == kernel[0] and right == given[:-1] + kernel[1]:
-        return {}
-    return LayerSpec("other")
+    summed = "".join(x for x in given if x in kernel)
+    kept = "".join(x for x in right if x in kernel)
+    whole = given[: len(given) - len(summed)]
+    good = (
+        given.endswith(summed)
+        and right == whole + kept
+        and sorted(kernel) == sorted(summed + kept)
+        and summed
+        and kept
+    )
+    bias = getattr(layer, "bias_axes", None)
+    return (summed, kept) if good and (not bias or {*bias} == {*kept}) else None
+
+
+def _einsum_parts(name: str, layer: Any, spec: LayerSpec) -> Iterator[Part]:
+    letters = _letters(layer)
+    if letters is None:
+        slots = {x.name: Slot(x) for x in layer.weights}
+        yield Part(name, name, spec.kind, spec.settings, slots)
+        return
+    kernel = _kernel_letters(layer)
+    order = [kernel.index(x) for x in "".join(letters)]
+    shape = [layer.kernel.shape[x] for x in order]
+    rows = int(np.prod(shape[: len(letters[0])]))
+
+    def there(array: Array) -> Array:
+        return array.transpose(order).reshape(rows, -1)
+
+    def back(array: Array) -> Array:
+        return array.reshape(shape).transpose(np.argsort(order))
+
+    slots = {"kernel": Slot(layer.kernel, Move(there, back))}
+    if layer.bias is not None:
+        slots["bias"] = Slot(layer.bias, FLAT)
+    yield Part(name, name, spec.kind, spec.settings, slots)
 
 
 def _pool(layer: Any) -> Settings:
@@ -357,7 +407,7 @@ DEPTHWISE = Row("conv", _depthwise, {"kernel": ("kernel", GROUPED)} | BIAS)
 DROPOUT = Row("dropout")
 LAYERS: dict[type, Row] = {
     L.Dense: Row("dense", weights=KERNEL),
-    L.EinsumDense: Row("dense", _dense_like, KERNEL),
+    L.EinsumDense: Row("dense", _dense_like, _einsum_parts),
     **_each_rank("Conv{}D", Row("conv", _conv, KERNEL)),
     **_each_rank("Conv{}DTranspose", CONV_TRANSPOSE),
     **_each_rank("DepthwiseConv{}D", DEPTHWISE, "12"),

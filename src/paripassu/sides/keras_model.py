@@ -58,6 +58,7 @@ class Probe:
         self.model = model
         self.first = has_channels_first(model)
         self.leaves = {id(x): name for name, x in keras_layers.leaves(model)}
+        self.containers = {id(x): name for name, x in keras_layers.containers(model)}
         named = [*keras_layers.containers(model), *keras_layers.leaves(model)]
         self.parts = observing.without_repeats(
             self._part(part)
@@ -143,9 +144,11 @@ class Probe:
                 f"{', '.join(sorted(found))}."
             )
         names, parts = list(self.leaves.values()), list(self.parts.values())
+        outer = list(self.containers.values())
         self._set(made)
         # Keras numbers layers without a name on: dense_1 comes back as dense_3.
         self.leaves = dict(zip(self.leaves, names, strict=True))
+        self.containers = dict(zip(self.containers, outer, strict=True))
         self.parts = {
             old.name: replace(new, name=old.name, layer=old.layer)
             for old, new in zip(parts, self.parts.values(), strict=True)
@@ -547,7 +550,14 @@ class _Watched(Observer):
     def layer(self, layer: Any, original: Any, args: Any, kwargs: Any) -> Any:
         """A layer is called."""
         if self.depth or id(layer) not in self.probe.leaves:
-            return original(layer, *args, **kwargs)
+            name = self.probe.containers.get(id(layer))
+            if name is None or self.depth:
+                return original(layer, *args, **kwargs)
+            self.inside.append(name)
+            try:
+                return original(layer, *args, **kwargs)
+            finally:
+                self.inside.pop()
         spec = keras_layers.describe(layer)
         first = self.probe.first
         if first and keras_layers.normalises_first(spec.kind, spec.settings):

@@ -153,6 +153,7 @@ class Observer:
         self.latest_weighted = ""
         self.origins = None if inputs is None else {id(x): -1 for x in inputs}
         self.alive: list[Any] = [inputs]  # an id is one tensor's as long as it lives
+        self.inside: list[str] = []
 
     def is_tensor(self, value: Any) -> bool:
         """Whether a value is a tensor of the framework."""
@@ -227,7 +228,8 @@ class Observer:
         if self.origins is not None:
             known = (self.origins.get(id(x)) for x in self.tensors(given))
             sources = tuple(dict.fromkeys(x for x in known if x is not None))
-        call = Call(name, title, spec, bool(spec.weights), self.serial, sources)
+        weighted, inside = bool(spec.weights), tuple(self.inside)
+        call = Call(name, title, spec, weighted, self.serial, sources, inside)
         self.serial += 1
         self.latest = call
         if call.weighted:

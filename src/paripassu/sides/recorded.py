@@ -201,7 +201,8 @@ class RecordedProbe:
         names = {x: np.empty(0) for x in call.weights}
         spec = LayerSpec(call.kind, self._settings(call.settings), names)
         weighted = bool(call.weights)
-        return Call(call.name, call.title, spec, weighted, serial, call.sources)
+        where = call.sources, call.inside
+        return Call(call.name, call.title, spec, weighted, serial, *where)
 
     def _outputs(self, call: CallRecord) -> Sequence[Array]:
         if not call.outputs and call.shape is not None:

@@ -83,6 +83,7 @@ class CallRecord(Frozen):
     settings: dict[str, Any] = {}
     weights: tuple[str, ...] = ()
     sources: tuple[int, ...] = ()
+    inside: tuple[str, ...] = ()
     line: str = ""
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()

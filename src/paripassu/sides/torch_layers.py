@@ -71,9 +71,15 @@ def leaves(model: nn.Module) -> list[nn.Module]:
     return found
 
 
+def containers(model: nn.Module) -> list[nn.Module]:
+    """The modules that are looked into."""
+    inside = {id(x) for leaf in leaves(model) for x in leaf.modules()}
+    return [x for x in model.modules() if id(x) not in inside]
+
+
 def is_leaf(module: nn.Module) -> bool:
     """Whether it is watched as a whole."""
-    if isinstance(module, nn.MultiheadAttention):
+    if isinstance(module, nn.MultiheadAttention) or _foreign(module):
         return True
     # A module made by a user, or torch.nn's Transformer layers, are looked into.
     own = any(cls.__module__.startswith("torch.") for cls in type(module).__mro__[:-2])
@@ -341,6 +347,13 @@ LAYERS: dict[type, Row] = {
         for x in (nn.Softplus, nn.Mish, nn.Identity, nn.Flatten)
     },
 }
+# Of other libraries, which are not imported: by module and name.
+FOREIGN = {
+    # A dense layer of a kernel (in, out).
+    "transformers.pytorch_utils.Conv1D": Row(
+        "dense", weights={"kernel": ("weight", SAME)} | BIAS
+    ),
+}
 # Kinds of calls that have their channels at axis 1.
 SPATIAL = (
     "conv conv_transpose batch_norm group_norm max_pool average_pool upsample "
@@ -348,7 +361,14 @@ SPATIAL = (
 )
 
 
+def _foreign(module: nn.Module) -> Row | None:
+    cls = type(module)
+    return FOREIGN.get(f"{cls.__module__}.{cls.__qualname__}")
+
+
 def _find(module: nn.Module) -> Row:
+    if row := _foreign(module):
+        return row
     return find_layer(type(module), LAYERS, "forward", f"{SPATIAL} dropout")
 
 
@@ -367,7 +387,7 @@ def parts(name: str, module: nn.Module) -> Iterator[observing.Part]:
         yield from weights(name, module, spec)
         return
     tensors: dict[str, Any] = dict(module.named_parameters(recurse=False))
-    own = any(
+    own = _foreign(module) is not None or any(
         cls.__module__.startswith("torch.nn.modules") and cls is not nn.Module
         for cls in type(module).__mro__
     )

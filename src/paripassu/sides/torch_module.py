@@ -262,6 +262,10 @@ class _Watched(Observer, TorchFunctionMode):
             before = module.register_forward_pre_hook(self._before, with_kwargs=True)
             after = module.register_forward_hook(self._after)
             self.hooks += [before, after]
+        for module in torch_layers.containers(self.probe.model):
+            before = module.register_forward_pre_hook(self._open)
+            after = module.register_forward_hook(self._close, always_call=True)
+            self.hooks += [before, after]
         # In evaluation, the fast path of nn.TransformerEncoderLayer and
         # nn.MultiheadAttention would call no layer at all.
         self.fast = torch.backends.mha.get_fastpath_enabled()
@@ -300,6 +304,13 @@ class _Watched(Observer, TorchFunctionMode):
             array = np.moveaxis(array, -1, 1)
         fresh = torch.from_numpy(observing.contiguous(array))
         return fresh.to(device=like.device, dtype=like.dtype)
+
+    def _open(self, module: nn.Module, _args: Any) -> None:
+        self.inside.append(self.probe.names.get(module) or "model")
+
+    def _close(self, _module: nn.Module, _args: Any, _result: Any) -> None:
+        if self.inside:
+            self.inside.pop()
 
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         self.depth += 1

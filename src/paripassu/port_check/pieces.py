@@ -1,0 +1,240 @@
+"""Pieces of a block of weights, where one model splits what the other one fuses.
+
+An attention is four dense layers: `mha/query`, `mha/key`, `mha/value`, `mha/output`. A
+fused product is several: `qkv[0:64]` are the columns of a kernel and the values of a
+bias, `qkv[0 of 4x3]` the first of three in each of four heads, and of a table of
+vectors `table[2:34]` are rows. A piece is read, written and given gradients like a
+block; the block's other values stay.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from paripassu.core.errors import UserError
+from paripassu.core.layer_spec import Array, LayerSpec
+from paripassu.sides.contract import Arrays, Block, Live
+
+PRODUCTS = ("query", "key", "value", "output")  # of an attention
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Some of a weight's values.
+
+    Attributes:
+        begin, end: of its columns, or rows; None: all.
+        rows: whether rows are meant.
+        heads, parts: where not 0, columns are (heads, parts, width), and `begin` says
+            which part.
+    """
+
+    begin: int = 0
+    end: int | None = None
+    rows: bool = False
+    heads: int = 0
+    parts: int = 0
+
+    @property
+    def label(self) -> str:
+        """As a map has it."""
+        if self.heads:
+            return f"[{self.begin} of {self.heads}x{self.parts}]"
+        return f"[{self.begin}:{self.end}]"
+
+    def view(self, whole: Array) -> Array:
+        """The values, where they lie."""
+        if self.end is None:
+            return whole
+        if self.heads:
+            split = whole.reshape(*whole.shape[:-1], self.heads, self.parts, -1)
+            return split[..., self.begin, :]
+        if self.rows:
+            return whole[self.begin : self.end]
+        return whole[..., self.begin : self.end]
+
+    def take(self, whole: Array) -> Array:
+        """The values, with the axes of the whole."""
+        found = self.view(whole)
+        return found.reshape(*whole.shape[:-1], -1) if self.heads else found
+
+    def put(self, whole: Array, values: Array) -> None:
+        """Write them into the whole."""
+        target = self.view(whole)
+        target[...] = values.reshape(target.shape)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A block that is a part of another one.
+
+    Attributes:
+        name: the block's, and which part.
+        kind, settings: of the part.
+        weights: by its own names, the block's, and which values of that.
+    """
+
+    name: str
+    kind: str
+    settings: Mapping[str, Any]
+    weights: Mapping[str, tuple[str, Cut]]
+
+    def of(self, block: Block) -> Block:
+        """The piece, as a block."""
+        weights = block.spec.weights
+        shapes = {}
+        for name, (source, cut) in self.weights.items():
+            zeros = np.broadcast_to(np.float32(0), block.shapes[source])
+            shapes[name] = cut.take(zeros).shape
+
+        def read(name: str) -> Array:
+            source, cut = self.weights[name]
+            return cut.take(weights[source])
+
+        spec = LayerSpec(self.kind, dict(self.settings), Live(shapes, read))
+        return Block(self.name, block.layer, spec, block.trainable)
+
+    def take(self, arrays: Mapping[str, Array]) -> Arrays:
+        """Its own of what there is for the block's weights."""
+        return {
+            name: cut.take(arrays[source])
+            for name, (source, cut) in self.weights.items()
+            if source in arrays
+        }
+
+    def put(self, block: Block, arrays: Mapping[str, Array]) -> Arrays:
+        """The block's weights with these values in them."""
+        found: Arrays = {}
+        for name, array in arrays.items():
+            source, cut = self.weights[name]
+            whole = np.array(block.spec.weights[source])
+            cut.put(whole, array)
+            found[source] = whole
+        return found
+
+
+def split_attention(block: Block) -> list[Piece]:
+    """An attention as its four products."""
+    return [
+        Piece(
+            f"{block.name}/{product}",
+            "dense",
+            {"_heads": block.spec.settings.get("heads", 0)},
+            {
+                own: (source, Cut())
+                for own, source in (("kernel", product), ("bias", f"{product}_bias"))
+                if source in block.shapes
+            },
+        )
+        for product in PRODUCTS
+        if product in block.shapes
+    ]
+
+
+def cut_block(block: Block, cuts: Sequence[Cut]) -> list[Piece]:
+    """A dense layer or a table of vectors in pieces."""
+    return [
+        Piece(
+            f"{block.name}{cut.label}",
+            block.kind,
+            block.spec.settings | {"_cut": cut},
+            {name: (name, cut) for name in block.shapes},
+        )
+        for cut in cuts
+    ]
+
+
+def columns(sizes: Sequence[int]) -> list[Cut]:
+    """Cuts of these sizes, one after the other."""
+    ends = np.cumsum([0, *sizes])
+    return [Cut(int(a), int(b)) for a, b in pairwise(ends)]
+
+
+def in_heads(heads: int, parts: int) -> list[Cut]:
+    """Cuts that come in turn in each head."""
+    return [Cut(n, n + 1, heads=heads, parts=parts) for n in range(parts)]
+
+
+def pieces_named(block: Block, names: Sequence[str]) -> list[Piece]:
+    """The pieces of a block that a map names, and what is between them.
+
+    Raises:
+        UserError: it has no such piece.
+    """
+    labels = [name.removeprefix(block.name) for name in names]
+    if block.kind == "attention" and all(x.startswith("/") for x in labels):
+        found = split_attention(block)
+        if unknown := {*names} - {x.name for x in found}:
+            raise UserError(
+                f"the map names {min(unknown)!r}, but {block.name} has "
+                f"{', '.join(x.name for x in found)}."
+            )
+        return found
+    cuts = _cuts_named(block, labels)
+    return cut_block(block, [*cuts, *_between(block, cuts)])
+
+
+def _between(block: Block, cuts: Sequence[Cut]) -> list[Cut]:
+    """The columns that no cut has; the rest of a table's rows is of no use."""
+    if cuts[0].rows:
+        return []
+    if cuts[0].heads:
+        given = {x.begin for x in cuts}
+        every = in_heads(cuts[0].heads, cuts[0].parts)
+        return [x for x in every if x.begin not in given]
+    found, begin = [], 0
+    for cut in sorted(cuts, key=_begin):
+        if begin < cut.begin:
+            found.append(Cut(begin, cut.begin))
+        begin = cut.end or 0
+    if begin < (size := block.shapes["kernel"][-1]):
+        found.append(Cut(begin, size))
+    return found
+
+
+def _cuts_named(block: Block, labels: Sequence[str]) -> list[Cut]:
+    main = block.shapes.get("kernel") or block.shapes.get("table")
+    if main is None or block.kind not in ("dense", "embedding"):
+        raise UserError(
+            f"the map names {block.name}{labels[0]}, but a layer of kind {block.kind} "
+            "cannot be cut. Dense layers and tables of vectors can, and an attention "
+            f"has {', '.join(f'/{x}' for x in PRODUCTS)}."
+        )
+    rows = block.kind == "embedding"
+    size = main[0 if rows else -1]
+    found = []
+    for label in labels:
+        if each := re.fullmatch(r"\[(\d+) of (\d+)x(\d+)\]", label):
+            part, heads, parts = map(int, each.groups())
+            good = not rows and part < parts and heads and size % (heads * parts) == 0
+            cut = Cut(part, part + 1, heads=heads, parts=parts)
+        elif each := re.fullmatch(r"\[(\d+):(\d+)\]", label):
+            begin, end = map(int, each.groups())
+            good, cut = begin < end <= size, Cut(begin, end, rows)
+        else:
+            good = False
+        if not good:
+            raise UserError(
+                f"the map names {block.name}{label}, which is no piece of it. Of its "
+                f"{size} {'rows' if rows else 'columns'}, the first are written "
+                f"{block.name}[0:{max(size // 2, 1)}]."
+            )
+        found.append(cut)
+    if len({x.heads for x in found}) > 1 or any(
+        one.end is not None and two.begin < one.end
+        for one, two in zip(
+            sorted(found, key=_begin), sorted(found, key=_begin)[1:], strict=False
+        )
+    ):
+        raise UserError(f"the map gives values of {block.name} twice.")
+    return found
+
+
+def _begin(cut: Cut) -> int:
+    return cut.begin

@@ -1,0 +1,405 @@
+"""Pairs the blocks of two models of which one may split what the other one fuses.
+
+Blocks that are left without a partner are cut into pieces (`pieces`), and all are
+matched again: an attention into its four products, a fused product into what the other
+model has side by side, a table with more rows than the other one's. Cuts whose pieces
+find no partners are taken back. Where several cuts or pairs are possible, and no name
+tells which, they are a `Choice`, which what the models compute decides (`deciding`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import permutations
+from typing import Literal
+
+from paripassu.core.errors import UserError
+from paripassu.port_check.examined import CallOrder, ExaminedModel
+from paripassu.port_check.match import (
+    Pair,
+    Placed,
+    can_pair,
+    describe_shapes,
+    match_blocks,
+    squeezed,
+    table_shape,
+)
+from paripassu.port_check.pieces import (
+    PRODUCTS,
+    Cut,
+    Piece,
+    columns,
+    cut_block,
+    in_heads,
+    pieces_named,
+    split_attention,
+)
+from paripassu.sides.contract import Block
+
+BlockMap = Mapping[str, str | Sequence[str]]  # left name to right name, or names
+Which = Literal["left", "right"]
+Cuts = dict[str, list[Piece]]
+HEADS = (2, 3, 4, 6, 8, 12, 16)  # tried where no layer says how many there are
+RIVALS = 3  # blocks that may be exchanged with each other, at most
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Ways to pair that shapes and names leave open; what is paired is the first.
+
+    Attributes:
+        cuts: other cuts of blocks of one side, all of one way at a time; as many pieces
+            in the same order, so that their partners stay.
+        which: the side that is cut.
+        partners: or, other partners of left blocks.
+        telling: whether equal weights decide, too: no mistake gives them.
+    """
+
+    cuts: tuple[Cuts, ...] = ()
+    which: Which = "left"
+    partners: tuple[dict[str, str], ...] = ()
+    telling: bool = False
+
+
+@dataclass
+class _Found:
+    """Blocks to cut, of each side."""
+
+    left: Cuts = field(default_factory=dict)
+    right: Cuts = field(default_factory=dict)
+    choices: list[Choice] = field(default_factory=list)
+
+
+Placings = tuple[list[Placed], list[Placed]]
+
+
+def pair_blocks(
+    left: ExaminedModel,
+    right: ExaminedModel,
+    calls: tuple[CallOrder, CallOrder],
+    given: BlockMap,
+) -> tuple[list[Pair], list[Choice]]:
+    """Pair the blocks of two models, and cut them where that takes it.
+
+    Raises:
+        UserError: `given` names what is not there, or cannot be cut so.
+    """
+    fixed = _read_given(left, right, given)
+    named = {*left.cuts}, {*right.cuts}
+
+    def match() -> tuple[list[Pair], Placings]:
+        placed = _place(left, calls[0]), _place(right, calls[1])
+        return match_blocks(*placed, fixed), placed
+
+    pairs, placed = match()
+    choices: list[Choice] = []
+    for find in (_split_attentions, _split_fused, _cut_tables):
+        found = find(pairs, placed)
+        if found.left or found.right:
+            left.cuts |= found.left
+            right.cuts |= found.right
+            choices += found.choices
+            pairs, placed = match()
+    if _take_back(pairs, (left, right), named):
+        pairs, placed = match()
+    kept = [x for x in choices if _holds(x, left, right)]
+    return pairs, [*kept, *_rivals(pairs)]
+
+
+def _place(model: ExaminedModel, calls: CallOrder) -> list[Placed]:
+    """The blocks in the order of their calls."""
+    placed = []
+    for number, block in enumerate(model.blocks()):
+        name = block.layer
+        begin = calls.order.get(name, calls.begun.get(name, calls.count + number))
+        depth, parents = calls.depths.get(name), calls.parents.get(name)
+        end = block.name.removeprefix(name)
+        if end == "/output":
+            parents = frozenset((name,))
+        elif end.startswith("/") and end[1:] in PRODUCTS and depth:
+            depth -= 1
+        placed.append(Placed(block, begin + 1e-4 * number, depth, parents))
+    return sorted(placed, key=lambda x: x.order)
+
+
+def _without_partner(pairs: Sequence[Pair], placed: Placings) -> Placings:
+    """The blocks of each side that have none, or one of other shapes."""
+    whole = [x for x in pairs if x.whole]
+    taken = {x.left for x in whole}, {x.right for x in whole}
+    return (
+        [x for x in placed[0] if x.block.name not in taken[0]],
+        [x for x in placed[1] if x.block.name not in taken[1]],
+    )
+
+
+def _split_attentions(pairs: Sequence[Pair], placed: Placings) -> _Found:
+    """Attentions whose other model has none that is left."""
+    found = _Found()
+    alone = (
+        {x.left for x in pairs if not x.right},
+        {x.right for x in pairs if not x.left},
+    )
+    for cuts, blocks, names in zip(
+        (found.left, found.right), placed, alone, strict=True
+    ):
+        for one in blocks:
+            if one.block.kind == "attention" and one.block.name in names:
+                cuts[one.block.name] = split_attention(one.block)
+    return found
+
+
+def _kernel(block: Block) -> tuple[int, ...]:
+    return block.shapes.get("kernel", ()) if block.kind == "dense" else ()
+
+
+def _runs(blocks: Sequence[Placed]) -> Iterator[list[Placed]]:
+    """Two or three dense layers of one input, side by side."""
+    dense = [x for x in blocks if len(_kernel(x.block)) == 2]
+    for count in (3, 2):
+        for begin in range(len(dense) - count + 1):
+            run = dense[begin : begin + count]
+            first = run[0]
+            if all(
+                x.parents == first.parents
+                and _kernel(x.block)[0] == _kernel(first.block)[0]
+                for x in run
+            ):
+                yield run
+
+
+def _split_fused(pairs: Sequence[Pair], placed: Placings) -> _Found:
+    """Dense layers without a partner that are as wide as some of the other model."""
+    found = _Found()
+    alone = _without_partner(pairs, placed)
+    sides: tuple[Which, Which] = ("left", "right")
+    for which, own, others, cuts in zip(
+        sides, alone, placed[::-1], (found.left, found.right), strict=True
+    ):
+        lonely = {x.block.name for x in alone[which == "left"]}
+        used: set[str] = set()
+        ways: dict[tuple[str, int], list[Cuts]] = {}
+        for one in own:
+            kernel = _kernel(one.block)
+            fitting = [
+                run
+                for run in _runs(others)
+                if len(kernel) == 2
+                and _kernel(run[0].block)[0] == kernel[0]
+                and sum(_kernel(x.block)[1] for x in run) == kernel[1]
+                and not used & {x.block.name for x in run}
+                and lonely & {x.block.name for x in run}
+            ]
+            if not fitting:
+                continue
+            # Where one of them has found a partner by chance, it is not the best.
+            run = max(fitting, key=lambda x: sum(y.block.name in lonely for y in x))
+            used |= {x.block.name for x in run}
+            first, *more = _ways_to_cut(one.block, [x.block for x in run])
+            cuts[one.block.name] = first
+            for number, way in enumerate(more):
+                signature = re.sub(r"\d+", "#", one.block.name), len(more)
+                per = ways.setdefault(signature, [{} for _ in more])
+                per[number][one.block.name] = way
+        found.choices += [Choice(tuple(x), which) for x in ways.values()]
+    return found
+
+
+def _ways_to_cut(block: Block, run: Sequence[Block]) -> list[list[Piece]]:
+    """How a fused layer may hold others, the likeliest first."""
+    sizes = [_kernel(x)[1] for x in run]
+    ways = []
+    orders = list(permutations(range(len(run))))
+    for order in orders[:1]:
+        ways.append(_in_order(sizes, order))
+    if len(set(sizes)) == 1:
+        known = {x.spec.settings.get("_heads", 0) for x in (block, *run)} - {0}
+        heads = sorted(known) or [x for x in HEADS if sizes[0] % x == 0]
+        ways += [in_heads(x, len(run)) for x in heads if x > 1]
+    for order in orders[1:]:
+        ways.append(_in_order(sizes, order))
+    return [cut_block(block, way) for way in ways]
+
+
+def _in_order(sizes: Sequence[int], order: Sequence[int]) -> list[Cut]:
+    """Cuts that lie in another order than the layers that they are."""
+    cuts = columns([sizes[x] for x in order])
+    return [cuts[order.index(n)] for n in range(len(sizes))]
+
+
+def _cut_tables(pairs: Sequence[Pair], placed: Placings) -> _Found:
+    """Tables of vectors that have more rows than their partners."""
+    found = _Found()
+    blocks = [{x.block.name: x.block for x in side} for side in placed]
+    for pair in pairs:
+        if not pair.shapes_differ:
+            continue
+        one, two = blocks[0][pair.left or ""], blocks[1][pair.right or ""]
+        tables = [table_shape(x) for x in (one, two)]
+        if None in tables or "embedding" not in (one.kind, two.kind):
+            continue
+        (rows, width), (others, its) = (x or (0, 0) for x in tables)
+        if width != its or rows == others:
+            continue
+        which: Which = "left" if rows > others else "right"
+        more, block = (rows, one) if rows > others else (others, two)
+        less = min(rows, others)
+        if len(squeezed(next(iter(block.shapes.values())))) != len(
+            next(iter(block.shapes.values()))
+        ):
+            continue
+        first, last = (
+            cut_block(block, [Cut(x, x + less, rows=True)]) for x in (0, more - less)
+        )
+        cuts = found.left if which == "left" else found.right
+        cuts[block.name] = first
+        choice = Choice(({block.name: last},), which, telling=True)
+        found.choices.append(choice)
+    return found
+
+
+def _take_back(
+    pairs: Sequence[Pair],
+    models: tuple[ExaminedModel, ExaminedModel],
+    named: tuple[set[str], set[str]],
+) -> bool:
+    """Undo cuts of which no more than half the pieces have found partners."""
+    whole = [x for x in pairs if x.whole]
+    paired = {x.left for x in whole}, {x.right for x in whole}
+    changed = False
+    for model, names, kept in zip(models, paired, named, strict=True):
+        for block, pieces in list(model.cuts.items()):
+            count = sum(x.name in names for x in pieces)
+            if block not in kept and 2 * count <= len(pieces):
+                del model.cuts[block]
+                changed = True
+    return changed
+
+
+def _holds(choice: Choice, left: ExaminedModel, right: ExaminedModel) -> bool:
+    """Whether the blocks that it is about are still cut."""
+    cuts = left.cuts if choice.which == "left" else right.cuts
+    return all(name in cuts for way in choice.cuts for name in way)
+
+
+def _rivals(pairs: Sequence[Pair]) -> Iterator[Choice]:
+    """Pairs that could be exchanged with each other, all alike in a model at once."""
+    partner = {x.right: x for x in pairs if x.right}
+    groups: dict[tuple[str, ...], list[list[Pair]]] = {}
+    seen: set[str | None] = set()
+    for pair in pairs:
+        if not pair.rivals or pair.left in seen:
+            continue
+        group = [pair, *(partner[x] for x in sorted(pair.rivals) if x in partner)]
+        seen |= {x.left for x in group}
+        if 1 < len(group) <= RIVALS:
+            key = tuple(re.sub(r"\d+", "#", x.left or "") for x in group)
+            groups.setdefault(key, []).append(group)
+    for alike in groups.values():
+        ways = []
+        for order in list(permutations(range(len(alike[0]))))[1:]:
+            way = {}
+            for group in alike:
+                for one, other in zip(group, order, strict=True):
+                    way[one.left or ""] = group[other].right or ""
+            ways.append(way)
+        yield Choice(partners=tuple(ways))
+
+
+# ## A map that is given
+
+
+def _read_given(
+    left: ExaminedModel, right: ExaminedModel, given: BlockMap
+) -> dict[str, str]:
+    """Cut both models as a map says; its pairs, of blocks and pieces."""
+    if not given:
+        return {}
+    wanted: list[tuple[str, str]] = []
+    lists: dict[str, list[str]] = {}
+    for name, value in given.items():
+        if isinstance(value, str):
+            wanted.append((name, value))
+        else:
+            lists[name] = list(value)
+    rights = [x for _, x in wanted] + [x for names in lists.values() for x in names]
+    _cut_as_named(right, rights)
+    others = {x.name: x for x in right.blocks()}
+    blocks = {x.name: x for x in left.blocks()}
+    for name, names in lists.items():
+        if name not in blocks:
+            raise UserError(
+                f"the map names {name!r}, which the left model does not have. "
+                f"It has {', '.join(blocks)}."
+            )
+        if unknown := [x for x in names if x not in others]:
+            raise UserError(
+                f"the map names {unknown[0]!r}, which the right model does not have. "
+                f"It has {', '.join(others)}."
+            )
+        found = _fuse(blocks[name], [others[x] for x in names])
+        left.cuts[name] = found
+        wanted += zip((x.name for x in found), names, strict=False)
+    _cut_as_named(left, [x for x, _ in wanted])
+    pairs: dict[str, str] = {}
+    for one, two in wanted:
+        if one in pairs:
+            raise UserError(f"the map gives {one!r} of the left model twice.")
+        pairs[one] = two
+    others = {x.name: x for x in right.blocks()}
+    blocks = {x.name: x for x in left.blocks()}
+    for one, two in pairs.items():
+        if not can_pair(blocks[one], others[two]):
+            raise UserError(
+                f"the map pairs {one} with {two}, but the weights of one cannot be "
+                f"those of the other: {describe_shapes(blocks[one])} of kind "
+                f"{blocks[one].kind}, and {describe_shapes(others[two])} of kind "
+                f"{others[two].kind}."
+            )
+    return pairs
+
+
+def _fuse(block: Block, parts: Sequence[Block]) -> list[Piece]:
+    """A left block in pieces that are as wide as those of the right model."""
+    if block.kind == "attention" and len(parts) == len(split_attention(block)):
+        return split_attention(block)
+    sizes = [_kernel(x)[1] if len(_kernel(x)) == 2 else 0 for x in parts]
+    kernel = _kernel(block)
+    names = ", ".join(x.name for x in parts)
+    if len(kernel) != 2 or 0 in sizes or sum(sizes) != kernel[1]:
+        widths = " + ".join(map(str, sizes))
+        raise UserError(
+            f"the map fuses {names} to {block.name}, but their kernels are not the "
+            f"columns of its kernel {kernel}: {widths}. An attention is a list of "
+            f"{', '.join(PRODUCTS)}, in that order."
+        )
+    return cut_block(block, columns(sizes))
+
+
+def _cut_as_named(model: ExaminedModel, names: Sequence[str]) -> None:
+    """Cut the blocks of which a map names pieces."""
+    blocks = {x.name: x for x in model.blocks()}
+    pieces: dict[str, list[str]] = {}
+    for name in names:
+        if name in blocks:
+            continue
+        bases = [x for x in blocks if name.startswith((f"{x}/", f"{x}["))]
+        if not bases:
+            raise UserError(
+                f"the map names {name!r}, which the {model.which} model does not have. "
+                f"It has {', '.join(blocks)}."
+            )
+        pieces.setdefault(max(bases, key=len), []).append(name)
+    for base, found in pieces.items():
+        if base in names:
+            raise UserError(
+                f"the map gives {base!r} of the {model.which} model twice: whole, and "
+                f"in pieces."
+            )
+        if len(set(found)) < len(found):
+            double = next(x for x in found if found.count(x) > 1)
+            raise UserError(
+                f"the map gives {double!r} of the {model.which} model twice."
+            )
+        model.cuts[base] = pieces_named(blocks[base], found)
