@@ -18,7 +18,7 @@ from paripassu.port_check.arguments import check_request
 from paripassu.port_check.partners import parse_pair
 from paripassu.port_check.record import check_python, record_source
 from paripassu.port_check.requests import CheckRequest, RecordRequest
-from paripassu.port_check.results import Checked, Fault
+from paripassu.port_check.results import Checked, Fault, Pairing
 from paripassu.processes.launch import Event, work
 from paripassu.sides.recording import is_recording
 
@@ -114,7 +114,7 @@ def check(
     inputs: Any = None,
     *,
     copy: Copy | None = None,
-    block_map: Mapping[str, str] | None = None,
+    block_map: Mapping[str, str | Sequence[str]] | None = None,
     gradients: bool = True,
     pairs: Sequence[str] | Mapping[str, str] = (),
     outputs: Sequence[str] | Mapping[str, str] = (),
@@ -132,7 +132,9 @@ def check(
         copy: "left-to-right" or "right-to-left": give one model the other's weights,
             and leave them there.
         block_map: pairs of blocks, left name to right name, that are not to be
-            questioned.
+            questioned; or a left name to a list of right ones that it fuses. Of an
+            attention, `name/query` and so on are blocks, and of a fused layer
+            `name[0:64]`, columns of its kernel.
         gradients: also compare training mode, gradients and BatchNorm's statistics.
         pairs: of inputs whose partner is in doubt: `["input_ids=token_ids"]`, or a
             dict of names, left to right.
@@ -190,7 +192,7 @@ def assert_equivalent(
     inputs: Any = None,
     *,
     copy: Copy | None = None,
-    block_map: Mapping[str, str] | None = None,
+    block_map: Mapping[str, str | Sequence[str]] | None = None,
     gradients: bool = True,
     pairs: Sequence[str] | Mapping[str, str] = (),
     outputs: Sequence[str] | Mapping[str, str] = (),
@@ -236,28 +238,40 @@ def describe_fault(fault: Fault) -> str:
     return f"{fault.left} / {fault.right} ({fault.phase}{size}): {why}"
 
 
-def read_map(path: Path) -> dict[str, str]:
+def read_map(path: Path) -> dict[str, str | list[str]]:
     """Pairs of blocks from a TOML file.
+
+    Returns:
+        Left names to right names, or to a list of right names that the left block
+        holds side by side. A name may be that of a piece: see `pieces`.
 
     Raises:
         UserError: it is not one; with an example.
     """
-    example = 'For example:\n\n[blocks]\n"layer1.0.conv1" = "conv2d_3"'
+    example = (
+        'For example:\n\n[blocks]\n"layer1.0.conv1" = "conv2d_3"\n'
+        '"attn.qkv" = ["mha/query", "mha/key", "mha/value"]'
+    )
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"the map {path} cannot be read: {error}. {example}") from error
     blocks = content.get("blocks")
-    if not isinstance(blocks, dict) or not all(
-        isinstance(x, str) for x in blocks.values()
-    ):
+    if not isinstance(blocks, dict) or not all(map(_is_name, blocks.values())):
         raise UserError(f"the map {path} has no table of names, [blocks]. {example}")
     return dict(blocks)
 
 
+def _is_name(value: Any) -> bool:
+    """Whether it is a name, or a list of them."""
+    values = value if isinstance(value, list) else [value]
+    return bool(values) and all(isinstance(x, str) for x in values)
+
+
 def write_map(path: Path, checked: Checked) -> None:
     """Write the pairs that were found, to be edited and given back with --map."""
-    pairs = {x.left: x.right for x in checked.pairs if x.left and x.right}
+    whole = [x for x in checked.pairs if x.left and x.right and _is_comparable(x)]
+    pairs = {x.left: x.right for x in whole}
     doubts = [f"# {x.left}: {x.doubt}\n" for x in checked.pairs if x.left and x.doubt]
     alone = [f"# only left: {x.left}\n" for x in checked.pairs if x.right is None]
     alone += [f"# only right: {x.right}\n" for x in checked.pairs if x.left is None]
@@ -265,3 +279,8 @@ def write_map(path: Path, checked: Checked) -> None:
     files.write_text(
         path, head + "".join(doubts + alone) + "\n" + tomli_w.dumps({"blocks": pairs})
     )
+
+
+def _is_comparable(pairing: Pairing) -> bool:
+    """Whether a weight of the one can be one of the other's."""
+    return any(x.state in ("equal", "differs") for x in pairing.weights)

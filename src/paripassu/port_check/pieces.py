@@ -199,14 +199,15 @@ def _between(block: Block, cuts: Sequence[Cut]) -> list[Cut]:
 
 
 def _cuts_named(block: Block, labels: Sequence[str]) -> list[Cut]:
-    main = block.shapes.get("kernel") or block.shapes.get("table")
-    if main is None or block.kind not in ("dense", "embedding"):
+    names = {"dense": "kernel", "embedding": "table", "parameter": "value"}
+    main = block.shapes.get(names.get(block.kind, ""), ())
+    if len(main) != 2:
         raise UserError(
             f"the map names {block.name}{labels[0]}, but a layer of kind {block.kind} "
             "cannot be cut. Dense layers and tables of vectors can, and an attention "
             f"has {', '.join(f'/{x}' for x in PRODUCTS)}."
         )
-    rows = block.kind == "embedding"
+    rows = block.kind != "dense"
     size = main[0 if rows else -1]
     found = []
     for label in labels:

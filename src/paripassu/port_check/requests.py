@@ -45,7 +45,7 @@ class CheckRequest(ExaminerRequest):
         shapes: of the left model's inputs, see `targets.parse_input`.
         inputs: an .npz file with them, instead.
         copy_weights: "left-to-right", "right-to-left" or None: before comparing.
-        blocks: pairs of blocks, left name to right name; see `check.read_map`.
+        blocks: pairs of blocks, left name to right name or names; see `check.read_map`.
         gradients: also compare training mode, gradients and BatchNorm's statistics.
         pairs: of inputs, `left=right`.
         outputs: that are to be compared, `name` or `left=right`.
@@ -56,7 +56,7 @@ class CheckRequest(ExaminerRequest):
     shapes: tuple[str, ...] = ()
     inputs: Path | None = None
     copy_weights: str | None = None
-    blocks: dict[str, str] = Field(default_factory=dict)
+    blocks: dict[str, str | list[str]] = Field(default_factory=dict)
     gradients: bool = True
     pairs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
