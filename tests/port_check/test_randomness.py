@@ -116,8 +116,6 @@ def test_dropout_before_what_does_not_see_its_scale_is_still_a_fault():
 # In training mode, of the left and the right model: what is between, and the cause.
 TRAINING = {
     "rates": ((drop, nn.Dropout(0.5)), (drop, nn.Dropout(0.1)), "dropout-rate"),
-    "none": ((drop, nn.Dropout(0.5)), (), "dropout-rate"),
-    "rate of nought": ((drop, nn.Dropout(0)), (drop, nn.Dropout(0.1)), "dropout-rate"),
     "attention": ((attend(0.3),), (attend(0.1),), "dropout-rate"),
     "place": (
         (lambda self, x: torch.sigmoid(self.parts[0](x)), nn.Dropout(0.4)),
@@ -141,6 +139,27 @@ def test_another_dropout_is_a_fault_of_training_mode(name):
     assert {x.phase for x in found.faults} == {"training mode"}
     if cause != "dropout-mask":
         assert found.faults[0].cause.shown  # with dropout off they are equal
+
+
+# What only one model has; what is left of a step is compared without.
+LONE = {
+    "dropout": ((drop, nn.Dropout(0.5)), "dropout: left rate 0.5 at parts.0"),
+    "attention": ((attend(0.3),), "dropout: left rate 0.3 at scaled_dot_product"),
+    "noise": (
+        (training(lambda x: x + torch.randn_like(x)),),
+        "only the left model draws: normal at randn_like",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LONE)
+def test_what_only_one_model_drops_is_said(name):
+    left, text = LONE[name]
+    right = (attend(0.0),) if name == "attention" else ()
+    found = paripassu.check(Net(*left), Net(*right), STEPS)
+    assert found.equal
+    assert text in " ".join(found.notes)
+    assert "noise off" in details(found, "training mode, float64")
 
 
 # Written otherwise, and the same.

@@ -154,7 +154,8 @@ class Recorder:
             self.inputs = in_float64(self.inputs)
             self._record_pass("float64", 0.45)
             if self.steps and not self.random_at:
-                step = self._record_step()
+                with self.model.drawing("off" if self.training_draws else "shared"):
+                    step = self._record_step()
                 self._record_pass("float64", 0.8, training=True)
                 if self.training_draws:
                     with self.model.drawing("off"):

@@ -1,115 +1,145 @@
-"""Whether two models drop alike in training mode, and whether they part by that."""
+"""Whether two models drop alike in training mode, and with which draws to compare them.
+
+Given the same draws, two models agree in training mode where they drop at the same
+places at the same rates; that is compared by their outputs. The rest of a step, with
+dropout and noise off. What differs is said: another rate or place is a fault; a dropout
+that only one model has is a note, as ports made for inference leave it out.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from paripassu.core.layer_spec import relative_error
-from paripassu.port_check.examined import ExaminedModel
 from paripassu.port_check.output_pairs import pair_outputs
 from paripassu.port_check.pairing import PairedModels
 from paripassu.port_check.randomness import (
     DropoutDifference,
     compare_dropout,
+    describe_draws,
     has_unknown_rates,
 )
 from paripassu.port_check.results import Cause, Findings, finite
-from paripassu.sides.contract import Draw
+from paripassu.port_check.tolerance import ALIKE
+from paripassu.sides.contract import Draw, Drawing
 
-Explain = Callable[[float, Cause | None], None]
+CLOSED = 0.1  # of the difference: what is left of it was not dropout's
+RECURRENT = ("lstm", "gru", "rnn")
 
 
 class TrainingDraws:
-    """What both models drew in the training step; `judge` adds to the findings."""
+    """What both models draw in training mode; `judge` adds to the findings."""
 
     def __init__(self, models: PairedModels, findings: Findings):
         self.models, self.findings = models, findings
-        self.drawn: dict[str, Sequence[Draw]] = {"left": (), "right": ()}
+        self.mode: Drawing = "shared"
+        self.errors: dict[Drawing, float] = {}
+        self.drawn: tuple[Sequence[Draw], Sequence[Draw]] = ((), ())
 
-    def take(self, model: ExaminedModel) -> None:
-        """Keep what a model drew in its last step."""
-        self.drawn[model.which] = model.probe.draws
+    @contextmanager
+    def chosen(self) -> Iterator[None]:
+        """While both are given draws with which they can be compared."""
+        self.errors["shared"] = self._run("shared")
+        self.found = compare_dropout(*self.drawn, self.models.left_names)
+        if any(self.drawn):
+            self.errors["off"] = self._run("off")
+            # Not for one that drops by numbers of its own, beside a layer that does.
+            if self.errors["off"] <= max(self.errors["shared"], ALIKE):
+                self.mode = "off"
+        if self.models.left.recorded:
+            self.mode = "off"  # as its step was recorded
+        with self.models.left.drawing(self.mode), self.models.right.drawing(self.mode):
+            yield
+
+    def _run(self, mode: Drawing) -> float:
+        """How far outputs are apart in training mode."""
+        models, outputs = self.models, []
+        draws = []
+        for model, inputs in (
+            (models.left, models.inputs),
+            (models.right, models.right_inputs),
+        ):
+            with model.drawing(mode):
+                outputs.append(model.run(inputs, training=True))
+            draws.append(model.probe.draws)
+        self.drawn = draws[0], draws[1]
+        pairs = pair_outputs(models.outputs, outputs[0], outputs[1])
+        return max((relative_error(x, y) for *_, x, y in pairs), default=math.inf)
 
     @property
-    def any(self) -> bool:
-        """Whether either drew anything."""
-        return any(self.drawn.values())
+    def part(self) -> bool:
+        """Whether it is by dropout or noise that the models part."""
+        shared, off = self.errors["shared"], self.errors.get("off", math.inf)
+        return shared > ALIKE and off < (1.0 if self.found else CLOSED) * shared
 
-    def judge(self, worst: float, bound: float, explain: Explain) -> bool:
-        """Compare where they drop, and see what is left with dropout off.
+    @property
+    def told(self) -> str:
+        """How they were compared, for readers."""
+        if not any(self.drawn):
+            return ""
+        if self.mode == "shared":
+            return "; both were given the same draws"
+        same = "" if self.part else ", and on the same draws"
+        return f"; with dropout and noise off{same}"
 
-        Args:
-            worst: how far the outputs are apart in training mode.
-            bound: what rounding may do to them.
-            explain: finds a cause for an error, or the place of one that is known.
-
-        Returns:
-            Whether the difference is explained.
-        """
-        left, right = self.drawn["left"], self.drawn["right"]
-        found = compare_dropout(left, right, self.models.left_names)
-        new = [x for x in found if not self._is_told(x)]
-        if worst <= bound:
-            self._judge_alike(new)
-            return False
-        if not self.any:
-            return False
-        after = self._run_without_dropout()
-        closed = after <= bound
-        known = bool(self.findings.faults)
+    def judge(self) -> None:
+        """Say where they drop otherwise."""
+        new = [x for x in self.found if not self._is_told(x)]
         for one in new:
             cause = one.cause(
-                training=True, before=worst, after=after if closed else None
+                training=True,
+                before=self.errors["shared"] if self.part else None,
+                after=self.errors["off"] if self.part else None,
             )
-            self.findings.fault("training mode", *one.places, worst, cause)
-        if closed and not found:
-            explain(worst, _elsewhere(worst, after))
-        elif not closed and not known and found and math.isfinite(after):
-            with self._dropout_off():
-                explain(after, None)
-        return closed or bool(found)
+            if self._is_fault(one):
+                size = self.errors["shared"] if self.part else None
+                self.findings.fault("training mode", *one.places, size, cause)
+            elif self.part or not has_unknown_rates(*self.drawn):
+                self.findings.notes.append(f"in training mode, {cause.sentence}")
+        if self.part and not self.found:
+            self._judge_places()
 
-    def _judge_alike(self, found: Sequence[DropoutDifference]) -> None:
-        """Differences that no output shows."""
-        for one in found:
-            cause = one.cause(training=True, before=None, after=None)
-            if not one.is_rate:
-                self.findings.fault("training mode", *one.places, None, cause)
-            elif not has_unknown_rates(*self.drawn.values()):
-                # Split or fused, perhaps.
-                self.findings.notes.append(
-                    f"{cause.sentence}. With all kept, both compute the same"
-                )
+    def _is_fault(self, one: DropoutDifference) -> bool:
+        """Whether it is a slip: both drop there, and not alike."""
+        if not one.left or not one.right:
+            return False
+        if one.is_rate:
+            return self.part
+        # A recurrent layer's own dropout is the same at each step in Keras, and is not
+        # in PyTorch: no setting changes that.
+        blocks = (*self.models.left_blocks.values(), *self.models.right_blocks.values())
+        recurrent = {x.layer for x in blocks if x.kind in RECURRENT}
+        return not {one.left.place, one.right.place} & recurrent
+
+    def _judge_places(self) -> None:
+        """They draw alike, and part by it all the same."""
+        cause = Cause(
+            key="dropout-place",
+            sentence="with dropout and noise off both compute the same: one drops at "
+            "another place, or adds other noise",
+            before=finite(self.errors["shared"]),
+            after=finite(self.errors["off"]),
+        )
+        pairs = list(zip(*self.drawn, strict=False))
+        if not pairs:
+            which, draws = next(
+                (x, y) for x, y in zip(("left", "right"), self.drawn, strict=True) if y
+            )
+            self.findings.notes.append(
+                f"in training mode, only the {which} model draws: "
+                f"{describe_draws(draws)}"
+            )
+            return
+        names = self.models.left_names
+        moved = [x for x in pairs if x[0].after != names.get(x[1].after, x[1].after)]
+        left, right = (x.place for x in (moved or pairs)[0])
+        size = self.errors["shared"]
+        self.findings.fault("training mode", left, right, size, cause)
 
     def _is_told(self, found: DropoutDifference) -> bool:
         """Whether it is a fault already, of evaluation mode."""
-        places = {
-            x for fault in self.findings.faults for x in (fault.left, fault.right)
-        }
+        faults = self.findings.faults
+        places = {x.left for x in faults} | {x.right for x in faults}
         return any(x.place in places for x in (found.left, found.right) if x)
-
-    def _run_without_dropout(self) -> float:
-        """How far outputs are apart in training mode, dropout and noise off."""
-        with self._dropout_off():
-            left = self.models.left.run(self.models.inputs, training=True)
-            right = self.models.right.run(self.models.right_inputs, training=True)
-        plan = self.models.outputs
-        errors = (relative_error(x, y) for *_, x, y in pair_outputs(plan, left, right))
-        return max(errors, default=math.inf)
-
-    @contextmanager
-    def _dropout_off(self) -> Iterator[None]:
-        with self.models.left.drawing("off"), self.models.right.drawing("off"):
-            yield
-
-
-def _elsewhere(before: float, after: float) -> Cause:
-    return Cause(
-        key="dropout-place",
-        sentence="with dropout and noise off both compute the same: one drops at "
-        "another place, or adds other noise",
-        before=finite(before),
-        after=finite(after),
-    )

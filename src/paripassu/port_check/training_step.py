@@ -51,11 +51,10 @@ class TrainingStep:
         if cotangents is None:
             self.findings.check("gradients", "not run", "outputs have other shapes")
             return
-        with closing(Store()) as store:
+        with closing(Store()) as store, self.draws.chosen():
             inputs = self.runner.perturbed_inputs()
             kept = _KeptGradients(store)
             left = kept.keep(models.left.step(models.inputs, cotangents[0]))
-            self.draws.take(models.left)
             if recorded := models.left.recorded:
                 outputs, moved = recorded.step_control()
                 kept.moved = models.left.moved_of_pieces(moved)
@@ -64,7 +63,6 @@ class TrainingStep:
                 control = kept.compare(models.left.step(inputs, cotangents[0]))
             self.runner.progress("comparing gradients", 0.85)
             right = models.right.step(models.right_inputs, cotangents[1])
-            self.draws.take(models.right)
             part = self._compare_outputs(left, right, control)
             self._compare_statistics(left, right)
             self._compare_gradients(kept, right, explained=part)
@@ -101,16 +99,14 @@ class TrainingStep:
         self.findings.check(
             "training mode, float64",
             "holds" if good else "fails",
-            f"outputs {describe_error(worst, EPS64)}"
-            + ("; both were given the same draws" if self.draws.any else ""),
+            f"outputs {describe_error(worst, EPS64)}{self.draws.told}",
         )
-        known = bool(self.findings.faults)
-        told = self.draws.judge(worst, bound, self._explain_outputs)
-        if not good and not told and not known:
+        if not good and not self.findings.faults:
             self._explain_outputs(worst)
+        self.draws.judge()
         return not good
 
-    def _explain_outputs(self, worst: float, known: Cause | None = None) -> None:
+    def _explain_outputs(self, worst: float) -> None:
         """Where the models part in training mode only."""
         with closing(Store()) as store:
             runs = self.runner.compare(
@@ -118,11 +114,11 @@ class TrainingStep:
             )
         point = next(iter(runs.parting(ROUNDED)), None)
         if point is None:
-            self.findings.fault("training mode", "output", "output", worst, known)
+            self.findings.fault("training mode", "output", "output", worst, None)
             return
         group = self.models.groups[point[0]]
-        cause = known
-        if group.kind == "batch_norm" and cause is None:
+        cause = None
+        if group.kind == "batch_norm":
             cause = Cause(
                 key="frozen",
                 sentence="one normalises with the batch's statistics in training "
