@@ -239,7 +239,7 @@ def test_it_runs_and_goes_on(tmp_path: Path):
     assert "holds a benchmark with versions" in done.stderr
 
     # One framework, and a recipe that no notebook has, is enough to go on with. Not in
-    # its bfloat16, which some processors have no instructions for: minutes a turn there.
+    # its bfloat16: a turn takes minutes where the processor has no such instructions.
     words += ["--recipe", "fast", "--set", "precision=float32"]
     words += ["--frameworks", "pytorch"]
     words += ["--out", str(tmp_path / "fast")]

@@ -199,6 +199,12 @@ def _plain(result: Any) -> Any:
     return result
 
 
+def exit_by(verdict: str) -> None:
+    """End with the exit code of a verdict: 0 equal, 1 differs, 3 undecided."""
+    if code := {"differs": 1, "undecided": 3}.get(verdict):
+        raise typer.Exit(code)
+
+
 def exit_unless(good: bool) -> None:
     """End with exit code 1 if what was tried has failed."""
     if not good:

@@ -14,6 +14,7 @@ from paripassu.cli.base import (
     JsonOption,
     ThreadsOption,
     app,
+    exit_by,
     exit_unless,
     prepare_files,
     show,
@@ -152,7 +153,8 @@ def check(
     Matches the weights, then compares outputs layer by layer, gradients and BatchNorm
     statistics, in float64 and float32. Where they differ by more than rounding, it
     names the place and the cause. Your code runs in its own process. Exit code 0:
-    equal; 1: not equal; 2: the check could not run.
+    equal; 1: not equal; 2: the check could not run; 3: undecided, nothing differs but
+    not everything could be compared.
     """
     from paripassu.core import machine
     from paripassu.port_check.check import check_sources, read_map
@@ -195,7 +197,7 @@ def check(
     for path, what in ((html, "page"), (write_map, "map"), (save, "model")):
         if path and not as_json:
             console.print(f"{what}: {path}", highlight=False)
-    exit_unless(found.equal)
+    exit_by(found.verdict)
 
 
 @app.command(

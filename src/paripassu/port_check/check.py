@@ -18,7 +18,7 @@ from paripassu.port_check.arguments import check_request
 from paripassu.port_check.partners import parse_pair
 from paripassu.port_check.record import check_python, record_source
 from paripassu.port_check.requests import CheckRequest, RecordRequest
-from paripassu.port_check.results import Checked, Fault, Pairing
+from paripassu.port_check.results import NO_CAUSE, Checked, Fault, Pairing
 from paripassu.processes.launch import Event, work
 from paripassu.sides.recording import is_recording
 
@@ -221,12 +221,13 @@ def assert_equivalent(
 
 
 def explain(checked: Checked) -> str:
-    """Say why two models are not equal, in a few lines."""
+    """Say why two models are not equal, or not decided, in a few lines."""
     lines = [
-        f"{checked.left.source} and {checked.right.source} do not compute the same:"
+        f"{checked.headline} ({checked.left.source} and {checked.right.source}):",
+        *(f"  {x.name}: {x.detail}" for x in checked.checks if x.state == "fails"),
+        *(f"  at {describe_fault(x)}" for x in checked.faults),
+        *(f"  not compared: {x}" for x in checked.not_compared),
     ]
-    lines += [f"  {x.name}: {x.detail}" for x in checked.checks if x.state == "fails"]
-    lines += [f"  at {describe_fault(x)}" for x in checked.faults]
     return "\n".join(lines)
 
 
@@ -234,7 +235,7 @@ def describe_fault(fault: Fault) -> str:
     """A fault in a line: both names, the size, the cause."""
     size = "" if fault.size is None else f", {fault.size:.1e} apart"
     cause = fault.cause
-    why = "cause not found" if cause is None else f"{cause.key}: {cause.sentence}"
+    why = NO_CAUSE if cause is None else f"{cause.key}: {cause.sentence}"
     return f"{fault.left} / {fault.right} ({fault.phase}{size}): {why}"
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from paripassu.core import machine
 from paripassu.core.errors import UserError
 from paripassu.core.layer_spec import relative_error
-from paripassu.port_check.align import Store
+from paripassu.port_check.align import Group, Store
+from paripassu.port_check.behaviour import with_other_weights
 from paripassu.port_check.deciding import decide
-from paripassu.port_check.examined import ExaminedModel, in_float64
+from paripassu.port_check.examined import ExaminedModel, ModelError, in_float64
 from paripassu.port_check.explain import Explainer
 from paripassu.port_check.output_pairs import Paired
 from paripassu.port_check.pairing import (
@@ -20,6 +22,7 @@ from paripassu.port_check.pairing import (
     check_layers,
     check_weights,
     compare_weights,
+    find_unpaired,
     note_doubts,
 )
 from paripassu.port_check.randomness import compare_inference, describe_draws
@@ -27,14 +30,19 @@ from paripassu.port_check.results import (
     Cause,
     Checked,
     Findings,
+    Pairing,
+    Place,
     State,
     describe_error,
 )
+from paripassu.port_check.rounding import find_rounded
 from paripassu.port_check.runs import Progress, Runner, Runs
 from paripassu.port_check.splitting import BlockMap
 from paripassu.port_check.tolerance import CONTROLS, EPS32, EPS64, REMADE, ROUNDED
 from paripassu.port_check.training_step import TrainingStep
 from paripassu.sides.contract import Arrays, Draw
+
+SHOWN = 6  # places that are named in a note
 
 
 @dataclass(frozen=True)
@@ -76,55 +84,96 @@ class Examination:
         self.evaluation_draws: dict[str, Sequence[Draw]] = {}
         self.paired, self.alternatives = paired, alternatives
         self.findings.notes += paired.notes
+        self.stage = "pairing the layers"
+        self.pairings: tuple[Pairing, ...] = ()
+        self.runs: Runs | None = None
+        self.single: Runs | None = None
 
     def go(self) -> Checked:
-        """All of it."""
+        """All of it; an error of our own ends in a verdict, too.
+
+        Raises:
+            UserError: something that was given cannot be used.
+            ModelError: a model raised.
+        """
         begin = time.perf_counter()
         self.progress("finding the layers", 0.05)
-        self.models = models = PairedModels(
+        self.models = PairedModels(
             self.left, self.right, self.given, self.options.block_map
         )
-        models.outputs = self.paired.outputs
-        findings = self.findings
-        findings.order = models.left_order
-        check_layers(models, findings)
-        self.runner = Runner(models, self.progress)
-        random = self._check_determinism()
+        self.models.outputs = self.paired.outputs
+        self.findings.order = self.models.left_order
+        self.runner = Runner(self.models, self.progress)
         with closing(Store()) as store:
-            self.runner.align(store)
-            decide(models, self.runner, self.options.copy)
-            pairings = compare_weights(models)
-            check_weights(models, pairings, findings)
-            runs = self.runner.compare(store, EPS32, "float32", 0.2)
-            single = None
-            if self._to_float64():
-                pairings = compare_weights(models)
-                single = runs
-                runs = self.runner.compare(store, EPS64, "float64", 0.4)
-            self._judge(runs, single)
-            self._judge_draws()
-            if single and self.options.gradients and random:
-                findings.check("training mode", "not run", "a model is random in it")
-            elif single and self.options.gradients:
-                TrainingStep(models, findings, self.runner).go()
+            try:
+                self._compare(store)
+            except (UserError, ModelError):
+                raise
+            except Exception:
+                self.findings.not_compared.append(
+                    f"an error of paripassu's own ended the check while "
+                    f"{self.stage}; please report it:\n{traceback.format_exc()}"
+                )
+        self.progress("done", 1.0)
+        return self._result(time.perf_counter() - begin)
+
+    def _compare(self, store: Store) -> None:
+        """All comparisons, in an order in which the verdict never waits for a cause."""
+        models, findings = self.models, self.findings
+        random = self._check_determinism()
+        self.runner.align(store)
+        decide(models, self.runner, self.options.copy)
+        self.pairings = compare_weights(models)
+        check_weights(models, self.pairings, findings)
+        self._enter("comparing in float32", 0.2)
+        self.runs = self.runner.compare(store, EPS32, "float32", 0.2)
+        if self._to_float64():
+            self.pairings = compare_weights(models)
+            self._find_rounding()
+            self.single = self.runs
+            self._enter("comparing in float64", 0.4)
+            self.runs = self.runner.compare(store, EPS64, "float64", 0.4)
+        self._judge(self.runs, self.single)
+        self._judge_draws()
+        if not self.options.gradients:
+            findings.not_asked.append("training mode and gradients")
+        elif random:
+            text = f"{random} is random and cannot be switched off"
+            findings.check("training mode", "not run", text)
+            findings.not_compared.append(f"training mode and gradients: {text}")
+        else:
+            self._enter("comparing gradients", 0.75)
+            eps = EPS64 if self.single else EPS32
+            TrainingStep(models, findings, self.runner, eps).go()
         if findings.faults:
             note_doubts(models, findings)
-        self.progress("done", 1.0)
+
+    def _enter(self, stage: str, share: float) -> None:
+        self.stage = stage
+        self.progress(stage, share)
+
+    def _result(self, seconds: float) -> Checked:
+        models, findings = self.models, self.findings
+        places: Iterable[Place] = ()
+        if self.runs:
+            places = self.runner.list_places(self.runs, self.single)
         return Checked(
-            equal=not findings.faults
-            and all(x.state != "fails" for x in findings.checks),
+            verdict=findings.verdict,
             left=self.left.describe(models.left_blocks.values()),
             right=self.right.describe(models.right_blocks.values()),
             inputs={k: f"{x.dtype} {x.shape}" for k, x in models.inputs.items()},
             input_pairs=self.paired.inputs,
             output_pairs=models.outputs.partners,
             copied=self.options.copy,
-            pairs=pairings,
-            places=tuple(self.runner.list_places(runs, single)),
+            pairs=self.pairings,
+            places=tuple(places),
             checks=tuple(findings.checks),
             faults=tuple(findings.faults),
             notes=tuple(dict.fromkeys(findings.notes)),
-            seconds=time.perf_counter() - begin,
+            compared=tuple(findings.compared),
+            not_compared=tuple(dict.fromkeys(findings.not_compared)),
+            not_asked=tuple(findings.not_asked),
+            seconds=seconds,
             peak_memory_mib=machine.peak_memory_bytes() / 2**20,
         )
 
@@ -149,6 +198,32 @@ class Examination:
                 self.progress,
                 paired=replace(self.paired, notes=(*self.paired.notes, text)),
             )
+
+    def _find_rounding(self) -> None:
+        """Find what computes in float32 although the models are set to float64."""
+        models = self.models
+        sides = (
+            (self.left, models.inputs, models.left_blocks),
+            (self.right, models.right_inputs, models.right_blocks),
+        )
+        left, right = (
+            find_rounded(model, inputs, {x.name: x.spec for x in blocks.values()})
+            for model, inputs, blocks in sides
+        )
+        self.runner.rounded = left[0], right[0]
+        calls = [*left[0].values(), *right[0].values()]
+        gradients = [*left[1], *right[1]]
+        self.findings.rounded = bool(calls)
+        self.findings.rounded_gradients = bool(calls or gradients)
+        names = list(dict.fromkeys((*map(str, calls), *gradients)))
+        if not names:
+            return
+        more = f" and at {len(names) - SHOWN} more places" if len(names) > SHOWN else ""
+        self.findings.notes.append(
+            "float32 is used even in float64, at "
+            f"{'; '.join(names[:SHOWN])}{more}. There, differences up to "
+            f"{ROUNDED:.0e} are rounding"
+        )
 
     def _to_float64(self) -> bool:
         """Let both models compute in float64; False if one of them cannot."""
@@ -184,8 +259,8 @@ class Examination:
         self.models.remove_rounding()
         return True
 
-    def _check_determinism(self) -> bool:
-        """Whether a model remains random in training mode, whatever it is given.
+    def _check_determinism(self) -> str:
+        """Where a model remains random in training mode; "" for nowhere.
 
         Raises:
             UserError: a model does in evaluation mode.
@@ -209,7 +284,7 @@ class Examination:
                 unshared[model.which] = found.unshared
             if found.draws:
                 drawn[model.which] = describe_draws(found.draws)
-        places = ", ".join(f"{which} at {place}" for which, place in unshared.items())
+        places = ", ".join(f"{place} ({which})" for which, place in unshared.items())
         shared = "; ".join(f"{which}: {what}" for which, what in drawn.items())
         detail = "two runs are the same bits"
         if shared:
@@ -219,7 +294,7 @@ class Examination:
             "note" if unshared else "holds",
             f"random in training mode: {places}" if unshared else detail,
         )
-        return bool(unshared)
+        return places
 
     def _judge_draws(self) -> None:
         """What is random in evaluation mode: a fault where only one model is."""
@@ -239,31 +314,33 @@ class Examination:
 
     def _judge(self, runs: Runs, single: Runs | None) -> None:
         """Compare in evaluation mode; `single`: the runs in float32, after float64."""
-        self.progress("looking for causes", 0.6)
+        self._enter("looking for causes", 0.6)
+        findings, models = self.findings, self.models
         worst = runs.output_error(runs.free.outputs)
         if turned := runs.plan.turned(runs.left, runs.free.outputs):
-            self.findings.notes.append(
+            findings.notes.append(
                 f"compared, as the frameworks differ: {', '.join(turned)}"
             )
-        least = ROUNDED if single else 0.0
-        faulty = runs.parting(least)
-        if rounded := [x for x in runs.parting() if x not in faulty]:
-            self.findings.rounded = True
-            names = dict.fromkeys(
-                ", ".join(self.models.groups[g].right) for g, _, _ in rounded
-            )
-            self.findings.notes.append(
-                f"at {', '.join(names)}, one of the models computes something in "
-                f"float32 even in float64 (errors up to {ROUNDED:.0e}); that is "
-                "rounding, not a fault"
-            )
-        bound = runs.output_bound
-        outputs_part = runs.output_error(runs.forced.outputs) > max(bound, least)
-        if faulty or outputs_part or self.models.unequal:
-            Explainer(self.models, self.findings, self.runner).explain(runs)
-        limit = max(bound, ROUNDED if rounded else 0.0)
-        good = worst <= limit and not faulty
+        same_outputs = worst <= runs.output_bound
+        faulty = runs.parting(findings.least)
+        written_alike = not faulty and not find_unpaired(models)
+        same = False
+        if same_outputs and single and not models.unequal and not written_alike:
+            self._enter("comparing with other weights", 0.6)
+            same = self._is_same_function()
+        check_layers(models, findings, same_function=same)
+        good = same_outputs and (same or not faulty)
         self._check_forward("float64" if single else "float32", good, worst, runs)
+        dtypes = "float64 and float32" if single else "float32"
+        findings.compared.append(f"outputs in evaluation mode, in {dtypes}")
+        if same and faulty:
+            names = dict.fromkeys(_name_group(models.groups[x[0]]) for x in faulty)
+            findings.notes.append(
+                f"within, the models differ at {', '.join(names)}, and yet compute the "
+                "same: with these weights and with others"
+            )
+        elif faulty or not same_outputs or models.unequal:
+            Explainer(models, findings, self.runner).explain(runs)
         if not single:
             return
         worst = single.output_error(single.free.outputs)
@@ -271,6 +348,16 @@ class Examination:
         self._check_forward("float32", close, worst, single)
         if good and not close:
             self._explain_float32(single, worst)
+
+    def _is_same_function(self) -> bool:
+        """Whether outputs agree with other weights, too; a recording has none."""
+        if not self.left.recorded:
+            return with_other_weights(self.models, self.runner).equal
+        self.findings.not_compared.append(
+            "outputs with other weights: the models are written otherwise, and a "
+            "recording cannot be run. Check the models themselves"
+        )
+        return True
 
     def _check_forward(self, dtype: str, good: bool, worst: float, runs: Runs) -> None:
         state: State = "holds" if good else "fails"
@@ -296,3 +383,9 @@ class Examination:
             cause,
             eps=EPS32,
         )
+
+
+def _name_group(group: Group) -> str:
+    """The left layers and the right ones."""
+    left, right = ", ".join(group.left), ", ".join(group.right)
+    return left if left == right else f"{left} | {right}"

@@ -25,7 +25,6 @@ from paripassu.port_check.pairing import PairedModels
 from paripassu.port_check.results import Cause, Findings, finite
 from paripassu.port_check.runs import Run, Runner, Runs
 from paripassu.port_check.segments import CallRecorder, Trace
-from paripassu.port_check.tolerance import ROUNDED
 from paripassu.sides.contract import Arrays, Call
 
 RECORDED_LAYERS = (
@@ -90,7 +89,9 @@ class Explainer:
         for point, error in self.run.errors.items():
             bound = runs.bound(point)
             group = self.models.groups[point[0]]
-            if error <= max(bound, ROUNDED) or self._has_other_shapes(group):
+            if error <= max(bound, self.findings.least) or self._has_other_shapes(
+                group
+            ):
                 continue
             if point[2] == "out":
                 self._explain_layer(group, point[1], error, error / bound)
@@ -98,7 +99,7 @@ class Explainer:
                 self._explain_segment(group, point[1], error / bound)
         error = runs.output_error(self.run.outputs)
         told = self.findings.faults and not math.isfinite(error)
-        if error > max(runs.output_bound, ROUNDED) and not told:
+        if error > runs.output_bound and not told:
             self._explain_outputs(runs, error / runs.output_bound)
 
     def _has_other_shapes(self, group: Group) -> bool:

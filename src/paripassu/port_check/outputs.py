@@ -115,6 +115,7 @@ def check_outputs(
             and whose they are; none where nobody has measured it.
     """
     eps, name = EPS[dtype], f"forward, {dtype}"
+    findings.compared.append(f"outputs in evaluation mode, in {dtype}")
     base, moved, of = control
     ulp = max((relative_error(x, moved[k]) for k, x in base.items()), default=0.0)
     bound, worst = allow(ulp, eps), 0.0
@@ -144,7 +145,7 @@ def conclude(
 ) -> Checked:
     """The result, where no layer of the two was paired."""
     return Checked(
-        equal=not findings.faults and all(x.state != "fails" for x in findings.checks),
+        verdict=findings.verdict,
         left=left.describe(left.probe.blocks()),
         right=right.describe(right.probe.blocks()),
         inputs={k: f"{x.dtype} {x.shape}" for k, x in inputs.items()},
@@ -156,6 +157,9 @@ def conclude(
         checks=tuple(findings.checks),
         faults=tuple(findings.faults),
         notes=tuple(findings.notes),
+        compared=tuple(findings.compared),
+        not_compared=tuple(findings.not_compared),
+        not_asked=("what the recording does not hold",),
         seconds=time.perf_counter() - begin,
         peak_memory_mib=machine.peak_memory_bytes() / 2**20,
     )

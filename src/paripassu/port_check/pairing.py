@@ -186,36 +186,65 @@ def fit_weight(name: str, array: Array, block: Block) -> Arrays:
     return {}
 
 
-def check_layers(models: PairedModels, findings: Findings) -> None:
-    """Check that all blocks are paired."""
-    only_left = [x.left for x in models.pairs if x.right is None and x.left]
-    only_right = [x.right for x in models.pairs if x.left is None and x.right]
-    shapes = [x for x in models.pairs if x.shapes_differ]
-    parts = [
-        f"only {side}: {', '.join(names)}"
-        for side, names in (("left", only_left), ("right", only_right))
-        if names
-    ]
-    parts += [f"{x.left} and {x.right}: {x.doubt}" for x in shapes]
-    if not parts:
-        count = len(models.pairs)
-        findings.check("layers", "holds", f"{count} of {count} blocks paired")
-        return
-    findings.check("layers", "fails", "; ".join(parts))
-    unpaired = [
-        (x, "-", "layer-missing", "only the left model has it") for x in only_left
-    ]
-    unpaired += [
-        ("-", x, "layer-extra", "only the right model has it") for x in only_right
-    ]
-    unpaired += [
-        (x.left or "-", x.right or "-", "weights-shape", x.doubt) for x in shapes
-    ]
-    for left, right, key, text in unpaired:
-        layer = models.left_blocks[left].layer if left != "-" else ""
+def find_unpaired(models: PairedModels) -> list[tuple[str, str, Cause, float]]:
+    """Blocks without a partner, or whose shapes differ: names, cause and when called.
+
+    No fault by itself: models that compute the same may be written otherwise.
+    """
+    found = []
+    for pair in models.pairs:
+        if pair.right is None:
+            key, text = "layer-missing", "only the left model has it"
+        elif pair.left is None:
+            key, text = "layer-extra", "only the right model has it"
+        elif pair.shapes_differ:
+            key, text = "weights-shape", pair.doubt
+        else:
+            continue
+        layer = models.left_blocks[pair.left].layer if pair.left else ""
         at = models.left_order.get(layer, math.inf if layer else -1)
         cause = Cause(key=key, sentence=text)
-        findings.fault("layers", layer or left, right, None, cause, at=at)
+        found.append((layer or "-", pair.right or "-", cause, at))
+    return found
+
+
+def check_layers(
+    models: PairedModels, findings: Findings, *, same_function: bool
+) -> None:
+    """Say which blocks are not paired.
+
+    Args:
+        models: the pairs.
+        findings: gets the check, and faults.
+        same_function: whether the models have been shown to compute the same, so that
+            they are only written otherwise.
+    """
+    unpaired = find_unpaired(models)
+    count = len(models.pairs)
+    if not unpaired:
+        findings.check("layers", "holds", f"{count} of {count} blocks paired")
+        return
+    parts = []
+    for side, key in (("left", "layer-missing"), ("right", "layer-extra")):
+        alone = [
+            left if side == "left" else right
+            for left, right, cause, _ in unpaired
+            if cause.key == key
+        ]
+        if alone:
+            parts.append(f"only {side}: {', '.join(alone)}")
+    parts += [
+        f"{left} and {right}: {cause.sentence}"
+        for left, right, cause, _ in unpaired
+        if cause.key == "weights-shape"
+    ]
+    detail = f"{count - len(unpaired)} of {count} blocks paired; {'; '.join(parts)}"
+    if same_function:
+        findings.check("layers", "note", f"{detail}. Both compute the same")
+        return
+    findings.check("layers", "fails", detail)
+    for left, right, cause, at in unpaired:
+        findings.fault("layers", left, right, None, cause, at=at)
 
 
 def note_doubts(models: PairedModels, findings: Findings) -> None:

@@ -19,7 +19,12 @@ from paripassu.port_check.align import data_inputs
 from paripassu.port_check.examined import ExaminedModel, ModelError, in_float64
 from paripassu.port_check.record import Recorded
 from paripassu.port_check.results import finite
-from paripassu.port_check.runs import Progress, perturb_one_ulp
+from paripassu.port_check.runs import (
+    Perturbed,
+    Progress,
+    perturb_one_ulp,
+    perturbed_step,
+)
 from paripassu.port_check.tolerance import REMADE
 from paripassu.sides import user_code
 from paripassu.sides.contract import Arrays, Blind, Call, Draw
@@ -239,7 +244,8 @@ class Recorder:
                 f"recording in {dtype}{mode}: the one-ulp control", share + 0.1
             )
             control = _Control(self, calls, own=own)
-            moved = self.model.run(self.perturbed(), control, training=training)
+            shifted = Perturbed(self.perturb, control)
+            moved = self.model.run(self.perturbed(), shifted, training=training)
             kind = "own-control" if own else "control"
             self.writer.put_all(f"{name}/{kind}", moved)
             field_name = kind.replace("-", "_")
@@ -272,11 +278,10 @@ class Recorder:
         made = StepRecord(
             outputs=tuple(step.outputs),
             gradients={},
-            input_gradients=tuple(step.input_gradients),
             statistics={k: tuple(x) for k, x in step.statistics.items()},
         )
         del step
-        control = model.step(self.perturbed(), cotangents)
+        control = perturbed_step(model, self.inputs, cotangents, self.perturb)
         writer.put_all("step/control", control.outputs)
         moved = {
             block: {
@@ -287,7 +292,13 @@ class Recorder:
             }
             for block, arrays in control.gradients.items()
         }
-        return made.model_copy(update={"gradients": moved})
+        inputs = {
+            name: finite(
+                relative_error(writer.get(f"step/input-gradients/{name}"), array)
+            )
+            for name, array in control.input_gradients.items()
+        }
+        return made.model_copy(update={"gradients": moved, "input_gradients": inputs})
 
     def perturb(self, array: Array) -> Array:
         """Each value moved by one unit in the last place."""

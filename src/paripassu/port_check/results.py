@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, computed_field
 
-from paripassu.port_check.tolerance import EPS64
+from paripassu.port_check.tolerance import EPS64, ROUNDED
 
 State = Literal["holds", "fails", "note", "not run"]
+Verdict = Literal["equal", "differs", "undecided"]
 
 
 class Frozen(BaseModel):
@@ -124,11 +125,43 @@ class Check(Frozen):
     detail: str
 
 
-class Checked(Frozen):
-    """The whole of it."""
+class CauseGroup(Frozen):
+    """A cause and all the places that it explains.
 
-    schema_version: Literal[1] = 1
-    equal: bool
+    Attributes:
+        key, sentence, write: as of `Cause`; the key is "unknown" where none was found.
+        phase: in which it was found first.
+        places: left and right names.
+        faults: which of the faults these are, counted from 0.
+    """
+
+    key: str
+    sentence: str
+    write: str
+    phase: str
+    places: tuple[tuple[str, str], ...]
+    faults: tuple[int, ...]
+
+    def __str__(self) -> str:
+        """The key and the sentence, but not the same word twice."""
+        if self.sentence.startswith(self.key.replace("-", " ")):
+            return self.sentence
+        return f"{self.key}: {self.sentence}"
+
+
+class Checked(Frozen):
+    """The whole of it.
+
+    Attributes:
+        verdict: "equal", "differs", or "undecided": nothing differs, but something
+            that counts could not be compared.
+        compared: what was compared, in words.
+        not_compared: what was not, and why.
+        not_asked: what was left out because it was asked to be.
+    """
+
+    schema_version: Literal[2] = 2
+    verdict: Verdict
     left: Model
     right: Model
     inputs: dict[str, str]
@@ -140,11 +173,74 @@ class Checked(Frozen):
     checks: tuple[Check, ...]
     faults: tuple[Fault, ...]
     notes: tuple[str, ...]
+    compared: tuple[str, ...] = ()
+    not_compared: tuple[str, ...] = ()
+    not_asked: tuple[str, ...] = ()
     seconds: float
     peak_memory_mib: float
     command: str = ""
 
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def equal(self) -> bool:
+        """Whether the verdict is "equal"."""
+        return self.verdict == "equal"
 
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def causes(self) -> tuple[CauseGroup, ...]:
+        """The faults grouped by their cause, in the order of the first of each."""
+        groups: dict[tuple[str, str], list[int]] = {}
+        for number, fault in enumerate(self.faults):
+            cause = fault.cause
+            key = (cause.key, cause.sentence) if cause else ("unknown", NO_CAUSE)
+            groups.setdefault(key, []).append(number)
+        return tuple(
+            self._group(key, sentence, numbers)
+            for (key, sentence), numbers in groups.items()
+        )
+
+    def _group(self, key: str, sentence: str, numbers: list[int]) -> CauseGroup:
+        faults = [self.faults[x] for x in numbers]
+        cause = faults[0].cause
+        return CauseGroup(
+            key=key,
+            sentence=sentence,
+            write=cause.write if cause else "",
+            phase=faults[0].phase,
+            places=tuple((x.left, x.right) for x in faults),
+            faults=tuple(numbers),
+        )
+
+    @property
+    def headline(self) -> str:
+        """The verdict in a line."""
+        if self.verdict == "equal":
+            return "Equal: the two models compute the same"
+        if self.verdict == "undecided":
+            return "Undecided: nothing differs, but not everything could be compared"
+        count = len(self.causes)
+        if not count:
+            return "Not equal"
+        return f"Not equal: {count} cause{'s' if count > 1 else ''}"
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def next(self) -> str:
+        """What to do next, in a sentence."""
+        if self.verdict == "equal":
+            return ""
+        if self.verdict == "undecided":
+            return f"make comparable what was not: {'; '.join(self.not_compared)}"
+        if not self.causes:
+            return "see the checks that fail"
+        first = self.causes[0]
+        left, right = first.places[0]
+        return first.write or f"compare {left} with {right}: {first.sentence}"
+
+
+NO_CAUSE = "no cause was found: compare the code of the two at this place"
+UNPAIRED = "layers"  # the phase of what has no partner
 LATER = ("training mode", "statistics", "gradients")  # phases after evaluation
 
 
@@ -154,6 +250,8 @@ class Findings:
     Attributes:
         order: of the left model's layers, as they are called.
         rounded: whether a model computes something in float32 even in float64.
+        rounded_gradients: whether this is so, or is in the pass back.
+        compared, not_compared, not_asked: what the verdict stands on, and lacks.
     """
 
     def __init__(self) -> None:
@@ -161,7 +259,10 @@ class Findings:
         self.notes: list[str] = []
         self.found: list[tuple[float, Fault]] = []
         self.checks: list[Check] = []
-        self.rounded = False
+        self.compared: list[str] = []
+        self.not_compared: list[str] = []
+        self.not_asked: list[str] = []
+        self.rounded = self.rounded_gradients = False
 
     def check(self, name: str, state: State, detail: str) -> None:
         """Add a check."""
@@ -195,10 +296,30 @@ class Findings:
         self.found.append((at, fault))
 
     @property
+    def least(self) -> float:
+        """What a layer may be off in any case, in float64."""
+        return ROUNDED if self.rounded else 0.0
+
+    @property
+    def verdict(self) -> Verdict:
+        """Equal only where nothing differs, and all that counts was compared."""
+        if self.found or any(x.state == "fails" for x in self.checks):
+            return "differs"
+        return "undecided" if self.not_compared else "equal"
+
+    @property
     def faults(self) -> list[Fault]:
-        """In the order in which the left model computes; training mode is after it."""
+        """In the order in which the left model computes.
+
+        What training mode shows comes after it, and layers without a partner after
+        those that have one.
+        """
         return [
-            x for _, x in sorted(self.found, key=lambda x: (x[1].phase in LATER, x[0]))
+            x
+            for _, x in sorted(
+                self.found,
+                key=lambda x: (x[1].phase in LATER, x[1].phase == UNPAIRED, x[0]),
+            )
         ]
 
 

@@ -17,11 +17,13 @@ from paripassu.port_check.align import (
     Point,
     Store,
 )
+from paripassu.port_check.examined import ExaminedModel
 from paripassu.port_check.output_pairs import Outputs, pair_outputs
 from paripassu.port_check.pairing import PairedModels
 from paripassu.port_check.results import Place, finite
-from paripassu.port_check.tolerance import allow
-from paripassu.sides.contract import Arrays
+from paripassu.port_check.rounding import RoundedCall, effect
+from paripassu.port_check.tolerance import EPS64, ROUNDED, ROUNDINGS, allow
+from paripassu.sides.contract import Arrays, Blind, Call, Step, Watcher
 
 Progress = Callable[[str, float], None]
 
@@ -46,6 +48,7 @@ class Runs:
         free: the right model as it is.
         own_control: the left model, each group given its inputs moved by one ulp.
         control: the left model, the inputs of the whole moved by one ulp.
+        rounding: what calls that round to float32 may do to the outputs in float64.
     """
 
     eps: float
@@ -55,6 +58,7 @@ class Runs:
     free: Run
     own_control: Run
     control: Run
+    rounding: float = 0.0
 
     def bound(self, point: Point) -> float:
         """What rounding may do at one point."""
@@ -71,17 +75,19 @@ class Runs:
     @property
     def output_bound(self) -> float:
         """What rounding may do to the outputs."""
-        moved = self.control.outputs
-        control = max(
-            (relative_error(self.left[x], moved[x]) for x, _ in self.plan.pairs),
-            default=0.0,
-        )
-        return allow(control, self.eps)
+        control = _apart(self.left, self.control.outputs, self.plan)
+        return max(allow(control, self.eps), self.rounding)
 
     def output_error(self, outputs: Arrays) -> float:
         """How far the right model's outputs are from the left's, at most."""
         pairs = pair_outputs(self.plan, self.left, outputs)
         return max((relative_error(x, y) for *_, x, y in pairs), default=0)
+
+
+def _apart(outputs: Arrays, moved: Arrays, plan: Outputs) -> float:
+    """How far the left outputs that are compared are from themselves, moved."""
+    errors = (relative_error(outputs[x], moved[x]) for x, _ in plan.pairs)
+    return max(errors, default=0.0)
 
 
 def perturb_one_ulp(array: Array, random: np.random.Generator) -> Array:
@@ -93,12 +99,81 @@ def perturb_one_ulp(array: Array, random: np.random.Generator) -> Array:
     return moved
 
 
+@dataclass(frozen=True)
+class Beside:
+    """How far the outputs of two models are apart, and how far they may be."""
+
+    error: float
+    bound: float
+
+    @property
+    def equal(self) -> bool:
+        """Whether rounding explains it."""
+        return self.error <= self.bound
+
+
+class Perturbed:
+    """A watcher for the control of a model whose inputs are whole numbers.
+
+    What calls make of them alone, such as an embedding's rows, is moved by one unit in
+    the last place, and shown to another watcher.
+    """
+
+    def __init__(self, perturb: Callable[[Array], Array], inner: Watcher | None = None):
+        self.perturb, self.inner = perturb, inner or Blind()
+        self._whole = False
+
+    def enter(self, call: Call, inputs: Sequence[Array]) -> Sequence[Array] | None:
+        """See whether any input is of floats."""
+        self._whole = bool(inputs) and all(x.dtype.kind in "iub" for x in inputs)
+        return self.inner.enter(call, inputs)
+
+    def leave(self, call: Call, outputs: Sequence[Array]) -> Sequence[Array] | None:
+        """Move what is made of whole numbers."""
+        if not self._whole or not outputs or outputs[0].dtype.kind != "f":
+            return self.inner.leave(call, outputs)
+        self._whole = False
+        moved = [self.perturb(outputs[0]), *outputs[1:]]
+        return self.inner.leave(call, moved) or moved
+
+
+def perturbed_step(
+    model: ExaminedModel,
+    inputs: Arrays,
+    cotangents: Arrays,
+    perturb: Callable[[Array], Array],
+) -> Step:
+    """A model's step of training, its inputs moved by one unit in the last place.
+
+    Whole numbers cannot be moved: the rows of tables are, that they choose.
+    """
+    moved = {name: perturb(x) for name, x in inputs.items()}
+    tables = [x for x in model.blocks() if x.kind == "embedding"]
+    if any(x.dtype.kind == "f" for x in inputs.values()):
+        tables = []
+    own = {x.name: {k: np.array(v) for k, v in x.spec.weights.items()} for x in tables}
+    try:
+        for name, arrays in own.items():
+            model.write(name, {key: perturb(x) for key, x in arrays.items()})
+        return model.step(moved, cotangents)
+    finally:
+        for name, arrays in own.items():
+            model.write(name, arrays)
+
+
 class Runner:
-    """Runs the models of `models`."""
+    """Runs the models of `models`.
+
+    Attributes:
+        rounded: the calls of the left and the right model that round to float32 while
+            the models compute in float64.
+    """
 
     def __init__(self, models: PairedModels, progress: Progress):
         self.models, self.progress = models, progress
         self.random = np.random.Generator(np.random.Philox(7))
+        self.rounded: tuple[Mapping[int, RoundedCall], Mapping[int, RoundedCall]]
+        self.rounded = {}, {}
 
     def align(self, store: Store) -> None:
         """Find in which order the right model flattens."""
@@ -129,7 +204,40 @@ class Runner:
         for own in (True, False):
             self.progress(f"comparing in {name}: the one-ulp control", share + 0.1)
             controls.append(self._control(store, own=own, training=training))
-        return Runs(eps, self.models.outputs, left, *right, *controls)
+        return Runs(
+            eps,
+            self.models.outputs,
+            left,
+            forced=right[0],
+            free=right[1],
+            own_control=controls[0],
+            control=controls[1],
+            rounding=self.rounding() if eps == EPS64 else 0.0,
+        )
+
+    def rounding(self) -> float:
+        """What rounding to float32 on the way may do to the outputs in float64."""
+        models = self.models
+        sides = (models.left, models.inputs), (models.right, models.right_inputs)
+        total = 0.0
+        for (model, inputs), calls in zip(sides, self.rounded, strict=True):
+            if model.recorded and calls:
+                total += ROUNDED  # a recording cannot be moved to measure it
+            else:
+                total += effect(model, inputs, calls, self.random)
+        return ROUNDINGS * total
+
+    def beside(self, eps: float = EPS64) -> Beside:
+        """Compare the outputs of both models as they are, in the precision of `eps`."""
+        models = self.models
+        left = models.left.run(models.inputs)
+        right = models.right.run(models.right_inputs)
+        moved = models.left.run(self.perturbed_inputs(), Perturbed(self.perturb))
+        pairs = pair_outputs(models.outputs, left, right)
+        error = max((relative_error(x, y) for *_, x, y in pairs), default=0.0)
+        rounding = self.rounding() if eps == EPS64 else 0.0
+        control = _apart(left, moved, models.outputs)
+        return Beside(error, max(allow(control, eps), rounding))
 
     def perturb(self, array: Array) -> Array:
         """Each value moved by one unit in the last place, up or down."""
@@ -193,9 +301,9 @@ class Runner:
             outputs = recorded.control(anchors, own=own, training=training)
             return Run(errors, outputs)
         comparer = Comparer(groups, store, forced=own, perturb=self.perturb)
-        anchors = Anchors(groups, "left", comparer)
+        watcher = Perturbed(self.perturb, Anchors(groups, "left", comparer))
         inputs = self.perturbed_inputs()
-        outputs = self.models.left.run(inputs, anchors, training=training)
+        outputs = self.models.left.run(inputs, watcher, training=training)
         return Run(comparer.errors, outputs)
 
     def _run_right(self, watcher: Any, *, training: bool = False) -> Arrays:

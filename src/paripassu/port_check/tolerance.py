@@ -13,8 +13,11 @@ EPS64, EPS32 = float(np.finfo(np.float64).eps), float(np.finfo(np.float32).eps)
 CONTROLS = 64
 # The same in eps, at least: where the control happens to round to nothing.
 FLOOR = 64
-# In float64, a constant or a function that a framework rounds to float32.
+# In float64, a constant or a function that rounds to float32: a layer in which such a
+# place was found and measured may be so far off, and the outputs so many times what
+# moving those places by what they round does to them.
 ROUNDED = 4 * EPS32
+ROUNDINGS = 8
 # Weights of float32 that were carried through other arithmetic, a product or a sum.
 WEIGHT = 2 * EPS32
 # A model made anew in float64, beside itself in float32: far more than rounding, unless

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from paripassu.core.layer_spec import Array, relative_error
-from paripassu.port_check.align import Store
+from paripassu.port_check.align import Store, channel_orders
+from paripassu.port_check.behaviour import after_a_step
 from paripassu.port_check.output_pairs import pair_outputs
 from paripassu.port_check.pairing import PairedModels, fit_weight
 from paripassu.port_check.results import Cause, Findings, describe_error, finite
-from paripassu.port_check.runs import Runner
+from paripassu.port_check.runs import Runner, perturbed_step
 from paripassu.port_check.tolerance import (
     CANCELLED,
     EPS64,
+    FLOOR,
     ROUNDED,
     SAME_FACTOR,
     STATISTICS,
@@ -32,16 +34,30 @@ SHOWN = 6  # names of gradients that part
 
 
 class TrainingStep:
-    """Compares both models in training mode, on the same draws; `go` adds findings."""
+    """Compares both models in training mode, on the same draws; `go` adds findings.
 
-    def __init__(self, models: PairedModels, findings: Findings, runner: Runner):
+    Args:
+        models: paired.
+        findings: get checks, faults and notes.
+        runner: runs the models.
+        eps: of the precision in which the models compute.
+    """
+
+    def __init__(
+        self,
+        models: PairedModels,
+        findings: Findings,
+        runner: Runner,
+        eps: float = EPS64,
+    ):
         self.models, self.findings, self.runner = models, findings, runner
         self.draws = TrainingDraws(models, findings)
+        self.eps, self.dtype = eps, "float64" if eps == EPS64 else "float32"
 
     @property
     def least(self) -> float:
-        """What is rounding in any case."""
-        return ROUNDED if self.findings.rounded else 0.0
+        """What is rounding in any case, of gradients."""
+        return ROUNDED if self.findings.rounded_gradients else 0.0
 
     def go(self) -> None:
         """All of it."""
@@ -52,7 +68,6 @@ class TrainingStep:
             self.findings.check("gradients", "not run", "outputs have other shapes")
             return
         with closing(Store()) as store, self.draws.chosen():
-            inputs = self.runner.perturbed_inputs()
             kept = _KeptGradients(store)
             left = kept.keep(models.left.step(models.inputs, cotangents[0]))
             if recorded := models.left.recorded:
@@ -60,12 +75,84 @@ class TrainingStep:
                 kept.moved = models.left.moved_of_pieces(moved)
                 control = replace(left, outputs=outputs)
             else:
-                control = kept.compare(models.left.step(inputs, cotangents[0]))
+                control = kept.compare(
+                    perturbed_step(
+                        models.left, models.inputs, cotangents[0], self.runner.perturb
+                    )
+                )
             self.runner.progress("comparing gradients", 0.85)
             right = models.right.step(models.right_inputs, cotangents[1])
             part = self._compare_outputs(left, right, control)
             self._compare_statistics(left, right)
-            self._compare_gradients(kept, right, explained=part)
+            part = self._compare_gradients(kept, right, explained=part) or part
+            one_ulp = {
+                name: relative_error(x, control.input_gradients[name])
+                for name, x in left.input_gradients.items()
+            }
+            if recorded:
+                one_ulp = recorded.inputs_moved()
+            part = self._compare_input_gradients(left, right, one_ulp) or part
+            if not part and self._lacks_partners():
+                self._compare_after_a_step(kept, right)
+
+    def _lacks_partners(self) -> bool:
+        """Whether weights are trained whose gradients could not be compared."""
+        paired = [(x, y) for _, x, y in self.models.block_pairs()]
+        names = {x.name for x, _ in paired}, {y.name for _, y in paired}
+        sides = self.models.left_blocks, self.models.right_blocks
+        return any(
+            block.trainable and block.name not in known
+            for blocks, known in zip(sides, names, strict=True)
+            for block in blocks.values()
+        )
+
+    def _compare_input_gradients(
+        self, left: Step, right: Step, moved: Mapping[str, float]
+    ) -> bool:
+        """Whether the gradients of the inputs part."""
+        if not left.input_gradients or not right.input_gradients:
+            return False
+        worst, bad = 0.0, False
+        names = dict(zip(self.models.inputs, self.models.right_inputs, strict=False))
+        for name, wanted in left.input_gradients.items():
+            got = right.input_gradients.get(names.get(name, name))
+            if got is None:
+                continue
+            orders = [x for x in channel_orders(wanted) if x.shape == got.shape]
+            error = min((relative_error(x, got) for x in orders), default=math.inf)
+            bad = bad or error > max(allow(moved[name], self.eps), self.least)
+            worst = max(worst, error)
+        self.findings.compared.append("gradients of the inputs")
+        self.findings.check(
+            f"input gradients, {self.dtype}",
+            "fails" if bad else "holds",
+            describe_error(worst, self.eps),
+        )
+        return bad
+
+    def _compare_after_a_step(self, kept: _KeptGradients, right: Step) -> None:
+        """Where weights have no partner, compare what a step of SGD makes of both."""
+        if self.models.left.recorded:
+            text = "gradients of weights without a partner: the left model is recorded"
+            self.findings.not_compared.append(text)
+            return
+        found = after_a_step(
+            self.models,
+            self.runner,
+            kept.get,
+            lambda block, name: right.gradients.get(block, {}).get(name),
+            self.eps,
+        )
+        self.findings.compared.append("outputs after one step of SGD")
+        self.findings.check(
+            f"outputs after one step of SGD, {self.dtype}",
+            "holds" if found.equal else "fails",
+            describe_error(found.error, self.eps),
+        )
+        if not found.equal:
+            text = "the gradients of weights without a partner differ"
+            cause = Cause(key="gradients", sentence=text)
+            self.findings.fault("gradients", "output", "output", found.error, cause)
 
     def _draw_cotangents(self) -> tuple[Arrays, Arrays] | None:
         """What the outputs of both are multiplied with; None where shapes differ."""
@@ -89,17 +176,18 @@ class TrainingStep:
 
     def _compare_outputs(self, left: Step, right: Step, control: Step) -> bool:
         """Whether the outputs part."""
-        worst, bound = 0.0, self.least
+        worst, bound = 0.0, self.findings.least
         plan = self.models.outputs
         for name, _, wanted, got in pair_outputs(plan, left.outputs, right.outputs):
             worst = max(worst, relative_error(wanted, got))
             moved = relative_error(left.outputs[name], control.outputs[name])
-            bound = max(bound, allow(moved, EPS64))
+            bound = max(bound, allow(moved, self.eps))
         good = worst <= bound
+        self.findings.compared.append("outputs in training mode")
         self.findings.check(
-            "training mode, float64",
+            f"training mode, {self.dtype}",
             "holds" if good else "fails",
-            f"outputs {describe_error(worst, EPS64)}{self.draws.told}",
+            f"outputs {describe_error(worst, self.eps)}{self.draws.told}",
         )
         if not good and not self.findings.faults:
             self._explain_outputs(worst)
@@ -110,9 +198,9 @@ class TrainingStep:
         """Where the models part in training mode only."""
         with closing(Store()) as store:
             runs = self.runner.compare(
-                store, EPS64, "training mode", 0.85, training=True
+                store, self.eps, "training mode", 0.85, training=True
             )
-        point = next(iter(runs.parting(ROUNDED)), None)
+        point = next(iter(runs.parting(self.findings.least)), None)
         if point is None:
             self.findings.fault("training mode", "output", "output", worst, None)
             return
@@ -132,6 +220,7 @@ class TrainingStep:
         if not left.statistics:
             return
         bad, unbiased = [], 0.0
+        limit = max(STATISTICS, FLOOR * self.eps)
         for _, block, other in self.models.block_pairs():
             after = left.statistics.get(block.name), right.statistics.get(other.name)
             weights = block.spec.weights
@@ -142,7 +231,9 @@ class TrainingStep:
             ):
                 continue
             carry = self.models.carrier(block.name)
-            cause, error = _compare_running((block, other), after[0], after[1], carry)
+            cause, error = _compare_running(
+                (block, other), after[0], after[1], carry, limit
+            )
             if cause is None:
                 unbiased = max(unbiased, error)
                 continue
@@ -153,12 +244,13 @@ class TrainingStep:
                 names = block.layer, other.layer
                 self.findings.fault("statistics", *names, error, cause)
         sides = self.models.left.probe.side, self.models.right.probe.side
-        if unbiased > STATISTICS and sides[0] != sides[1]:
+        if unbiased > limit and sides[0] != sides[1]:
             self.findings.notes.append(
                 "PyTorch keeps the unbiased variance of a batch, Keras the biased one "
                 "(n / (n - 1) between them): running variances part by up to "
                 f"{unbiased:.1e} in this step. No setting of either changes that"
             )
+        self.findings.compared.append("BatchNorm's statistics after one step")
         self.findings.check(
             "BatchNorm statistics",
             "fails" if bad else "holds",
@@ -169,7 +261,8 @@ class TrainingStep:
 
     def _compare_gradients(
         self, kept: _KeptGradients, right: Step, *, explained: bool
-    ) -> None:
+    ) -> bool:
+        """Whether the gradients of weights part."""
         worst, total = 0.0, 0
         bad: list[_PartedGradient] = []
         for _, block, other in self.models.block_pairs():
@@ -188,7 +281,7 @@ class TrainingStep:
                 wanted = fitting[key]
                 total += 1
                 error = relative_error(wanted, got)
-                bound = allow(kept.moved[block.name, name], EPS64)
+                bound = allow(kept.moved[block.name, name], self.eps)
                 # Gradients that cancel to nothing are rounding on both sides.
                 small = kept.scales[block.name] * CANCELLED
                 if np.abs(wanted - got).max(initial=0) <= small:
@@ -200,17 +293,22 @@ class TrainingStep:
                     bad.append(
                         _PartedGradient(block.name, other.name, name, *sums, error)
                     )
+        self.findings.compared.append(f"gradients of {total} weights")
         if not bad:
-            detail = f"{total} of {total} equal, at most {describe_error(worst, EPS64)}"
-            self.findings.check("gradients, float64", "holds", detail)
-            return
+            detail = (
+                f"{total} of {total} equal, at most {describe_error(worst, self.eps)}"
+            )
+            self.findings.check(f"gradients, {self.dtype}", "holds", detail)
+            return False
         names = ", ".join(f"{x.left}.{x.name}" for x in bad[:SHOWN])
         more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
         self.findings.check(
-            "gradients, float64", "fails", f"{len(bad)} of {total} part: {names}{more}"
+            f"gradients, {self.dtype}",
+            "fails",
+            f"{len(bad)} of {total} part: {names}{more}",
         )
         if self.findings.faults or explained:
-            return
+            return True
         last = bad[-1]
         which = "right" if last.right_sum < last.left_sum else "left"
         share = "less gradient" if last.right_sum and last.left_sum else "no gradient"
@@ -221,6 +319,7 @@ class TrainingStep:
             "a gradient",
         )
         self.findings.fault("gradients", last.left, last.right, last.error, cause)
+        return True
 
 
 @dataclass(frozen=True)
@@ -279,12 +378,13 @@ def _compare_running(
     left: Arrays,
     right: Arrays,
     carry: Callable[[str, Array], Array],
+    limit: float,
 ) -> tuple[Cause | None, float]:
     """Compare running statistics; None: equal, or biased beside unbiased."""
     spec, other = (x.spec for x in blocks)
     errors = {key: relative_error(carry(key, left[key]), right[key]) for key in left}
     worst = max(errors.values())
-    if worst <= STATISTICS:
+    if worst <= limit:
         return None, worst
     momentum, theirs = (float(x.settings.get("momentum", 0.0)) for x in (spec, other))
     share = 1 - momentum  # of the batch
@@ -301,7 +401,7 @@ def _compare_running(
             after=after if after < SAME_FACTOR else None,
         )
         return cause, worst
-    if errors["mean"] > STATISTICS:
+    if errors["mean"] > limit:
         before = carry("mean", spec.weights["mean"])
         if relative_error(before, right["mean"]) <= UNMOVED:
             text = "the right model does not update its running statistics"

@@ -86,6 +86,8 @@ class Call:
             Only known where the run asked for it.
         inside: the layers in which it is called that are looked into, by name, the
             outermost first.
+        constants: what it is given beside, made by no call: buffers, weights, tables.
+            Only known where the run asked for sources.
     """
 
     name: str
@@ -95,6 +97,7 @@ class Call:
     serial: int
     sources: tuple[int, ...] = ()
     inside: tuple[str, ...] = ()
+    constants: tuple[Array, ...] = ()
 
     @property
     def kind(self) -> str:

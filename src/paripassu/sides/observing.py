@@ -136,6 +136,17 @@ def statistics_of(parts: Mapping[str, Part]) -> dict[str, Arrays]:
     }
 
 
+def _arrays(value: Any) -> list[Array]:
+    """All NumPy arrays in nested tuples, lists and dicts."""
+    if isinstance(value, np.ndarray):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (tuple, list)):
+        return [x for item in value for x in _arrays(item)]
+    return []
+
+
 class Observer:
     """Tells a watcher of each call; a side says what a tensor is.
 
@@ -225,11 +236,28 @@ class Observer:
     def begin(self, name: str, title: str, spec: LayerSpec, given: Any) -> Call:
         """Number a call."""
         sources: tuple[int, ...] = ()
+        constants: list[Array] = []
         if self.origins is not None:
-            known = (self.origins.get(id(x)) for x in self.tensors(given))
+            tensors = self.tensors(given)
+            known = (self.origins.get(id(x)) for x in tensors)
             sources = tuple(dict.fromkeys(x for x in known if x is not None))
-        weighted, inside = bool(spec.weights), tuple(self.inside)
-        call = Call(name, title, spec, weighted, self.serial, sources, inside)
+            made = LayerSpec("constant")
+            constants = [
+                self.to_last(x, made, None)
+                for x in tensors
+                if id(x) not in self.origins
+            ]
+            constants += _arrays(given)
+        call = Call(
+            name,
+            title,
+            spec,
+            weighted=bool(spec.weights),
+            serial=self.serial,
+            sources=sources,
+            inside=tuple(self.inside),
+            constants=tuple(constants),
+        )
         self.serial += 1
         self.latest = call
         if call.weighted:

@@ -147,6 +147,11 @@ class RecordedProbe:
         """What the outputs were multiplied with in the step."""
         return self.model.read_all("step/cotangents", self._step().outputs)
 
+    def inputs_moved(self) -> dict[str, float]:
+        """How far one ulp moved the gradient of each input."""
+        moved = self._step().input_gradients
+        return {k: np.inf if x is None else x for k, x in moved.items()}
+
     def step_control(self) -> tuple[Arrays, dict[tuple[str, str], float]]:
         """The step's outputs one ulp away, and how far each gradient moved."""
         step = self._step()

@@ -131,13 +131,13 @@ class StepRecord(Frozen):
         outputs: names.
         gradients: names of weights by block.
         moved: how far one ulp at the inputs moves each gradient, relative.
-        input_gradients: names.
+        input_gradients: the same, of inputs by name.
         statistics: names of weights by block.
     """
 
     outputs: tuple[str, ...]
     gradients: dict[str, dict[str, float | None]]
-    input_gradients: tuple[str, ...] = ()
+    input_gradients: dict[str, float | None] = {}
     statistics: dict[str, tuple[str, ...]] = {}
 
 

@@ -38,6 +38,8 @@ class Side:
             that makes one has to take them.
         channels_first: whether its layers have channels at axis 1, unless they are
             told otherwise.
+        float32_gradients: kinds of layers whose gradient has a constant of float32 even
+            in float64; measured by a test.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Side:
     optimizer_type: str
     bound: bool
     channels_first: bool = False
+    float32_gradients: tuple[str, ...] = ()
 
     @property
     def versions(self) -> dict[str, str]:
@@ -105,6 +108,7 @@ SIDES = (
         optimizer_type="torch.optim.Optimizer",
         bound=True,
         channels_first=True,
+        float32_gradients=("hard_sigmoid",),
     ),
     Side(
         name="keras",
@@ -163,6 +167,11 @@ def side_of_optimizer(found: Any) -> Side | None:
         for x in wanted
     )
     return next(x for x in SIDES if x.bound == bound)
+
+
+def float32_gradients(name: str) -> tuple[str, ...]:
+    """The kinds whose gradient a side of that name rounds; () for an unknown one."""
+    return next((x.float32_gradients for x in SIDES if x.name == name), ())
 
 
 def find(name: str) -> Side:

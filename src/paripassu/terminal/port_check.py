@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from paripassu.port_check.results import Cause, Checked, Fault, Pairing, Place
+from paripassu.port_check.results import CauseGroup, Checked, Fault, Pairing, Place
 
 MARKS = {
     "holds": Text("✓", style="green"),
@@ -19,7 +19,9 @@ MARKS = {
     "note": Text("!", style="yellow"),
     "not run": Text("–", style="dim"),
 }
+STYLES = {"equal": "bold green", "differs": "bold red", "undecided": "bold yellow"}
 SHOWN = 40  # rows of a table, of longer ones the middle is left out
+PLACES_SHOWN = 3  # of one cause
 
 
 @contextlib.contextmanager
@@ -39,18 +41,36 @@ def watching(console: Console) -> Iterator[Any]:
 
 
 def checked_view(found: Checked, *, full: bool = False) -> RenderableType:
-    """The verdict, the checks, the map of weights, the curve, and the faults."""
-    parts: list[RenderableType] = [_head(found), "", _checks(found)]
+    """The verdict and its causes first; then models, checks, weights, the curve."""
+    parts: list[RenderableType] = [_headline(found)]
+    for number, cause in enumerate(found.causes, 1):
+        parts += ["", cause_view(found, cause, number, full=full)]
+    for text in found.not_compared:
+        parts += ["", Text(f"Not compared: {text}", style="yellow")]
+    parts += ["", _head(found), "", _checks(found)]
     if full or not found.equal:
         parts += ["", map_table(found.pairs, full=full)]
         if found.places:
             parts += ["", place_table(found.places, full=full)]
-    for number, fault in enumerate(found.faults):
-        parts += ["", fault_view(fault, first=number == 0)]
     for note in found.notes:
         parts += ["", Text(f"Note: {note}", style="yellow")]
-    parts += ["", _verdict(found)]
-    return Group(*parts)
+    return Group(*parts, "", _coverage(found))
+
+
+def _headline(found: Checked) -> Text:
+    text = Text(found.headline, style=STYLES[found.verdict])
+    if found.copied:
+        text.append(f" (weights copied {found.copied})", style="not bold default")
+    return text
+
+
+def _coverage(found: Checked) -> Text:
+    """What was compared, what was not asked for, and what it took."""
+    text = Text(f"Compared: {'; '.join(found.compared) or 'nothing'}.", style="dim")
+    if found.not_asked:
+        text.append(f" Left out as asked: {'; '.join(found.not_asked)}.")
+    took = f" {found.seconds:.0f} s, peak memory {found.peak_memory_mib:,.0f} MiB."
+    return text.append(took)
 
 
 def _head(found: Checked) -> Table:
@@ -137,46 +157,30 @@ def _size(value: float | None, bound: float | None) -> Text:
     return Text(f"{value:.1e}", style="bold red" if bad else "")
 
 
-def fault_view(fault: Fault, *, first: bool) -> RenderableType:
-    """A place where the models part, and why."""
-    head = Text("First apart: " if first else "Also apart: ", style="bold red")
-    head.append(f"{fault.left}  |  {fault.right}", style="bold")
-    size = []
-    if fault.size is not None and fault.eps is not None:
-        size.append(f"{fault.size:.2e} of the largest value, {fault.eps:.3g} eps")
-    if fault.jump is not None:
-        size.append(
-            f"{fault.jump:.2g} times what rounding may do here: a jump, not growth"
-        )
-    lines: list[Text] = [
-        Text(f"{fault.phase}; {'; '.join(size)}" if size else fault.phase, style="dim")
-    ]
-    if fault.cause is None:
-        lines.append(
-            Text("No cause was found: compare the code of the two, and their settings.")
-        )
-    else:
-        lines += _cause(fault.cause)
-    return Group(head, *(Text("  ").append_text(line) for line in lines))
-
-
-def _cause(cause: Cause) -> Iterator[Text]:
-    text = Text()
-    text.append(f"{cause.key}: ", style="bold")
-    text.append(cause.sentence)
-    yield text
-    if cause.after is not None:
-        before = "shapes differ" if cause.before is None else f"{cause.before:.1e}"
-        yield Text(f"tried: apart by {before} before, by {cause.after:.1e} after")
+def cause_view(
+    found: Checked, cause: CauseGroup, number: int, *, full: bool = False
+) -> RenderableType:
+    """A cause, where it is seen, what was tried and what to write."""
+    faults = [found.faults[x] for x in cause.faults]
+    head = Text(f"{number}. {cause}", style="bold")
+    shown = faults if full else faults[:PLACES_SHOWN]
+    lines = [Text(f"at {_place(x)}") for x in shown]
+    if (more := len(faults) - len(lines)) > 0:
+        lines.append(Text(f"and at {more} more places", style="dim"))
+    tried = faults[0].cause
+    if tried is not None and tried.after is not None:
+        before = "shapes differ" if tried.before is None else f"{tried.before:.1e}"
+        text = f"tried: {before} apart before, {tried.after:.1e} after"
+        lines.append(Text(text, style="dim"))
     if cause.write:
-        yield Text(f"write: {cause.write}", style="green")
+        lines.append(Text(f"write: {cause.write}", style="green"))
+    return Group(head, *(Text("   ").append_text(line) for line in lines))
 
 
-def _verdict(found: Checked) -> Text:
-    took = f"{found.seconds:.0f} s, peak memory {found.peak_memory_mib:,.0f} MiB"
-    if found.equal:
-        copied = f" (weights copied {found.copied})" if found.copied else ""
-        text = Text("Equal: the two models compute the same", style="bold green")
-        return text.append(f"{copied}. {took}", style="not bold default")
-    text = Text("Not equal", style="bold red")
-    return text.append(f". {took}", style="not bold default")
+def _place(fault: Fault) -> str:
+    size = [fault.phase]
+    if fault.size is not None and fault.eps is not None:
+        size.append(f"{fault.size:.1e} of the largest value, {fault.eps:.3g} eps")
+    if fault.jump is not None:
+        size.append(f"{fault.jump:.2g} times what rounding may do here")
+    return f"{fault.left} | {fault.right}  ({'; '.join(size)})"

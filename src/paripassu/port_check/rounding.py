@@ -1,0 +1,181 @@
+"""Where a model computes in float32 although it was set to float64, and what it does.
+
+Only such a place, named and measured, excuses a difference larger than float64's
+rounding. There are three kinds: an array of float32 or less between the calls (a cast
+in the user's code, such as RMSNorm's in most language models); a constant whose values
+are all float32's (a table of sines made in float32); a function of the framework that
+gives another value than the reference (TensorFlow's GELU has constants of float32).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from paripassu.core.layer_spec import Array, LayerSpec, relative_error
+from paripassu.port_check.examined import ExaminedModel
+from paripassu.port_check.tolerance import EPS32, EPS64, FLOOR, ROUNDED
+from paripassu.reference import layers
+from paripassu.sides import registry
+from paripassu.sides.contract import Arrays, Call
+
+HALF_ULP = EPS32 / 2
+# Kinds that have no weights and that the reference computes from one input.
+COMPUTED = frozenset(
+    (
+        *("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu"),
+        *("sigmoid", "hard_sigmoid", "hard_swish", "tanh", "softplus", "softmax"),
+        *("log_softmax", "mish", "upsample", "average_pool", "global_average_pool"),
+        "scale",
+    )
+)
+LARGEST = 2**21  # values of an array that the reference is asked about
+
+
+@dataclass(frozen=True)
+class RoundedCall:
+    """A call that rounds to float32.
+
+    Attributes:
+        which: "left" or "right".
+        name: of the layer or function.
+        why: what was seen.
+        size: the relative error that it makes.
+    """
+
+    which: str
+    name: str
+    why: str
+    size: float
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.which}): {self.why}"
+
+
+class _Finder:
+    """A watcher that gathers the calls of one run that round to float32."""
+
+    def __init__(self, model: ExaminedModel, known: frozenset[tuple[int, float]]):
+        self.which, self.known = model.which, known
+        self.kinds = registry.float32_gradients(model.probe.side)
+        self.found: dict[int, RoundedCall] = {}
+        self.gradients: list[str] = []
+        self._inputs: Sequence[Array] = ()
+
+    def enter(self, call: Call, inputs: Sequence[Array]) -> None:
+        """Look at what goes in."""
+        self._inputs = inputs
+        if call.kind in self.kinds:
+            self.gradients.append(
+                f"{call.name} ({self.which}): its gradient's constant"
+            )
+        if any(_is_lower(x) for x in inputs):
+            self._note(call, "computes in float32", HALF_ULP)
+            return
+        for constant in call.constants:
+            if _summary(constant) not in self.known and _is_rounded(constant):
+                self._note(call, "has a constant of float32", HALF_ULP)
+                return
+
+    def leave(self, call: Call, outputs: Sequence[Array]) -> None:
+        """Look at what comes out."""
+        if call.serial in self.found or not outputs:
+            return
+        if _is_lower(outputs[0]):
+            self._note(call, "computes in float32", HALF_ULP)
+            return
+        if call.kind in COMPUTED and not call.weighted:
+            size = _distance_from_reference(call.spec, self._inputs, outputs[0])
+            if FLOOR * EPS64 < size <= ROUNDED:
+                text = f"{size:.1e} from the float64 reference"
+                self._note(call, text, max(size, HALF_ULP))
+
+    def _note(self, call: Call, why: str, size: float) -> None:
+        self.found[call.serial] = RoundedCall(self.which, call.name, why, size)
+
+
+def _is_lower(array: Array) -> bool:
+    return array.dtype.kind == "f" and array.dtype.itemsize < 8
+
+
+def _is_rounded(array: Array) -> bool:
+    """Whether all values are float32's, and some need its last digits."""
+    if array.dtype != np.float64 or not array.size:
+        return False
+    single = array.astype(np.float32)
+    if not np.array_equal(single, array, equal_nan=True):
+        return False
+    last = np.ascontiguousarray(single).view(np.uint32) & np.uint32(0xFFF)
+    return bool(last.any())
+
+
+def _summary(array: Array) -> tuple[int, float]:
+    """What no transpose or reshape changes, but for rounding."""
+    return array.size, float(f"{float(np.sum(array, dtype=np.float64)):.9e}")
+
+
+def _distance_from_reference(
+    spec: LayerSpec, inputs: Sequence[Array], made: Array
+) -> float:
+    """How far a call is from the reference with its settings; infinite: not known."""
+    if not inputs or inputs[0].dtype != np.float64 or made.size > LARGEST:
+        return np.inf
+    try:
+        return relative_error(layers.apply(spec, inputs[:1]), made)
+    except Exception:  # a setting or a shape that the reference does not have
+        return np.inf
+
+
+def find_rounded(
+    model: ExaminedModel, inputs: Arrays, weights: Mapping[str, LayerSpec]
+) -> tuple[dict[int, RoundedCall], list[str]]:
+    """The calls of a model in float64 that round to float32.
+
+    Args:
+        model: set to float64.
+        inputs: of it, which may be float32's values.
+        weights: of its blocks; they were float32 and are no constants.
+
+    Returns:
+        The calls that do by their serials, and those whose gradient alone does, in
+        words.
+    """
+    arrays = [x for spec in weights.values() for x in spec.weights.values()]
+    known = frozenset(_summary(x) for x in (*inputs.values(), *arrays))
+    finder = _Finder(model, known)
+    model.run(inputs, finder, sources=True)
+    return finder.found, finder.gradients
+
+
+class _Shaken:
+    """A watcher that moves what rounded calls give, by as much as they round."""
+
+    def __init__(self, calls: Mapping[int, RoundedCall], random: np.random.Generator):
+        self.calls, self.random = calls, random
+
+    def enter(self, call: Call, inputs: Sequence[Array]) -> None:
+        """Nothing."""
+
+    def leave(self, call: Call, outputs: Sequence[Array]) -> Sequence[Array] | None:
+        """Move each value up or down."""
+        rounded = self.calls.get(call.serial)
+        if rounded is None or outputs[0].dtype.kind != "f":
+            return None
+        signs = self.random.choice((-rounded.size, rounded.size), outputs[0].shape)
+        moved: Array = outputs[0] * (1 + signs)
+        return [moved.astype(outputs[0].dtype)]
+
+
+def effect(
+    model: ExaminedModel,
+    inputs: Arrays,
+    calls: Mapping[int, RoundedCall],
+    random: np.random.Generator,
+) -> float:
+    """What the rounding of these calls does to a model's outputs, relative."""
+    if not calls:
+        return 0.0
+    outputs, shaken = model.run(inputs), model.run(inputs, _Shaken(calls, random))
+    return max(relative_error(x, shaken[name]) for name, x in outputs.items())
