@@ -202,7 +202,7 @@ def test_what_cannot_be_shared_is_said_and_generators_stay():
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1] == random.getstate()
     assert np.array_equal(before[2], np.random.get_state()[1])
-    assert "random in training mode: left at getitem" in details(found, "determinism")
+    assert "random in training mode: getitem (getitem)" in details(found, "determinism")
     assert "test_randomness.py:" in details(found, "determinism")
     assert details(found, "training mode") == "a model is random in it"
 
