@@ -59,11 +59,16 @@ class PairedModels:
         self.groups: list[Group] = []
         self.regroup()
 
-    def regroup(self) -> None:
-        """Read the blocks again, and make the groups of the pairs as they are now."""
+    def regroup(self, *, afresh: bool = False) -> None:
+        """Read the blocks again, and make the groups of the pairs as they are now.
+
+        Args:
+            afresh: forget in which order the right model flattens.
+        """
         self.left_blocks = {x.name: x for x in self.left.blocks()}
         self.right_blocks = {x.name: x for x in self.right.blocks()}
-        before = {(*x.left, "", *x.right): x for x in self.groups}
+        old_groups = [] if afresh else self.groups
+        before = {(*x.left, "", *x.right): x for x in old_groups}
         self.groups = group_layers(
             self.pairs,
             self.left_blocks,
@@ -74,6 +79,33 @@ class PairedModels:
         for group in self.groups:
             if old := before.get((*group.left, "", *group.right)):
                 group.rows, group.flattened = old.rows, old.flattened
+
+    def unpair_guesses(self) -> bool:
+        """Undo pairs of pieces and of blocks in doubt whose weights are unequal.
+
+        For models that compute the same: then it is the pairing that is wrong.
+
+        Returns:
+            Whether there was any.
+        """
+        pieces = {
+            x.name
+            for model in (self.left, self.right)
+            for cut in model.cuts.values()
+            for x in cut
+        }
+        pairs: list[Pair] = []
+        for pair in self.pairs:
+            guessed = pair.doubt or {pair.left, pair.right} & pieces
+            if guessed and pair.left in self.unequal and not pair.shapes_differ:
+                pairs += [Pair(pair.left, None), Pair(None, pair.right)]
+            else:
+                pairs.append(pair)
+        if len(pairs) == len(self.pairs):
+            return False
+        self.pairs = pairs
+        self.regroup(afresh=True)
+        return True
 
     def block_pairs(self) -> Iterator[tuple[Pair, Block, Block]]:
         """The pairs with both of their blocks."""
