@@ -20,9 +20,9 @@ from paripassu.port_check.meanings import (
     is_unnamed,
     meaning_of_input,
 )
-from paripassu.port_check.partners import Partners
+from paripassu.port_check.partners import UNDECLARED, Partners
 from paripassu.port_check.results import Partner
-from paripassu.sides.contract import Arrays, Declared
+from paripassu.sides.contract import ANY, Arrays, Declared
 
 Takes = Mapping[str, Declared]
 DEFAULT = "not given"
@@ -60,6 +60,7 @@ def name_inputs(inputs: Arrays, takes: Takes, which: str) -> tuple[Arrays, list[
     Raises:
         UserError: the model has no such input.
     """
+    takes, others = _named_ones(takes)
     if not takes or set(inputs) <= set(takes):
         made, said = dict(inputs), list[str]()
     elif len(inputs) == 1 and len(takes) == 1:
@@ -67,25 +68,37 @@ def name_inputs(inputs: Arrays, takes: Takes, which: str) -> tuple[Arrays, list[
         (array,), (name,) = inputs.values(), takes
         made, said = ({name: array} if _shaped(takes) else dict(inputs)), []
     else:
-        made, said = _named(inputs, takes, which)
+        made, said = _named(inputs, takes, which, others=others)
     more, notes = fill_in(made, takes, which)
     return made | more, said + notes
 
 
-def _named(inputs: Arrays, takes: Takes, which: str) -> tuple[Arrays, list[str]]:
+def _named(
+    inputs: Arrays, takes: Takes, which: str, *, others: bool
+) -> tuple[Arrays, list[str]]:
     search = Partners(inputs, takes, meaning_of_input, _fitting(inputs, takes, None))
     search.by_name()
     _pair_rest(search, takes)
+    said = []
     if search.left:
-        if _is_loose(inputs, takes) or all(map(is_unnamed, inputs)):
+        loose = not others and _is_loose(inputs, takes)
+        if loose or all(map(is_unnamed, inputs)):
             return dict(inputs), []  # in a dict or in a list; or by position
-        raise UserError(
-            f"the {which} model has no input {', '.join(search.left)}. It takes "
-            f"{describe_takes(takes)}. Give them by these names: --input NAME=SHAPE."
+        if not others:
+            raise UserError(
+                f"the {which} model has no input {', '.join(search.left)}. It takes "
+                f"{describe_takes(takes)}. Give them by these names: "
+                "--input NAME=SHAPE."
+            )
+        for name in search.left:
+            search.found.append(Partner(left=name, right=name, why=UNDECLARED))
+        said.append(
+            f"the {which} model does not declare {', '.join(search.left)}, but takes "
+            f"others by name; it declares {describe_takes(takes)}"
         )
     names = {x.left: x.right for x in search.found}
     made = {str(names[name]): x for name, x in inputs.items()}
-    said = [
+    said += [
         f"input {x.left} was given to {x.right} of the {which} model ({x.why})"
         for x in search.found
         if x.left != x.right and not is_unnamed(x.left or "")
@@ -110,6 +123,7 @@ def pair_inputs(
     Raises:
         UserError: one of them has no partner, or it is in doubt.
     """
+    takes, others = _named_ones(takes)
     search = Partners(inputs, takes, meaning_of_input, _fitting(inputs, takes, move))
     for text in asked:
         left, right = partners.parse_pair(text, "--pair")
@@ -119,21 +133,23 @@ def pair_inputs(
                 f"{', '.join(inputs)}."
             )
         if right not in search.right:
-            if not _is_loose(inputs, takes):
+            if not (others or _is_loose(inputs, takes)):
                 raise UserError(
                     f"--pair {text}: the right model has no input {right!r} (left "
                     f"over). It takes {describe_takes(takes)}."
                 )
             search.right.append(right)
         search.join(left, right, partners.ASKED)
-    if _is_loose(inputs, takes):
+    if not others and _is_loose(inputs, takes):
         for left in search.left:
             search.found.append(Partner(left=left, right=left, why=partners.NAME))
         return search.found
     search.by_name()
     _pair_rest(search, takes)
-    if search.left:
+    if search.left and not others:
         raise UserError(_unpaired(search, inputs, takes))
+    for left in search.left:
+        search.found.append(Partner(left=left, right=left, why=UNDECLARED))
     return search.found
 
 
@@ -152,6 +168,11 @@ def _pair_rest(search: Partners, takes: Takes) -> None:
         search.by_shape()
     if all(map(is_unnamed, search.left)):
         search.by_order(placed[: len(search.left)])
+
+
+def _named_ones(takes: Takes) -> tuple[Takes, bool]:
+    """Inputs that have a name, and whether there may be others."""
+    return {name: x for name, x in takes.items() if name != ANY}, ANY in takes
 
 
 def _is_loose(inputs: Arrays, takes: Takes) -> bool:
@@ -189,7 +210,7 @@ def fill_in(given: Arrays, takes: Takes, which: str) -> tuple[Arrays, list[str]]
     Raises:
         UserError: it needs something else.
     """
-    if len(takes) == 1 or not set(given) <= set(takes):
+    if len(takes) == 1 or (ANY not in takes and not set(given) <= set(takes)):
         return {}, []
     made: Arrays = {}
     said, missing = [], []
@@ -288,7 +309,7 @@ def describe_pairs(found: Sequence[Partner]) -> list[str]:
     said = [
         f"{x.left} to {x.right} ({x.why})"
         for x in found
-        if x.why in (partners.SHAPE, partners.ORDER)
+        if x.why in (partners.SHAPE, partners.ORDER, UNDECLARED)
         and not (is_unnamed(x.left or "") and is_unnamed(x.right or ""))
     ]
     if not said:
@@ -304,7 +325,7 @@ def describe_takes(takes: Takes) -> str:
     told = [
         name if x.shape is None else f"{name} {_dims(x.shape)}"
         for name, x in takes.items()
-        if x.required or len(takes) < 8
+        if name != ANY and (x.required or len(takes) < 8)
     ]
     return ", ".join(told)
 

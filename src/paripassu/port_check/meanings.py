@@ -19,6 +19,8 @@ OUTPUTS = (
     ("encoder", "encoder_last_hidden_state", "encoder_sequence_output"),
     ("pooled", "pooler_output", "pooled_output"),
     ("logits", "prediction", "predictions", "prediction_logits"),
+    ("logits of images", "logits_per_image", "vision_logits", "image_logits"),
+    ("logits of texts", "logits_per_text", "text_logits"),
     ("probabilities", "probs", "scores"),
     ("loss", "total_loss"),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -258,6 +259,12 @@ def _unpaired(left: Mapping[str, Array], right: Mapping[str, Array]) -> str:
     )
 
 
+def _shortened(names: Sequence[str]) -> str:
+    """Names; those of one nest, such as a cache, as one."""
+    counts = Counter(x.partition(".")[0] for x in names)
+    return ", ".join(x if n == 1 else f"{x} ({n} arrays)" for x, n in counts.items())
+
+
 def _is_obvious(pair: Partner) -> bool:
     if pair.why == partners.ORDER:
         return is_unnamed(pair.left or "") and is_unnamed(pair.right or "")
@@ -280,6 +287,6 @@ def describe_partners(plan: Outputs) -> list[str]:
         if alone:
             said.append(
                 f"outputs of the {which} model that were not compared: "
-                f"{', '.join(alone)}. To name what is meant: --output LEFT=RIGHT"
+                f"{_shortened(alone)}. To name what is meant: --output LEFT=RIGHT"
             )
     return said

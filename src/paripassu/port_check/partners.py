@@ -15,6 +15,7 @@ MEANING = "same meaning"
 SHAPE = "the only one of its shape and type"
 ORDER = "same position"
 LONE = "the only one"
+UNDECLARED = "same name, which the model does not declare"
 
 Fits = Callable[[str, str], bool]
 
@@ -62,7 +63,12 @@ class Partners:
 
     def by_name(self) -> None:
         """The same name, or one of the same meaning, where that says something."""
-        for why, key in ((NAME, str), (MEANING, self.meaning)):
+        keys: list[tuple[str, Callable[[str], str]]] = [
+            (NAME, str),
+            (MEANING, lambda x: f"{x.startswith('encoder')} {self.meaning(x)}"),
+            (MEANING, self.meaning),
+        ]
+        for why, key in keys:
             for left in [x for x in self.left if not meanings.is_unnamed(x)]:
                 same = [x for x in self.right if key(x) == key(left)]
                 # A meaning may come twice on one side: then it says nothing.

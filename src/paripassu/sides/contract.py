@@ -217,6 +217,9 @@ class Probe(Protocol):
         """
 
 
+ANY = "**"  # among declared inputs: a model takes others by name as well
+
+
 @dataclass(frozen=True)
 class Declared:
     """An input that a model takes.
@@ -252,7 +255,10 @@ class ModelModule(Protocol):
         """Call a model that is not built once, so that it makes its weights."""
 
     def declared_inputs(self, model: Any) -> dict[str, Declared]:
-        """The inputs that a model takes, by name and in order; none: unknown."""
+        """The inputs that a model takes, by name and in order; none: unknown.
+
+        One of them may be `ANY`.
+        """
 
     def has_channels_first(self, model: Any) -> bool:
         """Whether its layers take images with channels at axis 1."""

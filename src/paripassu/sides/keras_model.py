@@ -21,6 +21,7 @@ from paripassu.core.files import replacing
 from paripassu.core.layer_spec import Array, LayerSpec
 from paripassu.sides import chance, keras_layers, keras_random, observing
 from paripassu.sides.contract import (
+    ANY,
     Arrays,
     Blind,
     Block,
@@ -311,13 +312,7 @@ def declared_inputs(model: Any) -> dict[str, Declared]:
     for shapes in (getattr(model, "_build_shapes_dict", None) or {}).values():
         if isinstance(shapes, dict):
             return {name: Declared(placed=False) for name in shapes}
-    found = _arguments(model)
-    return {
-        x.name: Declared(
-            required=x.default is x.empty, placed=x.kind is not x.KEYWORD_ONLY
-        )
-        for x in found
-    }
+    return observing.declared_arguments(_arguments(model))
 
 
 def has_channels_first(model: Any) -> bool:
@@ -329,10 +324,8 @@ def has_channels_first(model: Any) -> bool:
 
 
 def _arguments(model: Any) -> list[inspect.Parameter]:
-    """Of `call`; none where it takes any."""
-    found = list(inspect.signature(model.call).parameters.values())
-    if any(x.kind in (x.VAR_POSITIONAL, x.VAR_KEYWORD) for x in found):
-        return []
+    """Of `call`."""
+    found = inspect.signature(model.call).parameters.values()
     return [x for x in found if x.name != "training"]
 
 
@@ -374,7 +367,7 @@ def _call_in_form(model: Any, tensors: Mapping[str, Any], **how: Any) -> Any:
         flat = [given.get(name) for name in names]
         return model(keras.tree.pack_sequence_as(struct, flat), **how)
     takes = declared_inputs(model)
-    if takes and not any(x.placed for x in takes.values()):
+    if takes.keys() - {ANY} and not any(x.placed for x in takes.values()):
         return model(dict(tensors), **how)
     if set(tensors) <= {x.name for x in _arguments(model)} and len(values) > 1:
         return model(**tensors, **how)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from paripassu.core.errors import UserError
 from paripassu.core.layer_spec import Array, LayerSpec
-from paripassu.sides.contract import Arrays, Block, Call, Live, Watcher
+from paripassu.sides.contract import ANY, Arrays, Block, Call, Declared, Live, Watcher
 
 Settings = dict[str, Any]
 Path = tuple[str | int, ...]  # where a value lies in a nest: names and numbers
@@ -296,6 +297,18 @@ class Observer:
             for tensor in self.tensors(result):
                 self.origins[id(tensor)] = call.serial
         return result
+
+
+def declared_arguments(found: Iterable[inspect.Parameter]) -> dict[str, Declared]:
+    """Inputs of a model that has them as arguments; none where it takes any."""
+    named: dict[str, Declared] = {}
+    for x in found:
+        if x.kind is x.VAR_KEYWORD and named:
+            named[ANY] = Declared(required=False, placed=False)
+        elif x.kind not in (x.VAR_KEYWORD, x.VAR_POSITIONAL):
+            placed = x.kind is not x.KEYWORD_ONLY
+            named[x.name] = Declared(required=x.default is x.empty, placed=placed)
+    return named
 
 
 def nest_leaves(

@@ -21,6 +21,7 @@ from paripassu.core.files import replacing
 from paripassu.core.layer_spec import Array, LayerSpec
 from paripassu.sides import chance, observing, torch_layers, torch_random
 from paripassu.sides.contract import (
+    ANY,
     Arrays,
     Blind,
     Block,
@@ -146,6 +147,7 @@ class Probe:
 
     def _call(self, tensors: Mapping[str, torch.Tensor]) -> Any:
         takes = declared_inputs(self.model)
+        takes.pop(ANY, None)
         placed = [name for name, x in takes.items() if x.placed]
         if list(tensors) == placed[: len(tensors)]:
             return self.model(*tensors.values())
@@ -186,14 +188,7 @@ def declared_inputs(model: nn.Module) -> dict[str, Declared]:
         found = inspect.signature(model.forward).parameters.values()
     except (TypeError, ValueError):
         return {}
-    if any(x.kind in (x.VAR_POSITIONAL, x.VAR_KEYWORD) for x in found):
-        return {}
-    return {
-        x.name: Declared(
-            required=x.default is x.empty, placed=x.kind is not x.KEYWORD_ONLY
-        )
-        for x in found
-    }
+    return observing.declared_arguments(found)
 
 
 def has_channels_first(_model: nn.Module) -> bool:
