@@ -105,6 +105,8 @@ def test_the_output_that_is_meant():
     assert not of_pair(left, right).equal
     assert of_pair(left, right, outputs="logits").equal
     assert not of_pair(left, right, outputs={"hidden": "output"}).equal
+    named = lambda m: {"logits": m.y, "box": m.h[:, :2]}  # noqa: E731
+    assert of_pair(left, named).verdict == "undecided"
     with pytest.raises(UserError, match="boxes"):
         of_pair(left, right, outputs=["boxes"])
 

@@ -83,7 +83,7 @@ class Examination:
         self.findings = Findings()
         self.evaluation_draws: dict[str, Sequence[Draw]] = {}
         self.paired, self.alternatives = paired, alternatives
-        self.findings.notes += paired.notes
+        paired.tell(self.findings)
         self.stage = "pairing the layers"
         self.pairings: tuple[Pairing, ...] = ()
         self.runs: Runs | None = None

@@ -14,10 +14,11 @@ from paripassu.core.layer_spec import Array, relative_error
 from paripassu.port_check import partners
 from paripassu.port_check.meanings import MAIN, is_unnamed, meaning_of_output
 from paripassu.port_check.partners import Partners
-from paripassu.port_check.results import Partner
+from paripassu.port_check.results import Findings, Partner
 from paripassu.sides.contract import Arrays
 
 Shape = tuple[int, ...]
+ALONE, NOT_ASKED = "has no partner", "not asked for"
 TO_LAST = (1, -1)  # of np.moveaxis
 
 
@@ -58,10 +59,17 @@ class Outputs:
     same_side: bool = False
 
     @property
-    def is_doubtful(self) -> bool:
-        """Whether both models have outputs left over, which may be the same."""
-        alone = [x for x in self.partners if x.left is None or x.right is None]
-        return {x.left is None for x in alone} == {True, False}
+    def doubt(self) -> str:
+        """Which outputs are left over in both models and may be the same, if any."""
+        alone = [x for x in self.partners if x.why == ALONE]
+        left = [x.left for x in alone if x.left]
+        right = [x.right for x in alone if x.right]
+        if not (left and right):
+            return ""
+        return (
+            f"outputs of the left model ({_shortened(left)}) and of the right one "
+            f"({_shortened(right)}) that nothing pairs. Type: --output LEFT=RIGHT"
+        )
 
     @property
     def pairs(self) -> Iterator[tuple[str, str]]:
@@ -110,6 +118,14 @@ class Paired:
     outputs: Outputs
     notes: tuple[str, ...] = ()
 
+    def tell(self, findings: Findings) -> None:
+        """Add what has to be said, and what is not compared, to the findings."""
+        findings.notes += self.notes
+        if self.outputs.doubt:
+            findings.not_compared.append(self.outputs.doubt)
+        if any(x.why == NOT_ASKED for x in self.outputs.partners):
+            findings.not_asked.append("other outputs")
+
 
 def pair_outputs(
     plan: Outputs, left: Arrays, right: Arrays
@@ -149,7 +165,7 @@ def find_outputs(
     search = Partners(left, right, meaning_of_output, fits)
     if asked:
         found = [_asked(x, search, left, right) for x in asked]
-        rest = _rest(search, "not asked for")
+        rest = _rest(search, NOT_ASKED)
         return Outputs((*found, *rest), move, spatial, same_side)
     search.by_name()
     _pair_main(search)
@@ -158,7 +174,7 @@ def find_outputs(
         _pair_rest(search)
     if not search.found:
         raise UserError(_unpaired(left, right))
-    rest = _rest(search, "has no partner")
+    rest = _rest(search, ALONE)
     return Outputs((*search.found, *rest), move, spatial, same_side)
 
 

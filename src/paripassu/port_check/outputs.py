@@ -41,7 +41,7 @@ class OutputsExamination:
         self.recorded = left.recorded
         self.inputs, self.right_inputs = inputs
         self.findings, self.paired = Findings(), paired
-        self.findings.notes += paired.notes
+        paired.tell(self.findings)
 
     def go(self) -> Checked:
         """All of it."""
