@@ -6,7 +6,7 @@ the NumPy reference; the one that gives the left's output from the same input is
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
@@ -315,6 +315,62 @@ def lone_key(kind: str, which: Literal["missing", "extra"]) -> str:
         "dropout": "dropout-at-inference",
     }
     return same.get(kind, f"layer-{which}")
+
+
+def of_attention(
+    known: LayerSpec,
+    inputs: Sequence[Array],
+    own: Array,
+    other: Array,
+    known_is_left: bool,
+) -> Cause | None:
+    """The setting of an attention by which one that is written out parts from it.
+
+    Args:
+        known: the one that is a layer.
+        inputs: query, and value and key where they are not the same.
+        own, other: what it gives, and what the one of other layers gives.
+        known_is_left: which model has it.
+    """
+    try:
+        if relative_error(own, layers.apply(known, inputs)) > ALIKE:
+            return None
+        before = relative_error(own, other)
+        for settings in _attentions(known):
+            made = layers.apply(known.changed(**settings), inputs)
+            after = relative_error(made, other)
+            if after <= CLOSED * min(before, 1.0):
+                break
+        else:
+            return None
+    except (UnknownLayerError, KeyError, ValueError, IndexError, TypeError):
+        return None
+    texts = []
+    for name, value in settings.items():
+        pair = shown(known.settings.get(name, NEUTRAL.get(name))), shown(value)
+        left, right = pair if known_is_left else pair[::-1]
+        texts.append(f"{_words(name)}: left {left}, right {right}")
+    return Cause(
+        key=KEYS[next(iter(settings))],
+        sentence="; ".join(texts),
+        before=before if np.isfinite(before) else None,
+        after=after,
+    )
+
+
+def _attentions(known: LayerSpec) -> Iterator[dict[str, Any]]:
+    """What is often written in place of an attention's settings, alone and two."""
+    width = known.weights["query"].shape[-1]
+    heads = int(known.settings["heads"])
+    scales = (width**-0.5, 1.0, (width / heads) ** 0.5, heads**-0.5)
+    alone = [{"scale": x} for x in scales]
+    alone += [{"causal": not known.settings.get("causal", False)}]
+    yield from alone
+    for count in (x for x in range(1, width + 1) if width % x == 0 and x != heads):
+        yield {"heads": count, "scale": (width / count) ** -0.5}
+        yield {"heads": count}
+    for scale in alone[:-1]:
+        yield alone[-1] | scale
 
 
 def told(settings: Mapping[str, Any]) -> str:

@@ -8,13 +8,14 @@ whose weights were exchanged by mistake would look right by the weights alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from paripassu.core.layer_spec import relative_error
 from paripassu.port_check.examined import ExaminedModel
+from paripassu.port_check.match import Pair
 from paripassu.port_check.output_pairs import pair_outputs
 from paripassu.port_check.pairing import PairedModels, compare_weights
 from paripassu.port_check.runs import Runner
@@ -51,15 +52,14 @@ def _decide_by_copying(models: PairedModels, runner: Runner, copy: str) -> None:
             tries += 1
             before = _State(models)
             take_way(models, choice, number)
-            _give(given, own)
-            models.copy_weights(copy)
+            _copy_changed(models, before.pairs, given, own)
             count = runner.count_parting(AGREEING)
             if count < least:
                 least = count
                 continue
+            others = models.pairs
             before.put_back(models)
-            _give(given, own)
-            models.copy_weights(copy)
+            _copy_changed(models, others, given, own)
 
 
 def _weights_to_be_cut(
@@ -80,9 +80,19 @@ def _weights_to_be_cut(
     }
 
 
-def _give(model: ExaminedModel, weights: Mapping[str, Arrays]) -> None:
-    for name, arrays in weights.items():
-        model.probe.write(name, arrays)
+def _copy_changed(
+    models: PairedModels,
+    copied: Sequence[Pair],
+    given: ExaminedModel,
+    own: Mapping[str, Arrays],
+) -> None:
+    """Copy the weights of pairs that are not those that have been copied."""
+    for name, arrays in own.items():
+        given.probe.write(name, arrays)
+    to_left = given is models.left
+    anew = {x.name for block in own for x in given.cuts.get(block, ())}
+    done = [x for x in copied if (x.left if to_left else x.right) not in anew]
+    models.copy_weights("right-to-left" if to_left else "left-to-right", but=done)
 
 
 def _decide_by_weights(models: PairedModels) -> None:

@@ -168,9 +168,43 @@ class Explainer:
         ]
         cause = None
         if visit < min(map(len, ends)):
-            cause = self._find_setting(group, visit)
+            cause = self._find_attention(group, visit)
+            cause = cause or self._find_setting(group, visit)
         names = ", ".join(group.left), ", ".join(group.right)
         self.findings.fault("forward", *names, size, cause, jump=jump)
+
+    def _find_attention(self, group: Group, visit: int) -> Cause | None:
+        """The setting that parts an attention from one that is written out."""
+        models, end = self.models, (group.left[-1], group.right[-1])
+        left_out = self.left.layer_calls(end[0])[visit].outputs[0]
+        right_out = self.right.layer_calls(end[1])[visit].outputs[0]
+        wanted = group.carry("out", left_out, right_out)
+        attentions = [
+            {x.layer: x for x in model.probe.blocks() if x.kind == "attention"}
+            for model in (models.left, models.right)
+        ]
+        if (
+            wanted is None
+            or len({x in y for x, y in zip(end, attentions, strict=True)}) < 2
+        ):
+            return None
+        is_left = end[0] in attentions[0]
+        trace = self.left if is_left else self.right
+        call = trace.layer_calls(end[not is_left])[visit]
+        inputs = list(call.inputs[:3])
+        entry = group.entry("left" if is_left else "right") or 0
+        if not is_left:
+            # What it was given was replaced by what the left model has.
+            given = self.left.layer_calls(group.left[0])[visit].inputs[0]
+            place = min(entry, len(inputs) - 1)
+            if (carried := group.carry("in", given, inputs[place])) is not None:
+                own = inputs[place]
+                inputs = [carried if np.array_equal(x, own) else x for x in inputs]
+        known = attentions[not is_left][end[not is_left]]
+        spec = replace(known.spec, settings=dict(known.spec.settings))
+        spec.settings.update(call.call.spec.settings)
+        outputs = (wanted, right_out) if is_left else (right_out, wanted)
+        return causes.of_attention(spec, inputs, *outputs, is_left)
 
     def _find_setting(self, group: Group, visit: int) -> Cause | None:
         """The setting of a layer that makes the difference."""
@@ -205,7 +239,11 @@ class Explainer:
         if visit >= min(len(left), len(right)):
             return
         end, right_end = left[visit], right[visit]
-        array, got = end.inputs[0], right_end.inputs[0]
+        places = group.entry("left") or 0, group.entry("right") or 0
+        array, got = (
+            x.inputs[min(place, len(x.inputs) - 1)]
+            for place, x in zip(places, (end, right_end), strict=True)
+        )
         wanted = group.carry("in", array, got)
         wanted = array if wanted is None else wanted
         ends = end.call.serial, right_end.call.serial

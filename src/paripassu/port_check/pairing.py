@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 
@@ -119,9 +119,11 @@ class PairedModels:
         """The left model's layers with weights, by the right's."""
         return {right.layer: left.layer for _, left, right in self.block_pairs()}
 
-    def copy_weights(self, direction: str) -> None:
-        """Give one model the other's weights."""
-        for _, left, right in self.block_pairs():
+    def copy_weights(self, direction: str, but: Collection[Pair] = ()) -> None:
+        """Give one model the other's weights, but those of some pairs."""
+        for pair, left, right in self.block_pairs():
+            if pair in but:
+                continue
             if direction == "left-to-right":
                 self.right.write(right.name, self.carry_to_right(left, right))
             else:
