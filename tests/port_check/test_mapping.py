@@ -211,6 +211,33 @@ def test_a_layer_that_is_missing_is_named_as_it_is():
     assert names(found) == {("mha", None), ("last", "last")}
 
 
+@pytest.mark.parametrize(
+    ("fault", "key", "said"),
+    [
+        ({"scale": WIDTH**-0.5}, "attention-scale", "left 0.288675, right 0.5"),
+        ({"is_causal": True}, "mask", "left True, right False"),
+    ],
+)
+def test_the_setting_of_an_attention_that_is_written_out_is_named(fault, key, said):
+    class Own(Split):
+        def forward(self, x):
+            *three, last = (getattr(self, name) for name in self.names)
+            parts = (y(x).unflatten(-1, (HEADS, SIZE)).transpose(1, 2) for y in three)
+            made = functional.scaled_dot_product_attention(*parts, **fault)
+            return last(made.transpose(1, 2).flatten(2))
+
+    found = paripassu.check(
+        Own, keras_attention, STEPS_IN, copy="left-to-right", gradients=False
+    )
+    assert not found.equal
+    assert (found.faults[0].cause.key, found.faults[0].right) == (key, "mha")
+    assert said in found.faults[0].cause.sentence
+    found = paripassu.check(
+        keras_attention, Own, STEPS_IN, copy="left-to-right", gradients=False
+    )
+    assert found.faults[0].cause.key == key
+
+
 class Norm(nn.Module):
     """A root mean square norm of a user's own."""
 
@@ -263,9 +290,11 @@ class KerasForms(keras.Model):
 
 
 def test_tables_norms_slopes_and_products_of_other_forms_are_mapped():
-    ids = np.random.default_rng(0).integers(1, 11, (2, STEPS))
+    ids = np.random.default_rng(0).integers(0, 11, (2, STEPS))
+    ids[0, 0] = 0  # which only Keras trains
     found = paripassu.check(Forms, KerasForms, ids, copy="left-to-right")
     assert found.equal
+    assert any("never trains row 0 of tokens" in x for x in found.notes)
     assert names(found) == {
         ("tokens", "words"),
         ("place", "position"),

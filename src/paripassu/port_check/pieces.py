@@ -139,15 +139,16 @@ def split_attention(block: Block) -> list[Piece]:
 
 def cut_block(block: Block, cuts: Sequence[Cut]) -> list[Piece]:
     """A dense layer or a table of vectors in pieces."""
-    return [
-        Piece(
-            f"{block.name}{cut.label}",
-            block.kind,
-            block.spec.settings | {"_cut": cut},
-            {name: (name, cut) for name in block.shapes},
-        )
-        for cut in cuts
-    ]
+    found = []
+    for cut in cuts:
+        settings = block.spec.settings | {"_cut": cut}
+        row = settings.pop("_untrained_row", None)
+        if row is not None and cut.begin <= row < (cut.end or 0):
+            settings["_untrained_row"] = row - cut.begin
+        weights = {name: (name, cut) for name in block.shapes}
+        name = f"{block.name}{cut.label}"
+        found.append(Piece(name, block.kind, settings, weights))
+    return found
 
 
 def columns(sizes: Sequence[int]) -> list[Cut]:

@@ -259,6 +259,21 @@ class TrainingStep:
             else f"{len(left.statistics)} layers, after one step",
         )
 
+    def _untrained(self, left: Block, right: Block) -> list[int]:
+        """Rows of a table that one of the models alone never trains."""
+        rows = [x.spec.settings.get("_untrained_row") for x in (left, right)]
+        if rows[0] == rows[1]:
+            return []
+        for which, block, row in zip(
+            ("left", "right"), (left, right), rows, strict=True
+        ):
+            if row is not None:
+                self.findings.notes.append(
+                    f"the {which} model never trains row {row} of {block.name} "
+                    "(padding_idx), the other one does: its gradients were not compared"
+                )
+        return [x for x in rows if x is not None]
+
     def _compare_gradients(
         self, kept: _KeptGradients, right: Step, *, explained: bool
     ) -> bool:
@@ -279,6 +294,9 @@ class TrainingStep:
                 if key not in fitting:
                     continue  # which has been told of the weights
                 wanted = fitting[key]
+                if rows := self._untrained(block, other):
+                    wanted, got = wanted.copy(), got.copy()
+                    wanted[rows], got[rows] = 0.0, 0.0
                 total += 1
                 error = relative_error(wanted, got)
                 bound = allow(kept.moved[block.name, name], self.eps)

@@ -191,6 +191,11 @@ def _alpha(module: Any) -> Settings:
     return {"alpha": module.alpha}
 
 
+def _embedding(module: Any) -> Settings:
+    row = module.padding_idx
+    return {} if row is None else {"_untrained_row": int(row)}
+
+
 def _dim(module: Any) -> Settings:
     return {"axis": module.dim}
 
@@ -300,8 +305,8 @@ LAYERS: dict[type, Row] = {
         lambda x: {"epsilon": x.eps, "groups": x.num_groups},
         GAMMA_BETA,
     ),
-    nn.Embedding: Row("embedding", weights={"table": ("weight", SAME)}),
-    nn.EmbeddingBag: Row("embedding", weights={"table": ("weight", SAME)}),
+    nn.Embedding: Row("embedding", _embedding, {"table": ("weight", SAME)}),
+    nn.EmbeddingBag: Row("embedding", _embedding, {"table": ("weight", SAME)}),
     nn.LSTM: Row("lstm", _recurrent, _recurrent_parts),
     nn.GRU: Row("gru", _recurrent, _recurrent_parts),
     nn.RNN: Row("rnn", _recurrent, _recurrent_parts),
