@@ -89,7 +89,7 @@ def record(
     could not be.
     """
     from paripassu.core import machine
-    from paripassu.port_check.record import record_source
+    from paripassu.port_check.record import describe_size, record_source
     from paripassu.port_check.requests import RecordRequest
     from paripassu.terminal.port_check import watching
 
@@ -118,6 +118,6 @@ def record(
         "calls": found.calls,
         "notes": list(found.notes),
     }
-    lines = [f"{out}: {found.size / 2**20:,.1f} MiB, {found.calls} calls"]
+    lines = [f"{out}: {describe_size(found.size)}, {found.calls} calls"]
     lines += [f"Note: {x}" for x in found.notes]
     show(data, as_json, lambda: "\n".join(lines))

@@ -36,6 +36,15 @@ class Recorded:
     notes: tuple[str, ...]
 
 
+def describe_size(count: float) -> str:
+    """Bytes in a unit that suits them: 1495484928 -> "1.4 GiB"."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if count >= 10 else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
 def record_source(
     request: RecordRequest,
     on_progress: Callable[[str, float], None] = lambda _text, _share: None,

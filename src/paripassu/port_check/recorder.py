@@ -17,7 +17,7 @@ from paripassu.core.layout import hash_arrays
 from paripassu.core.version import __version__
 from paripassu.port_check.align import data_inputs
 from paripassu.port_check.examined import ExaminedModel, ModelError, in_float64
-from paripassu.port_check.record import Recorded
+from paripassu.port_check.record import Recorded, describe_size
 from paripassu.port_check.results import finite
 from paripassu.port_check.runs import (
     Perturbed,
@@ -123,13 +123,13 @@ class Recorder:
         size = outputs + of_passes[self.wish.level]
         if self.wish.level != "outputs":
             size += 3 * weights if self.wish.gradients else weights
-        self.progress(f"about {size / 2**20:,.1f} MiB will be written", 0.1)
+        self.progress(f"about {describe_size(size)} will be written", 0.1)
         parent = files.make_folder(self.wish.out.resolve().parent)
         free = shutil.disk_usage(parent).free
         if size > free:
             raise UserError(
-                f"{self.wish.out} would have {size / 2**20:,.0f} MiB, but "
-                f"{free / 2**20:,.0f} MiB are free there. Type --level boundaries or "
+                f"{self.wish.out} would have {describe_size(size)}, but "
+                f"{describe_size(free)} are free there. Type --level boundaries or "
                 "--level outputs, or choose another folder with --out."
             )
 
