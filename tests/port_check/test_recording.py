@@ -483,3 +483,47 @@ def test_what_drops_in_training_mode_is_recorded_with_it(tmp_path):
         live = paripassu.check(Dropping(), Dropping(**variant), inputs)
         assert told(paripassu.check(path, Dropping(**variant))) == told(live)
         assert live.equal == (not variant)
+
+
+class Written(nn.Module):
+    """The same function, however it is written; or nearly the same one."""
+
+    def __init__(self, *, spare=False, fused=False, scale=1.0):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.spare = nn.Linear(6, 6) if spare else None
+        self.fused, self.scale = fused, scale
+
+    def forward(self, x):
+        if self.spare:
+            self.spare(x)
+        if self.fused:
+            return self.scale * torch.relu(self.second(x)) + self.first(x)
+        return self.first(x) + self.scale * torch.relu(self.second(x))
+
+
+def test_a_recording_answers_for_other_weights_too(tmp_path):
+    """Models that are written otherwise are compared with their weights moved."""
+    inputs = np.linspace(-1, 1, 12, dtype=np.float32).reshape(2, 6)
+    for left, right, verdict in (
+        ({}, {"spare": True}, "equal"),
+        ({"spare": True}, {}, "equal"),
+        ({}, {"fused": True}, "equal"),
+        ({}, {"fused": True, "spare": True, "scale": 1.01}, "differs"),
+    ):
+        path = tmp_path / "left.recording"
+        paripassu.record(Written(**left), inputs, out=path)
+        live = paripassu.check(Written(**left), Written(**right), inputs)
+        replayed = paripassu.check(path, Written(**right))
+        assert told(replayed) == told(live)
+        assert replayed.verdict == live.verdict == verdict
+
+
+def test_what_a_recording_lacks_is_said(tmp_path):
+    path = tmp_path / "left.recording"
+    paripassu.record(Image().eval(), PIXELS, out=path, gradients=False)
+    found = paripassu.check(path, Image(momentum=0.01).eval())
+    assert found.equal
+    assert found.not_asked == ("training mode and gradients: the recording holds none",)
+    assert ("training mode", "not run") in told(found)[0]

@@ -8,7 +8,8 @@ moved, the same way in both models, and the outputs are compared again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 
 import numpy as np
@@ -27,24 +28,52 @@ STEP = 0.01  # of the largest weight, by which a training step moves
 
 def with_other_weights(models: PairedModels, runner: Runner) -> Beside:
     """Both models' outputs with their weights moved alike; the weights are put back."""
-    with closing(Store()) as store, _kept(models, store):
+    with _put_back(models):
+        if recorded := models.left.recorded:
+            with recorded.changed("other-weights", move):
+                _copy_moved(models)
+                return runner.beside()
         for _, left, right in models.block_pairs():
-            carried = models.carry_to_right(left, right)
             fresh = {
-                name: _move(name, left.spec.weights[name], runner.random)
-                for name, other in models.weight_names(left, right).items()
-                if other in carried
+                name: move(left.name, name, left.spec.weights[name])
+                for name in _carried(models, left, right)
             }
             models.left.write(left.name, fresh)
-        models.reread()
-        for _, left, right in models.block_pairs():
-            models.right.write(right.name, models.carry_to_right(left, right))
-        models.reread()
+        _copy_moved(models)
         return runner.beside()
 
 
-def _move(name: str, array: Array, random: np.random.Generator) -> Array:
-    drawn = random.standard_normal(array.shape)
+def all_carried(models: PairedModels) -> bool:
+    """Whether the right model has all weights of the left one."""
+    carried = {
+        (left.name, name)
+        for _, left, right in models.block_pairs()
+        for name in _carried(models, left, right)
+    }
+    return all(
+        (block.name, name) in carried
+        for block in models.left_blocks.values()
+        for name in block.shapes
+    )
+
+
+def _carried(models: PairedModels, left: Block, right: Block) -> list[str]:
+    carried = models.carry_to_right(left, right)
+    names = models.weight_names(left, right)
+    return [name for name, other in names.items() if other in carried]
+
+
+def _copy_moved(models: PairedModels) -> None:
+    models.reread()
+    for _, left, right in models.block_pairs():
+        models.right.write(right.name, models.carry_to_right(left, right))
+    models.reread()
+
+
+def move(block: str, name: str, array: Array) -> Array:
+    """A weight moved a little: the same way whoever does it, and whenever."""
+    seed = zlib.crc32(f"{block}/{name}".encode())
+    drawn = np.random.Generator(np.random.Philox(seed)).standard_normal(array.shape)
     if name == "variance":
         moved = array * np.exp(SHARE * drawn)
     else:
@@ -68,31 +97,38 @@ def after_a_step(
     A step along the gradient is the same however weights are split, joined, transposed
     or reshaped, so it shows whether gradients agree where weights have no partner.
     """
-    largest = {"weight": 0.0, "gradient": 0.0}
-    for block in models.left_blocks.values():
-        for name, weight in block.spec.weights.items():
-            if (gradient := left(block.name, name)) is not None:
-                for key, array in (("weight", weight), ("gradient", gradient)):
-                    size = float(np.abs(array).max(initial=0))
-                    largest[key] = max(largest[key], size)
-    rate = STEP * largest["weight"] / (largest["gradient"] or 1.0)
-    with closing(Store()) as store, _kept(models, store):
-        for model, blocks, gradients in (
-            (models.left, models.left_blocks, left),
-            (models.right, models.right_blocks, right),
-        ):
-            _step(model, blocks, gradients, rate)
+    recorded = models.left.recorded
+    rate = recorded.rate if recorded else step_size(models.left_blocks.values(), left)
+    with _put_back(models):
+        take_step(models.right, models.right_blocks.values(), right, rate)
+        if recorded:
+            with recorded.changed("after-a-step", None):
+                return runner.beside(eps)
+        take_step(models.left, models.left_blocks.values(), left, rate)
         models.reread()
         return runner.beside(eps)
 
 
-def _step(
+def step_size(blocks: Iterable[Block], gradients: Gradients) -> float:
+    """The learning rate of the step."""
+    largest = {"weight": 0.0, "gradient": 0.0}
+    for block in blocks:
+        for name, weight in block.spec.weights.items():
+            if (gradient := gradients(block.name, name)) is not None:
+                for key, array in (("weight", weight), ("gradient", gradient)):
+                    size = float(np.abs(array).max(initial=0))
+                    largest[key] = max(largest[key], size)
+    return STEP * largest["weight"] / (largest["gradient"] or 1.0)
+
+
+def take_step(
     model: ExaminedModel,
-    blocks: Mapping[str, Block],
+    blocks: Iterable[Block],
     gradients: Gradients,
     rate: float,
 ) -> None:
-    for block in blocks.values():
+    """Write weights after a step of SGD."""
+    for block in blocks:
         fresh = {}
         for name, weight in block.spec.weights.items():
             gradient = gradients(block.name, name)
@@ -103,24 +139,29 @@ def _step(
 
 
 @contextmanager
-def _kept(models: PairedModels, store: Store) -> Iterator[None]:
-    """Put all weights of both models back."""
-    sides = (
-        (0, models.left, list(models.left_blocks.values())),
-        (1, models.right, list(models.right_blocks.values())),
-    )
-    for side, _, blocks in sides:
+def _put_back(models: PairedModels) -> Iterator[None]:
+    with weights_kept(models.left), weights_kept(models.right):
+        yield
+    models.reread()
+
+
+@contextmanager
+def weights_kept(model: ExaminedModel) -> Iterator[None]:
+    """Put all weights of a model back; a recording's stay in any case."""
+    if model.recorded:
+        yield
+        return
+    blocks = model.probe.blocks()
+    with closing(Store()) as store:
         for number, block in enumerate(blocks):
             for name, array in block.spec.weights.items():
-                store.put((side, number, name), [array])
-    try:
-        yield
-    finally:
-        for side, model, blocks in sides:
+                store.put((number, 0, name), [array])
+        try:
+            yield
+        finally:
             for number, block in enumerate(blocks):
                 kept = {}
                 for name in block.shapes:
-                    if found := store.get((side, number, name)):
+                    if found := store.get((number, 0, name)):
                         kept[name] = found[0]
-                model.write(block.name, kept)
-        models.reread()
+                model.probe.write(block.name, kept)

@@ -12,7 +12,7 @@ from paripassu.core import machine
 from paripassu.core.errors import UserError
 from paripassu.core.layer_spec import relative_error
 from paripassu.port_check.align import Group, Store
-from paripassu.port_check.behaviour import with_other_weights
+from paripassu.port_check.behaviour import all_carried, with_other_weights
 from paripassu.port_check.deciding import decide
 from paripassu.port_check.examined import ExaminedModel, ModelError, in_float64
 from paripassu.port_check.explain import Explainer
@@ -363,9 +363,13 @@ class Examination:
             self._explain_float32(single, worst)
 
     def _is_same_function(self) -> bool:
-        """Whether outputs agree with other weights, too; a recording has none."""
-        if not self.left.recorded:
-            return with_other_weights(self.models, self.runner).equal
+        """Whether outputs agree with other weights, too."""
+        recorded = self.left.recorded
+        if not recorded or recorded.has("other-weights"):
+            same = with_other_weights(self.models, self.runner).equal
+            # Of a recording all weights were moved, also those without a partner.
+            if same or not recorded or all_carried(self.models):
+                return same
         self.findings.not_compared.append(
             "outputs with other weights: the models are written otherwise, and a "
             "recording cannot be run. Check the models themselves"

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -16,9 +17,11 @@ from paripassu.core.layer_spec import Array, relative_error
 from paripassu.core.layout import hash_arrays
 from paripassu.core.version import __version__
 from paripassu.port_check.align import data_inputs
+from paripassu.port_check.behaviour import move, step_size, take_step, weights_kept
 from paripassu.port_check.examined import ExaminedModel, ModelError, in_float64
 from paripassu.port_check.record import Recorded, describe_size
 from paripassu.port_check.results import finite
+from paripassu.port_check.rounding import RoundedCall, effect, find_rounded
 from paripassu.port_check.runs import (
     Perturbed,
     Progress,
@@ -34,7 +37,9 @@ from paripassu.sides.recording import (
     Description,
     DrawRecord,
     Level,
+    PassName,
     PassRecord,
+    RoundedRecord,
     StepRecord,
     encode,
     pass_name,
@@ -42,6 +47,7 @@ from paripassu.sides.recording import (
 )
 
 SEED = 7
+DType = Literal["float32", "float64"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,9 @@ class Recorder:
         self.model, self.inputs, self.wish = model, inputs, wish
         self.progress = progress
         self.random = np.random.Generator(np.random.Philox(SEED))
-        self.passes: dict[str, PassRecord] = {}
+        self.passes: dict[PassName, PassRecord] = {}
+        self.rounded: Mapping[int, RoundedCall] = {}
+        self.rounding, self.float32_gradients = 0.0, list[str]()
 
     def go(self) -> Recorded:
         """All of it.
@@ -153,18 +161,25 @@ class Recorder:
     def _record(self) -> Description:
         probe, writer = self.model.probe, self.writer
         writer.put_all("inputs", self.inputs)
+        described = self._describe_blocks()
         self._record_pass("float32", 0.2)
         no_float64, step = self._set_float64(), None
         if not no_float64:
             self.inputs = in_float64(self.inputs)
-            self._record_pass("float64", 0.45)
-            if self.steps and not self.random_at:
-                with self.model.drawing("off" if self.training_draws else "shared"):
-                    step = self._record_step()
-                self._record_pass("float64", 0.8, training=True)
-                if self.training_draws:
-                    with self.model.drawing("off"):
-                        self._record_pass("float64", 0.9, training=True, dropout=False)
+            self._record_pass("float64", 0.4)
+            if self.wish.level != "outputs":
+                self._find_rounding()
+        if self.steps and not self.random_at:
+            dtype: DType = "float32" if no_float64 else "float64"
+            with self.model.drawing("off" if self.training_draws else "shared"):
+                step = self._record_step(dtype)
+            self._record_pass(dtype, 0.7, training=True)
+            if self.training_draws:
+                with self.model.drawing("off"):
+                    self._record_pass(dtype, 0.75, training=True, dropout=False)
+        self._record_weights(described)
+        if not no_float64 and self.wish.level != "outputs":
+            step = self._record_variants(step)
         return Description(
             level=self.wish.level,
             source=self.model.source,
@@ -178,32 +193,83 @@ class Recorder:
             },
             seed=self.wish.seed,
             inputs=tuple(self.inputs),
-            blocks=self._record_blocks() if self.wish.level != "outputs" else (),
+            blocks=described,
             passes=self.passes,
             step=step,
             evaluation_draws=_draw_records(self.evaluation_draws),
             training_draws=_draw_records(self.training_draws),
             random_in_training=self.random_at,
+            rounded=tuple(
+                RoundedRecord(serial=serial, name=x.name, why=x.why, size=x.size)
+                for serial, x in self.rounded.items()
+            ),
+            rounding=self.rounding,
+            float32_gradients=tuple(self.float32_gradients),
             no_float64=no_float64,
         )
 
-    def _record_blocks(self) -> tuple[BlockRecord, ...]:
-        """Write the weights, in float64 where float32 does not hold them."""
-        made = []
-        for block in self.model.probe.blocks():
-            for name, array in block.spec.weights.items():
-                self.writer.put(f"weights/{block.name}/{name}", _shortened(array))
-            made.append(
-                BlockRecord(
-                    name=block.name,
-                    layer=block.layer,
-                    kind=block.kind,
-                    settings=self.encode_settings(block.spec.settings),
-                    weights=tuple(block.spec.weights),
-                    trainable=block.trainable,
-                )
+    def _find_rounding(self) -> None:
+        """Find what computes in float32 although the model is set to float64."""
+        model, inputs = self.model, self.inputs
+        weights = {x.name: x.spec for x in model.probe.blocks()}
+        self.rounded, self.float32_gradients = find_rounded(model, inputs, weights)
+        self.rounding = effect(model, inputs, self.rounded, self.random)
+
+    def _record_variants(self, step: StepRecord | None) -> StepRecord | None:
+        """Record the outputs with other weights, and after a step of SGD."""
+        self.progress("recording with other weights", 0.9)
+        model = self.model
+
+        def gradient(block: str, name: str) -> Array | None:
+            known = step is not None and name in step.gradients.get(block, {})
+            return self.writer.get(f"step/gradients/{block}/{name}") if known else None
+
+        with weights_kept(model):
+            for block in model.probe.blocks():
+                moved = {
+                    name: move(block.name, name, x)
+                    for name, x in block.spec.weights.items()
+                }
+                model.probe.write(block.name, moved)
+            self._record_outputs("float64-other-weights")
+        if step is None:
+            return None
+        with weights_kept(model):
+            blocks = model.probe.blocks()
+            rate = step_size(blocks, gradient)
+            take_step(model, blocks, gradient, rate)
+            self._record_outputs("float64-after-a-step")
+        return step.model_copy(update={"rate": rate})
+
+    def _record_outputs(self, name: PassName) -> None:
+        outputs = self.model.run(self.inputs)
+        moved = self.model.run(self.perturbed(), Perturbed(self.perturb))
+        self.writer.put_all(f"{name}/outputs", outputs)
+        self.writer.put_all(f"{name}/control", moved)
+        self.passes[name] = PassRecord(outputs=tuple(outputs), control=True)
+
+    def _describe_blocks(self) -> tuple[BlockRecord, ...]:
+        """What blocks of weights there are; none where outputs are all."""
+        if self.wish.level == "outputs":
+            return ()
+        return tuple(
+            BlockRecord(
+                name=block.name,
+                layer=block.layer,
+                kind=block.kind,
+                settings=self.encode_settings(block.spec.settings),
+                weights=tuple(block.spec.weights),
+                trainable=block.trainable,
             )
-        return tuple(made)
+            for block in self.model.probe.blocks()
+        )
+
+    def _record_weights(self, described: Sequence[BlockRecord]) -> None:
+        """Write the weights, in float64 where float32 does not hold them."""
+        blocks = {x.name: x for x in self.model.probe.blocks()}
+        for block in described:
+            for name, array in blocks[block.name].spec.weights.items():
+                self.writer.put(f"weights/{block.name}/{name}", _shortened(array))
 
     def _set_float64(self) -> str:
         """Let the model compute in float64; why it cannot, or nothing."""
@@ -214,6 +280,7 @@ class Recorder:
             return str(error)
         after = self.model.run(in_float64(self.inputs))
         if any(relative_error(before[x], after[x]) > REMADE for x in before):
+            self.steps = False  # another model is there now
             return (
                 "made anew from its configuration, it computes something else. Give a "
                 "function that builds it."
@@ -260,7 +327,7 @@ class Recorder:
             own_control=self.wish.level != "outputs",
         )
 
-    def _record_step(self) -> StepRecord:
+    def _record_step(self, dtype: DType) -> StepRecord:
         self.progress("recording gradients", 0.7)
         writer, model = self.writer, self.model
         outputs = model.run(self.inputs)
@@ -276,6 +343,7 @@ class Recorder:
         for block, arrays in step.statistics.items():
             writer.put_all(f"step/statistics/{block}", arrays)
         made = StepRecord(
+            dtype=dtype,
             outputs=tuple(step.outputs),
             gradients={},
             statistics={k: tuple(x) for k, x in step.statistics.items()},

@@ -142,6 +142,15 @@ def find_rounded(
         The calls that do by their serials, and those whose gradient alone does, in
         words.
     """
+    if model.recorded:
+        found = model.recorded.found
+        calls = {
+            x.serial: RoundedCall(model.which, x.name, x.why, x.size)
+            for x in found.rounded
+        }
+        return calls, [
+            x.replace("(model)", f"({model.which})") for x in found.float32_gradients
+        ]
     arrays = [x for spec in weights.values() for x in spec.weights.values()]
     known = frozenset(_summary(x) for x in (*inputs.values(), *arrays))
     finder = _Finder(model, known)

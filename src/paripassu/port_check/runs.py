@@ -22,7 +22,7 @@ from paripassu.port_check.output_pairs import Outputs, pair_outputs
 from paripassu.port_check.pairing import PairedModels
 from paripassu.port_check.results import Place, finite
 from paripassu.port_check.rounding import RoundedCall, effect
-from paripassu.port_check.tolerance import EPS64, ROUNDED, ROUNDINGS, allow
+from paripassu.port_check.tolerance import EPS64, ROUNDINGS, allow
 from paripassu.sides.contract import Arrays, Blind, Call, Step, Watcher
 
 Progress = Callable[[str, float], None]
@@ -221,8 +221,8 @@ class Runner:
         sides = (models.left, models.inputs), (models.right, models.right_inputs)
         total = 0.0
         for (model, inputs), calls in zip(sides, self.rounded, strict=True):
-            if model.recorded and calls:
-                total += ROUNDED  # a recording cannot be moved to measure it
+            if model.recorded:
+                total += model.recorded.found.rounding
             else:
                 total += effect(model, inputs, calls, self.random)
         return ROUNDINGS * total
@@ -232,7 +232,11 @@ class Runner:
         models = self.models
         left = models.left.run(models.inputs)
         right = models.right.run(models.right_inputs)
-        moved = models.left.run(self.perturbed_inputs(), Perturbed(self.perturb))
+        if recorded := models.left.recorded:
+            moved = recorded.control(Blind(), own=False, training=False)
+        else:
+            shifted = Perturbed(self.perturb)
+            moved = models.left.run(self.perturbed_inputs(), shifted)
         pairs = pair_outputs(models.outputs, left, right)
         error = max((relative_error(x, y) for *_, x, y in pairs), default=0.0)
         rounding = self.rounding() if eps == EPS64 else 0.0

@@ -29,6 +29,7 @@ from paripassu.port_check.tolerance import (
 from paripassu.port_check.training_draws import TrainingDraws
 from paripassu.sides.advice import advise
 from paripassu.sides.contract import Arrays, Block, Step
+from paripassu.sides.recorded import RecordedProbe
 
 SHOWN = 6  # names of gradients that part
 
@@ -63,6 +64,10 @@ class TrainingStep:
         """All of it."""
         models = self.models
         self.runner.progress("comparing gradients", 0.75)
+        recorded = models.left.recorded
+        if recorded and not recorded.has_step():
+            self._miss_step(recorded)
+            return
         cotangents = self._draw_cotangents()
         if cotangents is None:
             self.findings.check("gradients", "not run", "outputs have other shapes")
@@ -70,7 +75,7 @@ class TrainingStep:
         with closing(Store()) as store, self.draws.chosen():
             kept = _KeptGradients(store)
             left = kept.keep(models.left.step(models.inputs, cotangents[0]))
-            if recorded := models.left.recorded:
+            if recorded:
                 outputs, moved = recorded.step_control()
                 kept.moved = models.left.moved_of_pieces(moved)
                 control = replace(left, outputs=outputs)
@@ -94,6 +99,17 @@ class TrainingStep:
             part = self._compare_input_gradients(left, right, one_ulp) or part
             if not part and self._lacks_partners():
                 self._compare_after_a_step(kept, right)
+
+    def _miss_step(self, recorded: RecordedProbe) -> None:
+        """Say that the recording has no step, or one in another float type."""
+        step = recorded.found.step
+        text = "training mode and gradients: the recording holds "
+        if step is None:
+            self.findings.not_asked.append(f"{text}none")
+        else:
+            self.findings.not_compared.append(f"{text}them in {step.dtype} only")
+        detail = f"the recording holds no step in {self.dtype}"
+        self.findings.check("training mode", "not run", detail)
 
     def _lacks_partners(self) -> bool:
         """Whether weights are trained whose gradients could not be compared."""
@@ -132,7 +148,8 @@ class TrainingStep:
 
     def _compare_after_a_step(self, kept: _KeptGradients, right: Step) -> None:
         """Where weights have no partner, compare what a step of SGD makes of both."""
-        if self.models.left.recorded:
+        recorded = self.models.left.recorded
+        if recorded and not recorded.has("after-a-step"):
             text = "gradients of weights without a partner: the left model is recorded"
             self.findings.not_compared.append(text)
             return

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NoReturn
 
 import numpy as np
@@ -26,9 +28,13 @@ from paripassu.sides.recording import (
     PassRecord,
     Recording,
     StepRecord,
+    Variant,
     decode,
     pass_name,
 )
+
+# A weight in place of another, by the names of its block and its own.
+Change = Callable[[str, str, Array], Array]
 
 
 class RecordedProbe:
@@ -46,6 +52,8 @@ class RecordedProbe:
         self.seed = 0
         self.drawing: Drawing = "shared"
         self.draws: Sequence[Draw] = ()
+        self.variant: Variant | None = None
+        self.change: Change | None = None
 
     @property
     def float_type(self) -> str:
@@ -57,9 +65,7 @@ class RecordedProbe:
             prefix, settings = f"weights/{block.name}", self._settings(block.settings)
             weights = Live(
                 {x: self.model.shape(f"{prefix}/{x}") for x in block.weights},
-                lambda name, prefix=prefix: self._typed(  # type: ignore[misc]
-                    self.model.read(f"{prefix}/{name}")
-                ),
+                functools.partial(self._read_weight, block.name, self.change),
             )
             spec = LayerSpec(block.kind, settings, weights)
             made.append(Block(block.name, block.layer, spec, block.trainable))
@@ -84,6 +90,8 @@ class RecordedProbe:
         name = self._pass_name(training=training)
         one = self._pass(name)
         self._check_inputs(inputs)
+        if self.variant and type(watcher) is not Blind:
+            self._cannot("calls of the model with other weights")
         self.draws, _ = self.randomness(training=training)
         if type(watcher) is not Blind:
             for serial, call in enumerate(one.calls):
@@ -143,6 +151,33 @@ class RecordedProbe:
         kind = "own-control" if own else "control"
         return self.model.read_all(f"{name}/{kind}", one.outputs)
 
+    @contextlib.contextmanager
+    def changed(self, variant: Variant, change: Change | None) -> Iterator[None]:
+        """While it answers for the model with other weights, in evaluation mode.
+
+        Args:
+            variant: how they were changed when it was recorded.
+            change: gives one of them, by block, name and the weight as it was.
+        """
+        self.variant, self.change = variant, change
+        try:
+            yield
+        finally:
+            self.variant = self.change = None
+
+    def has(self, variant: Variant) -> bool:
+        """Whether it can answer for the model with other weights."""
+        return f"{self.dtype}-{variant}" in self.found.passes
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the step after which it was recorded."""
+        return self._step().rate
+
+    def has_step(self) -> bool:
+        """Whether a step of training was recorded in the type that it is set to."""
+        return self.found.step is not None and self.found.step.dtype == self.dtype
+
     def cotangents(self) -> Arrays:
         """What the outputs were multiplied with in the step."""
         return self.model.read_all("step/cotangents", self._step().outputs)
@@ -170,6 +205,9 @@ class RecordedProbe:
         return draws, found.random_in_training if training else None
 
     def _pass_name(self, *, training: bool) -> PassName:
+        if self.variant and not training:
+            name: PassName = f"{self.dtype}-{self.variant}"  # type: ignore[assignment]
+            return name
         off = training and self.drawing == "off" and bool(self.found.training_draws)
         return pass_name(self.dtype, training=training, dropout=not off)
 
@@ -194,6 +232,10 @@ class RecordedProbe:
             f"the recording {self.model.path} does not hold {what}: it cannot be "
             "computed without the model."
         )
+
+    def _read_weight(self, block: str, change: Change | None, name: str) -> Array:
+        array = self._typed(self.model.read(f"weights/{block}/{name}"))
+        return change(block, name, array) if change else array
 
     def _typed(self, array: Array) -> Array:
         floating = np.issubdtype(array.dtype, np.floating)

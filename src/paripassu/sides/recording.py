@@ -36,7 +36,18 @@ PART_BYTES = 2**25  # of arrays that wait to be written
 ADVICE = "Record it again: paripassu record MODEL --input SHAPE --out"
 
 Level = Literal["full", "boundaries", "outputs"]
-PassName = Literal["float32", "float64", "float64-training", "float64-no-dropout"]
+PassName = Literal[
+    "float32",
+    "float64",
+    "float32-training",
+    "float64-training",
+    "float32-no-dropout",
+    "float64-no-dropout",
+    "float64-other-weights",
+    "float64-after-a-step",
+]
+# Of the model with other weights; see `port_check.behaviour`.
+Variant = Literal["other-weights", "after-a-step"]
 
 
 class Frozen(BaseModel):
@@ -121,24 +132,45 @@ class DrawRecord(Frozen):
 
 
 class StepRecord(Frozen):
-    """One pass forward and back in training mode and float64.
+    """One pass forward and back in training mode.
 
     The arrays are `step/cotangents/OUTPUT`, `step/outputs/OUTPUT`,
     `step/control/OUTPUT`, `step/gradients/BLOCK/WEIGHT`, `step/input-gradients/INPUT`
     and `step/statistics/BLOCK/WEIGHT`.
 
     Attributes:
+        dtype: in which the model computed.
         outputs: names.
-        gradients: names of weights by block.
-        moved: how far one ulp at the inputs moves each gradient, relative.
+        gradients: by block and weight, how far one ulp at the inputs moves it,
+            relative; None: not finite.
         input_gradients: the same, of inputs by name.
         statistics: names of weights by block.
+        rate: the learning rate of the step of SGD that leads to the pass
+            "float64-after-a-step".
     """
 
+    dtype: Literal["float32", "float64"] = "float64"
     outputs: tuple[str, ...]
     gradients: dict[str, dict[str, float | None]]
     input_gradients: dict[str, float | None] = {}
     statistics: dict[str, tuple[str, ...]] = {}
+    rate: float = 0.0
+
+
+class RoundedRecord(Frozen):
+    """A call that rounds to float32 while the model computes in float64.
+
+    Attributes:
+        serial: which call it is.
+        name: of the layer or function.
+        why: what was seen.
+        size: the relative error that it makes.
+    """
+
+    serial: int
+    name: str
+    why: str
+    size: float
 
 
 class Description(Frozen):
@@ -155,11 +187,15 @@ class Description(Frozen):
         inputs: names, in order; the arrays are `inputs/NAME`.
         blocks: of weights, in order.
         passes: by name: in evaluation mode "float32" and "float64"; in training mode
-            "float64-training" and, where it drops, "float64-no-dropout".
+            "float64-training" and, where it drops, "float64-no-dropout"; and
+            "float64-other-weights" and "float64-after-a-step".
         step: a step of training.
         evaluation_draws, training_draws: what is random in it, but draws the same in
             every model.
         random_in_training: the first call that is random in training mode all the same.
+        rounded: calls that round to float32 in the pass in float64.
+        rounding: what they do to the outputs, relative.
+        float32_gradients: those whose gradient alone does, in words.
         no_float64: why there is no pass in float64.
     """
 
@@ -180,6 +216,9 @@ class Description(Frozen):
     evaluation_draws: tuple[DrawRecord, ...] = ()
     training_draws: tuple[DrawRecord, ...] = ()
     random_in_training: str | None = None
+    rounded: tuple[RoundedRecord, ...] = ()
+    rounding: float = 0.0
+    float32_gradients: tuple[str, ...] = ()
     no_float64: str = ""
 
 
