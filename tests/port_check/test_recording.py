@@ -527,3 +527,42 @@ def test_what_a_recording_lacks_is_said(tmp_path):
     assert found.equal
     assert found.not_asked == ("training mode and gradients: the recording holds none",)
     assert ("training mode", "not run") in told(found)[0]
+
+
+@pytest.mark.slow
+def test_a_keras_model_is_recorded_and_its_port_to_pytorch_checked(tmp_path):
+    keras = pytest.importorskip("keras")
+
+    def left():
+        keras.utils.set_random_seed(0)
+        layers = keras.layers
+        return keras.Sequential(
+            [
+                keras.Input((6, 6, 3)),
+                layers.Conv2D(4, 3, padding="same", activation="relu", name="conv"),
+                layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name="norm"),
+                layers.GlobalAveragePooling2D(name="pool"),
+                layers.Dense(5, name="dense"),
+            ]
+        )
+
+    def right(epsilon=1e-5, **more):
+        return nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1, **more),
+            nn.ReLU(),
+            nn.BatchNorm2d(4, eps=epsilon),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(4, 5),
+        ).eval()
+
+    path = tmp_path / "left.recording"
+    done = paripassu.record(left, "2,6,6,3", out=path)
+    assert not done.notes
+    assert Recording(path).description.framework == "keras"
+    for variant in ({}, {"epsilon": 1e-3}, {"padding_mode": "circular"}):
+        copied = "left-to-right"
+        live = paripassu.check(left, right(**variant), "2,6,6,3", copy=copied)
+        replayed = paripassu.check(path, right(**variant), copy=copied)
+        assert told(replayed) == told(live)
+        assert live.equal == (not variant)

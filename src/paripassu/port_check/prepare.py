@@ -142,7 +142,9 @@ def _pair(
 
 
 def _has_channels_first(model: ExaminedModel, *, default: bool | None) -> bool:
-    """Whether a model has channels first; of a recording, as its framework does."""
+    """Whether a model has channels first; of a recording, as it says."""
+    if model.recorded and model.recorded.found.channels_first is not None:
+        return model.recorded.found.channels_first
     if model.recorded is None:
         module = registry.find(model.probe.side).model_module()
         return module.has_channels_first(model.probe.model)

@@ -29,7 +29,7 @@ from paripassu.port_check.runs import (
     perturbed_step,
 )
 from paripassu.port_check.tolerance import REMADE
-from paripassu.sides import user_code
+from paripassu.sides import registry, user_code
 from paripassu.sides.contract import Arrays, Blind, Call, Draw
 from paripassu.sides.recording import (
     BlockRecord,
@@ -180,12 +180,14 @@ class Recorder:
         self._record_weights(described)
         if not no_float64 and self.wish.level != "outputs":
             step = self._record_variants(step)
+        module = registry.find(probe.side).model_module()
         return Description(
             level=self.wish.level,
             source=self.model.source,
             arguments=self.wish.arguments,
             framework=probe.side,
             model=type(probe.model).__name__,
+            channels_first=module.has_channels_first(probe.model),
             versions={
                 "python": platform.python_version(),
                 "paripassu": __version__,

@@ -182,6 +182,7 @@ class Description(Frozen):
         arguments: that it was made with, JSON.
         framework: the name of a side, or anything else.
         model: the name of its class.
+        channels_first: whether its images have their channels at axis 1, if known.
         versions: of Python, Pari passu and what the framework imports.
         seed: of drawn inputs and cotangents (NumPy's Philox); None: given ones.
         inputs: names, in order; the arrays are `inputs/NAME`.
@@ -207,6 +208,7 @@ class Description(Frozen):
     arguments: str | None = None
     framework: str = ""
     model: str = ""
+    channels_first: bool | None = None
     versions: dict[str, str] = {}
     seed: int | None = None
     inputs: tuple[str, ...]
