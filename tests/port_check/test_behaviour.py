@@ -11,7 +11,7 @@ from rich.console import Console
 import paripassu
 from paripassu.port_check import examine
 from paripassu.port_check.tolerance import ROUNDED
-from paripassu.sides.registry import float32_gradients
+from paripassu.sides.registry import float32_kinds
 from paripassu.terminal.port_check import checked_view
 
 torch = pytest.importorskip("torch")
@@ -195,7 +195,7 @@ def test_the_gradient_of_hard_sigmoid_has_a_constant_of_float32():
     (gradient,) = torch.autograd.grad(F.hardsigmoid(x).sum(), x)
     error = (gradient - 1 / 6).abs().max().item() * 6
     assert 1e-9 < error < ROUNDED
-    assert float32_gradients("pytorch") == ("hard_sigmoid",)
+    assert float32_kinds("pytorch") == ((), ("hard_sigmoid",))
     left = Net(lambda n, x: n.b(F.hardsigmoid(n.a(x))), a=dense, b=dense)
     right = Net(lambda n, x: n.b((n.a(x) / 6 + 0.5).clamp(0, 1)), a=dense, b=dense)
     found = check(left, right, ROWS)
@@ -287,3 +287,36 @@ def test_faults_of_one_cause_are_told_once():
     text = console.export_text()
     assert text.startswith("Not equal: 1 cause")
     assert text.count("left 1e-05, right 0.01") == 1
+
+
+def test_the_scale_of_attention_is_a_constant_of_float32_in_keras():
+    """1 / sqrt(8) is: the table that says so is measured here, both ways."""
+    keras = pytest.importorskip("keras")
+    from paripassu.core.layer_spec import LayerSpec, relative_error
+    from paripassu.reference import layers
+    from paripassu.sides import keras_layers
+
+    assert float32_kinds("keras") == (("attention",), ())
+    assert float32_kinds("of nobody") == ((), ())
+    x = RANDOM.standard_normal((2, 5, 6))
+    for width, low, high in ((4, 0, 1e-14), (8, 1e-10, ROUNDED)):
+        layer = keras.layers.MultiHeadAttention(2, width, dtype="float64")
+        made = np.asarray(layer(x, x))
+        (part,) = keras_layers.parts("mha", layer)
+        settings = {**keras_layers.describe(layer).settings, "causal": False}
+        spec = LayerSpec("attention", settings, part.read())
+        assert low <= relative_error(layers.apply(spec, [x]), made) <= high
+
+
+def test_a_rounded_scale_is_seen_in_a_check():
+    keras = pytest.importorskip("keras")
+
+    def port():
+        x = keras.Input((5, 8))
+        return keras.Model(x, keras.layers.MultiHeadAttention(1, 8, name="mha")(x, x))
+
+    left = nn.MultiheadAttention(8, 1, batch_first=True)
+    net = Net(lambda n, x: n.mha(x, x, x)[0], mha=lambda: left)
+    found = check(net, port, array(2, 5, 8), copy="left-to-right")
+    assert found.equal, [str(x) for x in found.causes]
+    assert any("its scale is a constant of float32" in x for x in found.notes)

@@ -16,6 +16,7 @@ import numpy as np
 
 from paripassu.core.layer_spec import Array, LayerSpec, relative_error
 from paripassu.port_check.examined import ExaminedModel
+from paripassu.port_check.segments import Seen, identified
 from paripassu.port_check.tolerance import EPS32, EPS64, FLOOR, ROUNDED
 from paripassu.reference import layers
 from paripassu.sides import registry
@@ -32,6 +33,8 @@ COMPUTED = frozenset(
     )
 )
 LARGEST = 2**21  # values of an array that the reference is asked about
+LARGEST_GUESSED = 2**17  # the same, where it has to guess what is computed
+SAMPLED = 64  # values of a constant that are looked for among the weights
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,10 @@ class RoundedCall:
 class _Finder:
     """A watcher that gathers the calls of one run that round to float32."""
 
-    def __init__(self, model: ExaminedModel, known: frozenset[tuple[int, float]]):
+    def __init__(self, model: ExaminedModel, known: Sequence[LayerSpec]):
         self.which, self.known = model.which, known
-        self.kinds = registry.float32_gradients(model.probe.side)
+        self.asked: dict[tuple[int, float], bool] = {}
+        self.scales, self.kinds = registry.float32_kinds(model.probe.side)
         self.found: dict[int, RoundedCall] = {}
         self.gradients: list[str] = []
         self._inputs: Sequence[Array] = ()
@@ -71,11 +75,15 @@ class _Finder:
             self.gradients.append(
                 f"{call.name} ({self.which}): its gradient's constant"
             )
+        scale = call.spec.settings.get("scale", 1.0)
+        if call.kind in self.scales and float(np.float32(scale)) != scale:
+            self._note(call, "its scale is a constant of float32", HALF_ULP)
+            return
         if any(_is_lower(x) for x in inputs):
             self._note(call, "computes in float32", HALF_ULP)
             return
         for constant in call.constants:
-            if _summary(constant) not in self.known and _is_rounded(constant):
+            if _is_rounded(constant) and not self._is_known(constant):
                 self._note(call, "has a constant of float32", HALF_ULP)
                 return
 
@@ -86,11 +94,29 @@ class _Finder:
         if _is_lower(outputs[0]):
             self._note(call, "computes in float32", HALF_ULP)
             return
-        if call.kind in COMPUTED and not call.weighted:
-            size = _distance_from_reference(call.spec, self._inputs, outputs[0])
+        spec = call.spec
+        if spec.kind == "other" and outputs[0].size <= LARGEST_GUESSED:
+            spec = identified(Seen(call, tuple(self._inputs), tuple(outputs)))
+        if spec.kind in COMPUTED and not call.weighted:
+            size = _distance_from_reference(spec, self._inputs, outputs[0])
             if FLOOR * EPS64 < size <= ROUNDED:
                 text = f"{size:.1e} from the float64 reference"
                 self._note(call, text, max(size, HALF_ULP))
+
+    def _is_known(self, constant: Array) -> bool:
+        """Whether it is made of weights or inputs: some of them, or repeated."""
+        key = constant.size, float(np.sum(constant))
+        if key not in self.asked:
+            step = max(1, constant.size // SAMPLED)
+            values = np.unique(constant.ravel()[::step])
+            found = np.zeros(len(values), bool)
+            for spec in self.known:
+                for array in spec.weights.values():
+                    found |= np.isin(values, array)
+                    if found.all():
+                        break
+            self.asked[key] = bool(found.all())
+        return self.asked[key]
 
     def _note(self, call: Call, why: str, size: float) -> None:
         self.found[call.serial] = RoundedCall(self.which, call.name, why, size)
@@ -109,11 +135,6 @@ def _is_rounded(array: Array) -> bool:
         return False
     last = np.ascontiguousarray(single).view(np.uint32) & np.uint32(0xFFF)
     return bool(last.any())
-
-
-def _summary(array: Array) -> tuple[int, float]:
-    """What no transpose or reshape changes, but for rounding."""
-    return array.size, float(f"{float(np.sum(array, dtype=np.float64)):.9e}")
 
 
 def _distance_from_reference(
@@ -151,9 +172,7 @@ def find_rounded(
         return calls, [
             x.replace("(model)", f"({model.which})") for x in found.float32_gradients
         ]
-    arrays = [x for spec in weights.values() for x in spec.weights.values()]
-    known = frozenset(_summary(x) for x in (*inputs.values(), *arrays))
-    finder = _Finder(model, known)
+    finder = _Finder(model, [LayerSpec("inputs", {}, inputs), *weights.values()])
     model.run(inputs, finder, sources=True)
     return finder.found, finder.gradients
 

@@ -38,6 +38,8 @@ class Side:
             that makes one has to take them.
         channels_first: whether its layers have channels at axis 1, unless they are
             told otherwise.
+        float32_scales: kinds of layers whose setting `scale` is rounded to float32 even
+            in float64; measured by a test.
         float32_gradients: kinds of layers whose gradient has a constant of float32 even
             in float64; measured by a test.
     """
@@ -55,6 +57,7 @@ class Side:
     optimizer_type: str
     bound: bool
     channels_first: bool = False
+    float32_scales: tuple[str, ...] = ()
     float32_gradients: tuple[str, ...] = ()
 
     @property
@@ -123,6 +126,7 @@ SIDES = (
         optimizer_roots=("keras.src.optimizers", "keras.optimizers"),
         optimizer_type="keras.optimizers.Optimizer",
         bound=False,
+        float32_scales=("attention",),
     ),
 )
 CHANNELS_FIRST = frozenset(x.name for x in SIDES if x.channels_first)
@@ -169,9 +173,10 @@ def side_of_optimizer(found: Any) -> Side | None:
     return next(x for x in SIDES if x.bound == bound)
 
 
-def float32_gradients(name: str) -> tuple[str, ...]:
-    """The kinds whose gradient a side of that name rounds; () for an unknown one."""
-    return next((x.float32_gradients for x in SIDES if x.name == name), ())
+def float32_kinds(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The kinds whose scale, and whose gradient, a side of that name rounds."""
+    found = ((x.float32_scales, x.float32_gradients) for x in SIDES if x.name == name)
+    return next(found, ((), ()))
 
 
 def find(name: str) -> Side:
