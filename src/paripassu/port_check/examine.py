@@ -25,6 +25,7 @@ from paripassu.port_check.pairing import (
     find_unpaired,
     note_doubts,
 )
+from paripassu.port_check.probed import Prober
 from paripassu.port_check.randomness import compare_inference, describe_draws
 from paripassu.port_check.results import (
     Cause,
@@ -143,6 +144,8 @@ class Examination:
             self.runs = self.runner.compare(store, EPS64, "float64", 0.4)
         self._judge(self.runs, self.single)
         self._judge_draws()
+        if not findings.faults:
+            self._probe()
         if not self.options.gradients:
             findings.not_asked.append("training mode and gradients")
         elif random:
@@ -155,6 +158,13 @@ class Examination:
             TrainingStep(models, findings, self.runner, eps).go()
         if findings.faults:
             note_doubts(models, findings)
+
+    def _probe(self) -> None:
+        """Try further inputs on models that are equal so far."""
+        self._enter("trying further inputs", 0.65)
+        explainer = Explainer(self.models, self.findings, self.runner)
+        eps = EPS64 if self.single else EPS32
+        Prober(self.models, self.findings, self.runner, eps).go(explainer.explain)
 
     def _is_mispaired(self) -> bool:
         """Whether the models compute the same, and yet weights of pairs are unequal."""

@@ -1,0 +1,241 @@
+"""Runs both models on further inputs, and finds where they part on those."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from paripassu.core.layer_spec import Array, relative_error
+from paripassu.port_check.align import Store
+from paripassu.port_check.examined import ModelError
+from paripassu.port_check.meanings import meaning_of_input
+from paripassu.port_check.output_pairs import pair_outputs
+from paripassu.port_check.pairing import PairedModels
+from paripassu.port_check.probing import Probing, further_inputs
+from paripassu.port_check.results import Cause, Findings, describe_error
+from paripassu.port_check.runs import Runner, Runs
+from paripassu.port_check.tolerance import EPS64, allow
+from paripassu.sides.contract import Arrays
+
+SECONDS = 40.0  # after which no further inputs are tried
+
+
+@dataclass(frozen=True)
+class _Parted:
+    """How far the outputs are apart: in all, and where no padding is."""
+
+    error: float
+    bound: float
+    kept: float
+
+
+class Prober:
+    """Tries further inputs on two models that are equal so far.
+
+    Args:
+        models: their inputs are the ones that they are equal on.
+        eps: of the float type in which they compute.
+    """
+
+    def __init__(
+        self,
+        models: PairedModels,
+        findings: Findings,
+        runner: Runner,
+        eps: float = EPS64,
+    ):
+        self.models, self.findings = models, findings
+        self.runner, self.eps = runner, eps
+        self.tried: list[str] = []
+
+    def go(self, explain: Callable[[Runs], None]) -> None:
+        """Add a check, and the faults of the first inputs on which they part.
+
+        Args:
+            explain: finds causes, and adds faults, on what `models` has as inputs then.
+        """
+        if self.models.left.recorded or self.models.right.recorded:
+            text = "a recording computes nothing for other inputs"
+            self.findings.check("further inputs", "not run", text)
+            return
+        begin, left_out = time.perf_counter(), 0
+        probings = list(self.probings())
+        for number, probing in enumerate(probings):
+            if time.perf_counter() - begin > SECONDS:
+                left_out = len(probings) - number
+                break
+            share = 0.65 + 0.1 * number / len(probings)
+            self.runner.progress(f"trying {probing.name}", share)
+            if self._part_at(probing):
+                self._explain(probing, explain)
+                return
+        more = f"; {left_out} more were left out, as they take long" if left_out else ""
+        if self.tried:
+            self.findings.check("further inputs", "holds", ", ".join(self.tried) + more)
+
+    def probings(self) -> list[Probing]:
+        """Further inputs of the left model."""
+        inputs = self.models.inputs
+        masks = [
+            name
+            for name, x in inputs.items()
+            if x.dtype == np.bool_ or "mask" in meaning_of_input(name)
+        ]
+        tables = [
+            {
+                len(x.spec.weights["table"])
+                for x in blocks.values()
+                if x.kind == "embedding"
+            }
+            for blocks in (self.models.left_blocks, self.models.right_blocks)
+        ]
+        # Of several tables it is not known which is whose.
+        rows = min(*map(min, tables)) if all(len(x) == 1 for x in tables) else 0
+        below = {
+            name: max(rows, int(x.max(initial=0)) + 1)
+            for name, x in inputs.items()
+            if np.issubdtype(x.dtype, np.integer)
+            and name not in masks
+            and meaning_of_input(name) != "positions"
+        }
+        return further_inputs(inputs, ids_below=below, masks=masks)
+
+    def _part_at(self, probing: Probing) -> bool:
+        """Whether the models part on further inputs, as they must not."""
+        with self._given(probing):
+            try:
+                lefts = self.models.left.run(self.models.inputs)
+                rights = self.models.right.run(self.models.right_inputs)
+            except ModelError as failed:
+                self.findings.notes.append(
+                    f"on {probing.name}, the {failed.which} model raised "
+                    f"{type(failed.error).__name__}: {failed.error}"
+                )
+                return False
+            found = self._compare(probing, lefts, rights)
+        if found.error <= found.bound:
+            self.tried.append(probing.name)
+            return False
+        text = f"on {probing.name}, outputs are {describe_error(found.error, self.eps)}"
+        if found.kept <= found.bound:
+            self.tried.append(probing.name)
+            self.findings.notes.append(f"{text}, at steps of padding only")
+            return False
+        if probing.extreme or not np.isfinite(found.error):
+            self.findings.notes.append(f"{text}: {probing.why}")
+            return False
+        self.findings.check("further inputs", "fails", f"{text}: {probing.why}")
+        return True
+
+    def _compare(self, probing: Probing, lefts: Arrays, rights: Arrays) -> _Parted:
+        error = kept = 0.0
+        for *_, left, right in pair_outputs(self.models.outputs, lefts, rights):
+            error = max(error, _error(left, right))
+            kept = max(kept, _error(*_where_kept(probing.kept, left, right)))
+        bound = allow(0.0, self.eps)
+        if bound < error < np.inf:
+            moved = self.models.left.run(self.runner.perturbed_inputs())
+            control = max((_error(x, moved[k]) for k, x in lefts.items()), default=0.0)
+            bound = allow(control, self.eps)
+            if error > bound and self.eps == EPS64:
+                bound = max(bound, self.runner.rounding())
+        return _Parted(error, bound, kept)
+
+    def _explain(self, probing: Probing, explain: Callable[[Runs], None]) -> None:
+        findings = self.findings
+        with self._given(probing), closing(Store()) as store:
+            runs = self.runner.compare(store, self.eps, probing.name, 0.75)
+            explain(runs)
+            if not findings.faults:
+                size = runs.output_error(runs.free.outputs)
+                findings.fault("forward", "output", "output", size, None, eps=self.eps)
+        if probing.padded and not any(
+            x.cause and x.cause.shown for x in findings.faults
+        ):
+            # Nothing else was shown: one fault, where the first layer parts.
+            layers = self.models.left_order
+            found = sorted(
+                findings.found, key=lambda x: (x[1].left not in layers, x[0])
+            )
+            at, first = found[0]
+            findings.found = [(at, first.model_copy(update={"cause": MASK}))]
+        findings.notes.append(
+            f"faults were found on {probing.name}; on the given inputs both compute "
+            "the same"
+        )
+
+    @contextmanager
+    def _given(self, probing: Probing) -> Iterator[None]:
+        """While both models have other inputs."""
+        models = self.models
+        before = models.inputs, models.right_inputs
+        models.right_inputs = carry_inputs(*before, probing.inputs)
+        models.inputs = probing.inputs
+        try:
+            yield
+        finally:
+            models.inputs, models.right_inputs = before
+
+
+MASK = Cause(
+    key="mask",
+    sentence="without padding both compute the same; with it, one masks padded steps "
+    "(mask_zero=True, pack_padded_sequence, an attention mask) and the other computes "
+    "on through them",
+    write="Embedding(mask_zero=False) in Keras, or pack_padded_sequence by length in "
+    "PyTorch",
+)
+
+
+def carry_inputs(left: Arrays, right: Arrays, fresh: Arrays) -> Arrays:
+    """The right model's inputs for other ones of the left.
+
+    Args:
+        left, right: of both, the same values but for the place of channels.
+        fresh: the left model's.
+    """
+    made = dict(right)
+    for name, array in right.items():
+        # Of two with equal values, that of the same meaning.
+        meaning = meaning_of_input(name)
+        others = [x for x in left if meaning_of_input(x) == meaning]
+        others += [x for x in left if x not in others]
+        turned = (_turn(left[x], array, fresh[x]) for x in others)
+        found = next((x for x in turned if x is not None), None)
+        if found is not None:
+            made[name] = np.ascontiguousarray(found).astype(array.dtype)
+    return made
+
+
+def _turn(left: Array, right: Array, fresh: Array) -> Array | None:
+    """The left input as the right one is arranged; None: it is another."""
+    for move in ((0, 0), (1, -1), (-1, 1)):
+        if left.ndim < 2 and move != (0, 0):
+            break
+        turned = np.moveaxis(left, *move)
+        if turned.shape == right.shape and np.array_equal(turned, right):
+            return np.moveaxis(fresh, *move)
+    return None
+
+
+def _error(left: Array, right: Array) -> float:
+    """How far two outputs are apart; not finite at the same places is the same."""
+    if left.shape != right.shape or left.dtype.kind != "f":
+        return relative_error(left, right)
+    finite = np.isfinite(left)
+    if not np.array_equal(finite, np.isfinite(right)):
+        return float("inf")
+    return relative_error(left[finite], right[finite])
+
+
+def _where_kept(kept: Array | None, left: Array, right: Array) -> tuple[Array, Array]:
+    """Two outputs without steps of padding, if they have one for each step."""
+    if kept is None or left.shape != right.shape:
+        return left, right
+    if left.ndim < 3 or left.shape[:2] != kept.shape:
+        return left, right
+    return left[kept], right[kept]
