@@ -136,6 +136,13 @@ def test_a_mask_that_no_given_id_needs_is_found():
     assert "padding at the end" in " ".join(found.notes)
 
 
+def test_a_mask_is_the_cause_where_the_given_ids_are_padded():
+    ids = np.array([[3, 4, 5, 6, 7, 8], [3, 4, 5, 6, 0, 0]])
+    found = paripassu.check(Words(packed=True), Words(), {"ids": ids})
+    (fault,) = (x for x in found.faults if x.phase == "forward")
+    assert (fault.left, fault.cause.key) == ("lstm", "mask")
+
+
 class Attention(nn.Module):
     """Attention to steps that count; at others, it gives what it gives."""
 

@@ -144,8 +144,7 @@ class Examination:
             self.runs = self.runner.compare(store, EPS64, "float64", 0.4)
         self._judge(self.runs, self.single)
         self._judge_draws()
-        if not findings.faults:
-            self._probe()
+        self._probe()
         if not self.options.gradients:
             findings.not_asked.append("training mode and gradients")
         elif random:
@@ -160,11 +159,15 @@ class Examination:
             note_doubts(models, findings)
 
     def _probe(self) -> None:
-        """Try further inputs on models that are equal so far."""
+        """Try further inputs; on models that part already, some without padding."""
         self._enter("trying further inputs", 0.65)
-        explainer = Explainer(self.models, self.findings, self.runner)
         eps = EPS64 if self.single else EPS32
-        Prober(self.models, self.findings, self.runner, eps).go(explainer.explain)
+        prober = Prober(self.models, self.findings, self.runner, eps)
+        if self.findings.faults:
+            prober.blame_padding()
+        else:
+            explainer = Explainer(self.models, self.findings, self.runner)
+            prober.go(explainer.explain)
 
     def _is_mispaired(self) -> bool:
         """Whether the models compute the same, and yet weights of pairs are unequal."""

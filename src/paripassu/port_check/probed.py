@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from paripassu.port_check.examined import ModelError
 from paripassu.port_check.meanings import meaning_of_input
 from paripassu.port_check.output_pairs import pair_outputs
 from paripassu.port_check.pairing import PairedModels
-from paripassu.port_check.probing import Probing, further_inputs
+from paripassu.port_check.probing import PADDING, Probing, further_inputs
 from paripassu.port_check.results import Cause, Findings, describe_error
 from paripassu.port_check.runs import Runner, Runs
 from paripassu.port_check.tolerance import EPS64, allow
@@ -77,6 +77,34 @@ class Prober:
         if self.tried:
             self.findings.check("further inputs", "holds", ", ".join(self.tried) + more)
 
+    def blame_padding(self) -> None:
+        """Name the mask as the cause of faults that ids without padding do not show."""
+        models, findings = self.models, self.findings
+        known = any(x.cause and x.cause.shown for x in findings.faults)
+        if known or models.left.recorded or models.right.recorded:
+            return
+        probings = self.probings()
+        padded = any(x.padded for x in probings)
+        if not padded or all(
+            np.array_equal(x == PADDING, probings[0].inputs[k] == PADDING)
+            for k, x in models.inputs.items()
+        ):
+            return
+        given = replace(probings[0], inputs=models.inputs)
+        try:
+            part, unpadded = (self._run(x) for x in (given, probings[0]))
+        except ModelError:
+            return
+        if part.error > part.bound and unpadded.error <= unpadded.bound:
+            self._name_mask()
+
+    def _name_mask(self) -> None:
+        """One fault in place of those that were found: where the first layer parts."""
+        layers, findings = self.models.left_order, self.findings
+        order = sorted(findings.found, key=lambda x: (x[1].left not in layers, x[0]))
+        at, first = order[0]
+        findings.found = [(at, first.model_copy(update={"cause": MASK}))]
+
     def probings(self) -> list[Probing]:
         """Further inputs of the left model."""
         inputs = self.models.inputs
@@ -106,17 +134,14 @@ class Prober:
 
     def _part_at(self, probing: Probing) -> bool:
         """Whether the models part on further inputs, as they must not."""
-        with self._given(probing):
-            try:
-                lefts = self.models.left.run(self.models.inputs)
-                rights = self.models.right.run(self.models.right_inputs)
-            except ModelError as failed:
-                self.findings.notes.append(
-                    f"on {probing.name}, the {failed.which} model raised "
-                    f"{type(failed.error).__name__}: {failed.error}"
-                )
-                return False
-            found = self._compare(probing, lefts, rights)
+        try:
+            found = self._run(probing)
+        except ModelError as failed:
+            self.findings.notes.append(
+                f"on {probing.name}, the {failed.which} model raised "
+                f"{type(failed.error).__name__}: {failed.error}"
+            )
+            return False
         if found.error <= found.bound:
             self.tried.append(probing.name)
             return False
@@ -130,6 +155,13 @@ class Prober:
             return False
         self.findings.check("further inputs", "fails", f"{text}: {probing.why}")
         return True
+
+    def _run(self, probing: Probing) -> _Parted:
+        """Run and compare both; `ModelError` where one of them raises."""
+        with self._given(probing):
+            lefts = self.models.left.run(self.models.inputs)
+            rights = self.models.right.run(self.models.right_inputs)
+            return self._compare(probing, lefts, rights)
 
     def _compare(self, probing: Probing, lefts: Arrays, rights: Arrays) -> _Parted:
         error = kept = 0.0
@@ -156,13 +188,7 @@ class Prober:
         if probing.padded and not any(
             x.cause and x.cause.shown for x in findings.faults
         ):
-            # Nothing else was shown: one fault, where the first layer parts.
-            layers = self.models.left_order
-            found = sorted(
-                findings.found, key=lambda x: (x[1].left not in layers, x[0])
-            )
-            at, first = found[0]
-            findings.found = [(at, first.model_copy(update={"cause": MASK}))]
+            self._name_mask()
         findings.notes.append(
             f"faults were found on {probing.name}; on the given inputs both compute "
             "the same"

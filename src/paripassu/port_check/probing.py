@@ -112,7 +112,11 @@ def _padded(
             for name in (x for x in own if inputs[x].shape == shape):
                 made[name] = kept.astype(inputs[name].dtype)
             why = "one model may mask padding, and the other compute on through it"
-            yield Probing(f"padding at the {end}", why, made, kept, padded=True)
+            # Without a mask, who counts ids that are not padding takes it to be at the
+            # end, as `pack_padded_sequence` does.
+            alone = end == "beginning" and not own
+            name = f"padding at the {end}"
+            yield Probing(name, why, made, kept, padded=True, extreme=alone)
     for mask in own:
         x = inputs[mask]
         ones = {**inputs, mask: np.ones_like(x)}

@@ -26,6 +26,7 @@ from paripassu.port_check.tolerance import ALIKE
 from paripassu.sides.contract import Draw, Drawing
 
 CLOSED = 0.1  # of the difference: what is left of it was not dropout's
+SHOWN = 3  # notes of dropouts, of more
 RECURRENT = ("lstm", "gru", "rnn")
 
 
@@ -87,6 +88,7 @@ class TrainingDraws:
     def judge(self) -> None:
         """Say where they drop otherwise."""
         new = [x for x in self.found if not self._is_told(x)]
+        told: list[str] = []
         for one in new:
             cause = one.cause(
                 training=True,
@@ -97,7 +99,11 @@ class TrainingDraws:
                 size = self.errors["shared"] if self.part else None
                 self.findings.fault("training mode", *one.places, size, cause)
             elif self.part or not has_unknown_rates(*self.drawn):
-                self.findings.notes.append(f"in training mode, {cause.sentence}")
+                told.append(cause.sentence)
+        if told:
+            more = f"; and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
+            text = "; ".join(told[:SHOWN])
+            self.findings.notes.append(f"in training mode, {text}{more}")
         if self.part and not self.found:
             self._judge_places()
 
