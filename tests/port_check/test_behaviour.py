@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 import paripassu
-from paripassu.port_check import examine
+from paripassu.port_check import examine, markdown
 from paripassu.port_check.tolerance import ROUNDED
 from paripassu.sides.registry import float32_kinds
 from paripassu.terminal.port_check import checked_view
@@ -287,6 +287,12 @@ def test_faults_of_one_cause_are_told_once():
     text = console.export_text()
     assert text.startswith("Not equal: 1 cause")
     assert text.count("left 1e-05, right 0.01") == 1
+    written = markdown.render(found)
+    assert written.startswith("**Not equal: 1 cause**: `left` and `right`\n")
+    assert "1. epsilon: left 1e-05, right 0.01\n   - at `one` and `one`" in written
+    assert f"   - write: {cause.write}\n" in written
+    equal = markdown.render(check(net(1e-5), net(1e-5), ROWS))
+    assert equal.startswith("**Equal: the two models compute the same**")
 
 
 def test_the_scale_of_attention_is_a_constant_of_float32_in_keras():

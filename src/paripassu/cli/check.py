@@ -131,6 +131,10 @@ def check(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write an HTML report.")
     ] = None,
+    markdown_file: Annotated[
+        Path | None,
+        typer.Option("--md", metavar="FILE", help="Write Markdown, for a review."),
+    ] = None,
     full: Annotated[
         bool, typer.Option("--full", help="Print all layers, even if equal.")
     ] = False,
@@ -162,7 +166,7 @@ def check(
     from paripassu.port_check.requests import CheckRequest
     from paripassu.terminal.port_check import checked_view, watching
 
-    prepare_files(html, write_map, save)
+    prepare_files(html, markdown_file, write_map, save)
     console = terminal(stderr=True)
     with users_code("models"), watching(console) as on_progress:
         request = CheckRequest(
@@ -193,8 +197,17 @@ def check(
         from paripassu.port_check import page
 
         page.write(html, found)
+    if markdown_file:
+        from paripassu.port_check import markdown
+
+        markdown.write(markdown_file, found)
     show(found, as_json, lambda: checked_view(found, full=full))
-    for path, what in ((html, "page"), (write_map, "map"), (save, "model")):
+    for path, what in (
+        (html, "page"),
+        (markdown_file, "text"),
+        (write_map, "map"),
+        (save, "model"),
+    ):
         if path and not as_json:
             console.print(f"{what}: {path}", highlight=False)
     exit_by(found.verdict)

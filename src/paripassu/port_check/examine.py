@@ -39,7 +39,7 @@ from paripassu.port_check.results import (
 from paripassu.port_check.rounding import find_rounded
 from paripassu.port_check.runs import Progress, Runner, Runs
 from paripassu.port_check.splitting import BlockMap
-from paripassu.port_check.tolerance import CONTROLS, EPS32, EPS64, REMADE, ROUNDED
+from paripassu.port_check.tolerance import EPS32, EPS64, REMADE, ROUNDED
 from paripassu.port_check.training_step import TrainingStep
 from paripassu.sides.contract import Arrays, Draw
 
@@ -391,8 +391,12 @@ class Examination:
 
     def _check_forward(self, dtype: str, good: bool, worst: float, runs: Runs) -> None:
         state: State = "holds" if good else "fails"
-        control = describe_error(runs.output_bound / CONTROLS, runs.eps)
-        detail = f"outputs {describe_error(worst, runs.eps)}; one-ulp control {control}"
+        outputs = describe_error(worst, runs.eps)
+        control = describe_error(runs.output_control, runs.eps)
+        detail = f"outputs {outputs}; one-ulp control {control}"
+        if runs.output_bound == runs.rounding:
+            rounding = describe_error(runs.rounding, runs.eps)
+            detail = f"outputs {outputs}; what rounds to float32 may do {rounding}"
         self.findings.check(f"forward, {dtype}", state, detail)
 
     def _explain_float32(self, single: Runs, worst: float) -> None:

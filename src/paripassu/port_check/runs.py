@@ -73,10 +73,14 @@ class Runs:
         ]
 
     @property
+    def output_control(self) -> float:
+        """What one ulp at the inputs does to the left model's outputs."""
+        return _apart(self.left, self.control.outputs, self.plan)
+
+    @property
     def output_bound(self) -> float:
         """What rounding may do to the outputs."""
-        control = _apart(self.left, self.control.outputs, self.plan)
-        return max(allow(control, self.eps), self.rounding)
+        return max(allow(self.output_control, self.eps), self.rounding)
 
     def output_error(self, outputs: Arrays) -> float:
         """How far the right model's outputs are from the left's, at most."""

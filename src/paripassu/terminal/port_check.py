@@ -166,7 +166,8 @@ def cause_view(
     shown = faults if full else faults[:PLACES_SHOWN]
     lines = [Text(f"at {_place(x)}") for x in shown]
     if (more := len(faults) - len(lines)) > 0:
-        lines.append(Text(f"and at {more} more places", style="dim"))
+        places = "place" if more == 1 else "places"
+        lines.append(Text(f"and at {more} more {places}", style="dim"))
     tried = faults[0].cause
     if tried is not None and tried.after is not None:
         before = "shapes differ" if tried.before is None else f"{tried.before:.1e}"
