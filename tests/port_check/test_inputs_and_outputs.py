@@ -84,7 +84,6 @@ def test_nests_are_compared_by_name_and_the_rest_is_said():
         (lambda m: m.y.mean(), lambda m: ops.mean(m.y), True),
         (lambda m: m.y.mean(), lambda m: ops.sum(m.y), False),
         (lambda m: m.x, lambda m: m.x, True),
-        (lambda m: m.y[:0], lambda m: m.y[:0], True),
         (lambda m: (m.y, (m.h, None)), lambda m: (m.y, m.h + 1), False),
         (lambda m: (m.y, m.h), lambda m: (m.y, m.h[:, :2]), False),
         (lambda m: m.y.mean(1), lambda m: ops.mean(m.y, 1)[:, None], False),
@@ -248,8 +247,51 @@ def test_a_transposed_map_is_a_fault():
             return ops.transpose(maps, (0, 2, 1)) if self.turned else maps
 
     assert not check(Maps, lambda: Maps(turned=True), "2,7,6").equal
-    assert not check(Maps, lambda: KerasMaps(turned=True), "2,7,6").equal
+    found = check(Maps, lambda: KerasMaps(turned=True), "2,7,6")
+    assert found.faults[0].cause is not None
+    assert found.faults[0].cause.key == "axis"
     assert check(Maps, lambda: KerasMaps(turned=False), "2,7,6").equal
+
+
+def test_signals_move_and_sequences_stay():
+    class Sound(nn.Module):
+        """A convolution of a signal, then a sequence of features, as in Whisper."""
+
+        def __init__(self, *, features):
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.fc = nn.Conv1d(3, 6, 3), nn.Linear(6, 4)
+            self.features = features
+
+        def forward(self, x):
+            x = torch.relu(self.conv(x))
+            return self.fc(x.transpose(1, 2)) if self.features else x
+
+    def sound(*, features, turned):
+        x = given = keras.Input((9, 3))
+        x = layers.Conv1D(6, 3, activation="relu")(x)
+        x = layers.Dense(4)(x) if features else x
+        return keras.Model(given, layers.Permute((2, 1))(x) if turned else x)
+
+    for features, turned in ((True, False), (True, True), (False, False)):
+        left = lambda: Sound(features=features)  # noqa: B023, E731
+        right = lambda: sound(features=features, turned=turned)  # noqa: B023, E731
+        assert check(left, right, "2,3,9").equal is not turned
+
+
+def test_an_output_without_values_decides_nothing():
+    found = of_pair(lambda m: m.y[:0], lambda m: m.y[:0])
+    assert found.verdict == "undecided"
+
+
+def test_an_error_of_ours_is_not_told_as_the_users(monkeypatch):
+    def fail(*_):
+        raise TypeError("ours")
+
+    monkeypatch.setattr("paripassu.port_check.align.Comparer.__call__", fail)
+    found = of_pair(lambda m: m.y, lambda m: m.h)
+    assert found.verdict != "equal"
+    assert any("paripassu's own" in x for x in found.not_compared)
 
 
 def test_shapes_that_are_broadcast_are_the_cause():

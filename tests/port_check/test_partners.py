@@ -149,7 +149,7 @@ def test_any_outputs_are_paired_or_refused(left, right, move, same_side):
     rights = {name: numbers(*shape) for name, shape in right.items()}
     try:
         plan = find_outputs(
-            lefts, rights, move=move, spatial=frozenset({4}), same_side=same_side
+            lefts, rights, move=move, spatial=frozenset({"output"}), same_side=same_side
         )
     except UserError:
         same = {x.shape for x in lefts.values()} & {x.shape for x in rights.values()}
@@ -162,7 +162,7 @@ def test_any_outputs_are_paired_or_refused(left, right, move, same_side):
     plan.turned(lefts, rights)
     for name, other, wanted, got in pair_outputs(plan, lefts, rights):
         assert sorted(wanted.ravel()) == sorted(lefts[name].ravel())
-        if plan.way(lefts[name], rights[other]):
+        if plan.way(name, lefts[name], rights[other]):
             assert wanted.shape == got.shape
 
 

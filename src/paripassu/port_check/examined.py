@@ -19,6 +19,7 @@ from paripassu.port_check.randomness import Randomness
 from paripassu.port_check.results import Model
 from paripassu.port_check.tolerance import EPS32, FLOOR
 from paripassu.sides.contract import Arrays, Blind, Block, Call, Drawing, Probe, Step
+from paripassu.sides.observing import WatchError
 from paripassu.sides.recorded import RecordedProbe
 
 
@@ -120,7 +121,7 @@ class ExaminedModel:
     def _their_errors(self) -> Iterator[None]:
         try:
             yield
-        except UserError:
+        except (UserError, WatchError):
             raise
         except Exception as error:
             raise ModelError(self.which, self.source, error) from error

@@ -45,9 +45,8 @@ class Outputs:
         partners: all of both models; one without a partner is not compared.
         move: how channels come from the left model's axis to the right's; None: both
             have them at the same.
-        spatial: how many axes the images or signals have on which the models compute.
-            Only of these an output may have moved channels where its shape does not
-            say so, or where it may be a sequence.
+        spatial: the left outputs that are images or signals. Only these may have moved
+            channels where their shape does not say so, or where they have three axes.
         same_side: whether both models are of one framework. Else a first axis of size
             1 may be there on one side: PyTorch's recurrent layers have one for layers
             before the batch in their states, Keras's have none.
@@ -55,7 +54,7 @@ class Outputs:
 
     partners: tuple[Partner, ...]
     move: tuple[int, int] | None = None
-    spatial: frozenset[int] = frozenset()
+    spatial: frozenset[str] = frozenset()
     same_side: bool = False
 
     @property
@@ -78,8 +77,8 @@ class Outputs:
             if one.left is not None and one.right is not None:
                 yield one.left, one.right
 
-    def ways(self, left: Shape, right: Shape) -> list[Way]:
-        """How the left output may become the right one, as declared first."""
+    def ways(self, left: Shape, right: Shape, *, spatial: bool) -> list[Way]:
+        """How an output may become the right one, as declared first."""
         same = left == right
         found = [AS_DECLARED] if same else []
         if not same and not self.same_side and 2 <= len(left) != len(right) > 1:
@@ -87,26 +86,26 @@ class Outputs:
                 found.append(Way("without its first axis", lambda x: x[0]))
             elif right == (1, *left) and left[0] > 1:
                 found.append(Way("with a first axis of 1", lambda x: x[None]))
-        known = len(left) in self.spatial or (len(left) > 3 and not same)
+        known = spatial or (len(left) > 3 and not same)
         if self.move is not None and len(left) == len(right) > 2 and known:
             moved = Way("with channels moved", _mover(self.move))
             if _mover(self.move)(np.empty(left, bool)).shape == right:
                 found.append(moved)
         return found
 
-    def way(self, left: Array, right: Array) -> Way | None:
+    def way(self, name: str, left: Array, right: Array) -> Way | None:
         """How the left output becomes the right one; None: its shape is another.
 
         Where two ways fit, the nearer one counts, as declared first.
         """
-        ways = self.ways(left.shape, right.shape)
+        ways = self.ways(left.shape, right.shape, spatial=name in self.spatial)
         if len(ways) < 2:
             return ways[0] if ways else None
         return min(ways, key=lambda x: relative_error(x.turn(left), right))
 
     def turned(self, left: Arrays, right: Arrays) -> list[str]:
         """Which outputs are not compared as declared, in words."""
-        ways = ((x, self.way(left[x], right[y])) for x, y in self.pairs)
+        ways = ((x, self.way(x, left[x], right[y])) for x, y in self.pairs)
         return [f"{x} {way.title}" for x, way in ways if way and way is not AS_DECLARED]
 
 
@@ -117,10 +116,12 @@ class Paired:
     inputs: tuple[Partner, ...]
     outputs: Outputs
     notes: tuple[str, ...] = ()
+    gaps: tuple[str, ...] = ()
 
     def tell(self, findings: Findings) -> None:
         """Add what has to be said, and what is not compared, to the findings."""
         findings.notes += self.notes
+        findings.not_compared += self.gaps
         if self.outputs.doubt:
             findings.not_compared.append(self.outputs.doubt)
         if any(x.why == NOT_ASKED for x in self.outputs.partners):
@@ -132,7 +133,7 @@ def pair_outputs(
 ) -> Iterator[tuple[str, str, Array, Array]]:
     """Pairs of outputs: both names, the left as the right model has it, the right."""
     for name, other in plan.pairs:
-        way = plan.way(left[name], right[other]) or AS_DECLARED
+        way = plan.way(name, left[name], right[other]) or AS_DECLARED
         yield name, other, way.turn(left[name]), right[other]
 
 
@@ -142,7 +143,7 @@ def find_outputs(
     asked: Sequence[str] = (),
     *,
     move: tuple[int, int] | None = None,
-    spatial: frozenset[int] = frozenset(),
+    spatial: frozenset[str] = frozenset(),
     same_side: bool = False,
 ) -> Outputs:
     """Find which outputs are the same: by name, by meaning, by shape, by position.
@@ -155,11 +156,11 @@ def find_outputs(
     Raises:
         UserError: nothing can be paired, or an output that was asked for is not there.
     """
-    loose = Outputs((), move, frozenset((3, 4, 5)), same_side)
+    loose = Outputs((), move, same_side=same_side)
 
     def fits(one: str, other: str) -> bool:
         numbers = [x.dtype.kind in "fcV" for x in (left[one], right[other])]
-        ways = loose.ways(left[one].shape, right[other].shape)
+        ways = loose.ways(left[one].shape, right[other].shape, spatial=True)
         return bool(ways) and numbers[0] == numbers[1]
 
     search = Partners(left, right, meaning_of_output, fits)

@@ -20,6 +20,7 @@ from paripassu.port_check.input_pairs import (
     name_inputs,
     pair_inputs,
 )
+from paripassu.port_check.makers import find_spatial
 from paripassu.port_check.output_pairs import Paired, describe_partners, find_outputs
 from paripassu.port_check.outputs import OutputsExamination
 from paripassu.port_check.recordings import RecordingsExamination
@@ -121,12 +122,14 @@ def _pair(
         others,
         options.outputs,
         move=layout.move,
-        spatial=frozenset(moved | _signals(left)),
+        spatial=find_spatial(left, given, made, moved) if layout.move else frozenset(),
         same_side=same,
     )
     notes = [*notes, *describe_pairs(pairs), *filled, *half, *describe_partners(plan)]
     by_default = (Partner(left=None, right=x, why="by default") for x in more)
-    paired = Paired((*pairs, *by_default), plan, tuple(notes))
+    empty = [name for name, _ in plan.pairs if not made[name].size]
+    gaps = [f"output {name}, which holds no value" for name in empty]
+    paired = Paired((*pairs, *by_default), plan, tuple(notes), tuple(gaps))
     inputs = given, fitting[0]
     if left.recorded and not left.recorded.found.blocks:
         return OutputsExamination(left, right, inputs, progress, paired)
@@ -231,16 +234,6 @@ def _runs_with(
         assert failed is not None
         raise failed
     return fitting, outputs
-
-
-def _signals(model: ExaminedModel) -> set[int]:
-    """How many axes the arrays have on which a model's convolutions work."""
-    kinds = ("conv", "conv_transpose")
-    return {
-        len(x.shapes["kernel"])
-        for x in model.probe.blocks()
-        if x.kind in kinds and "kernel" in x.shapes
-    }
 
 
 def _side_of(target: targets.Target, which: str) -> registry.Side:

@@ -124,7 +124,7 @@ class RecordingsExamination:
             x.read_all(f"{dtype}/outputs", x.description.passes[dtype].outputs)
             for x in self.recordings
         )
-        plan = find_outputs(left, right, move=self.move, spatial=frozenset((3, 4, 5)))
+        plan = find_outputs(left, right, move=self.move, spatial=frozenset(left))
         self.paired = Paired((), plan, ())
         self.findings.notes += describe_partners(plan)
         for probe, base, of in zip(

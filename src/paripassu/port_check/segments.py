@@ -272,6 +272,9 @@ class Segments:
                 cause = Cause(key="residual-missing", sentence=sentence)
                 return Parted(ends[-1].call.name, after, self.size, cause)
             cause = Cause(key="layer-order", sentence=sentence)
+            if have_same_values(target.wanted, target.got, ALIKE):
+                text = "the same values come in another order: axes are exchanged"
+                cause = Cause(key="axis", sentence=text)
             return Parted(target.left, target.right, self.size, cause)
         found = None
         if have_same_values(target.wanted, target.got, ALIKE):

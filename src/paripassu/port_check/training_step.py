@@ -183,7 +183,7 @@ class TrainingStep:
             return None  # of the recording, which has outputs that are not compared
         for name, other in plan.pairs:
             left, right = lefts[name], rights[other]
-            if (way := plan.way(left, right)) is None:
+            if (way := plan.way(name, left, right)) is None:
                 return None
             here = given.get(name)
             if here is None:

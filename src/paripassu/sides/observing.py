@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from paripassu.core.errors import UserError
+from paripassu.core.errors import PariPassuError, UserError
 from paripassu.core.layer_spec import Array, LayerSpec
 from paripassu.sides.contract import ANY, Arrays, Block, Call, Declared, Live, Watcher
 
@@ -148,6 +149,21 @@ def _arrays(value: Any) -> list[Array]:
     return []
 
 
+class WatchError(PariPassuError):
+    """Watching a model failed: an error of this package, not of the user's code."""
+
+
+@contextlib.contextmanager
+def our_errors() -> Iterator[None]:
+    """Tell an error of this package from one of the model that is watched."""
+    try:
+        yield
+    except PariPassuError:
+        raise
+    except Exception as error:
+        raise WatchError(f"{type(error).__name__}: {error}") from error
+
+
 class Observer:
     """Tells a watcher of each call; a side says what a tensor is.
 
@@ -265,6 +281,7 @@ class Observer:
             self.latest_weighted = call.name
         return call
 
+    @our_errors()
     def enter(self, call: Call, layer: Any, given: Any) -> Any:
         """Tell of a call before it computes; what it is to be given, or None."""
         spec = call.spec
@@ -284,6 +301,7 @@ class Observer:
         """An attention's inputs as query, value and key."""
         return tensors
 
+    @our_errors()
     def leave(self, call: Call, layer: Any, result: Any) -> Any:
         """Tell of a call after it computed; what it is to have given."""
         spec = call.spec
