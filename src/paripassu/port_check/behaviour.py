@@ -140,13 +140,13 @@ def take_step(
 
 @contextmanager
 def _put_back(models: PairedModels) -> Iterator[None]:
-    with weights_kept(models.left), weights_kept(models.right):
+    with _weights_kept(models.left), _weights_kept(models.right):
         yield
     models.reread()
 
 
 @contextmanager
-def weights_kept(model: ExaminedModel) -> Iterator[None]:
+def _weights_kept(model: ExaminedModel) -> Iterator[None]:
     """Put all weights of a model back; a recording's stay in any case."""
     if model.recorded:
         yield

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,7 @@ from paripassu.core.layer_spec import Array, relative_error
 from paripassu.core.layout import hash_arrays
 from paripassu.core.version import __version__
 from paripassu.port_check.align import data_inputs
-from paripassu.port_check.behaviour import move, step_size, take_step, weights_kept
+from paripassu.port_check.behaviour import move, step_size, take_step
 from paripassu.port_check.examined import ExaminedModel, ModelError, in_float64
 from paripassu.port_check.record import Recorded, describe_size
 from paripassu.port_check.results import finite
@@ -226,7 +227,7 @@ class Recorder:
             known = step is not None and name in step.gradients.get(block, {})
             return self.writer.get(f"step/gradients/{block}/{name}") if known else None
 
-        with weights_kept(model):
+        with self._weights_put_back():
             for block in model.probe.blocks():
                 moved = {
                     name: move(block.name, name, x)
@@ -236,12 +237,24 @@ class Recorder:
             self._record_outputs("float64-other-weights")
         if step is None:
             return None
-        with weights_kept(model):
+        with self._weights_put_back():
             blocks = model.probe.blocks()
             rate = step_size(blocks, gradient)
             take_step(model, blocks, gradient, rate)
             self._record_outputs("float64-after-a-step")
         return step.model_copy(update={"rate": rate})
+
+    @contextmanager
+    def _weights_put_back(self) -> Iterator[None]:
+        """Give the model the weights that were recorded, afterwards."""
+        try:
+            yield
+        finally:
+            for block in self.model.probe.blocks():
+                for name in block.shapes:
+                    array = self.writer.get(f"weights/{block.name}/{name}")
+                    own = {name: in_float64({name: array})[name]}
+                    self.model.probe.write(block.name, own)
 
     def _record_outputs(self, name: PassName) -> None:
         outputs = self.model.run(self.inputs)
