@@ -149,6 +149,57 @@ def test_layers_without_telling_names_are_told_apart_by_what_they_compute():
     assert names(found) >= {("first", "two"), ("second", "one"), ("third", "three")}
 
 
+def test_a_fused_layer_that_names_its_order_is_not_read_in_another():
+    """The fault is the split model's: what it calls the key is used as the query."""
+
+    def turned():
+        return Split("query_proj key_proj value_proj out", turn=True)
+
+    found = paripassu.check(
+        Fused, turned, STEPS_IN, copy="left-to-right", gradients=False
+    )
+    assert not found.equal
+    assert names(found) >= {("qkv[0:12]", "query_proj"), ("qkv[12:24]", "key_proj")}
+
+    class Nameless(Fused):
+        """Its name does not say what it holds."""
+
+        def __init__(self):
+            super().__init__()
+            self.inside = self.qkv
+            del self.qkv
+
+        def forward(self, x):
+            return self.out(attend(*self.inside(x).chunk(3, dim=-1)))
+
+    found = paripassu.check(
+        Nameless, turned, STEPS_IN, copy="left-to-right", gradients=False
+    )
+    assert found.equal
+    assert ("inside[0:12]", "key_proj") in names(found)
+    whys = {x.left: x.why for x in found.pairs}
+    assert whys["inside[0:12]"] == "what they compute"
+
+
+def test_the_weights_of_a_recording_are_mapped_as_well(tmp_path):
+    paripassu.record(Fused, STEPS_IN, out=tmp_path / "left.recording")
+    left = str(tmp_path / "left.recording")
+    found = paripassu.check(left, keras_attention, copy="left-to-right")
+    assert found.equal
+    assert gradients(found).detail.startswith("8 of 8 equal")
+
+
+@pytest.mark.slow
+def test_the_dense_layers_of_transformers_are_known_by_name():
+    transformers = pytest.importorskip("transformers")
+    dense = transformers.pytorch_utils.Conv1D(6, WIDTH)
+    found = paripassu.check(
+        nn.Sequential(dense), nn.Linear(WIDTH, 6), STEPS_IN, copy="left-to-right"
+    )
+    assert found.equal
+    assert names(found) == {("0", "model")}
+
+
 def test_names_that_tell_are_not_overruled_by_what_would_be_equal():
     """The fault is the model's: what it calls the key is used as the query."""
     found = paripassu.check(

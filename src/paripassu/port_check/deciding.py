@@ -152,6 +152,9 @@ def take_way(models: PairedModels, choice: Choice, number: int) -> None:
         else:
             left, right = pair.left, names.get(pair.right, pair.right)
         right = partners.get(left or "", right or "") or None
-        pairs.append(replace(pair, left=left, right=right))
+        changed = replace(pair, left=left, right=right)
+        if changed != pair:
+            changed = replace(changed, why="what they compute", doubt="")
+        pairs.append(changed)
     models.pairs = pairs
     models.regroup()

@@ -9,6 +9,7 @@ method).
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -165,6 +166,7 @@ def _as_matrix(block: Block) -> tuple[int, int] | None:
     return (int(np.prod([*size, rows])), units) if still or apart else None
 
 
+@functools.lru_cache(maxsize=4096)
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
@@ -180,6 +182,7 @@ ROLES = {
 ROLE_OF = {name: role for role, names in ROLES.items() for name in names.split()}
 
 
+@functools.lru_cache(maxsize=4096)
 def role_of(name: str) -> str:
     """What a layer is in an attention, as its name tells; "" where it doesn't."""
     for part in reversed(re.split(r"[./]", name)):

@@ -23,6 +23,7 @@ from paripassu.port_check.match import (
     can_pair,
     describe_shapes,
     match_blocks,
+    role_of,
     squeezed,
     table_shape,
 )
@@ -209,10 +210,8 @@ def _split_fused(pairs: Sequence[Pair], placed: Placings) -> _Found:
 def _ways_to_cut(block: Block, run: Sequence[Block]) -> list[list[Piece]]:
     """How a fused layer may hold others, the likeliest first."""
     sizes = [_kernel(x)[1] for x in run]
-    ways = []
-    orders = list(permutations(range(len(run))))
-    for order in orders[:1]:
-        ways.append(_in_order(sizes, order))
+    orders = _orders(block.name, [role_of(x.name) for x in run])
+    ways = [_in_order(sizes, orders[0])]
     if len(set(sizes)) == 1:
         known = {x.spec.settings.get("_heads", 0) for x in (block, *run)} - {0}
         heads = sorted(known) or [x for x in HEADS if sizes[0] % x == 0]
@@ -220,6 +219,18 @@ def _ways_to_cut(block: Block, run: Sequence[Block]) -> list[list[Piece]]:
     for order in orders[1:]:
         ways.append(_in_order(sizes, order))
     return [cut_block(block, way) for way in ways]
+
+
+TOLD = {"qkv": PRODUCTS[:3], "query_key_value": PRODUCTS[:3], "kv": PRODUCTS[1:3]}
+
+
+def _orders(name: str, roles: Sequence[str]) -> list[tuple[int, ...]]:
+    """In which orders a fused layer may hold layers; what names tell is not asked."""
+    word = re.split(r"[./]", name)[-1].lower()
+    for told, products in TOLD.items():
+        if told in word and sorted(roles) == sorted(products):
+            return [tuple(roles.index(x) for x in products)]
+    return list(permutations(range(len(roles))))
 
 
 def _in_order(sizes: Sequence[int], order: Sequence[int]) -> list[Cut]:
