@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
@@ -17,16 +18,21 @@ from paripassu.port_check.align import (
     Group,
     Point,
     Store,
+    data_inputs,
     layer_specs,
 )
+from paripassu.port_check.constants import find_constants
 from paripassu.port_check.match import INPUT
 from paripassu.port_check.output_pairs import pair_outputs
 from paripassu.port_check.pairing import PairedModels
 from paripassu.port_check.results import Cause, Findings, finite
 from paripassu.port_check.runs import Run, Runner, Runs
+from paripassu.port_check.seen import Seen
 from paripassu.port_check.segments import CallRecorder, Trace
 from paripassu.sides.contract import Arrays, Call
 
+SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
+PRODUCTS = ("query", "value", "key")  # of an attention's inputs, in their order
 RECORDED_LAYERS = (
     "the recording holds layers with weights only: which function between two of them "
     "differs is told by one of --level full"
@@ -81,8 +87,10 @@ class Explainer:
         other = CallRecorder(Anchors(groups, "right", comparer))
         outputs = models.right.run(models.right_inputs, other, sources=True)
         self.run = Run(comparer.errors, outputs)
-        self.left = Trace(recorder.seen, {x for group in groups for x in group.left})
-        self.right = Trace(other.seen, {x for group in groups for x in group.right})
+        left = find_constants(models.left, models.inputs, recorder.seen)
+        right = find_constants(models.right, models.right_inputs, other.seen)
+        self.left = Trace(left, {x for group in groups for x in group.left})
+        self.right = Trace(right, {x for group in groups for x in group.right})
         self.told: set[tuple[str, str]] = set()
 
     def _explain_places(self, runs: Runs) -> None:
@@ -239,15 +247,14 @@ class Explainer:
         if visit >= min(len(left), len(right)):
             return
         end, right_end = left[visit], right[visit]
-        places = group.entry("left") or 0, group.entry("right") or 0
-        array, got = (
-            x.inputs[min(place, len(x.inputs) - 1)]
-            for place, x in zip(places, (end, right_end), strict=True)
-        )
-        wanted = group.carry("in", array, got)
-        wanted = array if wanted is None else wanted
-        ends = end.call.serial, right_end.call.serial
         names = group.left[0], group.right[0]
+        pairs = _pair_inputs(group, end, right_end)
+        if cause := _find_exchanged(end, pairs):
+            size = relative_error(*pairs[0])
+            self.findings.fault("forward", *names, size, cause, jump=jump)
+            return
+        wanted, got = max(pairs, key=lambda x: relative_error(*x))
+        ends = end.call.serial, right_end.call.serial
         self._explain_between(names, ends, wanted, got, jump)
 
     def _explain_outputs(self, runs: Runs, jump: float) -> None:
@@ -274,7 +281,9 @@ class Explainer:
             parted = segments.Parted(left, right, relative_error(wanted, got), None)
         else:
             target = segments.Target(*names, wanted, got, *ends)
-            parted = segments.Segments(self.left, self.right, target).part()
+            parted = segments.Segments(
+                self.left, self.right, target, self.findings.least
+            ).part()
         places = parted.left, parted.right
         if places not in self.told:
             self.told.add(places)
@@ -282,6 +291,48 @@ class Explainer:
             self.findings.fault(
                 "forward", *places, parted.size, parted.cause, jump=jump, at=at - 0.5
             )
+
+
+def _pair_inputs(group: Group, left: Seen, right: Seen) -> list[tuple[Array, Array]]:
+    """What both calls should be given, and are; of a split attention, its first."""
+    split = any(group.entry(side) is not None for side in SIDES)
+    begins = [
+        (group.entry(side) or 0 if seen.call.kind == "attention" else 0)
+        for side, seen in zip(SIDES, (left, right), strict=True)
+    ]
+    given = [
+        seen.inputs[min(n, len(seen.inputs) - 1) :][:1]
+        if split
+        else data_inputs(seen.call, seen.inputs)
+        for n, seen in zip(begins, (left, right), strict=True)
+    ]
+    found = []
+    for array, got in zip(*given, strict=False):
+        wanted = group.carry("in", array, got)
+        found.append((array if wanted is None else wanted, got))
+    return found
+
+
+def _find_exchanged(left: Seen, pairs: Sequence[tuple[Array, Array]]) -> Cause | None:
+    """Whether an attention is given the left one's inputs in another order."""
+    if left.call.kind != "attention" or len(pairs) < len(PRODUCTS):
+        return None
+    order: list[int] = []
+    for _, got in pairs:
+        same = [n for n, (x, _) in enumerate(pairs) if segments.alike(x, got)]
+        order.append(len(order) if len(order) in same else next(iter(same), -1))
+    if sorted(order) != list(range(len(pairs))) or order == sorted(order):
+        return None
+    told = (
+        f"its {PRODUCTS[n]} is the left model's {PRODUCTS[x]}"
+        for n, x in enumerate(order)
+        if n != x
+    )
+    return Cause(
+        key="inputs-exchanged",
+        sentence=", ".join(told),
+        write="PyTorch takes (query, key, value), Keras (query, value, key)",
+    )
 
 
 def _update(parts: Sequence[LayerSpec], call: Call) -> list[LayerSpec]:

@@ -16,7 +16,8 @@ import numpy as np
 
 from paripassu.core.layer_spec import Array, LayerSpec, relative_error
 from paripassu.port_check.examined import ExaminedModel
-from paripassu.port_check.segments import Seen, identified
+from paripassu.port_check.seen import Seen
+from paripassu.port_check.segments import identified
 from paripassu.port_check.tolerance import EPS32, EPS64, FLOOR, ROUNDED
 from paripassu.reference import layers
 from paripassu.sides import registry

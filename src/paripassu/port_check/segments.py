@@ -16,10 +16,17 @@ import numpy as np
 from paripassu.core.layer_spec import Array, LayerSpec, relative_error
 from paripassu.port_check import causes
 from paripassu.port_check.align import channel_orders
+from paripassu.port_check.constants import (
+    arranged_otherwise,
+    compare_constants,
+    compare_masks,
+    hidden,
+    unless_repeated,
+)
 from paripassu.port_check.match import INPUT
 from paripassu.port_check.results import Cause
+from paripassu.port_check.seen import Seen
 from paripassu.port_check.tolerance import ALIKE, GUESSED
-from paripassu.port_check.weights import have_same_values
 from paripassu.reference import layers
 from paripassu.sides.contract import Call, Watcher
 
@@ -34,15 +41,6 @@ def _is_neutral(call: Call) -> bool:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A call and its arrays."""
-
-    call: Call
-    inputs: tuple[Array, ...]
-    outputs: tuple[Array, ...]
-
-
-@dataclass(frozen=True)
 class Parted:
     """Where two segments part: names for readers, and why."""
 
@@ -52,9 +50,9 @@ class Parted:
     cause: Cause | None
 
 
-def alike(left: Array, right: Array) -> bool:
+def alike(left: Array, right: Array, bound: float = ALIKE) -> bool:
     """Whether right arrays have the same values, wherever their channels are."""
-    return _distance(left, right) <= ALIKE
+    return _distance(left, right) <= bound
 
 
 def _distance(left: Array, right: Array) -> float:
@@ -134,9 +132,12 @@ class Trace:
             serial = pending.pop()
             if serial < 0 or serial in self.stops or serial in found:
                 continue
+            if self.calls[serial].constant:
+                continue
             found.add(serial)
             sources = self.calls[serial].call.sources
-            complete = complete and bool(sources)
+            known = [x for x in sources if x < 0 or not self.calls[x].constant]
+            complete = complete and bool(known or self.calls[serial].call.weighted)
             pending += sources
         if not complete:
             # Some value came by a way that is not watched: all since the last layer.
@@ -145,7 +146,9 @@ class Trace:
         return [
             self.calls[n]
             for n in sorted(found)
-            if not _is_neutral(self.calls[n].call) and n < end
+            if not _is_neutral(self.calls[n].call)
+            and not self.calls[n].constant
+            and n < end
         ]
 
 
@@ -168,9 +171,17 @@ class Target:
 
 
 class Segments:
-    """The calls of two whole runs that lead to a target."""
+    """The calls of two whole runs that lead to a target.
 
-    def __init__(self, left: Trace, right: Trace, target: Target):
+    Args:
+        left, right: the runs.
+        target: which.
+        least: as far apart values may be and count as the same, where constants of
+            float32 are used in float64.
+    """
+
+    def __init__(self, left: Trace, right: Trace, target: Target, least: float = 0.0):
+        self.bound = max(ALIKE, least)
         self.left, self.right, self.target = left.calls, right.calls, target
         self.left_segment = left.segment(target.left_end)
         self.right_segment = right.segment(target.right_end)
@@ -185,9 +196,13 @@ class Segments:
 
     def part(self) -> Parted:
         """Where they part, and why."""
-        lefts = _leading(self.left, self.left_segment, self.target.left_end, self.right)
-        rights = _leading(
-            self.right, self.right_segment, self.target.right_end, self.left
+        target = self.target
+        lefts, rights = (
+            _leading(calls, segment, end, other, self.bound)
+            for calls, segment, end, other in (
+                (self.left, self.left_segment, target.left_end, self.right),
+                (self.right, self.right_segment, target.right_end, self.left),
+            )
         )
         if not lefts and not rights:
             return self._wired()
@@ -198,8 +213,12 @@ class Segments:
         left, right = _unpadded(lefts), _unpadded(rights)
         if {_family(left), _family(right)} <= causes.POOLS:
             padded = lefts[0] is not left or rights[0] is not right
-            return _both(left, right, padded=padded)
+            return _both(left, right, self.bound, padded=padded)
         left, right = lefts[0], rights[0]
+        if found := compare_masks(left, right):
+            size = _distance(left.outputs[0], right.outputs[0])
+            places = left.call.name, right.call.name
+            return Parted(*places, size if np.isfinite(size) else None, found)
         if _family(left) != _family(right):
             counts = [Counter(map(_family, found)) for found in (lefts, rights)]
             # The other model's call comes later on this side: this one is too much.
@@ -213,22 +232,28 @@ class Segments:
                 text = f"left {_title(left)} comes first, right {_title(right)}"
                 cause = Cause(key="layer-order", sentence=text)
                 return Parted(left.call.name, right.call.name, self.size, cause)
-        return _both(left, right)
+        return _both(left, right, self.bound)
 
     def _missing(self, seen: Seen) -> Parted:
         """A call that only the left model has."""
         kind = identified(seen).kind
         key = causes.lone_key(kind, "missing")
         sentence = f"only the left model calls {_title(seen)}"
-        if kind != "add" and _elsewhere(seen, self.right, self.left):
+        if kind != "add" and _elsewhere(seen, self.right, self.left, self.bound):
             key = "layer-order"
             sentence += " here; the right one does elsewhere"
-        elif kind == "embedding" or (kind == "scale" and _counts(seen)):
+        elif hidden(seen) is not None:
+            key = "mask"
+        elif (
+            kind == "embedding"
+            or (kind == "scale" and _counts(seen))
+            or _adds_table(seen, self.left)
+        ):
             key = "position"
         elif self.left_after == INPUT and kind in ARITHMETIC:
             key = "input-scale"
         cause = Cause(key=key, sentence=sentence)
-        after = _source(seen, self.right) or self.right_after
+        after = _source(seen, self.right, self.bound) or self.right_after
         return Parted(seen.call.name, f"after {after}", self.size, cause)
 
     def _extra(self, seen: Seen) -> Parted:
@@ -236,19 +261,25 @@ class Segments:
         kind = identified(seen).kind
         key = causes.lone_key(kind, "extra")
         sentence = f"only the right model calls {_title(seen)}"
-        if _elsewhere(seen, self.left, self.right):
+        if _elsewhere(seen, self.left, self.right, self.bound):
             key = "layer-order"
             sentence += " here; the left one does elsewhere"
-        elif "equal" in seen.call.name or seen.outputs[0].dtype.kind == "b":
+        elif (
+            "equal" in seen.call.name
+            or seen.outputs[0].dtype.kind == "b"
+            or hidden(seen) is not None
+        ):
             key = "mask"
-        elif kind in ("scale", "multiply") and _counts(seen):
+        elif _adds_table(seen, self.right) or (
+            kind in ("scale", "multiply") and _counts(seen)
+        ):
             key = "position"
         elif kind in ("scale", "multiply") and self.left_kind == "embedding":
             key = "embedding-scale"
         elif self.right_after == INPUT and kind not in (*causes.ACTIVATIONS, "pad"):
             key = "input-scale"
         cause = Cause(key=key, sentence=sentence)
-        place = f"after {_source(seen, self.left) or self.left_after}"
+        place = f"after {_source(seen, self.left, self.bound) or self.left_after}"
         if key == "layer-order" or self.right_after == INPUT:
             place = self.target.left
         return Parted(place, seen.call.name, self.size, cause)
@@ -256,11 +287,17 @@ class Segments:
     def _wired(self) -> Parted:
         """Every value is there on both sides, but another one is used."""
         target, after = self.target, f"after {self.right_after}"
-        used = [x for x in self.left if x.outputs and alike(x.outputs[0], target.got)]
+        if found := arranged_otherwise(target.wanted, target.got):
+            return Parted(target.left, target.right, self.size, found)
+        used = [
+            x
+            for x in self.left
+            if x.outputs and alike(x.outputs[0], target.got, self.bound)
+        ]
         ends = [
             x
             for x in self.left_segment
-            if x.outputs and alike(x.outputs[0], target.wanted)
+            if x.outputs and alike(x.outputs[0], target.wanted, self.bound)
         ]
         if used:
             sentence = (
@@ -268,19 +305,13 @@ class Segments:
                 f"{used[-1].call.name}"
             )
             added = ends and ends[-1].call.kind == "add"
-            if added and any(alike(x, target.got) for x in ends[-1].inputs):
+            if added and any(alike(x, target.got, self.bound) for x in ends[-1].inputs):
                 cause = Cause(key="residual-missing", sentence=sentence)
                 return Parted(ends[-1].call.name, after, self.size, cause)
             cause = Cause(key="layer-order", sentence=sentence)
-            if have_same_values(target.wanted, target.got, ALIKE):
-                text = "the same values come in another order: axes are exchanged"
-                cause = Cause(key="axis", sentence=text)
             return Parted(target.left, target.right, self.size, cause)
         found = None
-        if have_same_values(target.wanted, target.got, ALIKE):
-            text = "the same values come in another order"
-            found = Cause(key="axis", sentence=text)
-        elif self.left_kind in ("lstm", "gru", "rnn"):
+        if self.left_kind in ("lstm", "gru", "rnn"):
             text = "another state, or that of another step, is used"
             found = Cause(key="state-kind", sentence=text)
         return Parted(f"after {self.left_after}", after, self.size, found)
@@ -291,6 +322,7 @@ def _leading(
     segment: Sequence[Seen],
     end: int | None,
     other: Sequence[Seen],
+    bound: float,
 ) -> list[Seen]:
     """The calls of a segment from its end back to what the other model has as well.
 
@@ -299,7 +331,7 @@ def _leading(
     """
     if not calls:
         return []
-    alone = {x.call.serial: x for x in _alone(segment, other)}
+    alone = {x.call.serial: x for x in _alone(segment, other, bound)}
     inside = {x.call.serial for x in segment}
     pending = [calls[-1].call.serial] if end is None else list(calls[end].call.sources)
     found: set[int] = set()
@@ -310,6 +342,8 @@ def _leading(
             continue
         passed.add(serial)
         call = calls[serial].call
+        if calls[serial].constant:
+            continue
         if serial in alone:
             found.add(serial)
         elif serial in inside or not _is_neutral(call):
@@ -341,33 +375,38 @@ def _counts(seen: Seen) -> bool:
     return bool(seen.inputs) and seen.inputs[0].dtype.kind in "iu"
 
 
-def _source(seen: Seen, other: Sequence[Seen]) -> str | None:
+def _source(seen: Seen, other: Sequence[Seen], bound: float) -> str | None:
     """The call of the other model that made the same as what this one is given."""
     for one in reversed(other):
-        if seen.inputs and any(alike(seen.inputs[0], x) for x in one.outputs):
+        if seen.inputs and any(alike(seen.inputs[0], x, bound) for x in one.outputs):
             return one.call.name
     return None
 
 
-def _elsewhere(seen: Seen, calls: Sequence[Seen], other: Sequence[Seen]) -> bool:
+def _elsewhere(
+    seen: Seen, calls: Sequence[Seen], other: Sequence[Seen], bound: float
+) -> bool:
     """Whether `calls` have one of this kind whose result the other has nowhere."""
     family = _family(seen)
     same = [x for x in calls if not x.call.weighted and _family(x) == family]
     # What only inherits a difference is not another call.
     return any(
         family in causes.POOLS
-        or all(any(alike(x, y) for z in other for y in z.outputs) for x in one.inputs)
-        for one in _alone(same, other)
+        or all(
+            any(alike(x, y, bound) for z in other for y in z.outputs)
+            for x in one.inputs
+        )
+        for one in _alone(same, other, bound)
     )
 
 
-def _alone(calls: Sequence[Seen], other: Sequence[Seen]) -> list[Seen]:
+def _alone(calls: Sequence[Seen], other: Sequence[Seen], bound: float) -> list[Seen]:
     """The calls whose result the other model has nowhere, in their order."""
     return [
         seen
         for seen in calls
         if seen.outputs
-        and not any(alike(seen.outputs[0], x) for y in other for x in y.outputs)
+        and not any(alike(seen.outputs[0], x, bound) for y in other for x in y.outputs)
     ]
 
 
@@ -396,14 +435,14 @@ def identified(seen: Seen) -> LayerSpec:
     return told
 
 
-def _both(left: Seen, right: Seen, *, padded: bool = False) -> Parted:
+def _both(left: Seen, right: Seen, bound: float, *, padded: bool = False) -> Parted:
     size = _distance(left.outputs[0], right.outputs[0])
     finite = size if np.isfinite(size) else None
     names = left.call.name, right.call.name
     spec, right_spec = identified(left), identified(right)
     sentence = f"the left model calls {_title(left)}, the right one {_title(right)}"
     if spec.kind == right_spec.kind == "concatenate":
-        matched = [any(alike(x, y) for y in right.inputs) for x in left.inputs]
+        matched = [any(alike(x, y, bound) for y in right.inputs) for x in left.inputs]
         if all(matched) and len(left.inputs) == len(right.inputs):
             cause = Cause(
                 key="concat-order", sentence="the same parts come in another order"
@@ -416,7 +455,10 @@ def _both(left: Seen, right: Seen, *, padded: bool = False) -> Parted:
         return Parted(*names, finite, cause)
     if padded and spec.kind == right_spec.kind:
         return Parted(*names, finite, Cause(key="pool-padding", sentence=sentence))
-    if found := _broadcast(left, right):
+    if found := _broadcast(left, right) or _arrangement(left, right, bound):
+        return Parted(*names, finite, found)
+    same = _family(left) == _family(right) and _varies_alike(left, right, bound)
+    if same and (found := compare_constants(left, right)):
         return Parted(*names, finite, found)
     if spec.kind == right_spec.kind and spec.kind != "other":
         got, found = right.outputs[0], None
@@ -432,7 +474,7 @@ def _both(left: Seen, right: Seen, *, padded: bool = False) -> Parted:
                 sentence=f"left {causes.told(spec.settings)}; "
                 f"right {causes.told(right_spec.settings)}",
             )
-        return Parted(*names, finite, found or _inputs(left, right))
+        return Parted(*names, finite, found or _inputs(left, right, bound))
     if _family(left) == _family(right):
         key = "axis" if spec.kind != "other" else "layer-kind"
     else:
@@ -462,10 +504,43 @@ def _broadcast(left: Seen, right: Seen) -> Cause | None:
     )
 
 
-def _inputs(left: Seen, right: Seen) -> Cause | None:
+def _adds_table(seen: Seen, calls: Sequence[Seen]) -> bool:
+    """Whether it adds a table that is used nowhere else."""
+    if identified(seen).kind != "add":
+        return False
+    tables = [x for table in seen.constants for x in unless_repeated(table)]
+    return any(
+        not any(
+            given is table or np.array_equal(given, table)
+            for other in calls
+            if other.call.serial != seen.call.serial and not other.constant
+            for given in other.inputs
+        )
+        for table in tables
+    )
+
+
+def _varies_alike(left: Seen, right: Seen, bound: float) -> bool:
+    """Whether what two calls are given beside constants is the same."""
+    return len(left.varying) == len(right.varying) and all(
+        any(alike(x, y, bound) for y in right.varying) for x in left.varying
+    )
+
+
+def _arrangement(left: Seen, right: Seen, bound: float) -> Cause | None:
+    """Two calls of one function, one of whose inputs has the same values elsewhere."""
+    if _family(left) != _family(right) or len(left.inputs) != len(right.inputs):
+        return None
+    for wanted, got in zip(left.inputs, right.inputs, strict=True):
+        if not alike(wanted, got, bound) and (found := arranged_otherwise(wanted, got)):
+            return found
+    return None
+
+
+def _inputs(left: Seen, right: Seen, bound: float) -> Cause | None:
     """Two calls of one function with other inputs."""
     for number, array in enumerate(left.inputs):
-        if not any(alike(array, x) for x in right.inputs):
+        if not any(alike(array, x, bound) for x in right.inputs):
             key = "residual-missing" if left.call.kind == "add" else "layer-order"
             if left.call.kind == "add" and len(left.inputs) == len(right.inputs):
                 key = "position" if array.ndim < 3 or len(array) == 1 else "layer-order"
