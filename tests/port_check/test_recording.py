@@ -95,9 +95,7 @@ def told(checked):
         (x.phase, x.left, x.right, x.cause.key if x.cause else None)
         for x in checked.faults
     ]
-    # A recording computes nothing for further inputs.
-    checks = [(x.name, x.state) for x in checked.checks if x.name != "further inputs"]
-    return checks, keys
+    return [(x.name, x.state) for x in checked.checks], keys
 
 
 def small(out, level="outputs"):
@@ -568,3 +566,34 @@ def test_a_keras_model_is_recorded_and_its_port_to_pytorch_checked(tmp_path):
         replayed = paripassu.check(path, right(**variant), copy=copied)
         assert told(replayed) == told(live)
         assert live.equal == (not variant)
+
+
+class Masking(nn.Module):
+    """An embedding whose padding, id 0, is masked, or is not."""
+
+    def __init__(self, *, masks=True):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.dense = nn.Embedding(9, 4), nn.Linear(4, 3)
+        self.masks = masks
+
+    def forward(self, x):
+        rows = self.table(x)
+        if self.masks:
+            rows = rows * (x != 0)[..., None]
+        return self.dense(rows.sum(1))
+
+
+def test_further_inputs_are_recorded_too(tmp_path):
+    """What only padding shows, where the given ids hold none."""
+    path = tmp_path / "left.recording"
+    inputs = np.arange(1, 7).reshape(2, 3)
+    paripassu.record(Masking(), inputs, out=path)
+    names = [x.name for x in Recording(path).description.further]
+    assert any("padding" in x for x in names)
+    assert paripassu.check(path, Masking()).equal
+    for left in (path, Masking()):
+        given = None if left is path else inputs
+        found = paripassu.check(left, Masking(masks=False), given)
+        assert found.verdict == "differs"
+        assert found.faults[0].cause.key == "mask"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
@@ -19,7 +19,7 @@ from paripassu.port_check.probing import PADDING, Probing, further_inputs
 from paripassu.port_check.results import Cause, Findings, describe_error
 from paripassu.port_check.runs import Runner, Runs
 from paripassu.port_check.tolerance import EPS64, allow
-from paripassu.sides.contract import Arrays
+from paripassu.sides.contract import Arrays, Blind, Block
 
 SECONDS = 40.0  # after which no further inputs are tried
 
@@ -58,8 +58,9 @@ class Prober:
         Args:
             explain: finds causes, and adds faults, on what `models` has as inputs then.
         """
-        if self.models.left.recorded or self.models.right.recorded:
-            text = "a recording computes nothing for other inputs"
+        recorded = self.models.left.recorded
+        if recorded and not recorded.has_further():
+            text = "the recording holds none for them"
             self.findings.check("further inputs", "not run", text)
             return
         begin, left_out = time.perf_counter(), 0
@@ -106,31 +107,23 @@ class Prober:
         findings.found = [(at, first.model_copy(update={"cause": MASK}))]
 
     def probings(self) -> list[Probing]:
-        """Further inputs of the left model."""
-        inputs = self.models.inputs
-        masks = [
-            name
-            for name, x in inputs.items()
-            if x.dtype == np.bool_ or "mask" in meaning_of_input(name)
-        ]
-        tables = [
-            {
-                len(x.spec.weights["table"])
-                for x in blocks.values()
-                if x.kind == "embedding"
-            }
-            for blocks in (self.models.left_blocks, self.models.right_blocks)
-        ]
-        # Of several tables it is not known which is whose.
-        rows = min(*map(min, tables)) if all(len(x) == 1 for x in tables) else 0
-        below = {
-            name: max(rows, int(x.max(initial=0)) + 1)
-            for name, x in inputs.items()
-            if np.issubdtype(x.dtype, np.integer)
-            and name not in masks
-            and meaning_of_input(name) != "positions"
-        }
-        return further_inputs(inputs, ids_below=below, masks=masks)
+        """Further inputs of the left model; of a recording, those that it holds."""
+        models = self.models
+        if recorded := models.left.recorded:
+            read = recorded.model
+            return [
+                Probing(
+                    x.name,
+                    x.why,
+                    read.read_all(f"further/{n}/inputs", recorded.found.inputs),
+                    read.read(f"further/{n}/kept") if x.kept else None,
+                    padded=x.padded,
+                    extreme=x.extreme,
+                )
+                for n, x in enumerate(recorded.found.further)
+            ]
+        sides = models.left_blocks.values(), models.right_blocks.values()
+        return probings_of(models.inputs, [table_rows(x) for x in sides])
 
     def _part_at(self, probing: Probing) -> bool:
         """Whether the models part on further inputs, as they must not."""
@@ -159,9 +152,14 @@ class Prober:
     def _run(self, probing: Probing) -> _Parted:
         """Run and compare both; `ModelError` where one of them raises."""
         with self._given(probing):
-            lefts = self.models.left.run(self.models.inputs)
             rights = self.models.right.run(self.models.right_inputs)
-            return self._compare(probing, lefts, rights)
+            if (recorded := self.models.left.recorded) is None:
+                lefts = self.models.left.run(self.models.inputs)
+                return self._compare(probing, lefts, rights)
+            names = [x.name for x in recorded.found.further]
+            with recorded.given(names.index(probing.name)):
+                lefts = self.models.left.run(self.models.inputs)
+                return self._compare(probing, lefts, rights)
 
     def _compare(self, probing: Probing, lefts: Arrays, rights: Arrays) -> _Parted:
         error = kept = 0.0
@@ -170,7 +168,10 @@ class Prober:
             kept = max(kept, _error(*_where_kept(probing.kept, left, right)))
         bound = allow(0.0, self.eps)
         if bound < error < np.inf:
-            moved = self.models.left.run(self.runner.perturbed_inputs())
+            if recorded := self.models.left.recorded:
+                moved = recorded.control(Blind(), own=False, training=False)
+            else:
+                moved = self.models.left.run(self.runner.perturbed_inputs())
             control = max((_error(x, moved[k]) for k, x in lefts.items()), default=0.0)
             bound = allow(control, self.eps)
             if error > bound and self.eps == EPS64:
@@ -179,12 +180,22 @@ class Prober:
 
     def _explain(self, probing: Probing, explain: Callable[[Runs], None]) -> None:
         findings = self.findings
+        if self.models.left.recorded:
+            # Its layers were not recorded for these inputs.
+            findings.fault("forward", "output", "output", None, None, eps=self.eps)
+            self._conclude(probing)
+            return
         with self._given(probing), closing(Store()) as store:
             runs = self.runner.compare(store, self.eps, probing.name, 0.75)
             explain(runs)
             if not findings.faults:
                 size = runs.output_error(runs.free.outputs)
                 findings.fault("forward", "output", "output", size, None, eps=self.eps)
+        self._conclude(probing)
+
+    def _conclude(self, probing: Probing) -> None:
+        """Blame the mask where padding shows it, and say on which inputs it was."""
+        findings = self.findings
         if probing.padded and not any(
             x.cause and x.cause.shown for x in findings.faults
         ):
@@ -215,6 +226,35 @@ MASK = Cause(
     write="Embedding(mask_zero=False) in Keras, or pack_padded_sequence by length in "
     "PyTorch",
 )
+
+
+def table_rows(blocks: Iterable[Block]) -> set[int]:
+    """How many rows a model's tables have."""
+    return {x.shapes["table"][0] for x in blocks if x.kind == "embedding"}
+
+
+def probings_of(inputs: Arrays, tables: Sequence[set[int]]) -> list[Probing]:
+    """Further inputs beyond those of a model.
+
+    Args:
+        inputs: by name.
+        tables: of each model that gets them, how many rows its tables have.
+    """
+    masks = [
+        name
+        for name, x in inputs.items()
+        if x.dtype == np.bool_ or "mask" in meaning_of_input(name)
+    ]
+    # Of several tables it is not known which is whose.
+    rows = min(map(min, tables)) if all(len(x) == 1 for x in tables) else 0
+    below = {
+        name: max(rows, int(x.max(initial=0)) + 1)
+        for name, x in inputs.items()
+        if np.issubdtype(x.dtype, np.integer)
+        and name not in masks
+        and meaning_of_input(name) != "positions"
+    }
+    return further_inputs(inputs, ids_below=below, masks=masks)
 
 
 def carry_inputs(left: Arrays, right: Arrays, fresh: Arrays) -> Arrays:

@@ -20,6 +20,7 @@ from paripassu.core.version import __version__
 from paripassu.port_check.align import data_inputs
 from paripassu.port_check.behaviour import move, step_size, take_step
 from paripassu.port_check.examined import ExaminedModel, ModelError, in_float64
+from paripassu.port_check.probed import probings_of, table_rows
 from paripassu.port_check.record import Recorded, describe_size
 from paripassu.port_check.results import finite
 from paripassu.port_check.rounding import RoundedCall, effect, find_rounded
@@ -37,6 +38,7 @@ from paripassu.sides.recording import (
     CallRecord,
     Description,
     DrawRecord,
+    FurtherRecord,
     Level,
     PassName,
     PassRecord,
@@ -181,6 +183,7 @@ class Recorder:
         self._record_weights(described)
         if not no_float64 and self.wish.level != "outputs":
             step = self._record_variants(step)
+        further = self._record_further() if self.wish.level != "outputs" else ()
         module = registry.find(probe.side).model_module()
         return Description(
             level=self.wish.level,
@@ -199,6 +202,7 @@ class Recorder:
             blocks=described,
             passes=self.passes,
             step=step,
+            further=further,
             evaluation_draws=_draw_records(self.evaluation_draws),
             training_draws=_draw_records(self.training_draws),
             random_in_training=self.random_at,
@@ -243,6 +247,39 @@ class Recorder:
             take_step(model, blocks, gradient, rate)
             self._record_outputs("float64-after-a-step")
         return step.model_copy(update={"rate": rate})
+
+    def _record_further(self) -> tuple[FurtherRecord, ...]:
+        """Record the outputs for further inputs: padding, masks, large values."""
+        made: list[FurtherRecord] = []
+        writer, given = self.writer, self.inputs
+        blocks = self.model.probe.blocks()
+        for probing in probings_of(given, [table_rows(blocks)]):
+            self.progress(f"recording {probing.name}", 0.95)
+            self.inputs = probing.inputs
+            try:
+                outputs = self.model.run(self.inputs)
+                moved = self.model.run(self.perturbed())
+            except ModelError:
+                continue  # it takes no such inputs
+            finally:
+                self.inputs = given
+            prefix = f"further/{len(made)}"
+            writer.put_all(f"{prefix}/inputs", probing.inputs)
+            writer.put_all(f"{prefix}/outputs", outputs)
+            writer.put_all(f"{prefix}/control", moved)
+            if probing.kept is not None:
+                writer.put(f"{prefix}/kept", probing.kept)
+            made.append(
+                FurtherRecord(
+                    name=probing.name,
+                    why=probing.why,
+                    padded=probing.padded,
+                    extreme=probing.extreme,
+                    kept=probing.kept is not None,
+                    outputs=tuple(outputs),
+                )
+            )
+        return tuple(made)
 
     @contextmanager
     def _weights_put_back(self) -> Iterator[None]:

@@ -54,6 +54,7 @@ class RecordedProbe:
         self.draws: Sequence[Draw] = ()
         self.variant: Variant | None = None
         self.change: Change | None = None
+        self.asked: int | None = None  # which of the further inputs
 
     @property
     def float_type(self) -> str:
@@ -89,6 +90,8 @@ class RecordedProbe:
         del sources  # always there
         name = self._pass_name(training=training)
         one = self._pass(name)
+        if self.asked is not None:
+            return self._further("outputs")
         self._check_inputs(inputs)
         if self.variant and type(watcher) is not Blind:
             self._cannot("calls of the model with other weights")
@@ -139,6 +142,8 @@ class RecordedProbe:
         """
         name = self._pass_name(training=training)
         one = self._pass(name)
+        if self.asked is not None:
+            return self._further("control")
         for serial, call in enumerate(one.calls):
             moved = call.own_control if own else call.control
             if moved is not None and call.weights:
@@ -164,6 +169,24 @@ class RecordedProbe:
             yield
         finally:
             self.variant = self.change = None
+
+    @contextlib.contextmanager
+    def given(self, number: int) -> Iterator[None]:
+        """While it answers, by outputs alone, for one of the further inputs."""
+        self.asked = number
+        try:
+            yield
+        finally:
+            self.asked = None
+
+    def has_further(self) -> bool:
+        """Whether it can, in the float type that it is set to."""
+        last = "float64" if "float64" in self.found.passes else "float32"
+        return bool(self.found.further) and self.dtype == last
+
+    def _further(self, kind: str) -> Arrays:
+        names = self.found.further[self.asked or 0].outputs
+        return self.model.read_all(f"further/{self.asked}/{kind}", names)
 
     def has(self, variant: Variant) -> bool:
         """Whether it can answer for the model with other weights."""

@@ -173,6 +173,26 @@ class RoundedRecord(Frozen):
     size: float
 
 
+class FurtherRecord(Frozen):
+    """Further inputs, and what the model gave for them in evaluation mode.
+
+    The arrays are `further/N/inputs/NAME`, `further/N/outputs/NAME`,
+    `further/N/control/NAME` and perhaps `further/N/kept`, N counted from 0.
+
+    Attributes:
+        name, why, padded, extreme: as `port_check.probing.Probing` has them.
+        kept: whether it is said which steps are no padding.
+        outputs: names.
+    """
+
+    name: str
+    why: str
+    padded: bool = False
+    extreme: bool = False
+    kept: bool = False
+    outputs: tuple[str, ...]
+
+
 class Description(Frozen):
     """The whole of recording.json.
 
@@ -193,6 +213,7 @@ class Description(Frozen):
         step: a step of training.
         evaluation_draws, training_draws: what is random in it, but draws the same in
             every model.
+        further: further inputs, in the last float type that the passes are in.
         random_in_training: the first call that is random in training mode all the same.
         rounded: calls that round to float32 in the pass in float64.
         rounding: what they do to the outputs, relative.
@@ -215,6 +236,7 @@ class Description(Frozen):
     blocks: tuple[BlockRecord, ...] = ()
     passes: dict[PassName, PassRecord] = Field(min_length=1)
     step: StepRecord | None = None
+    further: tuple[FurtherRecord, ...] = ()
     evaluation_draws: tuple[DrawRecord, ...] = ()
     training_draws: tuple[DrawRecord, ...] = ()
     random_in_training: str | None = None
@@ -345,6 +367,12 @@ def array_names(found: Description) -> Iterator[str]:
             yield from (f"{name}/{kind}/{x}" for x in one.outputs if there)
         for call in one.calls:
             yield from (*call.inputs, *call.outputs)
+    for number, more in enumerate(found.further):
+        prefix = f"further/{number}"
+        yield from (f"{prefix}/inputs/{x}" for x in found.inputs)
+        for kind in ("outputs", "control"):
+            yield from (f"{prefix}/{kind}/{x}" for x in more.outputs)
+        yield from [f"{prefix}/kept"] * more.kept
     if step := found.step:
         for kind in ("cotangents", "outputs", "control"):
             yield from (f"step/{kind}/{x}" for x in step.outputs)
