@@ -326,3 +326,21 @@ def test_a_rounded_scale_is_seen_in_a_check():
     found = check(net, port, array(2, 5, 8), copy="left-to-right")
     assert found.equal, [str(x) for x in found.causes]
     assert any("its scale is a constant of float32" in x for x in found.notes)
+
+
+def test_whole_numbers_in_float32_are_not_rounded():
+    """Positions counted in float32, as tokens' often are: moved, they are others."""
+
+    def net(offset, dtype):
+        def compute(n, x):
+            steps = torch.cumsum(torch.ones(x.shape[1], dtype=dtype), 0)
+            return n.b(n.table((steps - 1 + offset).to(torch.int64)) + n.b(x))
+
+        return Net(compute, table=lambda: nn.Embedding(9, 6), b=dense)
+
+    x = array(2, 4, 6)
+    assert check(net(0, torch.float32), net(0, torch.float64), x).equal
+    wrong = check(net(0, torch.float32), net(1, torch.float64), x)
+    assert wrong.verdict == "differs"
+    assert wrong.faults
+    assert not any("float32 is used" in note for note in wrong.notes)
