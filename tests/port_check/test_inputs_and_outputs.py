@@ -140,10 +140,19 @@ class WordsOfDict(keras.Model):
         super().__init__()
         self.table, self.fc = layers.Embedding(20, 4), layers.Dense(2)
 
-    def call(self, inputs):
+    def call(self, inputs, **more):
+        del more
         mask = ops.cast(inputs["mask"], "float32")[..., None]
         x = self.table(inputs["ids"])
         return self.fc(ops.sum(x * ops.cast(mask, x.dtype), axis=1))
+
+
+class WordsOfList(WordsOfDict):
+    """The same, with a list."""
+
+    def call(self, inputs):
+        ids, mask = inputs
+        return super().call({"ids": ids, "mask": mask})
 
 
 def some_words():
@@ -169,6 +178,9 @@ def test_inputs_go_where_their_names_say():
     ).equal
     named = ["input_ids=ids", "attention_mask=mask"]
     assert check(Words, WordsOfDict, some_words(), pairs=named).equal
+    found = check(Words, WordsOfList, some_words())
+    assert found.equal
+    assert any("in this order: input_ids, attention_mask" in x for x in found.notes)
     crossed = ["input_ids=padding_mask", "attention_mask=token_ids"]
     assert not check(Words, words, some_words(), pairs=crossed).equal
 

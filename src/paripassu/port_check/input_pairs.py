@@ -81,8 +81,7 @@ def _named(
     _pair_rest(search, takes)
     said = []
     if search.left:
-        loose = not others and _is_loose(inputs, takes)
-        if loose or all(map(is_unnamed, inputs)):
+        if _is_loose(inputs, takes) or all(map(is_unnamed, inputs)):
             return dict(inputs), []  # in a dict or in a list; or by position
         if not others:
             raise UserError(
@@ -140,7 +139,7 @@ def pair_inputs(
                 )
             search.right.append(right)
         search.join(left, right, partners.ASKED)
-    if not others and _is_loose(inputs, takes):
+    if _is_loose(inputs, takes):
         for left in search.left:
             search.found.append(Partner(left=left, right=left, why=partners.NAME))
         return search.found
@@ -177,7 +176,8 @@ def _named_ones(takes: Takes) -> tuple[Takes, bool]:
 
 def _is_loose(inputs: Arrays, takes: Takes) -> bool:
     """Whether names are the user's: unknown, or of what lies in a list or dict."""
-    return not takes or (len(takes) == 1 and len(inputs) > 1 and not _shaped(takes))
+    single = len(takes) == 1 < len(inputs) and not _shaped(takes)
+    return not takes or (single and all(x.required for x in takes.values()))
 
 
 def _shaped(takes: Takes) -> bool:
@@ -210,7 +210,8 @@ def fill_in(given: Arrays, takes: Takes, which: str) -> tuple[Arrays, list[str]]
     Raises:
         UserError: it needs something else.
     """
-    if len(takes) == 1 or (ANY not in takes and not set(given) <= set(takes)):
+    named, others = _named_ones(takes)
+    if len(named) == 1 or not (others or set(given) <= set(named)):
         return {}, []
     made: Arrays = {}
     said, missing = [], []
@@ -304,7 +305,7 @@ def arrangements(
     return [dict(zip(names, x, strict=True)) for x in itertools.product(*every)]
 
 
-def describe_pairs(found: Sequence[Partner]) -> list[str]:
+def describe_pairs(found: Sequence[Partner], takes: Takes) -> list[str]:
     """What has to be said of pairs of inputs: what neither name nor meaning decides."""
     said = [
         f"{x.left} to {x.right} ({x.why})"
@@ -312,6 +313,13 @@ def describe_pairs(found: Sequence[Partner]) -> list[str]:
         if x.why in (partners.SHAPE, partners.ORDER, UNDECLARED)
         and not (is_unnamed(x.left or "") and is_unnamed(x.right or ""))
     ]
+    named, _ = _named_ones(takes)
+    if len(named) == 1 < len(found) and not {x.right for x in found} & set(named):
+        order = ", ".join(x.right or "" for x in found)
+        return [
+            f"the right model takes its inputs together, as {next(iter(named))}: they "
+            f"were given in a dict by name, or in a list in this order: {order}"
+        ]
     if not said:
         return []
     return [

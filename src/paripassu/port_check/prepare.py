@@ -125,7 +125,13 @@ def _pair(
         spatial=find_spatial(left, given, made, moved) if layout.move else frozenset(),
         same_side=same,
     )
-    notes = [*notes, *describe_pairs(pairs), *filled, *half, *describe_partners(plan)]
+    notes = [
+        *notes,
+        *describe_pairs(pairs, takes),
+        *filled,
+        *half,
+        *describe_partners(plan),
+    ]
     by_default = (Partner(left=None, right=x, why="by default") for x in more)
     empty = [name for name, _ in plan.pairs if not made[name].size]
     gaps = [f"output {name}, which holds no value" for name in empty]

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -376,12 +376,27 @@ def _call_in_form(model: Any, tensors: Mapping[str, Any], **how: Any) -> Any:
     needed = [x for x in takes.values() if x.required]
     if len(needed) > 1:
         return model(*values, **how)
-    if any(not NUMBERED.fullmatch(name) for name in tensors):
-        try:
-            return model(dict(tensors), **how)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-            return model(values, **how)
-    return model(values, **how)
+    return model(dict(tensors) if _wants_dict(model, tensors) else values, **how)
+
+
+def _wants_dict(model: Any, names: Iterable[str]) -> bool:
+    """Whether `call` has several inputs in a dict, and not in a list: by its source.
+
+    Not by trying: Keras keeps the form of the first call, even of one that failed.
+    """
+    given = next(x.name for x in _arguments(model))
+    try:
+        source = inspect.getsource(type(model).call)
+    except (OSError, TypeError):
+        source = ""
+    if re.search(rf"\b{given}\s*(\[\s*[\"']|\.(get|items|keys|values|pop)\b)", source):
+        return True
+    listed = (
+        rf"\b{given}\s*\[\s*-?\d|,[^=\n]*=\s*{given}\s*$|\*{given}\b|\bin {given}\b"
+    )
+    if re.search(listed, source, re.MULTILINE):
+        return False
+    return any(not NUMBERED.fullmatch(name) for name in names)
 
 
 CHANNELED = "conv conv_transpose depthwise_conv separable_conv max_pool average_pool"
