@@ -110,6 +110,33 @@ def test_a_clamp_out_of_reach_is_found(name):
     assert "times" in " ".join(found.notes)
 
 
+class Normed(nn.Module):
+    """What comes out of a norm is as large whatever goes in."""
+
+    def __init__(self, function):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.norm, self.function = (
+            nn.Linear(4, 6),
+            nn.LayerNorm(6),
+            function,
+        )
+
+    def forward(self, x):
+        return self.function(self.norm(self.first(x)))
+
+
+def test_a_clamp_behind_a_norm_is_found():
+    assert paripassu.check(Normed(torch.relu), Normed(torch.relu), X).equal
+    right = Normed(nn.functional.relu6)
+    before = right.norm.weight.detach().clone()
+    found = paripassu.check(Normed(torch.relu), right, X)
+    assert not found.equal
+    assert found.faults[0].cause.key == "activation-kind"
+    assert "larger weights" in " ".join(found.notes)
+    assert torch.equal(right.norm.weight, before)
+
+
 class Words(nn.Module):
     """The last state of an LSTM over words, packed or not."""
 

@@ -23,24 +23,39 @@ from paripassu.sides.contract import Block
 
 SHARE = 0.1  # of a weight's spread, by which it is moved
 LEAST_SPREAD = 0.1  # of weights that are all the same: zeros, a norm's ones
+AMPLIFIED = 8
 STEP = 0.01  # of the largest weight, by which a training step moves
 
 
 def with_other_weights(models: PairedModels, runner: Runner) -> Beside:
     """Both models' outputs with their weights moved alike; the weights are put back."""
+    if recorded := models.left.recorded:
+        with _put_back(models), recorded.changed("other-weights", move):
+            _copy_moved(models)
+            return runner.beside()
+    with weights_changed(models, move):
+        return runner.beside()
+
+
+@contextmanager
+def weights_changed(
+    models: PairedModels, change: Callable[[str, str, Array], Array]
+) -> Iterator[None]:
+    """While weights that both models have are changed alike; neither is recorded.
+
+    Args:
+        models: with equal weights.
+        change: is given a left block, the name of a weight, and its values.
+    """
     with _put_back(models):
-        if recorded := models.left.recorded:
-            with recorded.changed("other-weights", move):
-                _copy_moved(models)
-                return runner.beside()
         for _, left, right in models.block_pairs():
             fresh = {
-                name: move(left.name, name, left.spec.weights[name])
+                name: change(left.name, name, left.spec.weights[name])
                 for name in _carried(models, left, right)
             }
             models.left.write(left.name, fresh)
         _copy_moved(models)
-        return runner.beside()
+        yield
 
 
 def all_carried(models: PairedModels) -> bool:
@@ -80,6 +95,12 @@ def move(block: str, name: str, array: Array) -> Array:
         spread = max(float(np.std(array)), LEAST_SPREAD)
         moved = array + SHARE * spread * drawn
     return np.asarray(moved, array.dtype)
+
+
+def amplify(_block: str, name: str, array: Array) -> Array:
+    """Weights that scale what a layer gives, enlarged, so that it reaches clamps."""
+    large = array * AMPLIFIED if name in ("kernel", "gamma") else array
+    return np.asarray(large, array.dtype)
 
 
 Gradients = Callable[[str, str], Array | None]  # of a block and a weight's name

@@ -11,6 +11,7 @@ import numpy as np
 
 from paripassu.core.layer_spec import Array, relative_error
 from paripassu.port_check.align import Store
+from paripassu.port_check.behaviour import amplify, weights_changed
 from paripassu.port_check.examined import ModelError
 from paripassu.port_check.meanings import meaning_of_input
 from paripassu.port_check.output_pairs import pair_outputs
@@ -74,9 +75,27 @@ class Prober:
             if self._part_at(probing):
                 self._explain(probing, explain)
                 return
+        skipped = recorded or left_out or self.models.unequal
+        if not skipped and self._part_amplified(explain):
+            return
         more = f"; {left_out} more were left out, as they take long" if left_out else ""
         if self.tried:
             self.findings.check("further inputs", "holds", ", ".join(self.tried) + more)
+
+    def _part_amplified(self, explain: Callable[[Runs], None]) -> bool:
+        """Whether the models part with larger weights: inputs may not pass a norm."""
+        name = "larger weights"
+        self.runner.progress(f"trying {name}", 0.75)
+        with weights_changed(self.models, amplify):
+            found = self.runner.beside(self.eps)
+            if found.equal or not np.isfinite(found.error):
+                self.tried.append(name)
+                return False
+            text = f"with {name}, outputs are {describe_error(found.error, self.eps)}"
+            why = "clamps may be out of reach: ReLU6, hard swish, clip"
+            self.findings.check("further inputs", "fails", f"{text}: {why}")
+            self._explain(Probing(name, why, self.models.inputs), explain)
+        return True
 
     def blame_padding(self) -> None:
         """Name the mask as the cause of faults that ids without padding do not show."""
@@ -201,7 +220,7 @@ class Prober:
         ):
             self._name_mask()
         findings.notes.append(
-            f"faults were found on {probing.name}; on the given inputs both compute "
+            f"faults were found on {probing.name}; as they were given, both compute "
             "the same"
         )
 
