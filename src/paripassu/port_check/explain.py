@@ -156,6 +156,7 @@ class Explainer:
                     flattened=group.flattened if group else None,
                     input_bias=left.spec.settings.get("_input_bias"),
                     recurrent_bias=left.spec.weights.get("recurrent_bias"),
+                    gates=right.spec.settings.get("_gates"),
                 )
                 cause = Cause(
                     key=key,

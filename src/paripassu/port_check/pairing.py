@@ -15,7 +15,8 @@ from paripassu.port_check.match import Pair, squeezed
 from paripassu.port_check.output_pairs import Outputs
 from paripassu.port_check.results import Cause, Findings, Pairing, Weight, finite
 from paripassu.port_check.splitting import BlockMap
-from paripassu.port_check.tolerance import WEIGHT
+from paripassu.port_check.tolerance import SAME_WEIGHT, WEIGHT
+from paripassu.port_check.weights import have_same_values
 from paripassu.sides.advice import advise
 from paripassu.sides.contract import Arrays, Block
 
@@ -237,7 +238,11 @@ def find_unpaired(models: PairedModels) -> list[tuple[str, str, Cause, float]]:
             continue
         layer = models.left_blocks[pair.left].layer if pair.left else ""
         at = models.left_order.get(layer, math.inf if layer else -1)
-        cause = Cause(key=key, sentence=text)
+        slopes = key == "weights-shape" and (
+            models.left_blocks[pair.left or ""].kind == "prelu"
+        )
+        write = advise("slopes") if slopes else ""
+        cause = Cause(key=key, sentence=text, write=write)
         found.append((layer or "-", pair.right or "-", cause, at))
     return found
 
@@ -339,6 +344,20 @@ def _compare_block(models: PairedModels, left: Block, right: Block) -> Iterator[
             yield Weight(name=name, shape=shape, state="only right")
 
 
+def _are_rearranged(models: PairedModels) -> bool:
+    """Whether most unequal weights have the other one's values in another order."""
+    found = []
+    for _, left, right in models.block_pairs():
+        names, carried = (
+            models.weight_names(left, right),
+            models.carry_to_right(left, right),
+        )
+        for name in models.unequal.get(left.name, ()):
+            wanted, got = carried[names[name]], right.spec.weights[names[name]]
+            found.append(wanted.size > 1 and have_same_values(wanted, got, SAME_WEIGHT))
+    return 2 * sum(found) > len(found)
+
+
 def check_weights(
     models: PairedModels, pairings: tuple[Pairing, ...], findings: Findings
 ) -> None:
@@ -357,7 +376,8 @@ def check_weights(
     states = [x.state for pairing in pairings for x in pairing.weights]
     equal, unequal = states.count("equal"), states.count("differs")
     total = equal + unequal
-    models.unrelated = bool(total) and unequal >= max(2, 0.9 * total)
+    many = bool(total) and unequal >= max(2, 0.9 * total)
+    models.unrelated = many and not _are_rearranged(models)
     text = f"{unequal} of {total} differ"
     if not unequal:
         findings.check("weights", "holds", f"{equal} of {total} equal")

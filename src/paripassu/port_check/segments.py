@@ -474,7 +474,18 @@ def _both(left: Seen, right: Seen, bound: float, *, padded: bool = False) -> Par
                 sentence=f"left {causes.told(spec.settings)}; "
                 f"right {causes.told(right_spec.settings)}",
             )
-        return Parted(*names, finite, found or _inputs(left, right, bound))
+        found = found or _inputs(left, right, bound)
+        if found is None and left.call.weighted and right.call.weighted:
+            found = Cause(
+                key="weights-not-shared",
+                sentence=f"{left.call.name} and {right.call.name} have other weights: "
+                "one model shares them with another layer, in the other one they are "
+                "its own",
+                write="compute with the other layer's weight: "
+                "keras.ops.matmul(x, keras.ops.transpose(embedding.embeddings)), "
+                "head.weight = embedding.weight",
+            )
+        return Parted(*names, finite, found)
     if _family(left) == _family(right):
         key = "axis" if spec.kind != "other" else "layer-kind"
     else:

@@ -64,6 +64,13 @@ class TrainingStep:
         """All of it."""
         models = self.models
         self.runner.progress("comparing gradients", 0.75)
+        for model in (models.left, models.right):
+            if told := model.probe.own_losses:
+                self.findings.not_compared.append(
+                    f"the {model.which} model has a loss of its own "
+                    f"({', '.join(told)}), which training adds to its gradients; "
+                    "gradients were compared without it"
+                )
         recorded = models.left.recorded
         if recorded and not recorded.has_step():
             self._miss_step(recorded)
@@ -256,7 +263,9 @@ class TrainingStep:
                 continue
             bad.append(block.name)
             inherited = cause.key == "statistics" and bool(self.findings.faults)
-            told = any(x.left == block.layer for x in self.findings.faults)
+            told = cause.key != "momentum" and any(
+                x.left == block.layer for x in self.findings.faults
+            )
             if not (inherited or told):
                 names = block.layer, other.layer
                 self.findings.fault("statistics", *names, error, cause)

@@ -28,6 +28,7 @@ def recognise(
     flattened: tuple[int, ...] | None = None,
     input_bias: Array | None = None,
     recurrent_bias: Array | None = None,
+    gates: str | None = None,
 ) -> Named:
     """The key of a cause, and a sentence.
 
@@ -39,9 +40,11 @@ def recognise(
         flattened: (h, w, c) where its rows are a flattened image's.
         input_bias: of two biases that are added, the first one.
         recurrent_bias: of two that are not added, the second one.
+        gates: letters of gates in the order in which the right model's framework has
+            them, where it is another than `GATES`.
     """
     for key, sentence, made in _mistakes(
-        kind, name, wanted, flattened, input_bias, recurrent_bias
+        kind, name, wanted, flattened, input_bias, recurrent_bias, gates
     ):
         if made.shape == got.shape and relative_error(made, got) <= SAME_WEIGHT:
             return key, sentence
@@ -87,6 +90,7 @@ def _mistakes(
     flattened: tuple[int, ...] | None,
     input_bias: Array | None,
     recurrent_bias: Array | None,
+    gates: str | None,
 ) -> Iterator[tuple[str, str, Array]]:
     """What is often done wrong, and what comes of it."""
     if recurrent_bias is not None and name == "input_bias":
@@ -96,7 +100,7 @@ def _mistakes(
     if flattened and name == "kernel":
         yield from _flattened(wanted, flattened)
     if kind in GATES and not (wanted.shape[-1] % len(GATES[kind])):
-        yield from _gates(kind, name, wanted)
+        yield from _gates(kind, name, wanted, gates)
     if main and wanted.ndim == 2:
         yield "kernel-transposed", "it is the left model's, not transposed", wanted.T
         if kind == "attention":
@@ -152,13 +156,18 @@ def _reorderings(count: int) -> list[tuple[int, ...]]:
     return list(permutations(range(count)))[1:]
 
 
-def _gates(kind: str, name: str, wanted: Array) -> Iterator[tuple[str, str, Array]]:
+def _gates(
+    kind: str, name: str, wanted: Array, meant: str | None
+) -> Iterator[tuple[str, str, Array]]:
     letters = GATES[kind]
+    meant = meant or letters
     blocks = np.split(wanted, len(letters), axis=-1)
     for order in _reorderings(len(letters)):
         turned = np.concatenate([blocks[n] for n in order], axis=-1)
-        text, right = ", ".join(letters[n] for n in order), ", ".join(letters)
-        sentence = f"its gates are in the order {text} where {right} is meant"
+        text = ", ".join(letters[order[letters.index(x)]] for x in meant)
+        sentence = (
+            f"its gates are in the order {text} where {', '.join(meant)} is meant"
+        )
         yield "gate-order", sentence, turned
     if name == "recurrent":
         turned = np.concatenate([x.T for x in blocks], axis=-1)

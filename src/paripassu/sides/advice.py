@@ -36,6 +36,8 @@ KERAS = Advice(
         "reset-after": "reset_after=True (PyTorch's GRU resets after the product)",
         "frozen": "trainable=True",
         "running-momentum": "momentum={kept:.6g}",
+        "slopes": "PReLU(shared_axes=[1, 2]) has one slope a channel, as nn.PReLU(C); "
+        "without shared_axes it has one for each place",
         "same-padding": "'same' pads the end more than the beginning where the stride "
         "does not fit; write keras.layers.ZeroPadding2D with the left's padding, then "
         "padding='valid'",

@@ -182,6 +182,10 @@ class Probe(Protocol):
     draws: Sequence[Draw]
 
     @property
+    def own_losses(self) -> Sequence[str]:
+        """What training adds to any loss, in words: regularizers, `add_loss`."""
+
+    @property
     def float_type(self) -> str:
         """In which it computes: "float32", "bfloat16", ..."""
 

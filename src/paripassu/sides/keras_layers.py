@@ -181,6 +181,7 @@ def _recurrent(layer: Any) -> Settings:
         settings["recurrent_activation"] = gate
     if hasattr(layer, "reset_after"):
         settings["reset_after"] = bool(layer.reset_after)
+        settings["_gates"] = "zrn"
     settings["last"] = not layer.return_sequences
     if layer.go_backwards:
         settings["reverse"] = True

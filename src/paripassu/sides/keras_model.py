@@ -73,6 +73,15 @@ class Probe:
             return replace(part, settings={**part.settings, "axis": -1})
         return part
 
+    @property
+    def own_losses(self) -> Sequence[str]:
+        held = [x for x in self.model.trainable_variables if x.regularizer is not None]
+        found = [
+            f"{type(x.regularizer).__name__} regularizer of {x.path}" for x in held
+        ]
+        more = len(self.model.losses) > len(held)
+        return [*found, *(["add_loss"] if more else [])]
+
     def blocks(self) -> list[Block]:
         return observing.blocks_of(self.parts, self.model.trainable_variables)
 

@@ -56,6 +56,8 @@ class RecordedProbe:
         self.change: Change | None = None
         self.asked: int | None = None  # which of the further inputs
 
+    own_losses = ()
+
     @property
     def float_type(self) -> str:
         return self.dtype

@@ -41,6 +41,7 @@ class Probe:
     """See `paripassu.sides.contract.Probe`."""
 
     side = "pytorch"
+    own_losses = ()
 
     def __init__(self, model: nn.Module):
         self.model = model

@@ -1,0 +1,108 @@
+"""Causes that are told in the words of the framework where they are to be mended."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import paripassu
+
+torch = pytest.importorskip("torch")
+keras = pytest.importorskip("keras")
+nn, L = torch.nn, keras.layers
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def array(*shape):
+    return RANDOM.standard_normal(shape).astype(np.float32)
+
+
+def causes(found):
+    return [(x.left, x.cause.key if x.cause else "") for x in found.faults]
+
+
+class Steps(nn.Module):
+    """The outputs of a GRU."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.rnn = nn.GRU(4, 5, batch_first=True)
+
+    def forward(self, x):
+        return self.rnn(x)[0]
+
+
+def test_the_order_of_gates_is_told_as_the_right_framework_has_them():
+    left = Steps()
+    right = keras.Sequential([keras.Input((6, 4)), L.GRU(5, return_sequences=True)])
+    names = "weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"
+    kernel, recurrent, *biases = (
+        getattr(left.rnn, x).detach().numpy().T for x in names
+    )
+    right.layers[0].set_weights([kernel, recurrent, np.stack(biases)])
+    found = paripassu.check(left, right, array(2, 6, 4), gradients=False)
+    assert {key for _, key in causes(found)} == {"gate-order"}
+    assert "order r, z, n where z, r, n is meant" in found.faults[0].cause.sentence
+
+
+def test_epsilon_and_momentum_of_one_layer_are_both_told():
+    left = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 3))
+    right = keras.Sequential(
+        [keras.Input((6,)), L.Dense(5), L.BatchNormalization(), L.ReLU(), L.Dense(3)]
+    )
+    found = paripassu.check(left, right, array(8, 6), copy="left-to-right")
+    assert causes(found) == [("1", "epsilon"), ("1", "momentum")]
+
+
+def test_slopes_of_each_place_are_told_with_shared_axes():
+    left = nn.Sequential(nn.Conv2d(3, 8, 3), nn.PReLU(8), nn.Conv2d(8, 4, 1))
+    right = keras.Sequential(
+        [keras.Input((7, 7, 3)), L.Conv2D(8, 3), L.PReLU(), L.Conv2D(4, 1)]
+    )
+    found = paripassu.check(
+        left, right, array(2, 3, 7, 7), copy="left-to-right", gradients=False
+    )
+    assert causes(found)[0] == ("1", "weights-shape")
+    assert "shared_axes=[1, 2]" in found.faults[0].cause.write
+
+
+def test_a_loss_of_its_own_leaves_the_step_undecided():
+    left = nn.Sequential(nn.Linear(6, 1))
+    dense = L.Dense(1, kernel_regularizer=keras.regularizers.L2(3.0))
+    right = keras.Sequential([keras.Input((6,)), dense])
+    found = paripassu.check(left, right, array(4, 6), copy="left-to-right")
+    assert found.verdict == "undecided"
+    assert "L2 regularizer" in found.not_compared[0]
+    found = paripassu.check(left, right, array(4, 6), gradients=False)
+    assert found.verdict == "equal"
+
+
+class Words(nn.Module):
+    """Scores of words, by the table that reads them or by another one."""
+
+    def __init__(self, tied):
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.mix = nn.Embedding(9, 6), nn.Linear(6, 6)
+        self.head = nn.Linear(6, 9, bias=False)
+        if tied:
+            self.head.weight = self.words.weight
+
+    def forward(self, ids):
+        return self.head(self.mix(self.words(ids)))
+
+
+def test_a_head_that_is_not_tied_is_told():
+    found = paripassu.check(
+        Words(tied=True), Words(tied=False), np.arange(8).reshape(2, 4), gradients=False
+    )
+    assert ("head", "weights-not-shared") in causes(found)
