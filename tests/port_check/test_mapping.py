@@ -181,6 +181,35 @@ def test_a_fused_layer_that_names_its_order_is_not_read_in_another():
     assert whys["inside[0:12]"] == "what they compute"
 
 
+def test_fused_keys_and_values_that_are_called_before_the_query():
+    class Cross(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(3)
+            self.kv, self.q = nn.Linear(6, 2 * WIDTH), nn.Linear(6, WIDTH)
+            self.first, self.o = nn.Linear(6, 6), nn.Linear(WIDTH, 6)
+
+        def forward(self, x, context):
+            key, value = self.kv(self.first(context)).chunk(2, dim=-1)
+            return self.o(attend(self.q(x), key, value))
+
+    class KerasCross(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.first, self.mha = L.Dense(6), L.MultiHeadAttention(HEADS, SIZE)
+
+        def call(self, x, context):
+            return self.mha(x, self.first(context))
+
+    inputs = {"x": random(2, STEPS, 6), "context": random(2, 4, 6, seed=1)}
+    inputs = {name: x.astype(np.float32) for name, x in inputs.items()}
+    found = paripassu.check(
+        Cross, KerasCross, inputs, copy="left-to-right", gradients=False
+    )
+    assert found.equal
+    assert names(found) >= {("kv[0:12]", "mha/key"), ("q", "mha/query")}
+
+
 def test_the_weights_of_a_recording_are_mapped_as_well(tmp_path):
     paripassu.record(Fused, STEPS_IN, out=tmp_path / "left.recording")
     left = str(tmp_path / "left.recording")

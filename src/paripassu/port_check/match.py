@@ -195,6 +195,11 @@ def role_of(name: str) -> str:
     return ""
 
 
+def _role(block: Block) -> str:
+    """What it is in an attention: as it was cut to be, or as its name tells."""
+    return str(block.spec.settings.get("_role") or role_of(block.name))
+
+
 def _are_pieces(one: Block, other: Block) -> bool:
     """Whether both are cut out of one block, so that how it is cut decides."""
     return one.layer == other.layer and "_cut" in one.spec.settings
@@ -204,7 +209,7 @@ def _told_apart(one: Block, two: Block) -> bool:
     """Whether names say that two blocks are the same."""
     if _plain(one.name) == _plain(two.name):
         return True
-    return bool(role_of(one.name)) and role_of(one.name) == role_of(two.name)
+    return bool(_role(one)) and _role(one) == _role(two)
 
 
 def _assign(left: Sequence[Placed], right: Sequence[Placed]) -> list[Pair]:
@@ -336,10 +341,10 @@ def _cost(one: Placed, two: Placed) -> float:
         cost += 0.2
     if _plain(one.block.name) == _plain(two.block.name):
         cost -= 3
-    roles = {role_of(one.block.name), role_of(two.block.name)} - {""}
+    roles = {_role(one.block), _role(two.block)} - {""}
     if len(roles) == 2:
         cost += 2
-    elif roles and role_of(one.block.name) == role_of(two.block.name):
+    elif roles and _role(one.block) == _role(two.block):
         cost -= 1
     return cost
 

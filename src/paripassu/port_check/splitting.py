@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 from typing import Literal
 
@@ -195,7 +195,14 @@ def _split_fused(pairs: Sequence[Pair], placed: Placings) -> _Found:
             if not fitting:
                 continue
             # Where one of them has found a partner by chance, it is not the best.
-            run = max(fitting, key=lambda x: sum(y.block.name in lonely for y in x))
+            # Of two that are fused, it is keys and values that have one input.
+            run = max(
+                fitting,
+                key=lambda x: (
+                    [role_of(y.block.name) for y in x] == ["key", "value"],
+                    sum(y.block.name in lonely for y in x),
+                ),
+            )
             used |= {x.block.name for x in run}
             first, *more = _ways_to_cut(one.block, [x.block for x in run])
             cuts[one.block.name] = first
@@ -218,7 +225,14 @@ def _ways_to_cut(block: Block, run: Sequence[Block]) -> list[list[Piece]]:
         ways += [in_heads(x, len(run)) for x in heads if x > 1]
     for order in orders[1:]:
         ways.append(_in_order(sizes, order))
-    return [cut_block(block, way) for way in ways]
+    roles = [role_of(x.name) for x in run]
+    return [
+        [
+            replace(piece, settings={**piece.settings, "_role": role})
+            for piece, role in zip(cut_block(block, way), roles, strict=True)
+        ]
+        for way in ways
+    ]
 
 
 TOLD = {"qkv": PRODUCTS[:3], "query_key_value": PRODUCTS[:3], "kv": PRODUCTS[1:3]}
