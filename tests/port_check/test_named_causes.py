@@ -106,3 +106,30 @@ def test_a_head_that_is_not_tied_is_told():
         Words(tied=True), Words(tied=False), np.arange(8).reshape(2, 4), gradients=False
     )
     assert ("head", "weights-not-shared") in causes(found)
+
+
+class Backwards(nn.Module):
+    """An LSTM on reversed steps, which may be put back into the order of time."""
+
+    def __init__(self, back):
+        super().__init__()
+        torch.manual_seed(0)
+        self.back = back
+        self.rnn, self.head = nn.LSTM(4, 5, batch_first=True), nn.Linear(5, 3)
+
+    def forward(self, x):
+        made = self.rnn(torch.flip(x, [1]))[0]
+        return self.head(torch.flip(made, [1]) if self.back else made)
+
+
+def test_steps_that_come_out_reversed_are_told():
+    def right():
+        lstm = L.LSTM(5, return_sequences=True, go_backwards=True)
+        return keras.Sequential([keras.Input((6, 4)), lstm, L.Dense(3)])
+
+    how = {"copy": "left-to-right", "gradients": False}
+    found = paripassu.check(Backwards(back=True), right, array(2, 6, 4), **how)
+    assert causes(found)[0] == ("rnn", "direction")
+    assert "order of the steps is reversed" in found.faults[0].cause.sentence
+    found = paripassu.check(Backwards(back=False), right, array(2, 6, 4), **how)
+    assert found.verdict == "equal"

@@ -11,8 +11,9 @@ from typing import Literal
 import numpy as np
 
 from paripassu.core.layer_spec import Array, LayerSpec, relative_error
-from paripassu.port_check import causes, segments, weights
+from paripassu.port_check import causes, directions, segments, weights
 from paripassu.port_check.align import (
+    SEQUENCES,
     Anchors,
     Comparer,
     Group,
@@ -177,10 +178,33 @@ class Explainer:
         ]
         cause = None
         if visit < min(map(len, ends)):
-            cause = self._find_attention(group, visit)
-            cause = cause or self._find_setting(group, visit)
+            if self._runs_backwards(group, visit):
+                cause = self._find_order(group, visit)
+                if cause is None:
+                    return  # it is the same in both
+            else:
+                cause = self._find_attention(group, visit)
+                cause = cause or self._find_setting(group, visit)
         names = ", ".join(group.left), ", ".join(group.right)
         self.findings.fault("forward", *names, size, cause, jump=jump)
+
+    def _runs_backwards(self, group: Group, visit: int) -> bool:
+        """Whether one layer runs backwards, and the other is given reversed steps."""
+        if group.kind not in SEQUENCES:
+            return False
+        left = self.left.layer_calls(group.left[0])[visit]
+        right = self.right.layer_calls(group.right[0])[visit]
+        return directions.one_runs_backwards(*layer_specs(group), (left, right))
+
+    def _find_order(self, group: Group, visit: int) -> Cause | None:
+        """In which order the steps of such layers come out."""
+        left, right = layer_specs(group)
+        ends = (
+            self.left.layer_calls(group.left[-1])[visit],
+            self.right.layer_calls(group.right[-1])[visit],
+        )
+        calls = self.left.calls, self.right.calls
+        return directions.compare_orders((left[0], right[0]), ends, calls)
 
     def _find_attention(self, group: Group, visit: int) -> Cause | None:
         """The setting that parts an attention from one that is written out."""
@@ -247,6 +271,8 @@ class Explainer:
         right = self.right.layer_calls(group.right[0])
         if visit >= min(len(left), len(right)):
             return
+        if self._runs_backwards(group, visit):
+            return  # what that makes of the layer is told there
         end, right_end = left[visit], right[visit]
         names = group.left[0], group.right[0]
         pairs = _pair_inputs(group, end, right_end)
