@@ -344,3 +344,40 @@ def test_whole_numbers_in_float32_are_not_rounded():
     assert wrong.verdict == "differs"
     assert wrong.faults
     assert not any("float32 is used" in note for note in wrong.notes)
+
+
+def test_a_model_that_cannot_be_made_anew_is_judged_as_it_is():
+    """Its configuration forgets the factor: in float64 it would be another model."""
+    keras = pytest.importorskip("keras")
+
+    class Scaled(keras.Model):
+        def __init__(self, factor=1.0, **more):
+            super().__init__(**more)
+            self.factor, self.a = factor, keras.layers.Dense(6)
+
+        def call(self, x):
+            return self.a(x) * self.factor
+
+        def get_config(self):
+            return {"name": self.name}
+
+    model = Scaled(3.0)
+    model(ROWS)
+    left = Net(lambda n, x: n.a(x) * 3.0, a=dense)
+    for pair in ((left, model), (model, left)):
+        found = check(*pair, ROWS, copy="left-to-right")
+        assert found.equal, [str(x) for x in found.causes]
+        assert any("it computes something else" in x for x in found.notes)
+        assert "outputs in evaluation mode, in float32" in found.compared
+
+
+def test_an_error_of_our_own_before_any_layer_is_paired(monkeypatch):
+    def breaks(*_args, **_kwargs):
+        raise ZeroDivisionError("of our own")
+
+    monkeypatch.setattr(examine, "PairedModels", breaks)
+    left = Net(lambda n, x: n.a(x), a=dense)
+    found = check(left, left, ROWS)
+    assert found.verdict == "undecided"
+    assert "while pairing the layers" in found.not_compared[0]
+    assert not found.compared

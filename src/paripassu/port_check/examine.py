@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
@@ -17,6 +17,7 @@ from paripassu.port_check.deciding import decide
 from paripassu.port_check.examined import ExaminedModel, ModelError, in_float64
 from paripassu.port_check.explain import Explainer
 from paripassu.port_check.output_pairs import Paired
+from paripassu.port_check.outputs import conclude
 from paripassu.port_check.pairing import (
     PairedModels,
     check_layers,
@@ -99,14 +100,11 @@ class Examination:
         """
         begin = time.perf_counter()
         self.progress("finding the layers", 0.05)
-        self.models = PairedModels(
-            self.left, self.right, self.given, self.options.block_map
-        )
-        self.models.outputs = self.paired.outputs
-        self.findings.order = self.models.left_order
-        self.runner = Runner(self.models, self.progress)
+        paired = False
         with closing(Store()) as store:
             try:
+                self._pair()
+                paired = True
                 self._compare(store)
             except (UserError, ModelError):
                 raise
@@ -116,7 +114,18 @@ class Examination:
                     f"{self.stage}; please report it:\n{traceback.format_exc()}"
                 )
         self.progress("done", 1.0)
+        if not paired:
+            given = self.left, self.right, self.given[0], self.findings
+            return conclude(*given, begin, self.paired)
         return self._result(time.perf_counter() - begin)
+
+    def _pair(self) -> None:
+        """Find which layers are which."""
+        models = PairedModels(self.left, self.right, self.given, self.options.block_map)
+        models.outputs = self.paired.outputs
+        self.findings.order = models.left_order
+        self.runner = Runner(models, self.progress)
+        self.models = models
 
     def _compare(self, store: Store) -> None:
         """All comparisons, in an order in which the verdict never waits for a cause."""
@@ -253,13 +262,14 @@ class Examination:
 
     def _to_float64(self) -> bool:
         """Let both models compute in float64; False if one of them cannot."""
+        changed: list[Callable[[], None]] = []
         for model, inputs in (
             (self.left, self.models.inputs),
             (self.right, self.models.right_inputs),
         ):
             try:
                 before = model.run(inputs)
-                model.probe.set_dtype("float64")
+                changed.append(model.probe.set_dtype("float64"))
                 after = model.run(in_float64(inputs))
                 if any(relative_error(before[x], after[x]) > REMADE for x in before):
                     # Keras's own get_config of a subclassed model leaves out arguments.
@@ -276,8 +286,8 @@ class Examination:
                 self.findings.check(
                     "float64", "not run", f"the {which} model stays in float32"
                 )
-                if model is self.right:
-                    self.left.probe.set_dtype("float32")
+                for put_back in changed:
+                    put_back()
                 return False
         self.models.inputs = in_float64(self.models.inputs)
         self.models.right_inputs = in_float64(self.models.right_inputs)

@@ -65,6 +65,7 @@ class OutputsExamination:
             f"{self.left.source} holds inputs and outputs only: those were compared"
         )
         self.progress("done", 1.0)
+        findings.not_asked.append("what the recording does not hold")
         return conclude(
             self.left, self.right, self.inputs, findings, begin, self.paired
         )
@@ -159,7 +160,7 @@ def conclude(
         notes=tuple(findings.notes),
         compared=tuple(findings.compared),
         not_compared=tuple(findings.not_compared),
-        not_asked=("what the recording does not hold",),
+        not_asked=tuple(findings.not_asked),
         seconds=time.perf_counter() - begin,
         peak_memory_mib=machine.peak_memory_bytes() / 2**20,
     )

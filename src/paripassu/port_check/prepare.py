@@ -306,7 +306,7 @@ def _open(
             lambda: module.build(target.model, inputs), f"{name}, called with {shapes},"
         )
     if make is None:
-        probe = module.open_model(target.model)
+        probe = module.open_model(target.model, None, inputs)
     else:
         probe = module.open_model(
             target.model, lambda: user_code.run(make, f"{name}, building it,"), inputs

@@ -68,6 +68,7 @@ class RecordingsExamination:
         self.findings.notes.append("two recordings: what both hold was compared")
         self.progress("done", 1.0)
         inputs = self.recordings[0].inputs
+        self.findings.not_asked.append("what the recording does not hold")
         return conclude(
             self.left, self.right, inputs, self.findings, begin, self.paired
         )

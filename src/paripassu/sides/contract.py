@@ -213,8 +213,11 @@ class Probe(Protocol):
     ) -> Step:
         """Forward and back: gradients of the sum of outputs times `cotangents`."""
 
-    def set_dtype(self, dtype: str) -> None:
+    def set_dtype(self, dtype: str) -> Callable[[], None]:
         """Make the model compute in "float32" or "float64"; its weights stay.
+
+        Returns:
+            What puts back the model as it was.
 
         Raises:
             UserError: the model cannot be made anew in that type.

@@ -44,12 +44,19 @@ class Probe:
     Args:
         model: called once with its inputs before, so that it has its weights.
         build: makes it anew, in the float type that Keras is set to.
+        inputs: to call with what was made anew from a configuration, which may have
+            its weights only then.
     """
 
     side = "keras"
 
-    def __init__(self, model: Any, build: Callable[[], Any] | None = None):
-        self.build = build
+    def __init__(
+        self,
+        model: Any,
+        build: Callable[[], Any] | None = None,
+        inputs: Arrays | None = None,
+    ):
+        self.build, self.inputs = build, inputs
         self.seed = chance.SEED
         self.drawing: Drawing = "shared"
         self.draws: Sequence[Draw] = ()
@@ -138,11 +145,12 @@ class Probe:
             statistics,
         )
 
-    def set_dtype(self, dtype: str) -> None:
+    def set_dtype(self, dtype: str) -> Callable[[], None]:
+        before = self.model, self.leaves, self.containers, self.parts
         values = self.model.get_weights()
         made = _in_dtype(self.model, self.build, dtype)
         if not made.built or not made.weights:
-            made.build([x.shape for x in self.model.inputs])
+            self._build_anew(made)
         fresh = [x.shape for x in made.get_weights()]
         if fresh != [x.shape for x in values]:
             raise UserError("the Keras model, made anew, has other weights.")
@@ -163,6 +171,20 @@ class Probe:
             old.name: replace(new, name=old.name, layer=old.layer)
             for old, new in zip(parts, self.parts.values(), strict=True)
         }
+
+        def put_back() -> None:
+            self.model, self.leaves, self.containers, self.parts = before
+
+        return put_back
+
+    def _build_anew(self, made: Any) -> None:
+        """Give weights to a model that was made from a configuration."""
+        if shapes := [x.shape for x in getattr(self.model, "inputs", None) or ()]:
+            made.build(shapes)
+        elif self.inputs is not None:
+            build(made, self.inputs)
+        else:
+            raise UserError("the Keras model, made anew, has no weights.")
 
     @contextlib.contextmanager
     def _drawing(self, watched: _Watched) -> Iterator[None]:
@@ -452,7 +474,7 @@ def open_model(
 ) -> Probe:
     """Open a built model; `make` gives it in another float type."""
     if make is None:
-        return Probe(model)
+        return Probe(model, None, inputs)
 
     def rebuild() -> Any:
         made = make()

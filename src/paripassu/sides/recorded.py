@@ -127,11 +127,12 @@ class RecordedProbe:
             _Nested(self.model, "step/statistics", step.statistics),
         )
 
-    def set_dtype(self, dtype: str) -> None:
+    def set_dtype(self, dtype: str) -> Callable[[], None]:
         if dtype not in self.found.passes:
             why = self.found.no_float64 or f"it holds {', '.join(self.found.passes)}"
             raise UserError(f"the recording holds no pass in {dtype}: {why}.")
-        self.dtype = dtype
+        before, self.dtype = self.dtype, dtype
+        return lambda: setattr(self, "dtype", before)
 
     def control(self, watcher: Watcher, *, own: bool, training: bool) -> Arrays:
         """What one ulp does: the outputs after it.

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -123,10 +123,16 @@ class Probe:
                 observing.statistics_of(self.parts),
             )
 
-    def set_dtype(self, dtype: str) -> None:
+    def set_dtype(self, dtype: str) -> Callable[[], None]:
+        before = str(self.dtype).removeprefix("torch.")
         self.dtype = getattr(torch, dtype)
         self.model.to(self.dtype)
         self.parts = self._find_parts()
+
+        def put_back() -> None:
+            self.set_dtype(before)
+
+        return put_back
 
     @contextlib.contextmanager
     def _drawing(self, watched: _Watched) -> Iterator[None]:
