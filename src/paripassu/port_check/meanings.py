@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from paripassu.sides.registry import SIDES
+
 # Names of one meaning, after their prefix; the first one stands for all.
 INPUTS = (
     ("ids", "input_ids", "token_ids", "tokens", "input_tokens", "input_word_ids"),
@@ -29,9 +31,8 @@ MAIN = (
     "logits",
     "output",
 )  # what a single output is, the first that is there
-UNNAMED = re.compile(
-    r"(inputs?|args?|outputs?|keras_tensor|input_layer|dense|activation)?(_?\d+)?"
-)
+NOTHING = ("inputs?", "args?", "outputs?", *(y for x in SIDES for y in x.given_names))
+UNNAMED = re.compile(rf"({'|'.join(NOTHING)})?(_?\d+)?")
 PREFIX = re.compile(r"(encoder|decoder)_(.+)")
 
 

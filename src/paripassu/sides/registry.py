@@ -38,6 +38,7 @@ class Side:
             that makes one has to take them.
         channels_first: whether its layers have channels at axis 1, unless they are
             told otherwise.
+        given_names: what it calls tensors that nobody has named.
         float32_scales: kinds of layers whose setting `scale` is rounded to float32 even
             in float64; measured by a test.
         float32_gradients: kinds of layers whose gradient has a constant of float32 even
@@ -57,6 +58,7 @@ class Side:
     optimizer_type: str
     bound: bool
     channels_first: bool = False
+    given_names: tuple[str, ...] = ()
     float32_scales: tuple[str, ...] = ()
     float32_gradients: tuple[str, ...] = ()
 
@@ -126,6 +128,7 @@ SIDES = (
         optimizer_roots=("keras.src.optimizers", "keras.optimizers"),
         optimizer_type="keras.optimizers.Optimizer",
         bound=False,
+        given_names=("keras_tensor", "input_layer", "dense", "activation"),
         float32_scales=("attention",),
     ),
 )
