@@ -381,3 +381,15 @@ def test_an_error_of_our_own_before_any_layer_is_paired(monkeypatch):
     assert found.verdict == "undecided"
     assert "while pairing the layers" in found.not_compared[0]
     assert not found.compared
+
+
+def test_outputs_in_another_order_are_a_fault():
+    """By their shapes it is plain which is which; by position each is another one."""
+    left = Net(lambda n, x: (n.a(x), n.a(x).sum(-1)), a=dense)
+    right = Net(lambda n, x: (n.a(x).sum(-1), n.a(x)), a=dense)
+    found = check(left, right, ROWS)
+    assert {x.key for x in found.causes} == {"output-order"}
+    assert found.verdict == "differs"
+    assert check(left, left, ROWS).equal
+    asked = ["output=output1", "output1=output"]
+    assert check(left, right, ROWS, outputs=asked).equal

@@ -365,6 +365,7 @@ class Examination:
             self._enter("comparing with other weights", 0.6)
             same = self._is_same_function()
         check_layers(models, findings, same_function=same)
+        self._check_order_of_outputs()
         good = same_outputs and (same or not faulty)
         self._check_forward("float64" if single else "float32", good, worst, runs)
         dtypes = "float64 and float32" if single else "float32"
@@ -384,6 +385,17 @@ class Examination:
         self._check_forward("float32", close, worst, single)
         if good and not close:
             self._explain_float32(single, worst)
+
+    def _check_order_of_outputs(self) -> None:
+        """Outputs that are taken by position must come in the same order."""
+        for left, right in self.models.outputs.exchanged:
+            cause = Cause(
+                key="output-order",
+                sentence=f"the left model's {left} is the right one's {right}: the "
+                "outputs come in another order",
+                write=f"return them in the same order, or say --output {left}={right}",
+            )
+            self.findings.fault("forward", left, right, None, cause)
 
     def _is_same_function(self) -> bool:
         """Whether outputs agree with other weights, too."""

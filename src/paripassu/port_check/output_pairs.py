@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from paripassu.sides.contract import Arrays
 Shape = tuple[int, ...]
 ALONE, NOT_ASKED = "has no partner", "not asked for"
 TO_LAST = (1, -1)  # of np.moveaxis
+BY_POSITION = re.compile(r"output\d*")  # as `sides.observing` names them
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,18 @@ class Outputs:
         for one in self.partners:
             if one.left is not None and one.right is not None:
                 yield one.left, one.right
+
+    @property
+    def exchanged(self) -> list[tuple[str, str]]:
+        """Outputs without names that come at another position in the right model.
+
+        Whoever takes them by their position takes another one.
+        """
+        names = [(x.left or "", x.right or "") for x in self.partners]
+        asked = any(x.why == partners.ASKED for x in self.partners)
+        if asked or not all(BY_POSITION.fullmatch(x) for pair in names for x in pair):
+            return []
+        return [pair for pair in names if pair[0] != pair[1]]
 
     def ways(self, left: Shape, right: Shape, *, spatial: bool) -> list[Way]:
         """How an output may become the right one, as declared first."""
