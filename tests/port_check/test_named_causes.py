@@ -75,7 +75,7 @@ def test_slopes_of_each_place_are_told_with_shared_axes():
     assert "shared_axes=[1, 2]" in found.faults[0].cause.write
 
 
-def test_a_loss_of_its_own_leaves_the_step_undecided():
+def test_a_loss_of_its_own_leaves_the_step_undecided(tmp_path):
     left = nn.Sequential(nn.Linear(6, 1))
     dense = L.Dense(1, kernel_regularizer=keras.regularizers.L2(3.0))
     right = keras.Sequential([keras.Input((6,)), dense])
@@ -84,6 +84,11 @@ def test_a_loss_of_its_own_leaves_the_step_undecided():
     assert "L2 regularizer" in found.not_compared[0]
     found = paripassu.check(left, right, array(4, 6), gradients=False)
     assert found.verdict == "equal"
+    recording = tmp_path / "right.recording"
+    paripassu.record(right, array(4, 6), out=recording)
+    found = paripassu.check(recording, left)
+    assert found.verdict == "undecided"
+    assert "L2 regularizer" in found.not_compared[0]
 
 
 class Words(nn.Module):

@@ -212,6 +212,7 @@ class Recorder:
             ),
             rounding=self.rounding,
             float32_gradients=tuple(self.float32_gradients),
+            own_losses=tuple(self.model.probe.own_losses),
             no_float64=no_float64,
         )
 

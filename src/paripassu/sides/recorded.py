@@ -56,7 +56,9 @@ class RecordedProbe:
         self.change: Change | None = None
         self.asked: int | None = None  # which of the further inputs
 
-    own_losses = ()
+    @property
+    def own_losses(self) -> Sequence[str]:
+        return self.found.own_losses
 
     @property
     def float_type(self) -> str:

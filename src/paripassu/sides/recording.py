@@ -218,6 +218,7 @@ class Description(Frozen):
         rounded: calls that round to float32 in the pass in float64.
         rounding: what they do to the outputs, relative.
         float32_gradients: those whose gradient alone does, in words.
+        own_losses: losses that the model adds by itself, in words; not in the step.
         no_float64: why there is no pass in float64.
     """
 
@@ -243,6 +244,7 @@ class Description(Frozen):
     rounded: tuple[RoundedRecord, ...] = ()
     rounding: float = 0.0
     float32_gradients: tuple[str, ...] = ()
+    own_losses: tuple[str, ...] = ()
     no_float64: str = ""
 
 
