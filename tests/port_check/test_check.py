@@ -130,7 +130,7 @@ def test_a_faulty_port_is_located_and_explained(tmp_path):
         *("--right-args", '{"epsilon": 0.001}'),
     )
     assert result.returncode == 1, result.stdout + result.stderr
-    assert "First apart: stem.1" in result.stdout
+    assert "at stem.1 | stem_norm" in result.stdout
     assert "epsilon: left 1e-06, right 0.001" in " ".join(result.stdout.split())
     assert "Not equal: " in page.read_text()
 

@@ -33,7 +33,7 @@ keras_sgd = keras.optimizers.SGD(0.1, momentum=0.9)
 def folder(tmp_path_factory):
     made = tmp_path_factory.mktemp("optimizers")
     (made / "ours.py").write_text(OURS)
-    (made / "broken.py").write_text("import torch\n1 / 0\n")
+    (made / "broken.py").write_text("import torch\nx = 1 / 0\n")
     return made
 
 
