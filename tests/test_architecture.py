@@ -193,7 +193,7 @@ def test_help_is_quick():
             after.ru_stime - before.ru_stime,
         )
         times.append(user + system)
-    assert min(times) < 0.5
+    assert min(times) < 0.75  # 0.45 on the slowest processor that was tried
 
 
 def test_lessons_have_the_same_headings_and_fit_a_pane():
