@@ -19,12 +19,7 @@ nn, F = torch.nn, torch.nn.functional
 RANDOM = np.random.default_rng(0)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def array(*shape):

@@ -15,12 +15,7 @@ STEPS, WIDTH = 7, 8
 ROWS = np.random.default_rng(0).standard_normal((2, STEPS, WIDTH)).astype(np.float32)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def sines(base=10000.0, side=False, length=STEPS):

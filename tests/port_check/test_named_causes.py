@@ -13,12 +13,7 @@ nn, L = torch.nn, keras.layers
 RANDOM = np.random.default_rng(0)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def array(*shape):

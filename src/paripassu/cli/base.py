@@ -152,6 +152,11 @@ ThreadsOption = Annotated[
     int, typer.Option("--threads", min=0, help="0: one per usable core.")
 ]
 
+InputsOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Read the inputs from an .npz file."),
+]
+
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
 
 JsonOption = Annotated[

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from paripassu.cli.base import (
+    InputsOption,
     JsonOption,
     ThreadsOption,
     app,
@@ -72,10 +73,7 @@ def check(
             "integers below 1000. Repeatable. Default: what a Keras model declares.",
         ),
     ] = None,
-    inputs: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Read the inputs from an .npz file."),
-    ] = None,
+    inputs: InputsOption = None,
     pairs: Annotated[
         list[str] | None,
         typer.Option(

@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from paripassu.cli.base import JsonOption, ThreadsOption, app, show, terminal
+from paripassu.cli.base import (
+    InputsOption,
+    JsonOption,
+    ThreadsOption,
+    app,
+    show,
+    terminal,
+)
 from paripassu.cli.check import users_code
 
 
@@ -55,10 +62,7 @@ def record(
             "Repeatable. Default: what a Keras model declares.",
         ),
     ] = None,
-    inputs: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Read the inputs from an .npz file."),
-    ] = None,
+    inputs: InputsOption = None,
     model_args: Annotated[
         str | None,
         typer.Option(metavar="JSON", help="Arguments of MODEL, if it is a function."),
