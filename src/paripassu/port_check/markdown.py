@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from paripassu.core import files
-from paripassu.port_check.results import CauseGroup, Checked
-
-PLACES_SHOWN = 3  # of one cause
+from paripassu.port_check.results import PLACES_SHOWN, CauseGroup, Checked
 
 
 def write(path: Path, found: Checked) -> None:

@@ -240,6 +240,7 @@ class Checked(Frozen):
 
 
 NO_CAUSE = "no cause was found: compare the code of the two at this place"
+PLACES_SHOWN = 3  # of one cause, in a short text
 UNPAIRED = "layers"  # the phase of what has no partner
 LATER = ("training mode", "statistics", "gradients")  # phases after evaluation
 

@@ -86,23 +86,22 @@ class TrainingStep:
                 outputs, moved = recorded.step_control()
                 kept.moved = models.left.moved_of_pieces(moved)
                 control = replace(left, outputs=outputs)
+                one_ulp = recorded.inputs_moved()
             else:
                 control = kept.compare(
                     perturbed_step(
                         models.left, models.inputs, cotangents[0], self.runner.perturb
                     )
                 )
+                one_ulp = {
+                    name: relative_error(x, control.input_gradients[name])
+                    for name, x in left.input_gradients.items()
+                }
             self.runner.progress("comparing gradients", 0.85)
             right = models.right.step(models.right_inputs, cotangents[1])
             part = self._compare_outputs(left, right, control)
             self._compare_statistics(left, right)
             part = self._compare_gradients(kept, right, explained=part) or part
-            one_ulp = {
-                name: relative_error(x, control.input_gradients[name])
-                for name, x in left.input_gradients.items()
-            }
-            if recorded:
-                one_ulp = recorded.inputs_moved()
             part = self._compare_input_gradients(left, right, one_ulp) or part
             if not part and self._lacks_partners():
                 self._compare_after_a_step(kept, right)

@@ -11,7 +11,14 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from paripassu.port_check.results import CauseGroup, Checked, Fault, Pairing, Place
+from paripassu.port_check.results import (
+    PLACES_SHOWN,
+    CauseGroup,
+    Checked,
+    Fault,
+    Pairing,
+    Place,
+)
 
 MARKS = {
     "holds": Text("✓", style="green"),
@@ -21,7 +28,6 @@ MARKS = {
 }
 STYLES = {"equal": "bold green", "differs": "bold red", "undecided": "bold yellow"}
 SHOWN = 40  # rows of a table, of longer ones the middle is left out
-PLACES_SHOWN = 3  # of one cause
 
 
 @contextlib.contextmanager
