@@ -215,6 +215,7 @@ def test_both_verbs_take_the_same():
         "gradients",
         "pairs",
         "outputs",
+        "accept",
     ]
 
 

@@ -92,6 +92,14 @@ def check(
             "pooler_output=pooled_output. Repeatable. Default: all that pair.",
         ),
     ] = None,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CAUSE[@PLACE]",
+            help="A difference that is no fault: epsilon@norm1, gelu-form@encoder.*, "
+            "or a cause alone. The rest is judged without it. Repeatable.",
+        ),
+    ] = None,
     left_args: Annotated[
         str | None,
         typer.Option(metavar="JSON", help="Arguments of LEFT, if it is a function."),
@@ -180,6 +188,7 @@ def check(
             gradients=not forward_only,
             pairs=tuple(pairs or ()),
             outputs=tuple(outputs or ()),
+            accept=tuple(accept or ()),
             usable_threads=threads or machine.usable_cores(),
         )
         found = check_sources(

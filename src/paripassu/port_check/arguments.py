@@ -13,6 +13,7 @@ import numpy as np
 
 from paripassu.core.errors import UserError
 from paripassu.port_check import targets
+from paripassu.port_check.accepting import parse_acceptance
 from paripassu.port_check.partners import parse_pair
 from paripassu.port_check.requests import CheckRequest
 from paripassu.sides.recording import is_recording
@@ -46,6 +47,8 @@ def check_request(request: CheckRequest, *, elsewhere: tuple[bool, bool]) -> Non
                 f"--output {text!r} is not understood. A name is expected, or a pair "
                 "of names: --output logits, --output pooler_output=pooled_output."
             )
+    for text in request.accept:
+        parse_acceptance(text)
     suffixes = [x for side in SIDES for x in side.suffixes]
     if request.save and not request.save.name.endswith(tuple(suffixes)):
         raise UserError(

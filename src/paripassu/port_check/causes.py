@@ -248,7 +248,9 @@ def _cause(
         texts.append(f"{_words(name)}: left {one}, right {two}")
         if name != "kind" and not name.startswith(WEIGHT):
             writes.append(f"give the right layer {_words(name)} {one}")
-    key = key_of(left[0], right[0], names[0])
+    key, *also = (key_of(left[0], right[0], x) for x in names)
+    settings = {x: differing[x][0] for x in names}
+    plain = all(isinstance(x, bool | int | float | str) for x in settings.values())
     write = advise(key) or "; ".join(writes)
     if any(x.settings.get("padding") == "same" for x in (*left, *right)):
         write = advise("same-padding") if key == "padding" else write
@@ -258,6 +260,8 @@ def _cause(
         write=write,
         before=before if np.isfinite(before) else None,
         after=after,
+        also=tuple(x for x in also if x != key),
+        settings=settings if plain and len(right) == 1 else {},
     )
 
 

@@ -14,6 +14,7 @@ import tomli_w
 
 from paripassu.core import files
 from paripassu.core.errors import PariPassuError, UserError
+from paripassu.port_check.accepting import parse_acceptance
 from paripassu.port_check.arguments import check_request
 from paripassu.port_check.partners import parse_pair
 from paripassu.port_check.record import check_python, record_source
@@ -118,6 +119,7 @@ def check(
     gradients: bool = True,
     pairs: Sequence[str] | Mapping[str, str] = (),
     outputs: Sequence[str] | Mapping[str, str] = (),
+    accept: Sequence[str] = (),
 ) -> Checked:
     """Check two models that are here, in this process.
 
@@ -139,6 +141,9 @@ def check(
         pairs: of inputs whose partner is in doubt: `["input_ids=token_ids"]`, or a
             dict of names, left to right.
         outputs: that are to be compared, where not all are: names, or pairs as above.
+        accept: differences that are no faults, by cause and place: `["epsilon@norm*"]`;
+            a cause alone is accepted at all places. The rest is judged without them,
+            where they are a setting or weights.
 
     Returns:
         What was found; `.equal` is the verdict.
@@ -161,7 +166,8 @@ def check(
     names = (_joined(pairs), _joined(outputs))
     for text in names[0]:
         parse_pair(text, "pairs")
-    options = Options(copy, block_map or {}, gradients, *names)
+    accepted = [parse_acceptance(x) for x in _joined(accept)]
+    options = Options(copy, block_map or {}, gradients, *names, accepted)
     with session.kept(*(x.model for x in found)):
         return session.examine(prepare.prepare(*found, given, options))
 
@@ -196,11 +202,13 @@ def assert_equivalent(
     gradients: bool = True,
     pairs: Sequence[str] | Mapping[str, str] = (),
     outputs: Sequence[str] | Mapping[str, str] = (),
+    accept: Sequence[str] = (),
 ) -> None:
     """Raise if two models do not compute the same; for tests.
 
     Args:
-        left, right, inputs, copy, block_map, gradients, pairs, outputs: as of `check`.
+        left, right, inputs, copy, block_map, gradients, pairs, outputs,
+            accept: as of `check`.
 
     Raises:
         NotEquivalent: an AssertionError that says where they part, and why.
@@ -215,6 +223,7 @@ def assert_equivalent(
         gradients=gradients,
         pairs=pairs,
         outputs=outputs,
+        accept=accept,
     )
     if not found.equal:
         raise NotEquivalent(found)
@@ -226,6 +235,8 @@ def explain(checked: Checked) -> str:
         f"{checked.headline} ({checked.left.source} and {checked.right.source}):",
         *(f"  {x.name}: {x.detail}" for x in checked.checks if x.state == "fails"),
         *(f"  at {describe_fault(x)}" for x in checked.faults),
+        *(f"  accepted: {describe_fault(x.fault)}" for x in checked.accepted),
+        *([f"  {checked.unused_told}"] if checked.unused else []),
         *(f"  not compared: {x}" for x in checked.not_compared),
     ]
     return "\n".join(lines)

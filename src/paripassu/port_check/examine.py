@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 
 from paripassu.core import machine
 from paripassu.core.errors import UserError
 from paripassu.core.layer_spec import relative_error
+from paripassu.port_check.accepting import Acceptance
 from paripassu.port_check.align import Group, Store
 from paripassu.port_check.behaviour import all_carried, with_other_weights
 from paripassu.port_check.deciding import decide
 from paripassu.port_check.examined import ExaminedModel, ModelError, in_float64
 from paripassu.port_check.explain import Explainer
+from paripassu.port_check.match import Pair
 from paripassu.port_check.output_pairs import Paired
 from paripassu.port_check.outputs import conclude
 from paripassu.port_check.pairing import (
@@ -31,11 +33,13 @@ from paripassu.port_check.randomness import compare_inference, describe_draws
 from paripassu.port_check.results import (
     Cause,
     Checked,
+    Fault,
     Findings,
     Pairing,
     Place,
     State,
     describe_error,
+    list_some,
 )
 from paripassu.port_check.rounding import find_rounded
 from paripassu.port_check.runs import Progress, Runner, Runs
@@ -43,8 +47,6 @@ from paripassu.port_check.splitting import BlockMap
 from paripassu.port_check.tolerance import EPS32, EPS64, REMADE, ROUNDED
 from paripassu.port_check.training_step import TrainingStep
 from paripassu.sides.contract import Arrays, Draw
-
-SHOWN = 6  # places that are named in a note
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Options:
         gradients: also compare training mode and gradients.
         pairs: of inputs, `left=right`.
         outputs: that are to be compared, `name` or `left=right`.
+        accept: differences that are no faults.
+        taken: layers of the left model whose weights the right one is to have.
     """
 
     copy: str | None = None
@@ -64,6 +68,8 @@ class Options:
     gradients: bool = True
     pairs: Sequence[str] = ()
     outputs: Sequence[str] = ()
+    accept: Sequence[Acceptance] = ()
+    taken: frozenset[str] = frozenset()
 
 
 class Examination:
@@ -142,6 +148,9 @@ class Examination:
         if self._is_mispaired() and models.unpair_guesses():
             self.runner.align(store)
             self.pairings = compare_weights(models)
+        if self.options.taken:
+            models.copy_weights("left-to-right", self._but(self.options.taken))
+            self.pairings = compare_weights(models)
         check_weights(models, self.pairings, findings)
         self._enter("comparing in float32", 0.2)
         self.runs = self.runner.compare(store, EPS32, "float32", 0.2)
@@ -178,6 +187,14 @@ class Examination:
             explainer = Explainer(self.models, self.findings, self.runner)
             prober.go(explainer.explain)
 
+    def _but(self, layers: Collection[str]) -> list[Pair]:
+        """The pairs of blocks that are in none of these layers of the left model."""
+        return [
+            pair
+            for pair, left, _ in self.models.block_pairs()
+            if left.layer not in layers
+        ]
+
     def _is_mispaired(self) -> bool:
         """Whether the models compute the same, and yet weights of pairs are unequal."""
         asked = self.models.unequal and not self.left.recorded
@@ -211,6 +228,54 @@ class Examination:
             seconds=seconds,
             peak_memory_mib=machine.peak_memory_bytes() / 2**20,
         )
+
+    def without(
+        self, faults: Iterable[Fault], stack: ExitStack
+    ) -> tuple[Examination, list[Fault]] | None:
+        """The same, without those of these differences that can be taken out.
+
+        The right model gets the left's setting, or its weights, where that is all that
+        a difference is.
+
+        Args:
+            faults: what is accepted.
+            stack: puts settings back.
+
+        Returns:
+            The examination, and what was taken out; None: nothing can be.
+        """
+        try:
+            for model in (self.left, self.right):
+                model.probe.set_dtype("float32")
+                model.cuts = {}
+        except UserError:
+            return None
+        out, layers = [], set(self.options.taken)
+        for fault in faults:
+            if fault.phase == "weights":
+                layers.add(fault.left)
+            elif fault.cause and fault.cause.settings:
+                name = fault.right.partition(":")[0]
+                undo = self.right.probe.change_settings(name, fault.cause.settings)
+                if undo is None:
+                    continue
+                stack.callback(undo)
+            else:
+                continue
+            out.append(fault)
+        if not out:
+            return None
+        keys = list_some([*dict.fromkeys(f"{x.key} at {x.left}" for x in out)])
+        note = f"the right model was compared without what is accepted: {keys}"
+        examination = Examination(
+            self.left,
+            self.right,
+            self.given,
+            replace(self.options, taken=frozenset(layers)),
+            self.progress,
+            paired=replace(self.paired, notes=(*self.paired.notes, note)),
+        )
+        return examination, out
 
     def others(self) -> Iterator[Examination]:
         """The same with the right model's inputs in each other possible arrangement."""
@@ -253,10 +318,9 @@ class Examination:
         names = list(dict.fromkeys((*map(str, calls), *gradients)))
         if not names:
             return
-        more = f" and at {len(names) - SHOWN} more places" if len(names) > SHOWN else ""
         self.findings.notes.append(
-            "float32 is used even in float64, at "
-            f"{'; '.join(names[:SHOWN])}{more}. There, differences up to "
+            f"float32 is used even in float64, at {list_some(names, '; ')}. "
+            "There, differences up to "
             f"{ROUNDED:.0e} are rounding"
         )
 

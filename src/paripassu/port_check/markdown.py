@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from paripassu.core import files
-from paripassu.port_check.results import PLACES_SHOWN, CauseGroup, Checked
+from paripassu.port_check.results import PLACES_SHOWN, CauseGroup, Checked, list_some
 
 
 def write(path: Path, found: Checked) -> None:
@@ -26,8 +26,11 @@ def render(found: Checked) -> str:
     ]
     for number, cause in enumerate(found.causes, 1):
         lines += _cause(cause, number)
+    for cause in found.accepted_causes:
+        lines.append(f"- accepted: {cause}, at {_places(cause)}")
+    lines += [f"- {found.unused_told}"] if found.unused else []
     lines += [f"- not compared: {x}" for x in found.not_compared]
-    if found.causes or found.not_compared:
+    if found.causes or found.accepted or found.unused or found.not_compared:
         lines.append("")
     versions = left.versions | right.versions
     lines += [
@@ -41,13 +44,15 @@ def render(found: Checked) -> str:
 
 
 def _cause(cause: CauseGroup, number: int) -> list[str]:
-    shown = [f"{_code(x)} and {_code(y)}" for x, y in cause.places[:PLACES_SHOWN]]
-    if (more := len(cause.places) - len(shown)) > 0:
-        shown.append(f"{more} more")
-    lines = [f"{number}. {cause}", f"   - at {', '.join(shown)}"]
+    lines = [f"{number}. {cause}", f"   - at {_places(cause)}"]
     if cause.write:
         lines.append(f"   - write: {cause.write}")
     return lines
+
+
+def _places(cause: CauseGroup) -> str:
+    places = [f"{_code(x)} and {_code(y)}" for x, y in cause.places]
+    return list_some(places, shown=PLACES_SHOWN)
 
 
 def _code(text: str) -> str:

@@ -72,6 +72,7 @@ def _prepare_recordings(
     progress: Progress,
 ) -> RecordingsExamination:
     """The same where both are recordings."""
+    _refuse_accepting(options)
     if inputs is not None or options.copy or options.block_map:
         raise UserError(
             f"{left.source} and {right.source} are recordings: they hold their inputs, "
@@ -84,6 +85,15 @@ def _prepare_recordings(
         for which, x in (("left", left), ("right", right))
     )
     return RecordingsExamination(first, second, progress)
+
+
+def _refuse_accepting(options: Options) -> None:
+    """Where models' layers are not compared, nothing says what else may differ."""
+    if options.accept:
+        raise UserError(
+            "differences are accepted where layers are compared, but the recording "
+            "that is given is compared by its arrays alone. Check the models."
+        )
 
 
 def _pair(
@@ -138,6 +148,7 @@ def _pair(
     paired = Paired((*pairs, *by_default), plan, tuple(notes), tuple(gaps))
     inputs = given, fitting[0]
     if left.recorded and not left.recorded.found.blocks:
+        _refuse_accepting(options)
         return OutputsExamination(left, right, inputs, progress, paired)
     return Examination(
         left,

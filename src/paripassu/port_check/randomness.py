@@ -11,11 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from paripassu.port_check.results import Cause, finite
+from paripassu.port_check.results import Cause, finite, list_some
 from paripassu.sides.contract import Draw
 
 NONE = "none"
-MANY = 4  # draws that are named, of more
 
 
 @dataclass(frozen=True)
@@ -85,6 +84,7 @@ class DropoutDifference:
             write=_advice(key),
             before=finite(before),
             after=finite(after),
+            settings={"rate": left.rate} if left and right else {},
         )
 
 
@@ -200,5 +200,4 @@ def describe_draws(draws: Sequence[Draw]) -> str:
         + (f", {x.line}" if x.line else "")
         for x in draws
     )
-    more = f" and {len(told) - MANY} more" if len(told) > MANY else ""
-    return "; ".join([*told][:MANY]) + more
+    return list_some([*told], "; ")

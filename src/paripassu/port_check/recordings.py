@@ -16,15 +16,19 @@ from paripassu.port_check.output_pairs import (
     find_outputs,
 )
 from paripassu.port_check.outputs import EPS, check_outputs, conclude
-from paripassu.port_check.results import Checked, Findings, State, describe_error
+from paripassu.port_check.results import (
+    Checked,
+    Findings,
+    State,
+    describe_error,
+    list_some,
+)
 from paripassu.port_check.runs import Progress
 from paripassu.port_check.tolerance import EPS64, STATISTICS, WEIGHT, allow
 from paripassu.sides import registry
 from paripassu.sides.contract import Arrays
 from paripassu.sides.recorded import RecordedProbe
 from paripassu.sides.recording import CallRecord, PassName
-
-SHOWN = 6  # names in a line
 
 
 class RecordingsExamination:
@@ -111,11 +115,11 @@ class RecordingsExamination:
                 block = name.rpartition("/")[0]
                 self.findings.fault("weights", block, block, error, None)
         alone = sorted({*first, *second} - set(both))
-        more = f"; only in one: {_names(alone)}" if alone else ""
+        more = f"; only in one: {list_some(alone)}" if alone else ""
         self.findings.check(
             "weights",
             "fails" if bad else "holds",
-            f"{len(bad)} of {len(both)} differ: {_names(bad)}{more}"
+            f"{len(bad)} of {len(both)} differ: {list_some(bad)}{more}"
             if bad
             else f"{len(both)} of {len(both)} equal{more}",
         )
@@ -200,7 +204,7 @@ class RecordingsExamination:
         self.findings.check(
             "gradients, float64",
             "fails" if bad else "holds" if total else "not run",
-            f"{len(bad)} of {total} part: {_names(bad)}"
+            f"{len(bad)} of {total} part: {list_some(bad)}"
             if bad
             else f"{total} of {total} equal, at most {describe_error(worst, EPS64)}",
         )
@@ -216,7 +220,9 @@ class RecordingsExamination:
         ]
         if left.statistics and right.statistics:
             text = (
-                f"after one step: {_names(apart)} part" if apart else "after one step"
+                f"after one step: {list_some(apart)} part"
+                if apart
+                else "after one step"
             )
             state: State = "fails" if apart else "holds"
             self.findings.check("BatchNorm statistics", state, text)
@@ -246,8 +252,3 @@ def _align(
         yield from zip(
             left[begin : begin + size], right[other : other + size], strict=True
         )
-
-
-def _names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

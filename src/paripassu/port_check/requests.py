@@ -49,6 +49,7 @@ class CheckRequest(ExaminerRequest):
         gradients: also compare training mode, gradients and BatchNorm's statistics.
         pairs: of inputs, `left=right`.
         outputs: that are to be compared, `name` or `left=right`.
+        accept: differences that are no faults; see `accepting`.
         save: where to write the model that was given weights.
     """
 
@@ -60,6 +61,7 @@ class CheckRequest(ExaminerRequest):
     gradients: bool = True
     pairs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    accept: tuple[str, ...] = ()
     save: Path | None = None
 
 

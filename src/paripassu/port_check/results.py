@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
@@ -91,13 +91,20 @@ class Partner(Frozen):
 
 
 class Cause(Frozen):
-    """A difference that closes the gap: its size `before` and `after` it is removed."""
+    """A difference that closes the gap: its size `before` and `after` it is removed.
+
+    Attributes:
+        also: the keys of further settings that it consists of.
+        settings: with which the right layer would be like the left one.
+    """
 
     key: str
     sentence: str
     write: str = ""
     before: float | None = None
     after: float | None = None
+    also: tuple[str, ...] = ()
+    settings: dict[str, Any] = {}
 
     @property
     def shown(self) -> bool:
@@ -115,6 +122,30 @@ class Fault(Frozen):
     eps: float | None
     jump: float | None
     cause: Cause | None = None
+
+    @property
+    def key(self) -> str:
+        """The key of its cause."""
+        return self.cause.key if self.cause else "unknown"
+
+
+class Accepted(Frozen):
+    """A difference that is there, and that was accepted.
+
+    Attributes:
+        by: what accepts it, as it was given.
+        fault: what it would be.
+        removed: whether the right model was compared without it.
+    """
+
+    by: str
+    fault: Fault
+    removed: bool
+
+    @property
+    def name(self) -> str:
+        """Its cause and its place, as they are accepted."""
+        return f"{self.fault.key}@{self.fault.left}"
 
 
 class Check(Frozen):
@@ -155,12 +186,14 @@ class Checked(Frozen):
     Attributes:
         verdict: "equal", "differs", or "undecided": nothing differs, but something
             that counts could not be compared.
+        accepted: differences that were accepted, which are no faults.
+        unused: what was accepted, and did not occur.
         compared: what was compared, in words.
         not_compared: what was not, and why.
         not_asked: what was left out because it was asked to be.
     """
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     verdict: Verdict
     left: Model
     right: Model
@@ -172,6 +205,8 @@ class Checked(Frozen):
     places: tuple[Place, ...]
     checks: tuple[Check, ...]
     faults: tuple[Fault, ...]
+    accepted: tuple[Accepted, ...] = ()
+    unused: tuple[str, ...] = ()
     notes: tuple[str, ...]
     compared: tuple[str, ...] = ()
     not_compared: tuple[str, ...] = ()
@@ -190,39 +225,40 @@ class Checked(Frozen):
     @property
     def causes(self) -> tuple[CauseGroup, ...]:
         """The faults grouped by their cause, in the order of the first of each."""
-        groups: dict[tuple[str, str], list[int]] = {}
-        for number, fault in enumerate(self.faults):
-            cause = fault.cause
-            key = (cause.key, cause.sentence) if cause else ("unknown", NO_CAUSE)
-            groups.setdefault(key, []).append(number)
-        return tuple(
-            self._group(key, sentence, numbers)
-            for (key, sentence), numbers in groups.items()
-        )
+        return _grouped(self.faults)
 
-    def _group(self, key: str, sentence: str, numbers: list[int]) -> CauseGroup:
-        faults = [self.faults[x] for x in numbers]
-        cause = faults[0].cause
-        return CauseGroup(
-            key=key,
-            sentence=sentence,
-            write=cause.write if cause else "",
-            phase=faults[0].phase,
-            places=tuple((x.left, x.right) for x in faults),
-            faults=tuple(numbers),
-        )
+    @property
+    def accepted_causes(self) -> tuple[CauseGroup, ...]:
+        """The same of what was accepted; `faults` are numbers in `accepted`."""
+        return _grouped([x.fault for x in self.accepted])
 
     @property
     def headline(self) -> str:
         """The verdict in a line."""
+        count = len(self.accepted_causes)
+        accepted = f"{count} accepted difference{'s' if count > 1 else ''}"
         if self.verdict == "equal":
+            if count:
+                return f"Equal but for {accepted}"
             return "Equal: the two models compute the same"
         if self.verdict == "undecided":
-            return "Undecided: nothing differs, but not everything could be compared"
-        count = len(self.causes)
-        if not count:
-            return "Not equal"
-        return f"Not equal: {count} cause{'s' if count > 1 else ''}"
+            but = f" but {accepted}, and" if count else ", but"
+            return f"Undecided: nothing differs{but} not everything could be compared"
+        beside = f", beside {accepted}" if count else ""
+        causes = len(self.causes)
+        if not causes:
+            return f"Not equal{beside}"
+        return f"Not equal: {causes} cause{'s' if causes > 1 else ''}{beside}"
+
+    @property
+    def unused_told(self) -> str:
+        """What was accepted and did not occur, and what there was; or nothing."""
+        if not self.unused:
+            return ""
+        faults = (*(x.fault for x in self.accepted), *self.faults)
+        there = dict.fromkeys(f"{x.key}@{x.left}" for x in faults)
+        told = list_some([*there], ", ") or "no difference"
+        return f"accepted, but unused: {', '.join(self.unused)}; there was: {told}"
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -237,6 +273,25 @@ class Checked(Frozen):
         first = self.causes[0]
         left, right = first.places[0]
         return first.write or f"compare {left} with {right}: {first.sentence}"
+
+
+def _grouped(faults: Sequence[Fault]) -> tuple[CauseGroup, ...]:
+    """Faults by their cause, in the order of the first of each."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for number, fault in enumerate(faults):
+        sentence = fault.cause.sentence if fault.cause else NO_CAUSE
+        groups.setdefault((fault.key, sentence), []).append(number)
+    return tuple(
+        CauseGroup(
+            key=key,
+            sentence=sentence,
+            write=cause.write if (cause := faults[numbers[0]].cause) else "",
+            phase=faults[numbers[0]].phase,
+            places=tuple((faults[x].left, faults[x].right) for x in numbers),
+            faults=tuple(numbers),
+        )
+        for (key, sentence), numbers in groups.items()
+    )
 
 
 NO_CAUSE = "no cause was found: compare the code of the two at this place"
@@ -322,6 +377,12 @@ class Findings:
                 key=lambda x: (x[1].phase in LATER, x[1].phase == UNPAIRED, x[0]),
             )
         ]
+
+
+def list_some(texts: Sequence[str], between: str = ", ", shown: int = 6) -> str:
+    """The first few of some texts, and how many more there are: "a, b and 3 more"."""
+    more = f" and {len(texts) - shown} more" if len(texts) > shown else ""
+    return between.join(texts[:shown]) + more
 
 
 def finite(value: float | None) -> float | None:

@@ -13,6 +13,11 @@ from typing import Any
 
 from paripassu.core.errors import UserError
 from paripassu.port_check import targets
+from paripassu.port_check.accepting import (
+    find_accepted,
+    parse_acceptance,
+    settle,
+)
 from paripassu.port_check.examine import Examination, Options
 from paripassu.port_check.prepare import (
     AnyExamination,
@@ -25,7 +30,7 @@ from paripassu.port_check.prepare import (
 from paripassu.port_check.record import Recorded
 from paripassu.port_check.recorder import Recorder, Wish
 from paripassu.port_check.requests import CheckRequest, RecordRequest
-from paripassu.port_check.results import Checked
+from paripassu.port_check.results import Accepted, Checked
 from paripassu.port_check.runs import Progress
 from paripassu.processes.child import Emit
 from paripassu.sides import registry, user_code
@@ -64,6 +69,7 @@ def check_models(request: CheckRequest, emit: Emit) -> None:
             request.gradients,
             request.pairs,
             request.outputs,
+            [parse_acceptance(x) for x in request.accept],
         ),
         progress,
     )
@@ -139,14 +145,35 @@ def examine(examination: AnyExamination) -> Checked:
         UserError: a model raised; with the traceback.
     """
     with users_crash_told():
-        found = examination.go()
+        if not isinstance(examination, Examination):
+            return examination.go()
+        found = _examine_without_accepted(examination)
         if found.equal:
             return found
-        others = examination.others() if isinstance(examination, Examination) else ()
-        for other in others:
-            if (again := other.go()).equal:
+        for other in examination.others():
+            if (again := _examine_without_accepted(other)).equal:
                 return again
         return found
+
+
+def _examine_without_accepted(examination: Examination) -> Checked:
+    """Compare both models; where only accepted differences are found, without those."""
+    accepted, found = examination.options.accept, examination.go()
+    removed: list[Accepted] = []
+    with contextlib.ExitStack() as stack:
+        while pairs := list(find_accepted(found.faults, accepted)):
+            before = {(x.fault.key, x.fault.left) for x in removed}
+            fresh = [x for x, _ in pairs if (x.key, x.left) not in before]
+            if not fresh or len(pairs) < len(found.faults):
+                break
+            if not (again := examination.without(fresh, stack)):
+                break
+            examination, out = again
+            removed += [
+                Accepted(by=by, fault=x, removed=True) for x, by in pairs if x in out
+            ]
+            found = examination.go()
+    return settle(found, accepted, removed)
 
 
 def take(value: Any, which: str, *, copied: bool) -> targets.Target:

@@ -21,12 +21,17 @@ from paripassu.port_check.randomness import (
     describe_draws,
     has_unknown_rates,
 )
-from paripassu.port_check.results import Cause, Findings, finite
+from paripassu.port_check.results import (
+    PLACES_SHOWN,
+    Cause,
+    Findings,
+    finite,
+    list_some,
+)
 from paripassu.port_check.tolerance import ALIKE
 from paripassu.sides.contract import Draw, Drawing
 
 CLOSED = 0.1  # of the difference: what is left of it was not dropout's
-SHOWN = 3  # notes of dropouts, of more
 RECURRENT = ("lstm", "gru", "rnn")
 
 
@@ -101,9 +106,8 @@ class TrainingDraws:
             elif self.part or not has_unknown_rates(*self.drawn):
                 told.append(cause.sentence)
         if told:
-            more = f"; and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
-            text = "; ".join(told[:SHOWN])
-            self.findings.notes.append(f"in training mode, {text}{more}")
+            text = list_some(told, "; ", PLACES_SHOWN)
+            self.findings.notes.append(f"in training mode, {text}")
         if self.part and not self.found:
             self._judge_places()
 

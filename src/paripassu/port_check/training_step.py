@@ -14,7 +14,13 @@ from paripassu.port_check.align import Store, channel_orders
 from paripassu.port_check.behaviour import after_a_step
 from paripassu.port_check.output_pairs import pair_outputs
 from paripassu.port_check.pairing import PairedModels, fit_weight
-from paripassu.port_check.results import Cause, Findings, describe_error, finite
+from paripassu.port_check.results import (
+    Cause,
+    Findings,
+    describe_error,
+    finite,
+    list_some,
+)
 from paripassu.port_check.runs import Runner, perturbed_step
 from paripassu.port_check.tolerance import (
     CANCELLED,
@@ -30,8 +36,6 @@ from paripassu.port_check.training_draws import TrainingDraws
 from paripassu.sides.advice import advise
 from paripassu.sides.contract import Arrays, Block, Step
 from paripassu.sides.recorded import RecordedProbe
-
-SHOWN = 6  # names of gradients that part
 
 
 class TrainingStep:
@@ -343,12 +347,11 @@ class TrainingStep:
             )
             self.findings.check(f"gradients, {self.dtype}", "holds", detail)
             return False
-        names = ", ".join(f"{x.left}.{x.name}" for x in bad[:SHOWN])
-        more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+        names = list_some([f"{x.left}.{x.name}" for x in bad])
         self.findings.check(
             f"gradients, {self.dtype}",
             "fails",
-            f"{len(bad)} of {total} part: {names}{more}",
+            f"{len(bad)} of {total} part: {names}",
         )
         if self.findings.faults or explained:
             return True
@@ -439,6 +442,7 @@ def _compare_running(
         cause = Cause(
             key="momentum",
             sentence=f"momentum: left keeps {momentum:.6g}, right {theirs:.6g}",
+            settings={"momentum": momentum},
             write=advise("running-momentum", kept=momentum, new=share),
             before=finite(worst),
             after=after if after < SAME_FACTOR else None,

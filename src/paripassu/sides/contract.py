@@ -213,6 +213,19 @@ class Probe(Protocol):
     ) -> Step:
         """Forward and back: gradients of the sum of outputs times `cotangents`."""
 
+    def change_settings(
+        self, name: str, settings: Mapping[str, Any]
+    ) -> Callable[[], None] | None:
+        """Give a layer other settings, which stay in another float type.
+
+        Args:
+            name: of the layer.
+            settings: by the names of `core.layer_spec`.
+
+        Returns:
+            What puts them back; None: they are no attributes of it.
+        """
+
     def set_dtype(self, dtype: str) -> Callable[[], None]:
         """Make the model compute in "float32" or "float64"; its weights stay.
 

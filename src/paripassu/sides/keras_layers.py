@@ -11,7 +11,7 @@ import numpy as np
 
 from paripassu.core.layer_spec import Array, LayerSpec
 from paripassu.sides import observing
-from paripassu.sides.observing import SAME, Move, Settings, Slot
+from paripassu.sides.observing import SAME, Attributes, Move, Settings, Slot
 from paripassu.sides.tables import (
     OTHER,
     Row,
@@ -96,6 +96,14 @@ def containers(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 # ## Settings
+
+ATTRIBUTES: Attributes = {
+    "epsilon": ("epsilon", float),
+    "momentum": ("momentum", float),
+    "slope": ("negative_slope", float),
+    "alpha": ("alpha", float),
+    "rate": ("rate", float),
+}
 
 
 def _axes(value: Any, count: int) -> tuple[int, ...]:

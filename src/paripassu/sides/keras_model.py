@@ -60,6 +60,7 @@ class Probe:
         self.seed = chance.SEED
         self.drawing: Drawing = "shared"
         self.draws: Sequence[Draw] = ()
+        self.changed: dict[str, dict[str, Any]] = {}
         self._set(model)
 
     def _set(self, model: Any) -> None:
@@ -161,21 +162,53 @@ class Probe:
                 f"the Keras model, made anew in {dtype}, has weights in "
                 f"{', '.join(sorted(found))}."
             )
+        self._set_anew(made)
+        for name, settings in self.changed.items():
+            self._change(name, settings)
+
+        def put_back() -> None:
+            self.model, self.leaves, self.containers, self.parts = before
+
+        return put_back
+
+    def change_settings(
+        self, name: str, settings: Mapping[str, Any]
+    ) -> Callable[[], None] | None:
+        undo = self._change(name, settings)
+        if undo is not None:
+            before = self.changed
+            self.changed = {**before, name: {**before.get(name, {}), **settings}}
+
+        def put_back() -> None:
+            assert undo is not None
+            undo()
+            self.changed = before
+
+        return undo and put_back
+
+    def _change(
+        self, name: str, settings: Mapping[str, Any]
+    ) -> Callable[[], None] | None:
+        layers = (layer for _, layer in keras_layers.leaves(self.model))
+        layer = next((x for x in layers if self.leaves[id(x)] == name), None)
+        undo = layer and observing.change_settings(
+            layer, dict(settings), keras_layers.ATTRIBUTES
+        )
+        if undo:
+            self._set_anew(self.model)
+        return undo or None
+
+    def _set_anew(self, made: Any) -> None:
+        """Take a model made anew; Keras numbers on: dense_1 comes back as dense_3."""
         names, parts = list(self.leaves.values()), list(self.parts.values())
         outer = list(self.containers.values())
         self._set(made)
-        # Keras numbers layers without a name on: dense_1 comes back as dense_3.
         self.leaves = dict(zip(self.leaves, names, strict=True))
         self.containers = dict(zip(self.containers, outer, strict=True))
         self.parts = {
             old.name: replace(new, name=old.name, layer=old.layer)
             for old, new in zip(parts, self.parts.values(), strict=True)
         }
-
-        def put_back() -> None:
-            self.model, self.leaves, self.containers, self.parts = before
-
-        return put_back
 
     def _build_anew(self, made: Any) -> None:
         """Give weights to a model that was made from a configuration."""

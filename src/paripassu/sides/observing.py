@@ -109,6 +109,31 @@ class Part:
                 self.assign(Slot(self.second_bias), zeros)
 
 
+# Of settings that are an attribute: its name, and the value of it that is meant.
+Attributes = Mapping[str, tuple[str, Callable[[Any], Any]]]
+
+
+def change_settings(
+    layer: Any, settings: Settings, attributes: Attributes
+) -> Callable[[], None] | None:
+    """Give a layer other settings; see `paripassu.sides.contract.Probe.change_settings`."""
+    fresh = {}
+    for name, value in settings.items():
+        attribute, meant = attributes.get(name, ("", float))
+        if not hasattr(layer, attribute):
+            return None
+        fresh[attribute] = meant(value)
+    before = {name: getattr(layer, name) for name in fresh}
+
+    def put_back() -> None:
+        for name, value in before.items():
+            setattr(layer, name, value)
+
+    for name, value in fresh.items():
+        setattr(layer, name, value)
+    return put_back
+
+
 def without_repeats(parts: Iterable[Part]) -> dict[str, Part]:
     """Parts by name, without those whose weights have come before."""
     found, seen = {}, set[int]()

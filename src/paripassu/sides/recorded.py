@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -82,6 +82,9 @@ class RecordedProbe:
             f"{self.model.path} is a recording and takes no weights. "
             "Copy from it: --copy left-to-right"
         )
+
+    def change_settings(self, name: str, settings: Mapping[str, Any]) -> None:
+        """A recording has the settings that it has."""
 
     def run(
         self,

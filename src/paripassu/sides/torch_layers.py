@@ -11,7 +11,7 @@ from torch import nn
 
 from paripassu.core.layer_spec import Array, LayerSpec
 from paripassu.sides import observing
-from paripassu.sides.observing import SAME, Move, Settings, Slot
+from paripassu.sides.observing import SAME, Attributes, Move, Settings, Slot
 from paripassu.sides.tables import (
     Row,
     find_layer,
@@ -268,6 +268,14 @@ def _attention_parts(name: str, module: Any, spec: LayerSpec) -> Iterator[Part]:
 
 # ## The tables
 
+ATTRIBUTES: Attributes = {
+    "epsilon": ("eps", float),
+    "momentum": ("momentum", lambda x: 1 - x),
+    "slope": ("negative_slope", float),
+    "alpha": ("alpha", float),
+    "rate": ("p", float),
+    "approximate": ("approximate", lambda x: "tanh" if x else "none"),
+}
 
 pooling, padding = nn.modules.pooling, nn.modules.padding
 LAYERS: dict[type, Row] = {

@@ -123,6 +123,17 @@ class Probe:
                 observing.statistics_of(self.parts),
             )
 
+    def change_settings(
+        self, name: str, settings: Mapping[str, Any]
+    ) -> Callable[[], None] | None:
+        layer = {name: x for x, name in self.names.items()}.get(name)
+        if layer is None:
+            return None
+        undo = observing.change_settings(layer, dict(settings), torch_layers.ATTRIBUTES)
+        if undo is not None:
+            self.parts = self._find_parts()
+        return undo
+
     def set_dtype(self, dtype: str) -> Callable[[], None]:
         before = str(self.dtype).removeprefix("torch.")
         self.dtype = getattr(torch, dtype)

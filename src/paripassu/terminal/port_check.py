@@ -18,6 +18,7 @@ from paripassu.port_check.results import (
     Fault,
     Pairing,
     Place,
+    list_some,
 )
 
 MARKS = {
@@ -51,6 +52,8 @@ def checked_view(found: Checked, *, full: bool = False) -> RenderableType:
     parts: list[RenderableType] = [_headline(found)]
     for number, cause in enumerate(found.causes, 1):
         parts += ["", cause_view(found, cause, number, full=full)]
+    if found.accepted or found.unused:
+        parts += ["", *accepted_lines(found)]
     for text in found.not_compared:
         parts += ["", Text(f"Not compared: {text}", style="yellow")]
     parts += ["", _head(found), "", _checks(found)]
@@ -182,6 +185,16 @@ def cause_view(
     if cause.write:
         lines.append(Text(f"write: {cause.write}", style="green"))
     return Group(head, *(Text("   ").append_text(line) for line in lines))
+
+
+def accepted_lines(found: Checked) -> Iterator[Text]:
+    """What was accepted, with its places; and what did not occur."""
+    for cause in found.accepted_causes:
+        places = list_some([f"{x} | {y}" for x, y in cause.places], shown=PLACES_SHOWN)
+        yield Text(f"Accepted: {cause}, at {places}", style="yellow")
+    if found.unused:
+        told = found.unused_told
+        yield Text(told[:1].upper() + told[1:], style="yellow")
 
 
 def _place(fault: Fault) -> str:
