@@ -323,6 +323,24 @@ def test_a_rounded_scale_is_seen_in_a_check():
     assert any("its scale is a constant of float32" in x for x in found.notes)
 
 
+def test_a_rounded_function_of_ones_own_is_seen_in_many_values():
+    """More than are looked at: some rows tell."""
+    keras = pytest.importorskip("keras")
+
+    def gelu(x):
+        return keras.activations.gelu(x, approximate=True)
+
+    def port():
+        x = keras.Input((64, 16))
+        hidden = keras.layers.Dense(1024, activation=gelu, name="a")(x)
+        return keras.Model(x, keras.layers.Dense(3, name="b")(hidden))
+
+    net = nn.Sequential(nn.Linear(16, 1024), nn.GELU("tanh"), nn.Linear(1024, 3))
+    found = check(net, port, array(3, 64, 16), copy="left-to-right")
+    assert found.equal, [str(x) for x in found.causes]
+    assert any("from the float64 reference" in x for x in found.notes)
+
+
 def test_whole_numbers_in_float32_are_not_rounded():
     """Positions counted in float32, as tokens' often are: moved, they are others."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -20,6 +21,11 @@ class SharedDraws(TorchDispatchMode):
     Every operation comes by here, whatever called it: a module, a function, an LSTM's
     own dropout, or code in C++.
     """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: to be skipped, PyTorch imports its compiler first, for some seconds."""
+        return False
 
     def __init__(self, draws: Draws):
         super().__init__()
@@ -121,12 +127,19 @@ RULES: dict[str, tuple[str, Rule]] = {
 
 @contextlib.contextmanager
 def controlled(draws: Draws) -> Iterator[None]:
-    """Give a run the draws of `chance`; generators stay as they are found."""
+    """Give a run the draws of `chance`; generators stay as they are found.
+
+    What a model has compiled runs as it was written: the compiler would compile what
+    watches it.
+    """
     own = draws.drawing == "own"
     with (
         chance.seeded(draws.seed),
         torch.random.fork_rng(devices=()),
         contextlib.nullcontext() if own else SharedDraws(draws),
+        torch.compiler.set_stance("force_eager")
+        if "torch._dynamo" in sys.modules
+        else contextlib.nullcontext(),
     ):
         torch.default_generator.manual_seed(draws.seed)
         yield
