@@ -3,23 +3,36 @@
     python benchmarks/ports.py
 
 Every file of `examples/ports` has a port that is right and faulty ones, each with the
-places and the cause that a reader would accept. All are checked; what was found of each
-is written to `results/ports.json`.
+places and the cause that a reader would accept. All are checked. So are families of
+public libraries, transformers beside keras-hub and keras.applications, in
+`benchmarks/families`: as they come, each with weights of its own; after copying, either
+way; and with faults. What was found of each is written to `results/ports.json`. The
+libraries are not installed with paripassu:
+
+    pip install --no-deps transformers==5.24.0 keras-hub==0.32.0
+
+and what they miss. Without them, their part of the record stays as it is.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples" / "ports"
+LIBRARIES = ("transformers", "keras_hub")
+UNCOPIED = ["weights-not-copied"]
+
+Keep = Callable[[str, dict[str, Any]], None]  # write a part of the record
 
 
 def judged(path: Path, each: int = 1) -> list[dict[str, Any]]:
@@ -58,10 +71,7 @@ def judge(path: Path, each: int) -> None:
         inputs = [targets.parse_input(module.INPUT, 0)]
         found = session.prepare(left, right, inputs).go()
         first = found.faults[0] if found.faults else None
-        names: list[str] = []
-        for side in (first.left, first.right) if first else ():
-            for name in side.split(", "):
-                names += [name, *name.split(":"), name.removeprefix("after ")]
+        names = _layers(first.left) + _layers(first.right) if first else []
         cause = first.cause.key if first and first.cause else None
         verdict = {
             "name": fault["name"] if fault else None,
@@ -78,39 +88,153 @@ def judge(path: Path, each: int) -> None:
         print("@@" + json.dumps(verdict), flush=True)
 
 
+def judged_family(path: Path, name: str) -> list[dict[str, Any]]:
+    """What is found of a pair of public libraries, in a process of its own."""
+    given = [sys.executable, __file__, "--judge", str(path), "--family", name]
+    result = subprocess.run(given, capture_output=True, text=True, check=False)
+    rows = [json.loads(x[2:]) for x in result.stdout.splitlines() if x[:2] == "@@"]
+    if result.returncode:
+        raise RuntimeError(f"{path.stem} {name}: {result.stderr[-3000:]}")
+    return rows
+
+
+def judge_family(path: Path, name: str) -> None:
+    """Check a family here: as it comes, copied either way, and its faults."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    import torch  # noqa: F401, before TensorFlow
+
+    import paripassu
+
+    sys.path.insert(0, str(path.resolve().parent))
+    families = {x["name"]: x for x in importlib.import_module(path.stem).FAMILIES}
+    family = families[name]
+    truth = [] if family["truth"] == "equal" else family["truth"]
+    cases = [(x, None) for x in (None, "left-to-right", "right-to-left")]
+    cases += [("left-to-right", fault) for fault in family["faults"]]
+    for copy, fault in cases:
+        mistakes = fault["mistakes"] if fault else {}
+
+        def build(mistakes: Any = mistakes) -> Any:
+            return family["right"](**mistakes)
+
+        found = paripassu.check(family["left"], build, family["inputs"], copy=copy)
+        causes = [(x.key, x.places) for x in found.causes]
+        row: dict[str, Any] = {
+            "name": fault["name"] if fault else copy or "as they come",
+            "verdict": found.verdict,
+            "causes": [key for key, _ in causes],
+            "seconds": round(found.seconds, 2),
+        }
+        if fault:
+            new = [x for x in causes if x[0] not in truth]
+            row["wanted"] = [*fault["places"], fault["cause"]]
+            row["place"] = any(
+                {*fault["places"]} & {*_layers(left), *_layers(right)}
+                for _, places in new[:1]
+                for left, right in places
+            )
+            row["cause"] = [key for key, _ in new] == [fault["cause"]]
+        elif copy:
+            wanted = "differs" if truth else "equal"
+            row["right"] = found.verdict == wanted and set(row["causes"]) == set(truth)
+        else:
+            row["right"] = found.verdict == "differs" and row["causes"][:1] == UNCOPIED
+        print("@@" + json.dumps(row), flush=True)
+
+
+def _layers(names: str) -> list[str]:
+    """All names by which a place of a finding may be called."""
+    found: list[str] = []
+    for name in names.split(", "):
+        found += [name, *name.split(":"), name.removeprefix("after ")]
+    return found
+
+
+def check_ports(folder: Path, each: int, keep: Keep) -> None:
+    """All files of `examples/ports`."""
+    record = {}
+    for path in sorted(folder.glob("*.py")):
+        right, *faults = judged(path, each)
+        record[path.stem] = {"right": right, "faults": faults}
+        print(
+            f"{path.stem:15} right port {'equal' if right['equal'] else 'NOT EQUAL'}; "
+            f"of {len(faults)} faults caught {sum(not x['equal'] for x in faults)}, "
+            f"place {sum(x['place'] for x in faults)}, "
+            f"cause {sum(x['cause'] for x in faults)}",
+            flush=True,
+        )
+    keep("ports", record)
+
+
+def check_families(before: dict[str, Any], only: list[str], keep: Keep) -> None:
+    """All families, or those named; the others stay as the record has them."""
+    import torch  # noqa: F401, before TensorFlow
+
+    record = dict(before)
+    known = []
+    for path in sorted((ROOT / "benchmarks" / "families").glob("*.py")):
+        sys.path.insert(0, str(path.parent))
+        for family in importlib.import_module(path.stem).FAMILIES:
+            known.append(name := family["name"])
+            if only and name not in only:
+                continue
+            rows = judged_family(path, name)
+            pairs, faults = rows[:3], rows[3:]
+            record[name] = {"file": path.stem, "pairs": pairs, "faults": faults}
+            print(
+                f"{name:15} right {sum(x['right'] for x in pairs)} of {len(pairs)}; "
+                f"of {len(faults)} faults caught "
+                f"{sum(x['verdict'] == 'differs' for x in faults)}, place "
+                f"{sum(x['place'] for x in faults)}, cause "
+                f"{sum(x['cause'] for x in faults)}",
+                flush=True,
+            )
+            keep("families", {x: record[x] for x in sorted(record)})
+    if missing := {*only} - {*known}:
+        raise SystemExit(f"no family {', '.join(missing)}. There are {known}")
+    keep("families", {x: record[x] for x in sorted(record) if x in known})
+
+
 def main() -> None:
     """Check all of them and write the record."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--judge", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--family", help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=("ports", "families"), help="one part")
+    parser.add_argument("--families", nargs="+", default=[], help="only these of them")
     parser.add_argument("--each", type=int, default=1, help="only every so many fault")
     parser.add_argument("--folder", type=Path, default=EXAMPLES)
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "ports.json")
     given = parser.parse_args()
     if given.judge:
-        judge(given.judge, given.each)
+        if given.family:
+            judge_family(given.judge, given.family)
+        else:
+            judge(given.judge, given.each)
         return
     from paripassu.core import files
     from paripassu.frameworks.registry import FRAMEWORKS
 
-    record: dict[str, Any] = {
-        "command": "python benchmarks/ports.py",
-        "versions": {k: v for x in FRAMEWORKS.values() for k, v in x.versions.items()},
-        "ports": {},
+    record: dict[str, Any] = {"ports": {}, "families": {}}
+    if given.out.exists():
+        record |= json.loads(given.out.read_text())
+    record["command"] = "python benchmarks/ports.py"
+    record["versions"] = {
+        k: v for x in FRAMEWORKS.values() for k, v in x.versions.items()
     }
-    for path in sorted(given.folder.glob("*.py")):
-        right, *faults = judged(path, given.each)
-        record["ports"][path.stem] = {"right": right, "faults": faults}
-        counts = [
-            sum(not x["equal"] for x in faults),
-            *(sum(x[key] for x in faults) for key in ("place", "cause")),
-        ]
-        print(
-            f"{path.stem:15} right port {'equal' if right['equal'] else 'NOT EQUAL'}; "
-            f"of {len(faults)} faults caught {counts[0]}, place {counts[1]}, "
-            f"cause {counts[2]}",
-            flush=True,
-        )
-    files.write_text(given.out, json.dumps(record, indent=1) + "\n")
+
+    def keep(part: str, found: dict[str, Any]) -> None:
+        record[part] = found
+        files.write_text(given.out, json.dumps(record, indent=1) + "\n")
+
+    if given.only != "ports":
+        if all(map(importlib.util.find_spec, LIBRARIES)):
+            record["libraries"] = {x.replace("_", "-"): version(x) for x in LIBRARIES}
+            check_families(record["families"], given.families, keep)
+        else:
+            print(f"{' and '.join(LIBRARIES)} are not installed: no families")
+    if given.only != "families":
+        check_ports(given.folder, given.each, keep)
 
 
 if __name__ == "__main__":
