@@ -193,3 +193,41 @@ def test_steps_of_padding_and_empty_rows_are_notes():
     found = paripassu.check(Attention(), Attention(hidden=-1e9), inputs)
     assert found.equal
     assert "mask with an empty row" in " ".join(found.notes)
+
+
+class Placed(nn.Module):
+    """Words and the places where they stand, counted by a mask or not."""
+
+    def __init__(self, *, counted):
+        super().__init__()
+        torch.manual_seed(int(counted))
+        self.words = nn.Embedding(20, 8, padding_idx=1)
+        self.places = nn.Embedding(8 if counted else 6, 8)
+        self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, 4)
+        self.counted = counted
+
+    def forward(self, ids, mask):
+        steps = torch.arange(ids.shape[1]).expand(ids.shape)
+        if self.counted:
+            steps = 1 + (mask.cumsum(1) * mask).long()  # 1 is padding
+        y = self.norm(self.words(ids) + self.places(steps))
+        kept = mask[..., None].to(y.dtype)
+        return self.head(y), (y * kept).sum(1) / kept.sum(1)
+
+
+def test_places_that_are_counted_from_a_mask():
+    def check(mask):
+        inputs = {"ids": np.where(mask, IDS, 1), "mask": mask}
+        models = Placed(counted=True), Placed(counted=False)
+        return paripassu.check(*models, inputs, copy="left-to-right")
+
+    kept = np.arange(6) < np.array([[6], [4], [3]])
+    found = check(kept.astype(np.int64))
+    assert found.equal
+    assert "places[2:8]" in [x.left for x in found.pairs]
+    notes = " ".join(found.notes)
+    assert "at steps that the mask hides, outputs are" in notes
+    assert "one counts positions from the first step that is no padding" in notes
+    found = check(kept[:, ::-1].astype(np.int64))
+    assert [x.key for x in found.causes] == ["position"]
+    assert found.causes[0].places[0][0] == "places"

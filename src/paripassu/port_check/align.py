@@ -12,6 +12,7 @@ import numpy as np
 
 from paripassu.core.layer_spec import Array, LayerSpec, relative_error
 from paripassu.port_check.match import Pair
+from paripassu.port_check.output_pairs import select_steps
 from paripassu.port_check.pieces import PRODUCTS
 from paripassu.sides.contract import Block, Call
 
@@ -373,6 +374,7 @@ class Comparer:
         shapes: of images, to find out in which order the right model flattens one.
         perturb: of the left model's own control: what it is given is moved by one unit
             in the last place.
+        masks: which steps (N, t) of arrays (N, t, ...) are compared.
 
     Attributes:
         errors: how far arrays are from those that were kept, relative.
@@ -383,6 +385,7 @@ class Comparer:
     forced: bool
     shapes: set[tuple[int, ...]] | None = None
     perturb: Callable[[Array], Array] | None = None
+    masks: Sequence[Array] = ()
     errors: dict[Point, float] = field(default_factory=dict)
 
     def __call__(
@@ -403,7 +406,10 @@ class Comparer:
                 worst = float("inf")
                 given.append(array)
                 continue
-            worst = max(worst, relative_error(wanted, array))
+            one, two = wanted, array
+            for mask in self.masks:
+                one, two = select_steps(mask, one, two)
+            worst = max(worst, relative_error(one, two))
             given.append(self.perturb(wanted) if self.perturb else wanted)
         self.errors[number, visit, end] = worst
         return given if self.forced else None

@@ -1,9 +1,10 @@
 """Decides between pairs that shapes and names leave open, by what the models compute.
 
 Where weights are copied, each way is copied and run, and the one whose layers agree at
-the most places is kept. Where the models came with their weights, a way is taken for
-which those are equal, but only if the models compute the same: the order of two layers
-whose weights were exchanged by mistake would look right by the weights alone.
+the most places is kept, of two such the one with the smaller errors. Where the models
+came with their weights, a way is taken for which those are equal, but only if the
+models compute the same: the order of two layers whose weights were exchanged by mistake
+would look right by the weights alone.
 """
 
 from __future__ import annotations
@@ -44,18 +45,18 @@ def _decide_by_copying(models: PairedModels, runner: Runner, copy: str) -> None:
     models.copy_weights(copy)
     if not models.choices:
         return
-    least, tries = runner.count_parting(AGREEING), 0
+    least, tries = runner.measure_parting(AGREEING), 0
     for choice in models.choices:
         for number in range(len(choice.cuts) or len(choice.partners)):
-            if not least or tries == TRIES:
+            if not least[0] or tries == TRIES:
                 return
             tries += 1
             before = _State(models)
             take_way(models, choice, number)
             _copy_changed(models, before.pairs, given, own)
-            count = runner.count_parting(AGREEING)
-            if count < least:
-                least = count
+            found = runner.measure_parting(AGREEING)
+            if found < least:
+                least = found
                 continue
             others = models.pairs
             before.put_back(models)

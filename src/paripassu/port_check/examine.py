@@ -416,6 +416,7 @@ class Examination:
         """Compare in evaluation mode; `single`: the runs in float32, after float64."""
         self._enter("looking for causes", 0.6)
         findings, models = self.findings, self.models
+        runs, single = self._leave_padding_out(runs, single)
         worst = runs.output_error(runs.free.outputs)
         if turned := runs.plan.turned(runs.left, runs.free.outputs):
             findings.notes.append(
@@ -449,6 +450,28 @@ class Examination:
         self._check_forward("float32", close, worst, single)
         if good and not close:
             self._explain_float32(single, worst)
+
+    def _leave_padding_out(
+        self, runs: Runs, single: Runs | None
+    ) -> tuple[Runs, Runs | None]:
+        """Compare no steps of padding any more, if the models part at those alone."""
+        models = self.models
+        plan = models.outputs.without_padding(models.inputs)
+        worst = runs.output_error(runs.free.outputs)
+        if not plan.kept or worst <= runs.output_bound:
+            return runs, single
+        fewer = replace(runs, plan=plan)
+        if fewer.output_error(runs.free.outputs) > fewer.output_bound:
+            return runs, single
+        models.outputs = plan
+        apart = describe_error(worst, runs.eps)
+        self.findings.notes.append(
+            f"at steps that the mask hides, outputs are {apart}; only the others were "
+            f"compared: {', '.join(plan.kept)}"
+        )
+        self.runs = fewer
+        self.single = single and replace(single, plan=plan)
+        return fewer, self.single
 
     def _check_order_of_outputs(self) -> None:
         """Outputs that are taken by position must come in the same order."""

@@ -34,6 +34,7 @@ from paripassu.sides.contract import Arrays, Call
 
 SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 PRODUCTS = ("query", "value", "key")  # of an attention's inputs, in their order
+SHOWN = 12  # rows of a table that are told
 RECORDED_LAYERS = (
     "the recording holds layers with weights only: which function between two of them "
     "differs is told by one of --level full"
@@ -183,7 +184,8 @@ class Explainer:
                 if cause is None:
                     return  # it is the same in both
             else:
-                cause = self._find_attention(group, visit)
+                cause = self._find_rows(group, visit)
+                cause = cause or self._find_attention(group, visit)
                 cause = cause or self._find_setting(group, visit)
         names = ", ".join(group.left), ", ".join(group.right)
         self.findings.fault("forward", *names, size, cause, jump=jump)
@@ -205,6 +207,31 @@ class Explainer:
         )
         calls = self.left.calls, self.right.calls
         return directions.compare_orders((left[0], right[0]), ends, calls)
+
+    def _find_rows(self, group: Group, visit: int) -> Cause | None:
+        """Which rows are looked up, of tables of which one has more than the other."""
+        if group.kind != "embedding" or len(group.blocks) != 1:
+            return None
+        rows = []
+        for trace, block in zip((self.left, self.right), group.blocks[0], strict=True):
+            begin = getattr(block.spec.settings.get("_cut"), "begin", 0)
+            given = trace.layer_calls(block.layer)[visit].inputs[0]
+            rows.append(np.atleast_2d(given.astype(np.int64) - begin))
+        try:
+            left, right = np.broadcast_arrays(*rows)
+        except ValueError:
+            return None
+        differing = np.flatnonzero((left != right).reshape(len(left), -1).any(1))
+        if not differing.size:
+            return None
+        told = [
+            ", ".join(map(str, x[differing[0]].ravel()[:SHOWN])) for x in (left, right)
+        ]
+        return Cause(
+            key="position",
+            sentence=f"of example {differing[0]}, left looks up rows {told[0]}, right "
+            f"{told[1]}, counted as in the smaller table",
+        )
 
     def _find_attention(self, group: Group, visit: int) -> Cause | None:
         """The setting that parts an attention from one that is written out."""
@@ -312,6 +339,9 @@ class Explainer:
                 self.left, self.right, target, self.findings.least
             ).part()
         places = parted.left, parted.right
+        alone = {(x.left, x.cause.key) for x in self.findings.faults if x.cause}
+        if parted.cause and (parted.left, parted.cause.key) in alone:
+            return  # a layer without a partner, which has been told
         if places not in self.told:
             self.told.add(places)
             at = len(self.left.calls) if ends[0] is None else ends[0]

@@ -6,14 +6,19 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from paripassu.core.errors import UserError
 from paripassu.core.layer_spec import Array, relative_error
 from paripassu.port_check import partners
-from paripassu.port_check.meanings import MAIN, is_unnamed, meaning_of_output
+from paripassu.port_check.meanings import (
+    MAIN,
+    is_unnamed,
+    meaning_of_input,
+    meaning_of_output,
+)
 from paripassu.port_check.partners import Partners
 from paripassu.port_check.results import Findings, Partner
 from paripassu.sides.contract import Arrays
@@ -52,12 +57,27 @@ class Outputs:
         same_side: whether both models are of one framework. Else a first axis of size
             1 may be there on one side: PyTorch's recurrent layers have one for layers
             before the batch in their states, Keras's have none.
+        kept: of left outputs with steps (N, t, ...), which are compared (N, t); of
+            others all are.
     """
 
     partners: tuple[Partner, ...]
     move: tuple[int, int] | None = None
     spatial: frozenset[str] = frozenset()
     same_side: bool = False
+    kept: Mapping[str, Array] = field(default_factory=dict)
+
+    def without_padding(self, inputs: Arrays) -> Outputs:
+        """The same, but for steps that a mask among the left model's inputs hides."""
+        masks = masks_of(inputs)
+        two = any(meaning_of_input(x).startswith("decoder") for x in inputs)
+        kept = {}
+        for name, _ in self.pairs:
+            decoded = two and meaning_of_output(name) != "encoder"
+            mask = masks.get("decoder mask" if decoded else "mask")
+            if mask is not None and not mask.all():
+                kept[name] = mask
+        return replace(self, kept=kept)
 
     @property
     def doubt(self) -> str:
@@ -148,7 +168,30 @@ def pair_outputs(
     """Pairs of outputs: both names, the left as the right model has it, the right."""
     for name, other in plan.pairs:
         way = plan.way(name, left[name], right[other]) or AS_DECLARED
-        yield name, other, way.turn(left[name]), right[other]
+        wanted, got = way.turn(left[name]), right[other]
+        if (kept := plan.kept.get(name)) is not None:
+            wanted, got = select_steps(kept, wanted, got)
+        yield name, other, wanted, got
+
+
+def masks_of(inputs: Arrays) -> dict[str, Array]:
+    """Which steps count (N, t), by the meanings of the masks that say it."""
+    return {
+        meaning: x != 0
+        for name, x in inputs.items()
+        if (meaning := meaning_of_input(name)) in ("mask", "decoder mask")
+        and x.ndim == 2
+        and np.isin(x, (0, 1)).all()
+    }
+
+
+def select_steps(kept: Array | None, left: Array, right: Array) -> tuple[Array, Array]:
+    """Two arrays without steps of padding, if they have a value for each step."""
+    if kept is None or left.shape != right.shape:
+        return left, right
+    if left.ndim < 3 or left.shape[:2] != kept.shape:
+        return left, right
+    return left[kept], right[kept]
 
 
 def find_outputs(

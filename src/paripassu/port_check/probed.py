@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
@@ -14,7 +14,11 @@ from paripassu.port_check.align import Store
 from paripassu.port_check.behaviour import amplify, weights_changed
 from paripassu.port_check.examined import ModelError
 from paripassu.port_check.meanings import meaning_of_input
-from paripassu.port_check.output_pairs import pair_outputs
+from paripassu.port_check.output_pairs import (
+    masks_of,
+    pair_outputs,
+    select_steps,
+)
 from paripassu.port_check.pairing import PairedModels
 from paripassu.port_check.probing import PADDING, Probing, further_inputs
 from paripassu.port_check.results import Cause, Findings, describe_error
@@ -74,7 +78,8 @@ class Prober:
             self.runner.progress(f"trying {probing.name}", share)
             if self._part_at(probing):
                 self._explain(probing, explain)
-                return
+                if not self._are_positions(probing):
+                    return
         skipped = recorded or left_out or self.models.unequal
         if not skipped and self._part_amplified(explain):
             return
@@ -100,13 +105,17 @@ class Prober:
     def blame_padding(self) -> None:
         """Name the mask as the cause of faults that ids without padding do not show."""
         models, findings = self.models, self.findings
-        known = any(x.cause and x.cause.shown for x in findings.faults)
+        known = any(
+            x.cause and (x.cause.shown or x.cause.key == "position")
+            for x in findings.faults
+        )
         if known or models.left.recorded or models.right.recorded:
             return
         probings = self.probings()
         padded = any(x.padded for x in probings)
+        drawn, ids = probings[0].inputs, self._padding_ids()
         if not padded or all(
-            np.array_equal(x == PADDING, probings[0].inputs[k] == PADDING)
+            np.array_equal(np.isin(x, ids), np.isin(drawn[k], ids))
             for k, x in models.inputs.items()
         ):
             return
@@ -142,7 +151,41 @@ class Prober:
                 for n, x in enumerate(recorded.found.further)
             ]
         sides = models.left_blocks.values(), models.right_blocks.values()
-        return probings_of(models.inputs, [table_rows(x) for x in sides])
+        tables = [table_rows(x) for x in sides]
+        return probings_of(models.inputs, tables, self._padding_ids())
+
+    def _padding_ids(self) -> list[int]:
+        models = self.models
+        return padding_ids(
+            [*models.left_blocks.values(), *models.right_blocks.values()]
+        )
+
+    def _are_positions(self, probing: Probing) -> bool:
+        """Whether padding at the beginning moves the positions of one model alone.
+
+        Nobody's fault: who counts positions from the mask, and who does not, agree
+        where padding is at the end, as it is in what was given. It is said.
+        """
+        findings, kept = self.findings, probing.kept
+        keys = {x.cause.key for x in findings.faults if x.cause}
+        if (
+            keys != {"position"}
+            or not probing.padded
+            or kept is None
+            or kept[:, 0].all()
+        ):
+            return False
+        given = masks_of(self.models.inputs).values()
+        if not all(x[:, 0].all() for x in given):
+            return False
+        findings.found.clear()
+        findings.checks.pop()
+        findings.notes.pop()
+        findings.notes.append(
+            f"on {probing.name}, the models part: one counts positions from the first "
+            "step that is no padding. With padding at the end both compute the same"
+        )
+        return True
 
     def _part_at(self, probing: Probing) -> bool:
         """Whether the models part on further inputs, as they must not."""
@@ -184,7 +227,7 @@ class Prober:
         error = kept = 0.0
         for *_, left, right in pair_outputs(self.models.outputs, lefts, rights):
             error = max(error, _error(left, right))
-            kept = max(kept, _error(*_where_kept(probing.kept, left, right)))
+            kept = max(kept, _error(*select_steps(probing.kept, left, right)))
         bound = allow(0.0, self.eps)
         if bound < error < np.inf:
             if recorded := self.models.left.recorded:
@@ -216,7 +259,8 @@ class Prober:
         """Blame the mask where padding shows it, and say on which inputs it was."""
         findings = self.findings
         if probing.padded and not any(
-            x.cause and x.cause.shown for x in findings.faults
+            x.cause and (x.cause.shown or x.cause.key == "position")
+            for x in findings.faults
         ):
             self._name_mask()
         findings.notes.append(
@@ -228,13 +272,16 @@ class Prober:
     def _given(self, probing: Probing) -> Iterator[None]:
         """While both models have other inputs."""
         models = self.models
-        before = models.inputs, models.right_inputs
+        before, outputs = (models.inputs, models.right_inputs), models.outputs
         models.right_inputs = carry_inputs(*before, probing.inputs)
         models.inputs = probing.inputs
+        if outputs.kept:
+            models.outputs = outputs.without_padding(probing.inputs)
         try:
             yield
         finally:
             models.inputs, models.right_inputs = before
+            models.outputs = outputs
 
 
 MASK = Cause(
@@ -252,12 +299,21 @@ def table_rows(blocks: Iterable[Block]) -> set[int]:
     return {x.shapes["table"][0] for x in blocks if x.kind == "embedding"}
 
 
-def probings_of(inputs: Arrays, tables: Sequence[set[int]]) -> list[Probing]:
+def padding_ids(blocks: Iterable[Block]) -> list[int]:
+    """Which ids tables name as padding, and 0."""
+    rows = (x.spec.settings.get("_untrained_row") for x in blocks)
+    return sorted({PADDING, *(int(x) for x in rows if x is not None)})
+
+
+def probings_of(
+    inputs: Arrays, tables: Sequence[set[int]], paddings: Collection[int]
+) -> list[Probing]:
     """Further inputs beyond those of a model.
 
     Args:
         inputs: by name.
         tables: of each model that gets them, how many rows its tables have.
+        paddings: ids that are padding.
     """
     masks = [
         name
@@ -273,7 +329,7 @@ def probings_of(inputs: Arrays, tables: Sequence[set[int]]) -> list[Probing]:
         and name not in masks
         and meaning_of_input(name) != "positions"
     }
-    return further_inputs(inputs, ids_below=below, masks=masks)
+    return further_inputs(inputs, ids_below=below, masks=masks, paddings=paddings)
 
 
 def carry_inputs(left: Arrays, right: Arrays, fresh: Arrays) -> Arrays:
@@ -315,12 +371,3 @@ def _error(left: Array, right: Array) -> float:
     if not np.array_equal(finite, np.isfinite(right)):
         return float("inf")
     return relative_error(left[finite], right[finite])
-
-
-def _where_kept(kept: Array | None, left: Array, right: Array) -> tuple[Array, Array]:
-    """Two outputs without steps of padding, if they have one for each step."""
-    if kept is None or left.shape != right.shape:
-        return left, right
-    if left.ndim < 3 or left.shape[:2] != kept.shape:
-        return left, right
-    return left[kept], right[kept]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from paripassu.core.layer_spec import Array
 from paripassu.sides.contract import Arrays
 
 SEED = 21
-PADDING = 0  # the id that frameworks mask
+PADDING = 0  # the id that frameworks mask, if none is named
 AMPLIFIED = (10, 100)
 
 
@@ -42,6 +42,7 @@ def further_inputs(
     *,
     ids_below: Mapping[str, int],
     masks: Collection[str] = (),
+    paddings: Collection[int] = (),
     batch_free: bool = False,
 ) -> list[Probing]:
     """Sets of inputs beyond one that was given or drawn.
@@ -51,15 +52,19 @@ def further_inputs(
         ids_below: for each input of ids, what they stay below. Of others, whole numbers
             stay as they are.
         masks: names of inputs of 0 and 1 (or false and true), 1 where a step counts.
+        paddings: ids that tables name as padding, beside 0.
         batch_free: whether batches of other lengths may be tried.
 
     Returns:
         Those that apply, of the types that came; all but batches of the same shapes.
     """
     random = np.random.Generator(np.random.Philox(SEED))
-    drawn = _draw(inputs, ids_below, masks, random)
+    padding_ids = sorted({PADDING, *paddings})
+    drawn = _draw(inputs, ids_below, masks, padding_ids, random)
     found = [Probing("another draw", "one draw may hide a branch", drawn)]
-    found += _padded(drawn, ids_below, masks)
+    for padding in padding_ids:
+        found += _padded(drawn, ids_below, masks, padding)
+    found += _masked(drawn, masks)
     found += _scaled(inputs, masks)
     if batch_free:
         found += _batches(inputs, drawn)
@@ -70,14 +75,17 @@ def _draw(
     inputs: Arrays,
     ids_below: Mapping[str, int],
     masks: Collection[str],
+    paddings: Sequence[int],
     random: np.random.Generator,
 ) -> Arrays:
-    """The same anew: floats as large as before, ids anywhere in their table but 0."""
+    """The same anew: floats as large as before, ids of all of a table but padding."""
     made: Arrays = {}
     for name, x in inputs.items():
         if name in ids_below:
-            low = min(PADDING + 1, ids_below[name] - 1)
-            made[name] = random.integers(low, ids_below[name], x.shape).astype(x.dtype)
+            all_ids = np.arange(ids_below[name])
+            some = np.setdiff1d(all_ids, paddings)
+            made[name] = random.choice(some if some.size else all_ids, x.shape)
+            made[name] = made[name].astype(x.dtype)
         elif name in masks or not _is_float(x):
             made[name] = x
         elif x.min(initial=0) >= 0:  # such as pixels
@@ -93,9 +101,12 @@ def _is_float(x: Array) -> bool:
 
 
 def _padded(
-    inputs: Arrays, ids_below: Mapping[str, int], masks: Collection[str]
+    inputs: Arrays,
+    ids_below: Mapping[str, int],
+    masks: Collection[str],
+    padding: int,
 ) -> Iterator[Probing]:
-    """Padding at either end, in ids and masks alike; masks of ones, and of nothing."""
+    """Padding at either end, in ids and masks alike."""
     # Segments and other flags are no ids that are padded.
     ids = [x for x, below in ids_below.items() if below > 2 and inputs[x].ndim == 2]
     own = [x for x in masks if inputs[x].ndim == 2]
@@ -107,8 +118,8 @@ def _padded(
         for end, kept in ends.items():
             made = dict(inputs)
             for name in (x for x in ids if inputs[x].shape == shape):
-                padding = np.array(PADDING, inputs[name].dtype)
-                made[name] = np.where(kept, inputs[name], padding)
+                fill = np.array(padding, inputs[name].dtype)
+                made[name] = np.where(kept, inputs[name], fill)
             for name in (x for x in own if inputs[x].shape == shape):
                 made[name] = kept.astype(inputs[name].dtype)
             why = "one model may mask padding, and the other compute on through it"
@@ -116,8 +127,14 @@ def _padded(
             # end, as `pack_padded_sequence` does.
             alone = end == "beginning" and not own
             name = f"padding at the {end}"
+            if padding != PADDING:
+                name += f" (id {padding})"
             yield Probing(name, why, made, kept, padded=True, extreme=alone)
-    for mask in own:
+
+
+def _masked(inputs: Arrays, masks: Collection[str]) -> Iterator[Probing]:
+    """Masks of ones, and with a row of zeros."""
+    for mask in (x for x in masks if inputs[x].ndim == 2 and inputs[x].shape[1] > 1):
         x = inputs[mask]
         ones = {**inputs, mask: np.ones_like(x)}
         yield Probing(f"{mask} of ones", "a mask may be turned round", ones)

@@ -20,7 +20,7 @@ from paripassu.core.version import __version__
 from paripassu.port_check.align import data_inputs
 from paripassu.port_check.behaviour import move, step_size, take_step
 from paripassu.port_check.examined import ExaminedModel, ModelError, in_float64
-from paripassu.port_check.probed import probings_of, table_rows
+from paripassu.port_check.probed import padding_ids, probings_of, table_rows
 from paripassu.port_check.record import Recorded, describe_size
 from paripassu.port_check.results import finite
 from paripassu.port_check.rounding import RoundedCall, effect, find_rounded
@@ -254,7 +254,8 @@ class Recorder:
         made: list[FurtherRecord] = []
         writer, given = self.writer, self.inputs
         blocks = self.model.probe.blocks()
-        for probing in probings_of(given, [table_rows(blocks)]):
+        paddings = padding_ids(blocks)
+        for probing in probings_of(given, [table_rows(blocks)], paddings):
             self.progress(f"recording {probing.name}", 0.95)
             self.inputs = probing.inputs
             try:

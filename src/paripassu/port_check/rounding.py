@@ -152,7 +152,8 @@ def _is_rounded(array: Array) -> bool:
     """Whether all values are float32's, and some need its last digits."""
     if array.dtype != np.float64 or not array.size:
         return False
-    single = array.astype(np.float32)
+    with np.errstate(over="ignore"):  # what masks add
+        single = array.astype(np.float32)
     if not np.array_equal(single, array, equal_nan=True):
         return False
     last = np.ascontiguousarray(single).view(np.uint32) & np.uint32(0xFFF)
@@ -214,7 +215,9 @@ class _Shaken:
         if rounded is None or outputs[0].dtype.kind != "f":
             return None
         signs = self.random.choice((-rounded.size, rounded.size), outputs[0].shape)
-        moved: Array = outputs[0] * (1 + signs)
+        with np.errstate(over="ignore"):
+            moved: Array = outputs[0] * (1 + signs)
+        moved = np.where(np.isfinite(moved), moved, outputs[0])
         return [moved.astype(outputs[0].dtype)]
 
 

@@ -18,7 +18,7 @@ from paripassu.port_check.align import (
     Store,
 )
 from paripassu.port_check.examined import ExaminedModel
-from paripassu.port_check.output_pairs import Outputs, pair_outputs
+from paripassu.port_check.output_pairs import Outputs, masks_of, pair_outputs
 from paripassu.port_check.pairing import PairedModels
 from paripassu.port_check.results import Place, finite
 from paripassu.port_check.rounding import RoundedCall, effect
@@ -281,21 +281,28 @@ class Runner:
                 **in_float32,
             )
 
-    def count_parting(self, least: float) -> int:
+    def measure_parting(self, least: float) -> tuple[int, float]:
         """At how many groups, and outputs, the models part by more than `least`.
 
-        Each group of the right model is given the left's inputs.
+        Each group of the right model is given the left's inputs. Steps of padding do
+        not count.
+
+        Returns:
+            How many, and the sum of the errors there, each 1 at most.
         """
+        inputs = self.models.inputs
         with closing(Store()) as store:
             left = self._record(store)
-            comparer = Comparer(self.models.groups, store, forced=True)
+            masks = list(masks_of(inputs).values())
+            comparer = Comparer(self.models.groups, store, forced=True, masks=masks)
             outputs = self._run_right(Anchors(self.models.groups, "right", comparer))
         errors = list(comparer.errors.values())
-        plan = self.models.outputs
+        plan = self.models.outputs.without_padding(inputs)
         errors += [
             relative_error(x, y) for *_, x, y in pair_outputs(plan, left, outputs)
         ]
-        return sum(not x <= least for x in errors)
+        parting = [x for x in errors if not x <= least]
+        return len(parting), sum(min(x, 1.0) for x in parting)
 
     def _control(self, store: Store, *, own: bool, training: bool) -> Run:
         """What one ulp does to the left model; of a recording, as it was measured."""

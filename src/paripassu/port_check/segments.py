@@ -206,6 +206,9 @@ class Segments:
         )
         if not lefts and not rights:
             return self._wired()
+        if counted := _find_positions(lefts, rights):
+            return counted
+        lefts, rights = _without_ids(lefts), _without_ids(rights)
         if not rights:
             return self._missing(lefts[0])
         if not lefts:
@@ -245,7 +248,7 @@ class Segments:
         elif hidden(seen) is not None:
             key = "mask"
         elif (
-            kind == "embedding"
+            (kind == "embedding" and _grows(seen))
             or (kind == "scale" and _counts(seen))
             or _adds_table(seen, self.left)
         ):
@@ -373,6 +376,38 @@ def _family(seen: Seen) -> str:
 def _counts(seen: Seen) -> bool:
     """Whether it is given whole numbers."""
     return bool(seen.inputs) and seen.inputs[0].dtype.kind in "iu"
+
+
+def _grows(seen: Seen) -> bool:
+    """Whether it is given positions."""
+    return _counts(seen) and bool(np.any(np.diff(seen.inputs[0]) > 0))
+
+
+def _without_ids(found: list[Seen]) -> list[Seen]:
+    """The calls but those that find out which rows of a table are looked up."""
+    if not any(identified(x).kind == "embedding" for x in found):
+        return found
+    return [x for x in found if x.outputs[0].dtype.kind not in "iub"]
+
+
+def _find_positions(lefts: Sequence[Seen], rights: Sequence[Seen]) -> Parted | None:
+    """Whether a table's rows are looked up at positions that one model alone finds."""
+    for which, own, other in (("left", lefts, rights), ("right", rights, lefts)):
+        if not own or not own[0].outputs or own[0].outputs[0].dtype.kind not in "iub":
+            continue
+        tables = [x for x in own if identified(x).kind == "embedding" and _grows(x)]
+        if not tables:
+            continue
+        rows = ", ".join(map(str, np.atleast_2d(tables[0].inputs[0])[-1][:12].tolist()))
+        cause = Cause(
+            key="position",
+            sentence=f"only the {which} model finds positions by {_title(own[0])}: "
+            f"of the last example, they are the rows {rows}",
+        )
+        places = tables[0].call.name, other[0].call.name if other else "-"
+        left, right = places if which == "left" else places[::-1]
+        return Parted(left, right, None, cause)
+    return None
 
 
 def _source(seen: Seen, other: Sequence[Seen], bound: float) -> str | None:

@@ -198,6 +198,11 @@ class TrainingStep:
             here = given.get(name)
             if here is None:
                 here = self.runner.random.standard_normal(left.shape)
+            kept = plan.kept.get(name)
+            if kept is not None and kept.shape == here.shape[:2]:
+                here = np.where(
+                    kept.reshape(*kept.shape, *(1,) * (here.ndim - 2)), here, 0.0
+                )
             drawn[0][name], drawn[1][other] = here, way.turn(here)
         return drawn
 
@@ -351,7 +356,8 @@ class TrainingStep:
         self.findings.check(
             f"gradients, {self.dtype}",
             "fails",
-            f"{len(bad)} of {total} part: {names}",
+            f"{len(bad)} of {total} part: {names}; at most "
+            f"{describe_error(max(x.error for x in bad), self.eps)}",
         )
         if self.findings.faults or explained:
             return True
