@@ -406,3 +406,22 @@ def test_outputs_in_another_order_are_a_fault():
     assert check(left, left, ROWS).equal
     asked = ["output=output1", "output1=output"]
     assert check(left, right, ROWS, outputs=asked).equal
+
+
+class Straight(nn.Module):
+    """x + x - x, whose gradient goes through the last two, transposed or not."""
+
+    def __init__(self, *, transposed):
+        super().__init__()
+        self.transposed = transposed
+
+    def forward(self, x):
+        none = x - x.detach()
+        return x * x + (none.transpose(1, 2) if self.transposed else none)
+
+
+def test_a_transposed_gradient_of_an_input_is_a_fault():
+    models = Straight(transposed=False), Straight(transposed=True)
+    found = paripassu.check(*models, np.random.default_rng(0).normal(size=(2, 5, 5)))
+    (cause,) = found.causes
+    assert (cause.key, cause.phase) == ("stop-gradient", "gradients")

@@ -472,3 +472,49 @@ def test_an_attention_without_biases_has_four_products():
     pieces = split_attention(block)
     assert [x.name for x in pieces] == [f"mha/{x}" for x in PRODUCTS]
     assert all([*x.weights] == ["kernel"] for x in pieces)
+
+
+class Scale(nn.Module):
+    """A factor for each channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.by = nn.Parameter(torch.ones(6))
+
+    def forward(self, x):
+        return x * self.by
+
+
+class Scaled(nn.Module):
+    """Blocks that scale what they add, by layers or by parameters that these hold."""
+
+    def __init__(self, *, layers, epsilon=1e-5, order=(0, 1, 2, 3)):
+        super().__init__()
+        random = torch.Generator().manual_seed(0)
+        self.norms = nn.ModuleList(nn.LayerNorm(6, epsilon) for _ in range(4))
+        self.dense = nn.ModuleList(nn.Linear(6, 6) for _ in range(4))
+        self.layers, self.scales = layers, nn.ModuleList(Scale() for _ in range(4))
+        given = [torch.randn(6, generator=random) for _ in range(4)]
+        with torch.no_grad():
+            for scale, n in zip(self.scales, order, strict=True):
+                scale.by.copy_(given[n])
+            for dense in self.dense:
+                dense.weight.copy_(torch.randn(6, 6, generator=random))
+                dense.bias.zero_()
+
+    def forward(self, x):
+        for n in range(4):
+            y = self.dense[n](self.norms[n](x))
+            scale = self.scales[n]
+            x = x + (scale(y) if self.layers else scale.by * y)
+        return x
+
+
+def test_parameters_are_placed_where_they_are_used_and_paired_so_beside_a_fault():
+    left, x = Scaled(layers=False), random(3, 6)
+    found = paripassu.check(left, Scaled(layers=True, epsilon=1e-2), x)
+    assert [x.key for x in found.causes] == ["epsilon"]
+    exchanged = Scaled(layers=True, epsilon=1e-2, order=(1, 0, 2, 3))
+    found = paripassu.check(left, exchanged, x)
+    assert [x.key for x in found.causes] == ["epsilon", "weights-exchanged"]
+    assert "and so 1 more weight" in found.causes[1].sentence

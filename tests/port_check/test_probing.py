@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import paripassu
-from paripassu.port_check.probed import carry_inputs
+from paripassu.port_check.input_pairs import carry_inputs
 from paripassu.port_check.probing import further_inputs
 
 RANDOM = np.random.default_rng(0)

@@ -221,6 +221,29 @@ def test_a_recording_holds_what_was_drawn(tmp_path):
     assert keys(found) == ["dropout-rate"]
 
 
+def permuted(_, x):
+    return x[:, torch.randperm(8)]
+
+
+def test_draws_of_evaluation_that_cannot_be_shared_leave_the_rest_to_be_compared():
+    found = paripassu.check(Net(permuted), Net(permuted), X)
+    assert found.verdict == "undecided"
+    assert "outputs on the same 3 seeds" in found.compared
+    assert "test_randomness.py" in found.not_compared[0]
+    other = Net(permuted)
+    with torch.no_grad():
+        other.b.weight *= 1.5
+    (cause,) = paripassu.check(Net(permuted), other, X).causes
+    assert cause.key == "weights-scaled"
+    found = paripassu.check(Net(permuted), Net(lambda _, x: x.flip(1)), X)
+    assert keys(found) == ["random-at-inference"]
+    # Other numbers that neither has in common: the layers are all that can be told.
+    pair = Net(lambda _, x: x * np.random.rand()), Net(lambda _, x: x * random.random())
+    found = paripassu.check(*pair, X)
+    assert (found.verdict, found.causes) == ("undecided", ())
+    assert "outputs part" in details(found, "forward")
+
+
 class Packed(nn.Module):
     def __init__(self):
         super().__init__()

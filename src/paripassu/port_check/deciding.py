@@ -2,14 +2,15 @@
 
 Where weights are copied, each way is copied and run, and the one whose layers agree at
 the most places is kept, of two such the one with the smaller errors. Where the models
-came with their weights, a way is taken for which those are equal, but only if the
-models compute the same: the order of two layers whose weights were exchanged by mistake
-would look right by the weights alone.
+came with their weights, a way is taken for which those are equal, but not by the
+weights alone: the order of two layers whose weights were exchanged by mistake would
+look right. The models compute the same, or do not come nearer to each other with the
+weights that the first way would give.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -36,7 +37,7 @@ def decide(models: PairedModels, runner: Runner, copy: str | None) -> None:
     if copy:
         _decide_by_copying(models, runner, copy)
     elif models.choices:
-        _decide_by_weights(models)
+        _decide_by_weights(models, runner)
 
 
 def _decide_by_copying(models: PairedModels, runner: Runner, copy: str) -> None:
@@ -96,23 +97,45 @@ def _copy_changed(
     models.copy_weights("right-to-left" if to_left else "left-to-right", but=done)
 
 
-def _decide_by_weights(models: PairedModels) -> None:
+def _decide_by_weights(models: PairedModels, runner: Runner) -> None:
     left = models.left.run(models.inputs)
     right = models.right.run(models.right_inputs)
     pairs = pair_outputs(models.outputs, left, right)
     agree = all(relative_error(x, y) <= AGREEING for *_, x, y in pairs)
     least = _count_unequal(models)
     for choice in models.choices:
-        if not agree and not choice.telling:
+        trusted = agree or choice.telling
+        if choice.cuts and not trusted:
             continue
         for number in range(len(choice.cuts) or len(choice.partners)):
             before = _State(models)
             take_way(models, choice, number)
             count = _count_unequal(models)
+            if count < least and not trusted:
+                before.put_back(models)
+                _count_unequal(models)
+                if _come_nearer(models, runner, choice.partners[number]):
+                    break  # weights were exchanged, not layers
+                take_way(models, choice, number)
             if count < least:
                 least = count
             else:
                 before.put_back(models)
+
+
+def _come_nearer(models: PairedModels, runner: Runner, lefts: Collection[str]) -> bool:
+    """Whether the models do with the left's weights in the right blocks of a way."""
+    _, before = runner.measure_parting(0.0)
+    own = {}
+    for _, left, right in models.block_pairs():
+        if left.name in lefts and left.name in models.unequal:
+            own[right.name] = {k: np.array(x) for k, x in right.spec.weights.items()}
+            models.right.write(right.name, models.carry_to_right(left, right))
+    _, after = runner.measure_parting(0.0)
+    for name, arrays in own.items():
+        models.right.write(name, arrays)
+    models.reread()
+    return after < before
 
 
 def _count_unequal(models: PairedModels) -> int:

@@ -44,9 +44,11 @@ from paripassu.port_check.results import (
 from paripassu.port_check.rounding import find_rounded
 from paripassu.port_check.runs import Progress, Runner, Runs
 from paripassu.port_check.splitting import BlockMap
-from paripassu.port_check.tolerance import EPS32, EPS64, REMADE, ROUNDED
+from paripassu.port_check.tolerance import AGREEING, EPS32, EPS64, REMADE, ROUNDED
 from paripassu.port_check.training_step import TrainingStep
 from paripassu.sides.contract import Arrays, Draw
+
+SEEDS = 3  # with which models are compared that draw what cannot be shared
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Examination:
         self.options, self.progress = options, progress
         self.findings = Findings()
         self.evaluation_draws: dict[str, Sequence[Draw]] = {}
+        self.unshared: dict[str, str] = {}  # random in evaluation mode, and where
         self.paired, self.alternatives = paired, alternatives
         paired.tell(self.findings)
         self.stage = "pairing the layers"
@@ -160,6 +163,9 @@ class Examination:
             self.single = self.runs
             self._enter("comparing in float64", 0.4)
             self.runs = self.runner.compare(store, EPS64, "float64", 0.4)
+        if self.unshared:
+            self._judge_random(store, self.runs)
+            return
         self._judge(self.runs, self.single)
         self._judge_draws()
         self._probe()
@@ -175,6 +181,52 @@ class Examination:
             TrainingStep(models, findings, self.runner, eps).go()
         if findings.faults:
             note_doubts(models, findings)
+
+    def _judge_random(self, store: Store, runs: Runs) -> None:
+        """Compare what does not hang on draws that both cannot be given."""
+        self._enter("comparing what is not random", 0.6)
+        findings, models = self.findings, self.models
+        told = "; ".join(f"{which}: {x}" for which, x in self.unshared.items())
+        alone = len(self.unshared) == 1 and not any(
+            draws
+            for x, draws in self.evaluation_draws.items()
+            if x not in self.unshared
+        )
+        if alone:
+            text = f"only one model is random in evaluation mode, {told}"
+            cause = Cause(key="random-at-inference", sentence=text)
+            left, right = (self.unshared.get(x, "none") for x in ("left", "right"))
+            findings.fault("forward", left, right, None, cause)
+        self.runs = runs = self.runner.find_random(store, runs)
+        same = self._agree_on_seeds(runs.eps)
+        groups = {x[0] for x in runs.forced.errors} - {x[0] for x in runs.random}
+        each = f"{len(groups)} of {len(models.groups)} layers are not random"
+        seeds = f"on the same {SEEDS} seeds, outputs {'agree' if same else 'part'}"
+        findings.check("forward", "not run", f"random at {told}; {each}; {seeds}")
+        findings.compared.append(f"{each}: those, each given the left's inputs")
+        if same:
+            findings.compared.append(f"outputs {seeds.partition(',')[0]}")
+        check_layers(models, findings, same_function=True)
+        findings.not_compared.append(
+            "outputs, further inputs, training mode and gradients: random in "
+            f"evaluation mode, and its draws cannot be given to both models ({told}). "
+            "Draw the numbers outside: give them as an input"
+        )
+        if models.unequal or (runs.parting(findings.least) and not same):
+            Explainer(models, findings, self.runner).explain(runs)
+
+    def _agree_on_seeds(self, eps: float) -> bool:
+        """Whether outputs are the same where both draw from generators alike."""
+        for seeds in range(SEEDS):
+            with (
+                self.left.drawing("shared", seeds),
+                self.right.drawing("shared", seeds),
+            ):
+                found = self.runner.beside(eps)
+                # The control of one that no seed holds is as large as any error.
+                if not (found.equal and found.error <= AGREEING):
+                    return False
+        return True
 
     def _probe(self) -> None:
         """Try further inputs; on models that part already, some without padding."""
@@ -360,11 +412,7 @@ class Examination:
         return True
 
     def _check_determinism(self) -> str:
-        """Where a model remains random in training mode; "" for nowhere.
-
-        Raises:
-            UserError: a model does in evaluation mode.
-        """
+        """Where a model remains random in training mode; "" for nowhere."""
         unshared, drawn = {}, {}
         for model, inputs in (
             (self.left, self.models.inputs),
@@ -372,12 +420,7 @@ class Examination:
         ):
             found = model.find_randomness(inputs, training=False)
             if found.unshared:
-                raise UserError(
-                    f"the {model.which} model, {model.source}, is random in evaluation "
-                    f"mode: two runs with the same input part at {found.unshared}. "
-                    "Give a model without it, or draw the numbers outside and give "
-                    "them as an input."
-                )
+                self.unshared[model.which] = found.unshared
             self.evaluation_draws[model.which] = found.draws
             found = model.find_randomness(inputs, training=True)
             if found.unshared:

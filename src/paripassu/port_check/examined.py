@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -210,6 +210,8 @@ class CallOrder(Blind):
         depths: how many layers with weights come before it, at most.
         parents: the nearest layers with weights that it is fed by.
         begun: the serial of the first call in each layer that is looked into.
+        uses: the serials of the calls that are given an array beside their inputs, by
+            its hash: weights that no layer of their own holds.
     """
 
     def __init__(self) -> None:
@@ -218,6 +220,7 @@ class CallOrder(Blind):
         self.depths: dict[str, int] = {}
         self.parents: dict[str, frozenset[str]] = {}
         self.begun: dict[str, int] = {}
+        self.uses: dict[str, list[int]] = {}
         self._depth: dict[int, int | None] = {-1: 0}
         self._names: dict[int, frozenset[str]] = {-1: frozenset((INPUT,))}
 
@@ -225,6 +228,8 @@ class CallOrder(Blind):
         """Note the order."""
         del inputs
         self.count += 1
+        for array in call.constants:
+            self.uses.setdefault(_digest([array]), []).append(call.serial)
         if call.weighted:
             self.order.setdefault(call.name, call.serial)
         for name in call.inside:
@@ -244,6 +249,15 @@ class CallOrder(Blind):
             self.parents.setdefault(call.name, parents)
             parents = frozenset((call.name,))
         self._names[call.serial] = parents
+
+    def used_by(self, weights: Iterable[Array]) -> list[int]:
+        """The calls that are given one of these arrays beside their inputs."""
+        found = (self.uses.get(_digest([x]), []) for x in weights)
+        return sorted({serial for serials in found for serial in serials})
+
+    def place_of(self, serial: int) -> tuple[int | None, frozenset[str] | None]:
+        """A call's depth, and the nearest layers with weights that it is fed by."""
+        return self._depth.get(serial), self._names.get(serial)
 
 
 def in_float64(arrays: Arrays) -> Arrays:

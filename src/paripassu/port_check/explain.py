@@ -26,7 +26,7 @@ from paripassu.port_check.constants import find_constants
 from paripassu.port_check.match import INPUT
 from paripassu.port_check.output_pairs import pair_outputs
 from paripassu.port_check.pairing import PairedModels
-from paripassu.port_check.results import Cause, Findings, finite
+from paripassu.port_check.results import WEIGHTS, Cause, Findings, finite
 from paripassu.port_check.runs import Run, Runner, Runs
 from paripassu.port_check.seen import Seen
 from paripassu.port_check.segments import CallRecorder, Trace
@@ -35,6 +35,7 @@ from paripassu.sides.contract import Arrays, Call
 SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 PRODUCTS = ("query", "value", "key")  # of an attention's inputs, in their order
 SHOWN = 12  # rows of a table that are told
+NOT_COPIED = "weights-not-copied"
 RECORDED_LAYERS = (
     "the recording holds layers with weights only: which function between two of them "
     "differs is told by one of --level full"
@@ -127,12 +128,12 @@ class Explainer:
         unequal = [x for x in models.block_pairs() if x[1].name in models.unequal]
         if models.unrelated:
             cause = Cause(
-                key="weights-not-copied",
+                key=NOT_COPIED,
                 sentence="the models were not given the same weights",
                 write="--copy left-to-right compares them with the left's weights",
             )
             _, left, right = unequal[0]
-            self.findings.fault("weights", left.name, right.name, None, cause)
+            self.findings.fault(WEIGHTS, left.name, right.name, None, cause)
             return
         others = {
             (block.name, name): array
@@ -147,6 +148,7 @@ class Explainer:
             errors = [
                 max((x[k] for k in ends), default=math.inf) for x in (before, after)
             ]
+            told: dict[str, tuple[str, str, float]] = {}
             for name in models.unequal[left.name]:
                 wanted, got = carried[names[name]], own[right.name][names[name]]
                 key, sentence = weights.recognise(
@@ -160,15 +162,19 @@ class Explainer:
                     recurrent_bias=left.spec.weights.get("recurrent_bias"),
                     gates=right.spec.settings.get("_gates"),
                 )
+                told[name] = key, sentence, relative_error(wanted, got)
+            whole = any(key == NOT_COPIED for key, *_ in told.values())
+            for name, (key, sentence, size) in told.items():
+                # A bias as it was made, of a layer that was not copied at all.
+                forgotten = whole and key == "bias-not-copied"
                 cause = Cause(
-                    key=key,
+                    key=NOT_COPIED if forgotten else key,
                     sentence=f"{names[name]} of {right.name}: {sentence}",
                     write="--copy left-to-right writes it as the left model has it",
                     before=finite(errors[0]),
                     after=finite(errors[1]),
                 )
-                size = relative_error(wanted, got)
-                self.findings.fault("weights", left.layer, right.layer, size, cause)
+                self.findings.fault(WEIGHTS, left.layer, right.layer, size, cause)
 
     def _explain_layer(
         self, group: Group, visit: int, size: float, jump: float

@@ -25,6 +25,7 @@ from paripassu.port_check.results import Partner
 from paripassu.sides.contract import ANY, Arrays, Declared
 
 Takes = Mapping[str, Declared]
+Move = tuple[int, int]  # of an axis, as `np.moveaxis` takes it
 DEFAULT = "not given"
 
 
@@ -42,7 +43,7 @@ class Layout:
     same_side: bool
 
     @property
-    def move(self) -> tuple[int, int] | None:
+    def move(self) -> Move | None:
         """From the left's axis to the right's, as `np.moveaxis` takes it."""
         if self.left_first == self.right_first:
             return None
@@ -109,7 +110,7 @@ def pair_inputs(
     inputs: Arrays,
     takes: Takes,
     asked: Sequence[str] = (),
-    move: tuple[int, int] | None = None,
+    move: Move | None = None,
 ) -> list[Partner]:
     """Find which input of the right model each of the left's is.
 
@@ -184,9 +185,7 @@ def _shaped(takes: Takes) -> bool:
     return all(x.shape is not None for x in takes.values())
 
 
-def _fitting(
-    inputs: Arrays, takes: Takes, move: tuple[int, int] | None
-) -> partners.Fits:
+def _fitting(inputs: Arrays, takes: Takes, move: Move | None) -> partners.Fits:
     def fits(left: str, right: str) -> bool:
         if differ_in_meaning(left, right):
             return False
@@ -252,7 +251,7 @@ def _ids_shape(given: Arrays, *, decoder: bool) -> tuple[int, ...] | None:
 def ways(
     array: Array,
     declared: Sequence[int | None] | None,
-    move: tuple[int, int] | None,
+    move: Move | None,
     *,
     other: bool = False,
 ) -> Iterator[Array]:
@@ -303,6 +302,57 @@ def arrangements(
         names.append(pair.right)
         every.append(fitting)
     return [dict(zip(names, x, strict=True)) for x in itertools.product(*every)]
+
+
+def same_inputs(left: Arrays, right: Arrays) -> Iterator[tuple[str, str, Move]]:
+    """Which inputs of both models are the same, and how their channels were moved.
+
+    Args:
+        left, right: what the models are given, by name: the same values but for the
+            place of channels.
+
+    Yields:
+        The left name, the right name, and the move, as `np.moveaxis` takes it.
+    """
+    for name, array in right.items():
+        # Of two with equal values, that of the same meaning.
+        meaning = meaning_of_input(name)
+        others = [x for x in left if meaning_of_input(x) == meaning]
+        others += [x for x in left if x not in others]
+        for other in others:
+            move = _find_move(left[other], array)
+            if move is not None:
+                yield other, name, move
+                break
+
+
+def _find_move(left: Array, right: Array) -> Move | None:
+    """How the left input's channels were moved; None: the right one is another."""
+    moves: list[Move] = [(0, 0), (1, -1), (-1, 1)]
+    for move in moves if left.ndim > 1 else moves[:1]:
+        turned = move_channels(left, move)
+        if turned.shape == right.shape and np.array_equal(turned, right):
+            return move
+    return None
+
+
+def move_channels(array: Array, move: Move) -> Array:
+    """An array with an axis moved; (0, 0) leaves it as it is."""
+    return array if move == (0, 0) else np.moveaxis(array, *move)
+
+
+def carry_inputs(left: Arrays, right: Arrays, fresh: Arrays) -> Arrays:
+    """The right model's inputs for other ones of the left.
+
+    Args:
+        left, right: see `same_inputs`.
+        fresh: the left model's.
+    """
+    made = dict(right)
+    for name, other, move in same_inputs(left, right):
+        turned = np.ascontiguousarray(move_channels(fresh[name], move))
+        made[other] = turned.astype(right[other].dtype)
+    return made
 
 
 def describe_pairs(found: Sequence[Partner], takes: Takes) -> list[str]:

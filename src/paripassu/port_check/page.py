@@ -99,5 +99,7 @@ def curve(places: Sequence[Place]) -> Markup:
 
 
 def _faulty(place: Place) -> bool:
-    own = place.own is None or place.own > place.bound
-    return own or place.entering is None or place.entering > place.entering_bound
+    ends = (place.own, place.bound), (place.entering, place.entering_bound)
+    return any(
+        bound is not None and (error is None or error > bound) for error, bound in ends
+    )

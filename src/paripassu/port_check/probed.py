@@ -13,6 +13,7 @@ from paripassu.core.layer_spec import Array, relative_error
 from paripassu.port_check.align import Store
 from paripassu.port_check.behaviour import amplify, weights_changed
 from paripassu.port_check.examined import ModelError
+from paripassu.port_check.input_pairs import carry_inputs
 from paripassu.port_check.meanings import meaning_of_input
 from paripassu.port_check.output_pairs import (
     masks_of,
@@ -27,6 +28,7 @@ from paripassu.port_check.tolerance import EPS64, allow
 from paripassu.sides.contract import Arrays, Blind, Block
 
 SECONDS = 40.0  # after which no further inputs are tried
+LARGER = "larger weights"
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,12 @@ class Prober:
             text = "the recording holds none for them"
             self.findings.check("further inputs", "not run", text)
             return
-        begin, left_out = time.perf_counter(), 0
+        begin = time.perf_counter()
         probings = list(self.probings())
+        left_out: list[str] = []
         for number, probing in enumerate(probings):
             if time.perf_counter() - begin > SECONDS:
-                left_out = len(probings) - number
+                left_out = [*(x.name for x in probings[number:]), LARGER]
                 break
             share = 0.65 + 0.1 * number / len(probings)
             self.runner.progress(f"trying {probing.name}", share)
@@ -83,23 +86,24 @@ class Prober:
         skipped = recorded or left_out or self.models.unequal
         if not skipped and self._part_amplified(explain):
             return
-        more = f"; {left_out} more were left out, as they take long" if left_out else ""
+        if left_out:
+            text = f"further inputs, after {SECONDS:.0f} s: {', '.join(left_out)}"
+            self.findings.not_asked.append(text)
         if self.tried:
-            self.findings.check("further inputs", "holds", ", ".join(self.tried) + more)
+            self.findings.check("further inputs", "holds", ", ".join(self.tried))
 
     def _part_amplified(self, explain: Callable[[Runs], None]) -> bool:
         """Whether the models part with larger weights: inputs may not pass a norm."""
-        name = "larger weights"
-        self.runner.progress(f"trying {name}", 0.75)
+        self.runner.progress(f"trying {LARGER}", 0.75)
         with weights_changed(self.models, amplify):
             found = self.runner.beside(self.eps)
             if found.equal or not np.isfinite(found.error):
-                self.tried.append(name)
+                self.tried.append(LARGER)
                 return False
-            text = f"with {name}, outputs are {describe_error(found.error, self.eps)}"
+            text = f"with {LARGER}, outputs are {describe_error(found.error, self.eps)}"
             why = "clamps may be out of reach: ReLU6, hard swish, clip"
             self.findings.check("further inputs", "fails", f"{text}: {why}")
-            self._explain(Probing(name, why, self.models.inputs), explain)
+            self._explain(Probing(LARGER, why, self.models.inputs), explain)
         return True
 
     def blame_padding(self) -> None:
@@ -330,37 +334,6 @@ def probings_of(
         and meaning_of_input(name) != "positions"
     }
     return further_inputs(inputs, ids_below=below, masks=masks, paddings=paddings)
-
-
-def carry_inputs(left: Arrays, right: Arrays, fresh: Arrays) -> Arrays:
-    """The right model's inputs for other ones of the left.
-
-    Args:
-        left, right: of both, the same values but for the place of channels.
-        fresh: the left model's.
-    """
-    made = dict(right)
-    for name, array in right.items():
-        # Of two with equal values, that of the same meaning.
-        meaning = meaning_of_input(name)
-        others = [x for x in left if meaning_of_input(x) == meaning]
-        others += [x for x in left if x not in others]
-        turned = (_turn(left[x], array, fresh[x]) for x in others)
-        found = next((x for x in turned if x is not None), None)
-        if found is not None:
-            made[name] = np.ascontiguousarray(found).astype(array.dtype)
-    return made
-
-
-def _turn(left: Array, right: Array, fresh: Array) -> Array | None:
-    """The left input as the right one is arranged; None: it is another."""
-    for move in ((0, 0), (1, -1), (-1, 1)):
-        if left.ndim < 2 and move != (0, 0):
-            break
-        turned = np.moveaxis(left, *move)
-        if turned.shape == right.shape and np.array_equal(turned, right):
-            return np.moveaxis(fresh, *move)
-    return None
 
 
 def _error(left: Array, right: Array) -> float:

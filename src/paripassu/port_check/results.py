@@ -60,7 +60,7 @@ class Place(Frozen):
         total: of its outputs as the models run, inherited errors included.
         control: of the left's own outputs, its inputs moved by one unit in the last
             place; a total of this size is rounding.
-        bound: what `own` may be.
+        bound: what `own` may be; None: anything, as it hangs on what is drawn.
     """
 
     left: str
@@ -71,8 +71,8 @@ class Place(Frozen):
     own: float | None
     total: float | None
     control: float | None
-    bound: float
-    entering_bound: float
+    bound: float | None
+    entering_bound: float | None
     total_float32: float | None = None
     control_float32: float | None = None
 
@@ -190,7 +190,7 @@ class Checked(Frozen):
         unused: what was accepted, and did not occur.
         compared: what was compared, in words.
         not_compared: what was not, and why.
-        not_asked: what was left out because it was asked to be.
+        not_asked: what was left out because it was asked to be, or took too long.
     """
 
     schema_version: Literal[3] = 3
@@ -280,22 +280,31 @@ def _grouped(faults: Sequence[Fault]) -> tuple[CauseGroup, ...]:
     groups: dict[tuple[str, str], list[int]] = {}
     for number, fault in enumerate(faults):
         sentence = fault.cause.sentence if fault.cause else NO_CAUSE
+        if fault.phase == WEIGHTS:
+            sentence = WEIGHTS  # each names its weight
         groups.setdefault((fault.key, sentence), []).append(number)
-    return tuple(
-        CauseGroup(
-            key=key,
-            sentence=sentence,
-            write=cause.write if (cause := faults[numbers[0]].cause) else "",
-            phase=faults[numbers[0]].phase,
-            places=tuple((faults[x].left, faults[x].right) for x in numbers),
-            faults=tuple(numbers),
-        )
-        for (key, sentence), numbers in groups.items()
+    return tuple(_group_of(faults, numbers) for numbers in groups.values())
+
+
+def _group_of(faults: Sequence[Fault], numbers: Sequence[int]) -> CauseGroup:
+    first, more = faults[numbers[0]], len(numbers) - 1
+    sentence = first.cause.sentence if first.cause else NO_CAUSE
+    if first.phase == WEIGHTS and more:
+        sentence += f"; and so {more} more weight{'s' if more > 1 else ''}"
+    places = ((faults[x].left, faults[x].right) for x in numbers)
+    return CauseGroup(
+        key=first.key,
+        sentence=sentence,
+        write=first.cause.write if first.cause else "",
+        phase=first.phase,
+        places=tuple(dict.fromkeys(places)),
+        faults=tuple(numbers),
     )
 
 
 NO_CAUSE = "no cause was found: compare the code of the two at this place"
 PLACES_SHOWN = 3  # of one cause, in a short text
+WEIGHTS = "weights"  # the phase of weights that are not the left model's
 UNPAIRED = "layers"  # the phase of what has no partner
 LATER = ("training mode", "statistics", "gradients")  # phases after evaluation
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from paripassu.port_check.output_pairs import Outputs, masks_of, pair_outputs
 from paripassu.port_check.pairing import PairedModels
 from paripassu.port_check.results import Place, finite
 from paripassu.port_check.rounding import RoundedCall, effect
-from paripassu.port_check.tolerance import EPS64, ROUNDINGS, allow
+from paripassu.port_check.tolerance import EPS64, FLOOR, ROUNDINGS, allow
 from paripassu.sides.contract import Arrays, Blind, Call, Step, Watcher
 
 Progress = Callable[[str, float], None]
@@ -49,6 +50,9 @@ class Runs:
         own_control: the left model, each group given its inputs moved by one ulp.
         control: the left model, the inputs of the whole moved by one ulp.
         rounding: what calls that round to float32 may do to the outputs in float64.
+        random: points that hang on draws which both models cannot be given: any error
+            is allowed there.
+        random_outputs: whether the outputs do so, each group given the left's inputs.
     """
 
     eps: float
@@ -59,9 +63,13 @@ class Runs:
     own_control: Run
     control: Run
     rounding: float = 0.0
+    random: frozenset[Point] = frozenset()
+    random_outputs: bool = False
 
     def bound(self, point: Point) -> float:
         """What rounding may do at one point."""
+        if point in self.random:
+            return math.inf
         return allow(self.own_control.errors.get(point, 0.0), self.eps)
 
     def parting(self, least: float = 0.0) -> list[Point]:
@@ -80,6 +88,8 @@ class Runs:
     @property
     def output_bound(self) -> float:
         """What rounding may do to the outputs."""
+        if self.random_outputs:
+            return math.inf
         return max(allow(self.output_control, self.eps), self.rounding)
 
     def output_error(self, outputs: Arrays) -> float:
@@ -276,10 +286,38 @@ class Runner:
                 own=finite(runs.forced.errors.get(end)),
                 total=finite(runs.free.errors.get(end)),
                 control=finite(runs.control.errors.get(end)),
-                bound=runs.bound(end),
-                entering_bound=runs.bound(begin),
+                bound=finite(runs.bound(end)),
+                entering_bound=finite(runs.bound(begin)),
                 **in_float32,
             )
+
+    def find_random(self, store: Store, runs: Runs) -> Runs:
+        """The same runs, told what hangs on draws that the models cannot be given.
+
+        Found with other seeds, each group given the left's inputs.
+
+        Args:
+            store: what the left model had in `runs`.
+        """
+        models, random, outputs = self.models, set[Point](), False
+        least = FLOOR * runs.eps
+        if not models.left.recorded:
+            comparer = Comparer(models.groups, store, forced=True, perturb=np.asarray)
+            with models.left.drawing("shared", seeds=1):
+                watcher = Anchors(models.groups, "left", comparer)
+                others = models.left.run(models.inputs, watcher)
+            random |= {x for x, error in comparer.errors.items() if error > least}
+            outputs = _apart(runs.left, others, runs.plan) > least
+        comparer = Comparer(models.groups, store, forced=True)
+        with models.right.drawing("shared", seeds=1):
+            others = self._run_right(Anchors(models.groups, "right", comparer))
+        for point, error in runs.forced.errors.items():
+            other = comparer.errors.get(point, math.inf)
+            if error != other and not abs(error - other) <= least:
+                random.add(point)
+        forced = runs.forced.outputs
+        outputs |= any(relative_error(x, others[k]) > least for k, x in forced.items())
+        return replace(runs, random=frozenset(random), random_outputs=outputs)
 
     def measure_parting(self, least: float) -> tuple[int, float]:
         """At how many groups, and outputs, the models part by more than `least`.

@@ -10,6 +10,7 @@ tells which, they are a `Choice`, which what the models compute decides (`decidi
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import permutations
@@ -112,10 +113,18 @@ def pair_blocks(
 def _place(model: ExaminedModel, calls: CallOrder) -> list[Placed]:
     """The blocks in the order of their calls."""
     placed = []
+    alike = Counter[tuple[int, ...]]()
     for number, block in enumerate(model.blocks()):
         name = block.layer
         begin = calls.order.get(name, calls.begun.get(name, calls.count + number))
         depth, parents = calls.depths.get(name), calls.parents.get(name)
+        if name not in calls.order:
+            # Of weights with the same values, each has one of their uses, in order.
+            uses = calls.used_by(block.spec.weights.values())
+            if (nth := alike[tuple(uses)]) < len(uses):
+                begin = uses[nth]
+                depth, parents = calls.place_of(begin)
+            alike[tuple(uses)] += 1
         end = block.name.removeprefix(name)
         if end == "/output":
             parents = frozenset((name,))

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from paripassu.core.layer_spec import Array, relative_error
-from paripassu.port_check.align import Store, channel_orders
+from paripassu.port_check.align import Store
 from paripassu.port_check.behaviour import after_a_step
+from paripassu.port_check.input_pairs import move_channels, same_inputs
 from paripassu.port_check.output_pairs import pair_outputs
 from paripassu.port_check.pairing import PairedModels, fit_weight
 from paripassu.port_check.results import (
@@ -139,15 +140,22 @@ class TrainingStep:
         if not left.input_gradients or not right.input_gradients:
             return False
         worst, bad = 0.0, False
-        names = dict(zip(self.models.inputs, self.models.right_inputs, strict=False))
-        for name, wanted in left.input_gradients.items():
-            got = right.input_gradients.get(names.get(name, name))
-            if got is None:
+        models = self.models
+        for name, other, move in same_inputs(models.inputs, models.right_inputs):
+            wanted = left.input_gradients.get(name)
+            got = right.input_gradients.get(other)
+            if wanted is None or got is None:
                 continue
-            orders = [x for x in channel_orders(wanted) if x.shape == got.shape]
-            error = min((relative_error(x, got) for x in orders), default=math.inf)
-            bad = bad or error > max(allow(moved[name], self.eps), self.least)
+            error = relative_error(move_channels(wanted, move), got)
             worst = max(worst, error)
+            if error > max(allow(moved[name], self.eps), self.least):
+                bad = True
+                if not self.findings.faults:
+                    text = "both compute the same forward, but not the gradient of "
+                    text += f"input {name}: a stop_gradient or detach before it, or a "
+                    text += "function with a gradient of its own"
+                    cause = Cause(key="stop-gradient", sentence=text)
+                    self.findings.fault("gradients", name, other, error, cause)
         self.findings.compared.append("gradients of the inputs")
         self.findings.check(
             f"input gradients, {self.dtype}",

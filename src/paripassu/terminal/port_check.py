@@ -77,7 +77,7 @@ def _coverage(found: Checked) -> Text:
     """What was compared, what was not asked for, and what it took."""
     text = Text(f"Compared: {'; '.join(found.compared) or 'nothing'}.", style="dim")
     if found.not_asked:
-        text.append(f" Left out as asked: {'; '.join(found.not_asked)}.")
+        text.append(f" Left out: {'; '.join(found.not_asked)}.")
     took = f" {found.seconds:.0f} s, peak memory {found.peak_memory_mib:,.0f} MiB."
     return text.append(took)
 
