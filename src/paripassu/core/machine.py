@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import os
 import platform
 import re
@@ -99,6 +101,16 @@ def starter() -> psutil.Process | None:
             above = above.parent()
         return above
     return None
+
+
+def give_back_memory() -> None:
+    """Return to the system what nothing uses any more.
+
+    Models are in cycles of references, and glibc keeps freed memory for later.
+    """
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # no glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def peak_memory_bytes() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -49,6 +50,7 @@ from paripassu.port_check.training_step import TrainingStep
 from paripassu.sides.contract import Arrays, Draw
 
 SEEDS = 3  # with which models are compared that draw what cannot be shared
+LARGE = 2**24  # parameters of a model whose memory is worth a moment
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,7 @@ class Examination:
         if self._to_float64():
             self.pairings = compare_weights(models)
             self._find_rounding()
+            self._give_back_memory()  # the models in float32
             self.single = self.runs
             self._enter("comparing in float64", 0.4)
             self.runs = self.runner.compare(store, EPS64, "float64", 0.4)
@@ -177,6 +180,7 @@ class Examination:
             findings.not_compared.append(f"training mode and gradients: {text}")
         else:
             self._enter("comparing gradients", 0.75)
+            self._give_back_memory()
             eps = EPS64 if self.single else EPS32
             TrainingStep(models, findings, self.runner, eps).go()
         if findings.faults:
@@ -246,6 +250,12 @@ class Examination:
             for pair, left, _ in self.models.block_pairs()
             if left.layer not in layers
         ]
+
+    def _give_back_memory(self) -> None:
+        """Of large models only: looking for it takes a moment."""
+        blocks = self.models.left_blocks.values()
+        if sum(math.prod(y) for x in blocks for y in x.shapes.values()) >= LARGE:
+            machine.give_back_memory()
 
     def _is_mispaired(self) -> bool:
         """Whether the models compute the same, and yet weights of pairs are unequal."""

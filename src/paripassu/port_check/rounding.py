@@ -36,6 +36,7 @@ COMPUTED = frozenset(
 )
 LARGEST = 2**21  # values of an array that the reference is asked about
 SAMPLE = 2**17  # values of an array of which a function is guessed
+CHUNK = 2**20  # values of a weight that are looked at together
 SAMPLED = 64  # values of a constant that are looked for among the weights
 
 
@@ -118,7 +119,7 @@ class _Finder:
             found = np.zeros(len(values), bool)
             for spec in self.known:
                 for array in spec.weights.values():
-                    found |= np.isin(values, array)
+                    found |= _contained(values, array)
                     if found.all():
                         break
             self.asked[key] = bool(found.all())
@@ -126,6 +127,17 @@ class _Finder:
 
     def _note(self, call: Call, why: str, size: float) -> None:
         self.found[call.serial] = RoundedCall(self.which, call.name, why, size)
+
+
+def _contained(values: Array, array: Array) -> Array:
+    """Which of some sorted values an array has; `np.isin` sorts the array, copied."""
+    found = np.zeros(len(values), bool)
+    flat = array.reshape(-1)
+    for begin in range(0, flat.size, CHUNK):
+        chunk = flat[begin : begin + CHUNK]
+        at = np.searchsorted(values, chunk) % len(values)
+        found[at[values[at] == chunk]] = True
+    return found
 
 
 def _rows(array: Array) -> Array:

@@ -134,28 +134,32 @@ class Probe:
         found = tape.gradient(
             total, wanted, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
-        arrays = [_array_of(x) for x in found]
+        values.clear()
+        wanted.clear()
+        arrays = []
+        while found:  # one by one: they are as large as the model
+            arrays.append(_array_of(found.pop(0)))
         slopes = {
             id(x): slope
-            for x, slope in zip(weights, arrays[: len(values)], strict=True)
+            for x, slope in zip(weights, arrays[: len(weights)], strict=True)
         }
         return Step(
             {name: _array_of(x) for name, x in outputs.items()},
             {name: part.read(slopes) for name, part in self.parts.items()},
-            dict(zip(floating, arrays[len(values) :], strict=True)),
+            dict(zip(floating, arrays[len(weights) :], strict=True)),
             statistics,
         )
 
     def set_dtype(self, dtype: str) -> Callable[[], None]:
         before = self.model, self.leaves, self.containers, self.parts
-        values = self.model.get_weights()
         made = _in_dtype(self.model, self.build, dtype)
         if not made.built or not made.weights:
             self._build_anew(made)
-        fresh = [x.shape for x in made.get_weights()]
-        if fresh != [x.shape for x in values]:
+        weights = self.model.weights
+        if [x.shape for x in made.weights] != [x.shape for x in weights]:
             raise UserError("the Keras model, made anew, has other weights.")
-        made.set_weights(values)
+        for weight, other in zip(made.weights, weights, strict=True):
+            weight.assign(other.numpy())  # one by one: all copied are another model
         found = {keras.backend.standardize_dtype(x.dtype) for x in made.weights}
         if any(x.startswith("float") and x != dtype for x in found):
             raise UserError(
