@@ -17,6 +17,7 @@ from paripassu.core.layer_spec import Array, LayerSpec, relative_error
 from paripassu.port_check import causes
 from paripassu.port_check.align import channel_orders
 from paripassu.port_check.constants import (
+    are_same,
     arranged_otherwise,
     compare_constants,
     compare_masks,
@@ -31,6 +32,7 @@ from paripassu.reference import layers
 from paripassu.sides.contract import Call, Watcher
 
 NEUTRAL = {"flatten", "reshape", "permute", "dropout", "identity", "cast"}
+SHOWN = 12  # rows of a table that are told
 ARITHMETIC = {"add", "subtract", "multiply", "scale", "other"}
 
 
@@ -206,7 +208,7 @@ class Segments:
         )
         if not lefts and not rights:
             return self._wired()
-        if counted := _find_positions(lefts, rights):
+        if counted := self._find_positions(lefts, rights):
             return counted
         lefts, rights = _without_ids(lefts), _without_ids(rights)
         if not rights:
@@ -236,6 +238,30 @@ class Segments:
                 cause = Cause(key="layer-order", sentence=text)
                 return Parted(left.call.name, right.call.name, self.size, cause)
         return _both(left, right, self.bound)
+
+    def _find_positions(
+        self, lefts: Sequence[Seen], rights: Sequence[Seen]
+    ) -> Parted | None:
+        """Whether a table's rows are looked up at positions that one model finds."""
+        for which, own, other, every in (
+            ("left", lefts, rights, self.right),
+            ("right", rights, lefts, self.left),
+        ):
+            if not own or own[0].outputs[0].dtype.kind not in "iub":
+                continue
+            tables = [x for x in own if identified(x).kind == "embedding" and _grows(x)]
+            if not tables or _is_known(tables[0].outputs[0], every):
+                continue
+            rows = np.atleast_2d(tables[0].inputs[0])[-1][:SHOWN].tolist()
+            cause = Cause(
+                key="position",
+                sentence=f"only the {which} model finds positions by {_title(own[0])}: "
+                f"of the last example, they are the rows {', '.join(map(str, rows))}",
+            )
+            places = tables[0].call.name, other[0].call.name if other else "-"
+            left, right = places if which == "left" else places[::-1]
+            return Parted(left, right, None, cause)
+        return None
 
     def _missing(self, seen: Seen) -> Parted:
         """A call that only the left model has."""
@@ -383,31 +409,18 @@ def _grows(seen: Seen) -> bool:
     return _counts(seen) and bool(np.any(np.diff(seen.inputs[0]) > 0))
 
 
+def _is_known(array: Array, calls: Sequence[Seen]) -> bool:
+    """Whether a call is given or gives these values, but for repeats."""
+    return any(
+        are_same(array, x) for seen in calls for x in (*seen.inputs, *seen.outputs)
+    )
+
+
 def _without_ids(found: list[Seen]) -> list[Seen]:
     """The calls but those that find out which rows of a table are looked up."""
     if not any(identified(x).kind == "embedding" for x in found):
         return found
     return [x for x in found if x.outputs[0].dtype.kind not in "iub"]
-
-
-def _find_positions(lefts: Sequence[Seen], rights: Sequence[Seen]) -> Parted | None:
-    """Whether a table's rows are looked up at positions that one model alone finds."""
-    for which, own, other in (("left", lefts, rights), ("right", rights, lefts)):
-        if not own or not own[0].outputs or own[0].outputs[0].dtype.kind not in "iub":
-            continue
-        tables = [x for x in own if identified(x).kind == "embedding" and _grows(x)]
-        if not tables:
-            continue
-        rows = ", ".join(map(str, np.atleast_2d(tables[0].inputs[0])[-1][:12].tolist()))
-        cause = Cause(
-            key="position",
-            sentence=f"only the {which} model finds positions by {_title(own[0])}: "
-            f"of the last example, they are the rows {rows}",
-        )
-        places = tables[0].call.name, other[0].call.name if other else "-"
-        left, right = places if which == "left" else places[::-1]
-        return Parted(left, right, None, cause)
-    return None
 
 
 def _source(seen: Seen, other: Sequence[Seen], bound: float) -> str | None:

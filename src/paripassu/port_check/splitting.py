@@ -44,6 +44,7 @@ BlockMap = Mapping[str, str | Sequence[str]]  # left name to right name, or name
 Which = Literal["left", "right"]
 Cuts = dict[str, list[Piece]]
 HEADS = (2, 3, 4, 6, 8, 12, 16)  # tried where no layer says how many there are
+SHARED = (["key", "value"], ["key", "query", "value"])  # roles that have one input
 RIVALS = 3  # blocks that may be exchanged with each other, at most
 
 
@@ -203,12 +204,12 @@ def _split_fused(pairs: Sequence[Pair], placed: Placings) -> _Found:
             ]
             if not fitting:
                 continue
-            # Where one of them has found a partner by chance, it is not the best.
-            # Of two that are fused, it is keys and values that have one input.
+            # Where one of them has found a partner by chance, it is not the best,
+            # unless names tell that they share an input.
             run = max(
                 fitting,
                 key=lambda x: (
-                    [role_of(y.block.name) for y in x] == ["key", "value"],
+                    sorted(role_of(y.block.name) for y in x) in SHARED,
                     sum(y.block.name in lonely for y in x),
                 ),
             )

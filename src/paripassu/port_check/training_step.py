@@ -25,9 +25,11 @@ from paripassu.port_check.results import (
 from paripassu.port_check.runs import Runner, perturbed_step
 from paripassu.port_check.tolerance import (
     CANCELLED,
+    EPS32,
     EPS64,
     FLOOR,
     ROUNDED,
+    ROUNDINGS,
     SAME_FACTOR,
     STATISTICS,
     UNMOVED,
@@ -106,7 +108,10 @@ class TrainingStep:
             right = models.right.step(models.right_inputs, cotangents[1])
             part = self._compare_outputs(left, right, control)
             self._compare_statistics(left, right)
-            part = self._compare_gradients(kept, right, explained=part) or part
+            part = (
+                self._compare_gradients(kept, right, cotangents[0], explained=part)
+                or part
+            )
             part = self._compare_input_gradients(left, right, one_ulp) or part
             if not part and self._lacks_partners():
                 self._compare_after_a_step(kept, right)
@@ -121,6 +126,13 @@ class TrainingStep:
             self.findings.not_compared.append(f"{text}them in {step.dtype} only")
         detail = f"the recording holds no step in {self.dtype}"
         self.findings.check("training mode", "not run", detail)
+
+    def _round(self, array: Array) -> Array:
+        """Each value moved as far as float32 rounds it, up or down."""
+        if array.dtype.kind != "f":
+            return array
+        signs = self.runner.random.choice((-EPS32 / 2, EPS32 / 2), array.shape)
+        return np.asarray(array * (1 + signs), array.dtype)
 
     def _lacks_partners(self) -> bool:
         """Whether weights are trained whose gradients could not be compared."""
@@ -217,6 +229,8 @@ class TrainingStep:
     def _compare_outputs(self, left: Step, right: Step, control: Step) -> bool:
         """Whether the outputs part."""
         worst, bound = 0.0, self.findings.least
+        if self.eps == EPS64:
+            bound = max(bound, self.runner.rounding())
         plan = self.models.outputs
         for name, _, wanted, got in pair_outputs(plan, left.outputs, right.outputs):
             worst = max(worst, relative_error(wanted, got))
@@ -317,7 +331,12 @@ class TrainingStep:
         return [x for x in rows if x is not None]
 
     def _compare_gradients(
-        self, kept: _KeptGradients, right: Step, *, explained: bool
+        self,
+        kept: _KeptGradients,
+        right: Step,
+        cotangents: Arrays,
+        *,
+        explained: bool,
     ) -> bool:
         """Whether the gradients of weights part."""
         worst, total = 0.0, 0
@@ -353,6 +372,10 @@ class TrainingStep:
                     bad.append(
                         _PartedGradient(block.name, other.name, name, *sums, error)
                     )
+        if bad and self.findings.rounded_gradients and not self.models.left.recorded:
+            left = self.models.left, self.models.inputs
+            rounded = kept.distances(perturbed_step(*left, cotangents, self._round))
+            bad = [x for x in bad if x.error > ROUNDINGS * rounded[x.left, x.name]]
         self.findings.compared.append(f"gradients of {total} weights")
         if not bad:
             detail = (
@@ -406,7 +429,7 @@ class _KeptGradients:
         self.store = store
         self.numbers: dict[str, int] = {}
         self.scales: dict[str, float] = {}
-        self.moved: dict[tuple[str, str], float] = {}
+        self.moved: Mapping[tuple[str, str], float] = {}
 
     def keep(self, step: Step) -> Step:
         """Keep a step's gradients, and give it back without them."""
@@ -425,12 +448,18 @@ class _KeptGradients:
 
     def compare(self, step: Step) -> Step:
         """Take the control's, and give it back without gradients."""
+        self.moved = self.distances(step)
+        return replace(step, gradients={})
+
+    def distances(self, step: Step) -> dict[tuple[str, str], float]:
+        """How far another step's gradients are from those that are kept."""
+        found = {}
         for block, arrays in step.gradients.items():
             for name, array in arrays.items():
                 kept = self.get(block, name)
                 moved = math.inf if kept is None else relative_error(kept, array)
-                self.moved[block, name] = moved
-        return replace(step, gradients={})
+                found[block, name] = moved
+        return found
 
 
 def _compare_running(

@@ -1,0 +1,27 @@
+"""Models of public libraries, after their weights have been copied."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+import paripassu
+
+FAMILIES = Path(__file__).parents[2] / "benchmarks" / "families"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the libraries'
+@pytest.mark.parametrize("name", ["bloom", "gemma"])
+def test_what_remains_of_a_text_model(name):
+    """Fused heads whose output has the shape of a part; rounded gradients."""
+    for library in ("torch", "transformers", "keras_hub"):
+        pytest.importorskip(library)
+    every = runpy.run_path(str(FAMILIES / "text.py"))["FAMILIES"]
+    (family,) = (x for x in every if x["name"] == name)
+    models = family["left"], family["right"]
+    found = paripassu.check(*models, family["inputs"], copy="left-to-right")
+    left_over = sorted({x.key for x in found.causes})
+    assert (found.verdict if found.equal else left_over) == family["truth"]
