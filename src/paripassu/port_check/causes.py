@@ -102,10 +102,12 @@ def of_layer(
         wanted, got: what the left and the right one give.
         shape: of a recurrent layer.
     """
+    before = relative_error(wanted, got)
+    if cause := _misplaced_bias(right, inputs, got, before):
+        return cause
     differing = differences(left, right)
     if not differing:
         return None
-    before = relative_error(wanted, got)
     for count in (1, 2, 3):
         for names in combinations(differing, count):
             after = _after(left, right, names, inputs, wanted, got, shape)
@@ -113,6 +115,37 @@ def of_layer(
                 return _cause(left, right, names, before, after)
     if len(differing) == 1:  # nothing else can be meant; not tried
         return _cause(left, right, tuple(differing), before, None)
+    return None
+
+
+def _misplaced_bias(
+    parts: Sequence[LayerSpec], inputs: Sequence[Array], got: Array, before: float
+) -> Cause | None:
+    """A bias of n channels that was added along another axis, of n numbers too."""
+    bias = parts[0].weights.get("bias") if parts[0].kind == "conv" else None
+    if bias is None or len(parts) > 1 or len(bias) not in got.shape[1:-1]:
+        return None
+    weights = {k: x for k, x in parts[0].weights.items() if k != "bias"}
+    try:
+        made = layers.apply(LayerSpec("conv", parts[0].settings, weights), inputs)
+    except (UnknownLayerError, ArithmeticError, LookupError, TypeError, ValueError):
+        return None
+    for axis in range(1, made.ndim - 1):
+        if made.shape[axis] != len(bias):
+            continue
+        places = [-1 if n == axis else 1 for n in range(made.ndim)]
+        after = relative_error(got, made + bias.reshape(places))
+        if after <= ALIKE and after <= CLOSED * before:
+            return Cause(
+                key="bias-axis",
+                sentence=f"its bias is added along axis {axis} of (N, h, w, channels), "
+                f"which has as many numbers as there are channels, {len(bias)}",
+                write="Keras on TensorFlow does so with channels first where the last "
+                "axis is as long as there are channels: set data_format to "
+                "'channels_last', or try another size of image",
+                before=before if np.isfinite(before) else None,
+                after=after,
+            )
     return None
 
 

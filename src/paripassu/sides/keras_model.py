@@ -417,7 +417,7 @@ def _input_names(model: Any) -> list[str]:
 
 def _call(model: Any, tensors: Mapping[str, Any], **how: Any) -> Any:
     """Call a model in the form in which it takes its inputs."""
-    with _channels_last_inside(model):
+    with _computing_on_cpu(model):
         return _call_in_form(model, tensors, **how)
 
 
@@ -471,18 +471,52 @@ CHANNELED = "conv conv_transpose depthwise_conv separable_conv max_pool average_
 
 
 @contextlib.contextmanager
-def _channels_last_inside(model: Any) -> Iterator[None]:
-    """Let a model with channels first compute on a CPU.
+def _computing_on_cpu(model: Any) -> Iterator[None]:
+    """Let a CPU compute what TensorFlow has not there, or compiles for every call anew.
 
-    TensorFlow has no such convolutions there, or compiles them anew for every call:
-    they get channels last, and give channels first.
+    Convolutions with channels first get channels last, and give channels first; groups
+    are computed one by one, since there is no gradient of a grouped convolution.
     """
     with contextlib.ExitStack() as stack:
-        if has_channels_first(model) and not tf.config.list_physical_devices("GPU"):
-            for name in CHANNELED.split():
+        if not tf.config.list_physical_devices("GPU"):
+            grouped = _in_groups(backend.nn.conv)
+            stack.enter_context(replaced(backend.nn, "conv", grouped))
+            for name in CHANNELED.split() if has_channels_first(model) else ():
                 given = _with_channels_last(getattr(backend.nn, name))
                 stack.enter_context(replaced(backend.nn, name, given))
         yield
+
+
+def _in_groups(original: Callable[..., Any]) -> Callable[..., Any]:
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def computed(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        given = bound.arguments
+        inputs, kernel = map(tf.convert_to_tensor, (given["inputs"], given["kernel"]))
+        groups = inputs.shape[-1] // kernel.shape[-2]
+        order = backend.standardize_data_format(given["data_format"])
+        if groups == 1 or order == "channels_first":
+            return original(*args, **kwargs)
+        rank = len(kernel.shape) - 2
+        for name in ("strides", "dilation_rate"):
+            value = given[name]
+            given[name] = (value,) * rank if isinstance(value, int) else tuple(value)
+        if kernel.shape[-2] == 1 and rank < 3 and len(set(given["strides"])) == 1:
+            shape = [*kernel.shape[:-2], groups, kernel.shape[-1] // groups]
+            given.update(inputs=inputs, kernel=tf.reshape(kernel, shape))
+            return backend.nn.depthwise_conv(**given)
+        made = []
+        for x, y in zip(
+            tf.split(inputs, groups, -1), tf.split(kernel, groups, -1), strict=True
+        ):
+            given.update(inputs=x, kernel=y)
+            made.append(original(*bound.args, **bound.kwargs))
+        return tf.concat(made, -1)
+
+    return computed
 
 
 def _with_channels_last(original: Callable[..., Any]) -> Callable[..., Any]:

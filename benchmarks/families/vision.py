@@ -1,0 +1,515 @@
+"""Vision models of transformers beside those of keras-hub and keras.applications.
+
+Small ones with random weights; nothing is downloaded. Each family has a model of
+PyTorch (`left`), a function that makes the model of Keras (`right`, with mistakes where
+they are asked for), what both are given, and the truth once weights are copied:
+"equal", or the causes of what the two libraries really do differently. Each fault has
+the places and the cause that a reader would accept.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import torch
+from torch import nn
+
+RNG = np.random.default_rng(0)
+
+
+def images(size: int = 64, count: int = 2) -> np.ndarray:
+    """(count, 3, size, size), float32, as PyTorch has them."""
+    return RNG.normal(size=(count, 3, size, size)).astype("float32")
+
+
+def lively(model: nn.Module, **norms: float | None) -> nn.Module:
+    """The model with norms and biases that matter, and other settings of its norms."""
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.3, generator=generator)
+            nn.init.uniform_(module.running_var, 0.5, 2.0, generator=generator)
+            for name, value in norms.items():
+                setattr(module, name, getattr(module, name) if value is None else value)
+        if (
+            isinstance(module, (nn.BatchNorm2d, nn.LayerNorm))
+            and module.weight is not None
+        ):
+            nn.init.normal_(module.weight, mean=1.0, std=0.2, generator=generator)
+        if getattr(module, "bias", None) is not None:
+            nn.init.normal_(module.bias, std=0.2, generator=generator)
+    return model.eval()
+
+
+def changed(model: keras.Model, where: str, **settings: Any) -> keras.Model:
+    """The model with other settings of the layers whose path fits the pattern.
+
+    Raises:
+        ValueError: No layer fits.
+    """
+    fitting = [
+        x
+        for x in model._flatten_layers(include_self=False)
+        if fnmatch.fnmatch(x.path, where) and all(hasattr(x, k) for k in settings)
+    ]
+    if not fitting:
+        raise ValueError(f"no layer is at {where}")
+    for layer in fitting:
+        for name, value in settings.items():
+            setattr(layer, name, value)
+    return model
+
+
+# SegFormer's encoder (MiT)
+
+
+def segformer(eps: float = 1e-6, act: str = "gelu_pytorch_tanh") -> nn.Module:
+    """Two stages; as it comes, with epsilon 1e-5 within a block, and the exact GELU."""
+    from transformers import SegformerConfig, SegformerModel
+
+    torch.manual_seed(0)
+    model = SegformerModel(
+        SegformerConfig(
+            hidden_sizes=[8, 16],
+            depths=[1, 1],
+            num_encoder_blocks=2,
+            sr_ratios=[2, 1],
+            patch_sizes=[7, 3],
+            strides=[4, 2],
+            num_attention_heads=[1, 2],
+            mlp_ratios=[4, 4],
+            drop_path_rate=0.0,
+            hidden_act=act,
+        )
+    )
+    for name, module in model.named_modules():
+        if name.endswith(("layernorm_before", "layernorm_after")):
+            module.eps = eps
+    return lively(model)
+
+
+def mit(
+    change: tuple[str, dict[str, Any]] | None = None, **settings: Any
+) -> keras.Model:
+    """MiTBackbone of keras-hub."""
+    from keras_hub.models import MiTBackbone
+
+    given = {
+        "layerwise_depths": [1, 1],
+        "num_layers": 2,
+        "layerwise_num_heads": [1, 2],
+        "layerwise_sr_ratios": [2, 1],
+        "max_drop_path_rate": 0.0,
+        "layerwise_patch_sizes": [7, 3],
+        "layerwise_strides": [4, 2],
+        "image_shape": (64, 64, 3),
+        "hidden_dims": [8, 16],
+    }
+    model = MiTBackbone(**(given | settings))
+    return changed(model, change[0], **change[1]) if change else model
+
+
+# MobileNetV2
+
+
+def mobilenet_v2(momentum: float = 0.001, eps: float = 1e-3) -> nn.Module:
+    """With TensorFlow's padding, as its weights were trained."""
+    from transformers import MobileNetV2Config, MobileNetV2Model
+
+    torch.manual_seed(0)
+    config = MobileNetV2Config(image_size=32, tf_padding=True, depth_multiplier=0.35)
+    model = MobileNetV2Model(config)
+    return lively(model, momentum=momentum, eps=eps)
+
+
+def keras_mobilenet_v2(change: tuple[str, dict[str, Any]] | None = None) -> keras.Model:
+    """MobileNetV2 of keras.applications."""
+    model = keras.applications.MobileNetV2(
+        alpha=0.35,
+        input_shape=(32, 32, 3),
+        include_top=False,
+        weights=None,
+        pooling="avg",
+    )
+    return changed(model, change[0], **change[1]) if change else model
+
+
+# EfficientNet
+
+
+def efficientnet(momentum: float | None = 0.01) -> nn.Module:
+    """Three stages; transformers has momentum 0.1 in expansions, 0.99 elsewhere."""
+    from transformers import EfficientNetConfig, EfficientNetModel
+
+    class Scaled(nn.Module):
+        """Bytes to numbers up to one, as keras.applications has it inside."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = EfficientNetModel(
+                EfficientNetConfig(
+                    image_size=32,
+                    width_coefficient=1.0,
+                    depth_coefficient=1.0,
+                    kernel_sizes=[3, 5, 3],
+                    in_channels=[32, 16, 24],
+                    out_channels=[16, 24, 40],
+                    strides=[1, 2, 2],
+                    num_block_repeats=[1, 2, 1],
+                    expand_ratios=[1, 6, 6],
+                    hidden_dim=1280,
+                    drop_connect_rate=0.0,
+                )
+            )
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            """(N, 3, h, w) to (N, 1280)."""
+            return self.model(x / 255).pooler_output
+
+    torch.manual_seed(0)
+    return lively(Scaled(), momentum=momentum)
+
+
+def keras_efficientnet(
+    change: tuple[str, dict[str, Any]] | None = None, **settings: Any
+) -> keras.Model:
+    """EfficientNet of keras.applications, of three stages."""
+    from keras.src.applications.efficientnet import EfficientNet
+
+    shapes = [(3, 1, 32, 16, 1, 1), (5, 2, 16, 24, 6, 2), (3, 1, 24, 40, 6, 2)]
+    names = ("kernel_size", "repeats", "filters_in", "filters_out", "expand_ratio")
+    model = EfficientNet(
+        1.0,
+        1.0,
+        32,
+        drop_connect_rate=0.0,
+        blocks_args=[
+            dict(zip((*names, "strides"), x, strict=True))
+            | {"id_skip": True, "se_ratio": 0.25}
+            for x in shapes
+        ],
+        include_top=False,
+        weights=None,
+        input_shape=(32, 32, 3),
+        pooling="avg",
+        **settings,
+    )
+    return changed(model, change[0], **change[1]) if change else model
+
+
+# ViT and DeiT
+
+
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "image_size": 32,
+    "patch_size": 8,
+}
+
+
+def vit(eps: float = 1e-6) -> nn.Module:
+    """Two layers."""
+    from transformers import ViTConfig, ViTModel
+
+    torch.manual_seed(0)
+    config = ViTConfig(**TINY, layer_norm_eps=eps)
+    return lively(ViTModel(config, add_pooling_layer=False))
+
+
+def keras_vit(
+    change: tuple[str, dict[str, Any]] | None = None, **settings: Any
+) -> keras.Model:
+    """ViTBackbone of keras-hub."""
+    from keras_hub.models import ViTBackbone
+
+    given = {
+        "image_shape": (32, 32, 3),
+        "patch_size": 8,
+        "num_layers": 2,
+        "num_heads": 4,
+        "hidden_dim": 32,
+        "mlp_dim": 64,
+    }
+    model = ViTBackbone(**(given | settings))
+    return changed(model, change[0], **change[1]) if change else model
+
+
+def deit(eps: float = 1e-6) -> nn.Module:
+    """Two layers, with a token for distillation."""
+    from transformers import DeiTConfig, DeiTModel
+
+    torch.manual_seed(0)
+    config = DeiTConfig(**TINY, layer_norm_eps=eps)
+    return lively(DeiTModel(config, add_pooling_layer=False))
+
+
+def keras_deit(
+    change: tuple[str, dict[str, Any]] | None = None, **settings: Any
+) -> keras.Model:
+    """DeiTBackbone of keras-hub."""
+    from keras_hub.models import DeiTBackbone
+
+    given = {
+        "image_shape": (32, 32, 3),
+        "patch_size": 8,
+        "num_layers": 2,
+        "num_heads": 4,
+        "hidden_dim": 32,
+        "intermediate_dim": 64,
+    }
+    model = DeiTBackbone(**(given | settings))
+    return changed(model, change[0], **change[1]) if change else model
+
+
+# ConvNeXt
+
+
+def convnext(eps: float = 1e-6) -> nn.Module:
+    """Four small stages."""
+    from transformers import ConvNextConfig, ConvNextModel
+
+    torch.manual_seed(0)
+    model = ConvNextModel(
+        ConvNextConfig(
+            hidden_sizes=[8, 16, 24, 32],
+            depths=[1, 1, 2, 1],
+            layer_scale_init_value=0.5,
+            image_size=64,
+            layer_norm_eps=eps,
+        )
+    )
+    return lively(model)
+
+
+def keras_convnext(change: tuple[str, dict[str, Any]] | None = None) -> keras.Model:
+    """ConvNeXt of keras.applications."""
+    from keras.src.applications.convnext import ConvNeXt
+
+    model = ConvNeXt(
+        [1, 1, 2, 1],
+        [8, 16, 24, 32],
+        layer_scale_init_value=0.5,
+        include_preprocessing=False,
+        include_top=False,
+        input_shape=(64, 64, 3),
+        pooling="avg",
+    )
+    return changed(model, change[0], **change[1]) if change else model
+
+
+# ResNet
+
+
+def resnet(kind: str = "basic") -> nn.Module:
+    """Two stages."""
+    from transformers import ResNetConfig, ResNetModel
+
+    torch.manual_seed(0)
+    wide = 4 if kind == "bottleneck" else 1
+    return lively(
+        ResNetModel(
+            ResNetConfig(
+                embedding_size=64,
+                hidden_sizes=[64 * wide, 128 * wide],
+                depths=[1, 2],
+                layer_type=kind,
+            )
+        )
+    )
+
+
+def keras_resnet(
+    change: tuple[str, dict[str, Any]] | None = None,
+    kind: str = "basic",
+    **settings: Any,
+) -> keras.Model:
+    """ResNetBackbone of keras-hub."""
+    from keras_hub.models import ResNetBackbone
+
+    given = {
+        "input_conv_filters": [64],
+        "input_conv_kernel_sizes": [7],
+        "stackwise_num_filters": [64, 128],
+        "stackwise_num_blocks": [1, 2],
+        "stackwise_num_strides": [1, 2],
+        "block_type": f"{kind}_block",
+        "image_shape": (64, 64, 3),
+    }
+    model = ResNetBackbone(**(given | settings))
+    return changed(model, change[0], **change[1]) if change else model
+
+
+def family(
+    name: str,
+    left: Callable[[], nn.Module],
+    right: Callable[..., keras.Model],
+    inputs: Any,
+    faults: list[dict[str, Any]],
+    truth: str | list[str] = "equal",
+) -> dict[str, Any]:
+    """A family, as benchmarks/ports.py reads it."""
+    return {
+        "name": name,
+        "left": left,
+        "right": right,
+        "inputs": inputs,
+        "truth": truth,
+        "faults": faults,
+    }
+
+
+def fault(name: str, cause: str, places: list[str], **mistakes: Any) -> dict[str, Any]:
+    """A fault; `places` are names that a reader would accept."""
+    return {"name": name, "mistakes": mistakes, "places": places, "cause": cause}
+
+
+def norms(name: str, *places: str, **settings: Any) -> dict[str, Any]:
+    """A fault of norms: another epsilon or momentum."""
+    where = settings.pop("where")
+    return fault(name, next(iter(settings)), list(places), change=(where, settings))
+
+
+FAMILIES = [
+    family(
+        "segformer",
+        segformer,
+        mit,
+        images(),
+        [
+            fault(
+                "heads",
+                "attention-heads",
+                ["stages.1.blocks.0.attention", "hierarchical_encoder_1_0.attn"],
+                layerwise_num_heads=[1, 4],
+            ),
+            norms(
+                "epsilon of a block",
+                "stages.0.blocks.0.layernorm_after",
+                "hierarchical_encoder_0_0.norm2",
+                where="*hierarchical_encoder_0_0*norm2*",
+                epsilon=1e-3,
+            ),
+        ],
+    ),
+    family(
+        "segformer as it comes",
+        lambda: segformer(1e-5, "gelu"),
+        mit,
+        images(),
+        [],
+        ["epsilon", "gelu-form"],
+    ),
+    family(
+        "mobilenet_v2",
+        mobilenet_v2,
+        keras_mobilenet_v2,
+        images(32),
+        [
+            norms("momentum", "Conv1_bn", "bn_Conv1", where="*", momentum=0.9),
+            norms("epsilon", "bn_Conv1", where="*bn_Conv1", epsilon=1e-5),
+            fault(
+                "ReLU for ReLU6",
+                "activation-kind",
+                ["out_relu"],
+                change=("*out_relu", {"max_value": None}),
+            ),
+            fault(
+                "padding at the other end",
+                "padding",
+                ["block_1_depthwise"],
+                change=("*block_1_pad", {"padding": ((1, 0), (1, 0))}),
+            ),
+        ],
+    ),
+    family(
+        "efficientnet",
+        efficientnet,
+        keras_efficientnet,
+        images(32) * 100,
+        [
+            fault("ReLU", "activation-kind", ["stem_activation"], activation="relu"),
+            norms("epsilon", "stem_bn", where="*stem_bn", epsilon=1e-5),
+            norms("momentum", "top_bn", where="*top_bn", momentum=0.9),
+        ],
+    ),
+    family(
+        "efficientnet as it comes",
+        lambda: efficientnet(None),
+        keras_efficientnet,
+        images(32) * 100,
+        [],
+        ["momentum"],
+    ),
+    family(
+        "vit",
+        vit,
+        keras_vit,
+        images(32),
+        [
+            fault(
+                "epsilon",
+                "epsilon",
+                ["layers.0.layernorm_before"],
+                layer_norm_epsilon=1e-5,
+            ),
+            fault("heads", "attention-heads", ["layers.0.attention"], num_heads=2),
+        ],
+    ),
+    family(
+        "deit",
+        deit,
+        keras_deit,
+        images(32),
+        [
+            fault(
+                "epsilon",
+                "epsilon",
+                ["layers.0.layernorm_before"],
+                layer_norm_epsilon=1e-5,
+            ),
+            fault("heads", "attention-heads", ["layers.0.attention"], num_heads=2),
+        ],
+    ),
+    family(
+        "convnext",
+        convnext,
+        keras_convnext,
+        images(),
+        [
+            norms("epsilon", "layernorm", where="*layer_normalization*", epsilon=1e-3),
+            fault(
+                "ReLU",
+                "activation-kind",
+                ["convnext_stage_1_block_0_gelu"],
+                change=(
+                    "*stage_1_block_0_gelu",
+                    {"activation": keras.activations.relu},
+                ),
+            ),
+        ],
+    ),
+    family(
+        "resnet",
+        resnet,
+        keras_resnet,
+        images(),
+        [
+            norms("epsilon", "conv1_bn", where="*conv1_bn", epsilon=1e-3),
+            norms("momentum", "conv1_bn", where="*conv1_bn", momentum=0.99),
+        ],
+    ),
+    family(
+        "resnet bottleneck",
+        lambda: resnet("bottleneck"),
+        lambda **x: keras_resnet(kind="bottleneck", **x),
+        images(),
+        [],
+    ),
+]
