@@ -11,6 +11,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,7 +19,8 @@ from paripassu.core.layer_spec import Array
 from paripassu.port_check.align import Store
 from paripassu.port_check.examined import ExaminedModel
 from paripassu.port_check.pairing import PairedModels
-from paripassu.port_check.runs import Beside, Runner
+from paripassu.port_check.runs import Beside, Runner, apart
+from paripassu.port_check.tolerance import EPS64, allow
 from paripassu.sides.contract import Block
 
 SHARE = 0.1  # of a weight's spread, by which it is moved
@@ -33,8 +35,28 @@ def with_other_weights(models: PairedModels, runner: Runner) -> Beside:
         with _put_back(models), recorded.changed("other-weights", move):
             _copy_moved(models)
             return runner.beside()
-    with weights_changed(models, move):
-        return runner.beside()
+    return with_weights_changed(models, runner, move, EPS64)
+
+
+def with_weights_changed(
+    models: PairedModels,
+    runner: Runner,
+    change: Callable[[str, str, Array], Array],
+    eps: float,
+) -> Beside:
+    """Both models' outputs with their weights changed alike; they are put back.
+
+    Where clamps hide what one ulp at the inputs does, one ulp at each weight shows what
+    rounding within the models may do.
+    """
+    with weights_changed(models, change):
+        found = runner.beside(eps)
+        if found.equal:
+            return found
+        left = models.left.run(models.inputs)
+    with weights_changed(models, lambda *x: runner.perturb(change(*x))):
+        control = apart(left, models.left.run(models.inputs), models.outputs)
+    return replace(found, bound=max(found.bound, allow(control, eps)))
 
 
 @contextmanager

@@ -11,7 +11,11 @@ import numpy as np
 
 from paripassu.core.layer_spec import Array, relative_error
 from paripassu.port_check.align import Store
-from paripassu.port_check.behaviour import amplify, weights_changed
+from paripassu.port_check.behaviour import (
+    amplify,
+    weights_changed,
+    with_weights_changed,
+)
 from paripassu.port_check.examined import ModelError
 from paripassu.port_check.input_pairs import carry_inputs
 from paripassu.port_check.meanings import meaning_of_input
@@ -95,11 +99,11 @@ class Prober:
     def _part_amplified(self, explain: Callable[[Runs], None]) -> bool:
         """Whether the models part with larger weights: inputs may not pass a norm."""
         self.runner.progress(f"trying {LARGER}", 0.75)
+        found = with_weights_changed(self.models, self.runner, amplify, self.eps)
+        if found.equal or not np.isfinite(found.error):
+            self.tried.append(LARGER)
+            return False
         with weights_changed(self.models, amplify):
-            found = self.runner.beside(self.eps)
-            if found.equal or not np.isfinite(found.error):
-                self.tried.append(LARGER)
-                return False
             text = f"with {LARGER}, outputs are {describe_error(found.error, self.eps)}"
             why = "clamps may be out of reach: ReLU6, hard swish, clip"
             self.findings.check("further inputs", "fails", f"{text}: {why}")

@@ -83,7 +83,7 @@ class Runs:
     @property
     def output_control(self) -> float:
         """What one ulp at the inputs does to the left model's outputs."""
-        return _apart(self.left, self.control.outputs, self.plan)
+        return apart(self.left, self.control.outputs, self.plan)
 
     @property
     def output_bound(self) -> float:
@@ -98,7 +98,7 @@ class Runs:
         return max((relative_error(x, y) for *_, x, y in pairs), default=0)
 
 
-def _apart(outputs: Arrays, moved: Arrays, plan: Outputs) -> float:
+def apart(outputs: Arrays, moved: Arrays, plan: Outputs) -> float:
     """How far the left outputs that are compared are from themselves, moved."""
     errors = (relative_error(outputs[x], moved[x]) for x, _ in plan.pairs)
     return max(errors, default=0.0)
@@ -254,7 +254,7 @@ class Runner:
         pairs = pair_outputs(models.outputs, left, right)
         error = max((relative_error(x, y) for *_, x, y in pairs), default=0.0)
         rounding = self.rounding() if eps == EPS64 else 0.0
-        control = _apart(left, moved, models.outputs)
+        control = apart(left, moved, models.outputs)
         return Beside(error, max(allow(control, eps), rounding))
 
     def perturb(self, array: Array) -> Array:
