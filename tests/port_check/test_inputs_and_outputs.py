@@ -213,6 +213,29 @@ def test_channels_are_where_each_model_has_them():
     assert check(image, torch_image, None).equal
     assert check(torch_image, first, "2,3,8,6").equal
     assert check(first, torch_image, None).equal
+    as_wide = lambda: image("channels_first", (8, 4))  # noqa: E731
+    found = check(torch_image, as_wide, "2,3,8,4")
+    assert [x.key for x in found.causes] == ["bias-axis"]
+
+
+def test_groups_have_gradients_on_a_cpu():
+    def grouped():
+        return keras.Sequential(
+            [
+                keras.Input((9, 8, 4)),
+                layers.Conv2D(6, 3, groups=2, strides=(2, 1)),
+                layers.Conv2D(12, 3, groups=6, padding="same"),
+            ]
+        )
+
+    def of_torch():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(4, 6, 3, groups=2, stride=(2, 1)),
+            nn.Conv2d(6, 12, 3, groups=6, padding=1),
+        )
+
+    assert check(of_torch, grouped, "2,4,9,8").equal
 
 
 def test_where_both_arrangements_run_the_one_that_agrees_counts():
