@@ -307,7 +307,7 @@ class Runner:
                 watcher = Anchors(models.groups, "left", comparer)
                 others = models.left.run(models.inputs, watcher)
             random |= {x for x, error in comparer.errors.items() if error > least}
-            outputs = _apart(runs.left, others, runs.plan) > least
+            outputs = apart(runs.left, others, runs.plan) > least
         comparer = Comparer(models.groups, store, forced=True)
         with models.right.drawing("shared", seeds=1):
             others = self._run_right(Anchors(models.groups, "right", comparer))

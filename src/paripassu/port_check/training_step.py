@@ -498,11 +498,11 @@ def _compare_running(
             return Cause(key="frozen", sentence=text), worst
         return Cause(key="statistics", sentence="running means part"), worst
     # Means agree: is it the factor n / (n - 1)?
-    before, after = carry("variance", spec.weights["variance"]), right["variance"]
+    before, got = carry("variance", spec.weights["variance"]), right["variance"]
     wanted = carry("variance", left["variance"])
-    ours, batch = wanted - momentum * before, after - momentum * before
+    ours, batch = wanted - momentum * before, got - momentum * before
     factor = float(np.vdot(batch, ours) / (np.vdot(batch, batch) or 1.0))
     unbiased = 0.5 - SAME_FACTOR <= factor <= 2 + SAME_FACTOR
-    if unbiased and relative_error(wanted, after + (factor - 1) * batch) <= limit:
+    if unbiased and relative_error(wanted, got + (factor - 1) * batch) <= limit:
         return None, worst
     return Cause(key="statistics", sentence="running variances part"), worst
