@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -53,8 +54,6 @@ class Trainer:
             recipes.compute_in_bfloat16(self.network, self.place["device"])
         self.loss = recipes.make_loss(recipe)
         self.network.load_state_dict(from_common(recipe, dict(weights)))
-        self.optimizer = recipes.make_optimizer(self.network, recipe)
-        self.schedule = recipes.make_schedule(self.optimizer, recipe)
         self._loaded: list[tuple[Split, lesson.Digits]] = []
         self.device = torch.cuda.get_device_name() if cuda else "cpu"
         self.versions = {"torch": str(torch.__version__)}
@@ -65,6 +64,24 @@ class Trainer:
             "dropout": "PyTorch's" if cuda else "by bytes",
             "oneDNN": str(torch.backends.mkldnn.is_available()),
         }
+
+    # PyTorch's first optimizer imports its compiler, which takes seconds: who
+    # only asks the network does not wait for it.
+
+    @cached_property
+    def _steps(self) -> tuple[Any, Any]:
+        optimizer = recipes.make_optimizer(self.network, self._recipe)
+        return optimizer, recipes.make_schedule(optimizer, self._recipe)
+
+    @cached_property
+    def optimizer(self) -> Any:
+        """What takes the steps."""
+        return self._steps[0]
+
+    @cached_property
+    def schedule(self) -> Any:
+        """What sets the optimizer's rate."""
+        return self._steps[1]
 
     def warm_up(self, training: Split) -> None:
         before = self.state()
