@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -10,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import BOTH, Child, run_paripassu
+from helpers import BOTH, PATIENCE, Child, Once, run_paripassu
 from hypothesis import settings
 from serving import Server
 
-from paripassu.core import datasets
+from paripassu.core import datasets, files
 from paripassu.frameworks.registry import FRAMEWORKS
 
 # In the background a shell has Ctrl-C ignored, and the commands would inherit that.
@@ -72,23 +73,45 @@ def child_of(
 
 
 @pytest.fixture(scope="session")
-def trained(
-    tmp_path_factory: pytest.TempPathFactory, mnist: datasets.ImageData
-) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """The folder of a name, filled once for all processes of the tests; to be read."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def once(name: str, fill: Callable[[Path], None]) -> Path:
+        folder = root / name
+        lock = root / f"{name}.lock"
+        lock.mkdir(exist_ok=True)
+        with files.owned(lock, patience=PATIENCE):
+            if not (lock / "filled").exists():
+                shutil.rmtree(folder, ignore_errors=True)  # what a failure left
+                folder.mkdir()
+                fill(folder)
+                (lock / "filled").touch()
+        return folder
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def trained(once: Once, mnist: datasets.ImageData) -> Path:
     """A run of a few seconds that knows its digits: about 96% on the test set."""
     framework = next((x for x in BOTH if not FRAMEWORKS[x].problem), None)
     if framework is None:
         pytest.skip("no framework: type pip install 'paripassu[pytorch]'")
-    folder = tmp_path_factory.mktemp("trained")
-    data = _write(folder / "data.npz", mnist, 8000, 300)
-    options = {"epochs": 2, "data": data, "threads": 1, "out": folder / "run"}
-    words = [word for name, x in options.items() for word in (f"--{name}", x)]
-    words += ["--set", "validation_size=0", "--set", "batch_size=32"]
-    result = run_paripassu(
-        "train", "-f", framework, "--recipe", "keras-example", *words
-    )
-    assert result.returncode == 0, result.stderr
-    return folder / "run"
+
+    def fill(folder: Path) -> None:
+        data = _write(folder / "data.npz", mnist, 8000, 300)
+        options = {"epochs": 2, "data": data, "threads": 1, "out": folder / "run"}
+        words = [word for name, x in options.items() for word in (f"--{name}", x)]
+        words += ["--set", "validation_size=0", "--set", "batch_size=32"]
+        result = run_paripassu(
+            "train", "-f", framework, "--recipe", "keras-example", *words
+        )
+        assert result.returncode == 0, result.stderr
+
+    return once("trained", fill) / "run"
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,8 @@ from paripassu.core.recipe import Recipe
 from paripassu.frameworks.registry import FRAMEWORKS
 
 Arrays = dict[str, npt.NDArray[Any]]
+# The folder of a name, and what fills it where no process of the tests has yet.
+Once = Callable[[str, Callable[[Path], None]], Path]
 
 PATIENCE = 300  # seconds for whatever takes a few on an idle machine
 BOTH = tuple(FRAMEWORKS)[:2]  # where a test needs a pair
@@ -39,6 +41,11 @@ def skip_without(*names: str) -> pytest.MarkDecorator:
 
 
 EACH = [pytest.param(name, marks=skip_without(name)) for name in FRAMEWORKS]
+# Where one framework is enough to see most faults soon, and the others take their time.
+FIRST_FAST = [
+    EACH[0],
+    *(pytest.param(*x.values, marks=[*x.marks, pytest.mark.slow]) for x in EACH[1:]),
+]
 needs_both = skip_without(*BOTH)
 
 

@@ -720,6 +720,7 @@ def test_damaged_record_is_told_before_anything_is_trained(walked, folder, tiny)
     assert [x.name for x in (copy / "runs").iterdir()] == [name]
 
 
+@pytest.mark.slow
 @needs_pytorch
 def test_failing_stop_is_told_and_the_others_go_on(walked, folder, tiny, tmp_path):
     earlier, ablation = walked

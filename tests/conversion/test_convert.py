@@ -175,6 +175,7 @@ def test_float64_does_not_go_into_an_onnx_file(tmp_path):
     assert not (tmp_path / "a.onnx").exists()
 
 
+@pytest.mark.slow
 @skip_without("pytorch")
 def test_a_run_is_converted_with_all_that_is_known_of_it(tmp_path, tiny):
     run = tmp_path / "run"

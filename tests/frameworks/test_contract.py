@@ -336,12 +336,12 @@ def test_the_rate_rises_and_falls_in_one_cycle(child, training, unit):
         reports, _ = child.train(training, training)
         rates = [report["learning_rate"] for report in reports]
         assert rates == pytest.approx(expected, rel=2e-7)
-        # A checkpoint leads on to the same end.
-        after = child.weights()
-        child.make(given)
-        child.load_state(before)
-        child.train(training, training)
-        assert same_bits(child.weights(), after)
+    # A checkpoint leads on to the same end.
+    after = child.weights()
+    child.make(given)
+    child.load_state(before)
+    child.train(training, training)
+    assert same_bits(child.weights(), after)
 
 
 def test_the_order_is_the_recipes(child, training):

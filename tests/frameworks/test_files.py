@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import EACH, run_paripassu, same_bits, skip_without
+from helpers import FIRST_FAST, run_paripassu, same_bits, skip_without
 
 from paripassu.conversion.model_source import read_source
 from paripassu.core import datasets, files, record
@@ -31,7 +31,7 @@ def tried(framework: str, model: Path, run: Path, folder: Path):
     )
 
 
-@pytest.fixture(scope="module", params=EACH)
+@pytest.fixture(scope="module", params=FIRST_FAST)
 def run(request, tiny, tmp_path_factory) -> tuple[str, Path]:
     """A run of LeNet-5, whose layers are its own."""
     out = tmp_path_factory.mktemp("files") / "run"
@@ -73,13 +73,13 @@ files.write_tensors(sys.argv[3], native.to_canonical(load("lenet5"), arrays))
 """
 
 
+@pytest.mark.slow
 @skip_without("tensorflow")
+@pytest.mark.parametrize("run", ["tensorflow"], indirect=True, scope="module")
 def test_a_file_of_an_older_run_is_read_although_keras_alone_does_not_open_it(
     run, tmp_path
 ):
     framework, folder = run
-    if framework != "tensorflow":
-        pytest.skip("of Keras alone")
     old, back = tmp_path / "old.keras", tmp_path / "back.safetensors"
     paths = map(str, (folder / record.WEIGHTS_FILE, old, back))
     subprocess.run([sys.executable, "-c", OLD, *paths], check=True)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import EACH, environment
+from helpers import FIRST_FAST, environment
 
 SHORT = """
 import runpy
@@ -31,7 +31,7 @@ def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("framework", EACH)
+@pytest.mark.parametrize("framework", FIRST_FAST)
 def test_a_lesson_runs_from_top_to_bottom(framework, tiny, tmp_path):
     """On few images."""
     done = run(SHORT.format(data=str(tiny), framework=framework), tmp_path)

@@ -25,7 +25,7 @@ from paripassu.frameworks.contract import Twin
 from paripassu.frameworks.registry import FRAMEWORKS, REFERENCE
 from paripassu.processes.launch import worker_environment
 
-NETWORK = networks.ARTICLE
+NETWORK = networks.KERAS_EXAMPLE  # the one with the fewest weights
 STEPS, KEPT = 5, 2  # steps of a training, and after how many its state is kept
 BOUND = 1e-12  # relative to the largest number of an array
 
@@ -74,6 +74,8 @@ def recipe_of(form: str) -> Recipe:
     optimizer = {**SCALES[FORMS[form]["kind"]], **FORMS[form]}
     return validate(
         {
+            "network": NETWORK.name,
+            "dropout": {"dropout1": 0.5},
             "precision": "float64",
             "batch_size": 4,
             "optimizer": optimizer,

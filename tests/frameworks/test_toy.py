@@ -136,15 +136,15 @@ def test_serve(alone, run_folder, tmp_path, mnist: datasets.ImageData):
 
 
 def test_verify_proves_it_and_finds_its_faults(toy, tiny):
-    given = ("verify", "--frameworks", "toy", *FEW, "--steps", 12, "--data", tiny)
-    toy(*given)
+    given = ("verify", "--frameworks", "toy", *FEW, "--steps", 4, "--data", tiny)
+    toy(*given, "--rungs", "0-5")
     for fault in ("learning-rate", "optimizer-reset"):
         done = toy(*given, "--fault", fault, "--fault-in", "toy", code=1)
         assert "toy" in done.stdout.lower()
 
 
 def test_a_fault_that_it_cannot_have_is_said(toy, tiny):
-    given = ("--frameworks", "toy", *FEW, "--steps", 12, "--data", tiny)
+    given = ("--frameworks", "toy", *FEW, "--steps", 4, "--data", tiny)
     done = toy("verify", *given, "--fault", "summed-loss", "--fault-in", "toy", code=1)
     assert "toy does not know the fault 'summed-loss'" in done.stdout
 
@@ -207,6 +207,7 @@ def check_report(folder: Path, names: list[str]) -> None:
     assert row.count("<th") == len(names) + 1
 
 
+@pytest.mark.slow
 def test_compare_beside_another(tiny, tmp_path):
     """Three columns: one framework is missing, the others have a pair's verdict."""
     path = toy_path(tmp_path, FRAMEWORKS["tensorflow"].import_roots[0])

@@ -14,9 +14,7 @@ pytestmark = pytest.mark.slow  # each starts both frameworks
 ROOT = Path(__file__).parents[2]
 PORTS = ROOT / "examples" / "ports"
 NETS = """
-import keras
 import torch
-from keras import layers
 from torch import nn
 
 number = 5
@@ -27,19 +25,7 @@ def dense(width=3):
     return nn.Sequential(nn.Linear(4, width))
 
 
-def keras_dense(width=3):
-    return keras.Sequential([keras.Input((4,)), layers.Dense(width)])
-
-
 model = dense()
-
-
-def nan():
-    made = keras_dense()
-    kernel, bias = made.get_weights()
-    kernel[0, 0] = float("nan")
-    made.set_weights([kernel, bias])
-    return made
 
 
 class Raises(nn.Module):
@@ -59,14 +45,6 @@ class Two(nn.Module):
     def forward(self, image, extra):
         return {"first": self.a(image) + self.b(extra), "second": self.b(extra)}
 
-
-def keras_two():
-    image, extra = keras.Input((4,), name="image"), keras.Input((5,), name="extra")
-    b = layers.Dense(3, name="b")(extra)
-    first = layers.Add()([layers.Dense(3, name="a")(image), b])
-    return keras.Model([image, extra], {"first": first, "second": b})
-
-
 class Sequence(nn.Module):
     def __init__(self):
         super().__init__()
@@ -75,16 +53,38 @@ class Sequence(nn.Module):
     def forward(self, x):
         return self.conv(x).mean(-1)
 
-
-def keras_sequence():
-    steps = keras.Input((None, 4))
-    x = layers.Conv1D(6, 3)(steps)
-    return keras.Model(steps, layers.GlobalAveragePooling1D()(x))
-
-
 def crash():
     import os
     os.kill(os.getpid(), 11)
+"""
+PORTED = """
+import keras
+from keras import layers
+
+
+def dense(width=3):
+    return keras.Sequential([keras.Input((4,)), layers.Dense(width)])
+
+
+def nan():
+    made = dense()
+    kernel, bias = made.get_weights()
+    kernel[0, 0] = float("nan")
+    made.set_weights([kernel, bias])
+    return made
+
+
+def two():
+    image, extra = keras.Input((4,), name="image"), keras.Input((5,), name="extra")
+    b = layers.Dense(3, name="b")(extra)
+    first = layers.Add()([layers.Dense(3, name="a")(image), b])
+    return keras.Model([image, extra], {"first": first, "second": b})
+
+
+def sequence():
+    steps = keras.Input((None, 4))
+    x = layers.Conv1D(6, 3)(steps)
+    return keras.Model(steps, layers.GlobalAveragePooling1D()(x))
 """
 
 
@@ -92,6 +92,7 @@ def crash():
 def folder(tmp_path_factory):
     made = tmp_path_factory.mktemp("check")
     (made / "nets.py").write_text(NETS)
+    (made / "ported.py").write_text(PORTED)
     return made
 
 
@@ -136,7 +137,7 @@ def test_a_faulty_port_is_located_and_explained(tmp_path):
 
 
 def test_weights_are_copied_and_the_ported_model_is_written(folder):
-    words = ["nets.py:dense", "nets.py:keras_dense", "--input", "2,4"]
+    words = ["nets.py:dense", "ported.py:dense", "--input", "2,4"]
     apart = found(folder, *words)
     assert not apart["equal"]
     assert apart["faults"][0]["cause"]["key"] == "weights-not-copied"
@@ -151,20 +152,20 @@ def test_weights_are_copied_and_the_ported_model_is_written(folder):
 
 def test_weights_are_copied_the_other_way(folder):
     saved = folder / "ported.safetensors"
-    words = ["nets.py:dense", "nets.py:keras_dense", "--input", "2,4"]
+    words = ["nets.py:dense", "ported.py:dense", "--input", "2,4"]
     more = ["--copy", "right-to-left", "--save", str(saved)]
     assert found(folder, *words, *more)["equal"]
     assert saved.is_file()
 
 
 def test_several_inputs_and_outputs_by_name(folder):
-    words = ["nets.py:Two", "nets.py:keras_two", "--copy", "left-to-right"]
+    words = ["nets.py:Two", "ported.py:two", "--copy", "left-to-right"]
     shapes = ["--input", "image=2,4", "--input", "extra=2,5"]
     assert found(folder, *words, *shapes)["equal"]
 
 
 def test_a_sequence_of_any_length(folder):
-    words = ["nets:Sequence", "nets:keras_sequence", "--copy", "left-to-right"]
+    words = ["nets:Sequence", "ported:sequence", "--copy", "left-to-right"]
     assert found(folder, *words, "--input", "2,4,9")["equal"]
 
 
@@ -178,13 +179,13 @@ def test_one_framework_twice_and_arguments(folder):
 
 
 def test_nan_in_a_weight_is_said(folder):
-    result = found(folder, "nets.py:dense", "nets.py:nan", "--input", "2,4")
+    result = found(folder, "nets.py:dense", "ported.py:nan", "--input", "2,4")
     assert result["faults"][0]["cause"]["key"] == "not-finite"
 
 
 def test_a_map_is_written_and_obeyed(folder):
     path = folder / "map.toml"
-    words = ["nets:Two", "nets:keras_two", "--copy", "left-to-right"]
+    words = ["nets:Two", "ported:two", "--copy", "left-to-right"]
     words += ["--input", "image=2,4", "--input", "extra=2,5"]
     result = check(folder, *words, "--write-map", str(path))
     assert result.returncode == 0, result.stderr
@@ -199,18 +200,18 @@ def test_a_map_is_written_and_obeyed(folder):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["nets.py:Raises", "nets.py:keras_dense", "--input", "2,4"], "not today"),
+        (["nets.py:Raises", "nets.py:dense", "--input", "2,4"], "not today"),
         (
-            ["nets.py:dense", "nets.py:keras_dense", "--input", "2,5"],
+            ["nets.py:dense", "nets.py:dense", "--input", "2,5"],
             "left model nets.py:dense raised RuntimeError; this comes from its code",
         ),
-        (["nets.py:dense", "nets.py:keras_dense", "--input", "2x4"], "--input 1,3,224"),
+        (["nets.py:dense", "nets.py:dense", "--input", "2x4"], "--input 1,3,224"),
         (["nets.py:nothing", "nets.py:dense", "--input", "2,4"], "has no 'nothing'"),
         (["nets.py:crash", "nets.py:dense", "--input", "2,4"], "killed by signal 11"),
         (["nets.py:dense", "nets.py:dense", "--save", "x.pt"], "add --copy"),
         (
             [
-                *("nets.py:dense", "nets.py:keras_dense", "--input", "2,4"),
+                *("nets.py:dense", "ported.py:dense", "--input", "2,4"),
                 *("--copy", "left-to-right", "--save", "x.pt"),
             ],
             "files end in .keras or .weights.h5",
@@ -226,7 +227,7 @@ def test_what_cannot_be_checked_is_said(folder, words, said):
 
 def test_another_backend_of_keras_is_said(folder):
     result = check(
-        *(folder, "nets.py:dense", "nets.py:keras_dense", "--input", "2,4"),
+        *(folder, "nets.py:dense", "ported.py:dense", "--input", "2,4"),
         environment={**os.environ, "KERAS_BACKEND": "torch"},
     )
     assert result.returncode == 2

@@ -168,7 +168,7 @@ def test_the_command_prints_the_proof_and_exits_with_0(tiny):
 def test_a_fault_exits_with_1_and_says_where_and_why(tiny):
     done = run_paripassu(
         *("verify", "--data", tiny, "--steps", 3, "--set", "batch_size=8"),
-        *("--fault", "softmax-twice", "--fault-in", "pytorch"),
+        *("--fault", "softmax-twice", "--frameworks", "pytorch"),
     )
     assert done.returncode == 1, done.stderr
     said = " ".join(done.stdout.split())
@@ -185,7 +185,7 @@ def test_a_framework_that_crashes_fails_the_proof(tiny, tmp_path, monkeypatch, b
     folder = break_module(tmp_path, MODULES[broken])
     monkeypatch.setenv("PYTHONPATH", str(folder))
     found = verify(
-        BOTH,
+        [broken],
         RECIPE,
         conditions=Conditions(data=tiny),
         steps=3,
@@ -263,7 +263,7 @@ UNEXPLAINED = {
 
 
 def located(
-    faults: tuple[str, ...], recipe: str = "article", data: Path | None = None
+    data: Path, faults: tuple[str, ...], recipe: str = "article"
 ) -> list[FaultResult]:
     conditions = Conditions(data=data)
     return check_faults(BOTH, load(recipe), conditions=conditions, faults=faults)
@@ -284,9 +284,9 @@ def check(
 
 
 @needs_both
-def test_a_fault_of_each_rung_is_found_at_its_place_with_its_cause():
+def test_a_fault_of_each_rung_is_found_at_its_place_with_its_cause(tiny):
     assert {FAULTS[name].rung for name in SOME} == set(range(6))
-    results = located(SOME)
+    results = located(tiny, SOME)
     check(results, SOME)
     with pytest.raises(AssertionError):  # red: another place would not do
         check([x.model_copy(update={"located": False}) for x in results], SOME)
@@ -345,9 +345,9 @@ FOUND = {
     ],
 )
 @needs_both
-def test_every_fault_is_found_in_every_framework(recipe, tried):
+def test_every_fault_is_found_in_every_framework(tiny, recipe, tried):
     faults = tuple(x for x in tried if x not in NOT_OF[recipe])
-    results = located(tried, recipe)
+    results = located(tiny, tried, recipe)
     check(results, faults, recipe)
     for result in results:
         found = result.divergence

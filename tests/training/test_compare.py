@@ -43,6 +43,7 @@ def compared(
     return out, paripassu(*words), words
 
 
+@pytest.mark.slow
 def test_quick_form(compared):
     out, result, words = compared
     assert result.returncode == 0, result.stderr
@@ -63,6 +64,7 @@ def test_quick_form(compared):
     assert {**second, "created": ""} == {**first, "created": ""}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
 def test_the_record_has_the_cross_entropy_of_the_answers(compared, framework):
     """By log-sum-exp, of the logits in the file; here it is the recipe's own loss."""
@@ -81,6 +83,7 @@ def test_the_record_has_the_cross_entropy_of_the_answers(compared, framework):
     assert result.test_cross_entropy != pytest.approx(other, rel=0.01)
 
 
+@pytest.mark.slow
 def test_report_is_rebuilt_from_records(compared):
     out, result, _words = compared
     (out / "report.html").unlink()
@@ -91,6 +94,7 @@ def test_report_is_rebuilt_from_records(compared):
     assert (out / "report.html").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["pytorch", "tensorflow"])
 def test_evaluate_in_both_frameworks(compared, other):
     out, _result, _words = compared
@@ -102,6 +106,7 @@ def test_evaluate_in_both_frameworks(compared, other):
     assert found["test_accuracy"] == pytest.approx(found["recorded_accuracy"])
 
 
+@pytest.mark.slow
 def test_other_data_and_other_threads_are_refused(compared, tiny):
     """Red before: finished runs were shown under a command that had not made them."""
     out, _result, words = compared
@@ -142,7 +147,6 @@ def test_a_damaged_run_is_told_with_what_to_do_and_the_rest_is_shown(
     assert mended.returncode == 0, mended.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("recipe", "epochs"), [("article", 2), ("fast", 1)])
 def test_quick_has_no_more_epochs_than_the_recipe(recipe, epochs):
     assert quick_epochs(recipe) == f"epochs={epochs}"
@@ -152,7 +156,7 @@ def test_quick_has_no_more_epochs_than_the_recipe(recipe, epochs):
 def test_what_is_set_goes_before_quick(tiny, tmp_path):
     out = tmp_path / "out"
     words = ["--quick", "--set", "epochs=1", "--frameworks", "torch"]
-    words += ["--set", "batch_size=16"]
+    words += ["--recipe", "lenet5"]
     done = paripassu("compare", *words, "--data", str(tiny), "--out", str(out))
     assert done.returncode == 0, done.stderr
     run = json.loads((out / "runs" / "pytorch-seed42" / "run.json").read_text())
