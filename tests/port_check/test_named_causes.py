@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import paripassu
+from paripassu.port_check import markdown
 
 torch = pytest.importorskip("torch")
 keras = pytest.importorskip("keras")
@@ -133,3 +136,39 @@ def test_steps_that_come_out_reversed_are_told():
     assert "order of the steps is reversed" in found.faults[0].cause.sentence
     found = paripassu.check(Backwards(back=False), right, array(2, 6, 4), **how)
     assert found.verdict == "equal"
+
+
+class Normed(nn.Module):
+    """A norm and an activation."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.LayerNorm(4)
+
+    def forward(self, x):
+        x = self.norm(x)
+        return torch.relu(x)
+
+
+def test_places_have_the_lines_of_both_models():
+    def right():
+        given = keras.Input((4,))
+        norm = keras.layers.LayerNormalization(epsilon=0.1)
+        return keras.Model(given, keras.ops.tanh(norm(given)))
+
+    found = paripassu.check(Normed(), right, "3,4")
+    file = Path(__file__)
+    lines = file.read_text().splitlines()
+    told = []
+    for fault in found.faults:
+        for source in fault.source:
+            name, _, number = source.partition(":")
+            assert name == file.name
+            told.append(lines[int(number) - 1].strip())
+    assert told == [
+        "x = self.norm(x)",
+        "norm = keras.layers.LayerNormalization(epsilon=0.1)",
+        "return torch.relu(x)",
+        "return keras.Model(given, keras.ops.tanh(norm(given)))",
+    ]
+    assert f"`norm` ({found.faults[0].source[0]})" in markdown.render(found)

@@ -247,7 +247,7 @@ def describe_fault(fault: Fault) -> str:
     size = "" if fault.size is None else f", {fault.size:.1e} apart"
     cause = fault.cause
     why = NO_CAUSE if cause is None else f"{cause.key}: {cause.sentence}"
-    return f"{fault.left} / {fault.right} ({fault.phase}{size}): {why}"
+    return f"{' / '.join(fault.at)} ({fault.phase}{size}): {why}"
 
 
 def read_map(path: Path) -> dict[str, str | list[str]]:

@@ -135,6 +135,7 @@ class Examination:
         models = PairedModels(self.left, self.right, self.given, self.options.block_map)
         models.outputs = self.paired.outputs
         self.findings.order = models.left_order
+        self.findings.lines = models.lines
         self.runner = Runner(models, self.progress)
         self.models = models
 

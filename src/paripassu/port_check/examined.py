@@ -212,6 +212,7 @@ class CallOrder(Blind):
         begun: the serial of the first call in each layer that is looked into.
         uses: the serials of the calls that are given an array beside their inputs, by
             its hash: weights that no layer of their own holds.
+        lines: of the code that calls each layer first.
     """
 
     def __init__(self) -> None:
@@ -221,6 +222,7 @@ class CallOrder(Blind):
         self.parents: dict[str, frozenset[str]] = {}
         self.begun: dict[str, int] = {}
         self.uses: dict[str, list[int]] = {}
+        self.lines: dict[str, str] = {}
         self._depth: dict[int, int | None] = {-1: 0}
         self._names: dict[int, frozenset[str]] = {-1: frozenset((INPUT,))}
 
@@ -232,6 +234,7 @@ class CallOrder(Blind):
             self.uses.setdefault(_digest([array]), []).append(call.serial)
         if call.weighted:
             self.order.setdefault(call.name, call.serial)
+            self.lines.setdefault(call.name, call.line)
         for name in call.inside:
             self.begun.setdefault(name, call.serial)
         depths = [self._depth.get(x) for x in call.sources]

@@ -351,8 +351,18 @@ class Explainer:
         if places not in self.told:
             self.told.add(places)
             at = len(self.left.calls) if ends[0] is None else ends[0]
+            source = (
+                self.left.line(parted.left, ends[0]),
+                self.right.line(parted.right, ends[1]),
+            )
             self.findings.fault(
-                "forward", *places, parted.size, parted.cause, jump=jump, at=at - 0.5
+                "forward",
+                *places,
+                parted.size,
+                parted.cause,
+                jump=jump,
+                at=at - 0.5,
+                source=source,
             )
 
 

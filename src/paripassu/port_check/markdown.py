@@ -51,7 +51,13 @@ def _cause(cause: CauseGroup, number: int) -> list[str]:
 
 
 def _places(cause: CauseGroup) -> str:
-    places = [f"{_code(x)} and {_code(y)}" for x, y in cause.places]
+    places = [
+        " and ".join(
+            f"{_code(name)} ({line})" if line else _code(name)
+            for name, line in zip(names, lines, strict=True)
+        )
+        for names, lines in zip(cause.places, cause.sources, strict=True)
+    ]
     return list_some(places, shown=PLACES_SHOWN)
 
 

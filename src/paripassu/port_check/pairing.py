@@ -35,6 +35,7 @@ class PairedModels:
         pairs: of blocks; groups: of layers that are compared as they work.
         left_blocks, right_blocks: blocks by name, with their weights as they are.
         left_order, right_order: when layers are called.
+        lines: of the code that calls layers.
         outputs: which outputs are compared.
         unequal: names of weights that differ, by the left block's name.
         unrelated: whether so many differ that they were not copied at all.
@@ -56,6 +57,7 @@ class PairedModels:
         left.run(self.inputs, calls[0], sources=True)
         right.run(self.right_inputs, calls[1], sources=True)
         self.left_order, self.right_order = calls[0].order, calls[1].order
+        self.lines = calls[0].lines, calls[1].lines
         self.pairs, self.choices = splitting.pair_blocks(left, right, calls, block_map)
         self.groups: list[Group] = []
         self.regroup()

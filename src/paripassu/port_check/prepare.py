@@ -320,7 +320,9 @@ def _open(
         probe = module.open_model(target.model, None, inputs)
     else:
         probe = module.open_model(
-            target.model, lambda: user_code.run(make, f"{name}, building it,"), inputs
+            target.model,
+            lambda: targets.build_noted(make, f"{name}, building it,"),
+            inputs,
         )
     if (dtype := probe.float_type) in ("float32", "float64"):
         return probe, []

@@ -501,7 +501,7 @@ class _Keeper:
                 weights=tuple(call.spec.weights),
                 sources=planned[call.serial][1] if known else (),
                 inside=call.inside,
-                line=user_code.calling_line(),
+                line=call.line,
                 inputs=self._keep(call, "in", inputs),
             )
         )

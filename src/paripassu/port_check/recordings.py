@@ -170,7 +170,10 @@ class RecordingsExamination:
             self.findings.check("layers at work", "fails", text)
             names = left.name, right.name
             jump, eps = error / bound, EPS[dtype]
-            self.findings.fault("forward", *names, error, None, eps=eps, jump=jump)
+            source = left.line, right.line
+            self.findings.fault(
+                "forward", *names, error, None, eps=eps, jump=jump, source=source
+            )
             return
         alone = sum(map(len, calls)) - 2 * len(pairs)
         more = f"; {alone} that only one has" if alone else ""

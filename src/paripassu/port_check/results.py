@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -113,11 +114,21 @@ class Cause(Frozen):
 
 
 class Fault(Frozen):
-    """A place where the models part by more than rounding."""
+    """A place where the models part by more than rounding.
+
+    Attributes:
+        phase: in which it was found.
+        left, right: the layers or functions.
+        source: the lines of code that call or make them: `net.py:42`, or "".
+        size, eps: how far they are apart, over the largest value, and in eps.
+        jump: the same, over what rounding may do.
+        cause: why, where it was found.
+    """
 
     phase: str
     left: str
     right: str
+    source: tuple[str, str] = ("", "")
     size: float | None
     eps: float | None
     jump: float | None
@@ -127,6 +138,13 @@ class Fault(Frozen):
     def key(self) -> str:
         """The key of its cause."""
         return self.cause.key if self.cause else "unknown"
+
+    @property
+    def at(self) -> tuple[str, str]:
+        """Both names, each with its line: `norm (net.py:42)`."""
+        names = zip((self.left, self.right), self.source, strict=True)
+        left, right = (f"{name} ({x})" if x else name for name, x in names)
+        return left, right
 
 
 class Accepted(Frozen):
@@ -163,6 +181,7 @@ class CauseGroup(Frozen):
         key, sentence, write: as of `Cause`; the key is "unknown" where none was found.
         phase: in which it was found first.
         places: left and right names.
+        sources: the lines of code of each.
         faults: which of the faults these are, counted from 0.
     """
 
@@ -171,6 +190,7 @@ class CauseGroup(Frozen):
     write: str
     phase: str
     places: tuple[tuple[str, str], ...]
+    sources: tuple[tuple[str, str], ...]
     faults: tuple[int, ...]
 
     def __str__(self) -> str:
@@ -291,13 +311,16 @@ def _group_of(faults: Sequence[Fault], numbers: Sequence[int]) -> CauseGroup:
     sentence = first.cause.sentence if first.cause else NO_CAUSE
     if first.phase == WEIGHTS and more:
         sentence += f"; and so {more} more weight{'s' if more > 1 else ''}"
-    places = ((faults[x].left, faults[x].right) for x in numbers)
+    places: dict[tuple[str, str], tuple[str, str]] = {}
+    for fault in (faults[x] for x in numbers):
+        places.setdefault((fault.left, fault.right), fault.source)
     return CauseGroup(
         key=first.key,
         sentence=sentence,
         write=first.cause.write if first.cause else "",
         phase=first.phase,
-        places=tuple(dict.fromkeys(places)),
+        places=tuple(places),
+        sources=tuple(places.values()),
         faults=tuple(numbers),
     )
 
@@ -314,6 +337,7 @@ class Findings:
 
     Attributes:
         order: of the left model's layers, as they are called.
+        lines: of the left and the right model's code, by the names of layers.
         rounded: whether a model computes something in float32 even in float64.
         rounded_gradients: whether this is so, or is in the pass back.
         compared, not_compared, not_asked: what the verdict stands on, and lacks.
@@ -321,6 +345,7 @@ class Findings:
 
     def __init__(self) -> None:
         self.order: Mapping[str, int] = {}
+        self.lines: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {})
         self.notes: list[str] = []
         self.found: list[tuple[float, Fault]] = []
         self.checks: list[Check] = []
@@ -344,15 +369,28 @@ class Findings:
         eps: float = EPS64,
         jump: float | None = None,
         at: float | None = None,
+        source: tuple[str, str] | None = None,
     ) -> None:
-        """Add a fault; `at`: where the left model computes it, if not at `left`."""
+        """Add a fault.
+
+        Args:
+            phase, left, right, size, cause, jump: see `Fault`.
+            eps: of the float type.
+            at: where the left model computes it, if not at `left`.
+            source: lines of code, if not those of the layers.
+        """
         size = finite(size)
+        if source is None:
+            names = (re.split(", |/", x)[0] for x in (left, right))
+            one, two = (x.get(y, "") for x, y in zip(self.lines, names, strict=True))
+            source = one, two
         if at is None:
             at = self.order.get(left.partition(", ")[0], math.inf)
         fault = Fault(
             phase=phase,
             left=left,
             right=right,
+            source=source,
             size=size,
             eps=None if size is None else size / eps,
             jump=finite(jump),

@@ -116,6 +116,13 @@ class Trace:
         before = [x for x in self.stops if end is None or x < end]
         return self.calls[max(before)] if before else None
 
+    def line(self, place: str, end: int | None) -> str:
+        """The line of code of the last call of this name before another, or ""."""
+        name = place.removeprefix("after ")
+        calls = self.calls if end is None else self.calls[: end + 1]
+        found = (x.call.line for x in reversed(calls) if x.call.name == name)
+        return next(found, "")
+
     def segment(self, target: int | None) -> list[Seen]:
         """The calls whose values reach `target` from the layers that have a partner.
 

@@ -33,7 +33,7 @@ from paripassu.port_check.requests import CheckRequest, RecordRequest
 from paripassu.port_check.results import Accepted, Checked
 from paripassu.port_check.runs import Progress
 from paripassu.processes.child import Emit
-from paripassu.sides import registry, user_code
+from paripassu.sides import registry
 from paripassu.sides.recording import Recording, check_place, is_recording
 
 
@@ -195,7 +195,7 @@ def take(value: Any, which: str, *, copied: bool) -> targets.Target:
     if callable(value):
         name = getattr(value, "__qualname__", which)
         source = f"{which} ({name})"
-        made = user_code.run(value, f"{title_of(which, source)}, building it,")
+        made = targets.build_noted(value, f"{title_of(which, source)}, building it,")
         return targets.Target(source, made, value)
     raise UserError(
         f"{which} is a {type(value).__name__}. A {registry.MODEL_TYPES}, or a function "

@@ -19,7 +19,7 @@ import numpy as np
 
 from paripassu.core.errors import UserError
 from paripassu.port_check.meanings import meaning_of_input
-from paripassu.sides import user_code
+from paripassu.sides import registry, user_code
 from paripassu.sides.contract import Arrays, Block
 from paripassu.sides.recording import Recording, is_recording
 from paripassu.sides.registry import MODEL_TYPES, is_model
@@ -65,8 +65,18 @@ def find(text: str, arguments: str | None, which: str) -> Target:
             f"A {MODEL_TYPES}, or a function or class that makes one is expected."
         )
     build = functools.partial(found, *args, **kwargs)
-    model = user_code.run(build, f"{which} model {text}, building it,")
+    model = build_noted(build, f"{which} model {text}, building it,")
     return Target(text, model, build)
+
+
+def build_noted(build: Callable[[], Any], what: str) -> Any:
+    """Build a user's model, and note at which lines its layers are made.
+
+    Raises:
+        UserError: it raised; `what` names it.
+    """
+    with registry.lines_noted():
+        return user_code.run(build, what)
 
 
 def attribute(text: str, which: str, example: str) -> Any:

@@ -88,6 +88,7 @@ class Call:
             outermost first.
         constants: what it is given beside, made by no call: buffers, weights, tables.
             Only known where the run asked for sources.
+        line: of the user's code where it is called, or made: `net.py:42`, or "".
     """
 
     name: str
@@ -98,6 +99,7 @@ class Call:
     sources: tuple[int, ...] = ()
     inside: tuple[str, ...] = ()
     constants: tuple[Array, ...] = ()
+    line: str = ""
 
     @property
     def kind(self) -> str:
@@ -267,6 +269,9 @@ class ModelModule(Protocol):
         Raises:
             UserError: they can't; what to type.
         """
+
+    def lines_noted(self) -> AbstractContextManager[None]:
+        """Note at which lines layers are made, for calls that no user's code does."""
 
     def is_built(self, model: Any) -> bool:
         """Whether a model has its weights already."""

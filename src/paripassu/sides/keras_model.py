@@ -19,7 +19,7 @@ from keras.src import backend
 from paripassu.core.errors import UserError
 from paripassu.core.files import replacing
 from paripassu.core.layer_spec import Array, LayerSpec
-from paripassu.sides import chance, keras_layers, keras_random, observing
+from paripassu.sides import chance, keras_layers, keras_random, observing, user_code
 from paripassu.sides.contract import (
     ANY,
     Arrays,
@@ -35,6 +35,7 @@ from paripassu.sides.contract import (
 from paripassu.sides.keras_random import replaced
 from paripassu.sides.observing import Observer
 
+MADE_AT = "_paripassu_made_at"
 WITH_ACTIVATION = ("dense", "conv", "conv_transpose", "other")
 
 
@@ -62,6 +63,9 @@ class Probe:
         self.draws: Sequence[Draw] = ()
         self.changed: dict[str, dict[str, Any]] = {}
         self._set(model)
+        self.lines = {
+            name: getattr(x, MADE_AT, "") for name, x in keras_layers.leaves(model)
+        }
 
     def _set(self, model: Any) -> None:
         self.model = model
@@ -347,6 +351,20 @@ def check_usable() -> None:
             f"Keras computes with {backend} here, but TensorFlow is expected. "
             "Type: KERAS_BACKEND=tensorflow paripassu check ..."
         )
+
+
+@contextlib.contextmanager
+def lines_noted() -> Iterator[None]:
+    """Note where layers and operations are made: Keras itself calls those of a graph."""
+    original = keras.Operation.__init__
+
+    def made(operation: Any, *args: Any, **kwargs: Any) -> None:
+        # Past Keras, which tracks what it is given.
+        object.__setattr__(operation, MADE_AT, user_code.calling_line())
+        original(operation, *args, **kwargs)
+
+    with replaced(keras.Operation, "__init__", made):
+        yield
 
 
 def is_built(model: Any) -> bool:
@@ -676,7 +694,8 @@ class _Watched(Observer):
             spec.settings["causal"] = bool(kwargs.get("use_causal_mask"))
         self.draws.rate = getattr(layer, "rate", None)
         name = self.probe.leaves[id(layer)]
-        call = self.begin(name, _title(layer), spec, (args, kwargs))
+        line = self.probe.lines.get(name, "")
+        call = self.begin(name, _title(layer), spec, (args, kwargs), line)
         compute = functools.partial(original, layer)
         function = getattr(layer, "activation", None)
         fused = spec.kind in WITH_ACTIVATION and spec.weights and callable(function)
@@ -690,7 +709,7 @@ class _Watched(Observer):
             tensor = self.leave(call, layer, tensor)
             told = keras_layers.activation(function)
             label = f"{name}:{told.settings.get('function', told.kind)}"
-            inner.append(self.begin(label, label, told, tensor))
+            inner.append(self.begin(label, label, told, tensor, line))
             self.watcher.enter(inner[0], [_array_of(tensor)])
             return function(tensor)  # type: ignore[misc]
 
@@ -705,7 +724,8 @@ class _Watched(Observer):
         given = {**vars(operation), **_operands(args)}
         name = keras_layers.snake_case(type(operation).__name__)
         spec = keras_layers.function(name, given)
-        call = self.begin(operation.name, name, spec, (args, kwargs))
+        line = getattr(operation, MADE_AT, "")
+        call = self.begin(operation.name, name, spec, (args, kwargs), line)
         compute = functools.partial(original, operation)
         result = self.around(call, operation, compute, args, kwargs)
         return self.leave(call, operation, result)

@@ -13,6 +13,7 @@ import numpy as np
 
 from paripassu.core.errors import PariPassuError, UserError
 from paripassu.core.layer_spec import Array, LayerSpec
+from paripassu.sides import user_code
 from paripassu.sides.contract import ANY, Arrays, Block, Call, Declared, Live, Watcher
 
 Settings = dict[str, Any]
@@ -275,8 +276,10 @@ class Observer:
             named[name] = tensor
         return named
 
-    def begin(self, name: str, title: str, spec: LayerSpec, given: Any) -> Call:
-        """Number a call."""
+    def begin(
+        self, name: str, title: str, spec: LayerSpec, given: Any, line: str = ""
+    ) -> Call:
+        """Number a call; `line`: where what is called was made."""
         sources: tuple[int, ...] = ()
         constants: list[Array] = []
         if self.origins is not None:
@@ -299,6 +302,7 @@ class Observer:
             sources=sources,
             inside=tuple(self.inside),
             constants=tuple(constants),
+            line=user_code.calling_line() or line,
         )
         self.serial += 1
         self.latest = call

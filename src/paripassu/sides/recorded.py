@@ -279,7 +279,7 @@ class RecordedProbe:
         names = {x: np.empty(0) for x in call.weights}
         spec = LayerSpec(call.kind, self._settings(call.settings), names)
         weighted = bool(call.weights)
-        where = call.sources, call.inside
+        where = call.sources, call.inside, (), call.line
         return Call(call.name, call.title, spec, weighted, serial, *where)
 
     def _outputs(self, call: CallRecord) -> Sequence[Array]:

@@ -6,10 +6,13 @@ Its modules are those of `contract.ModelModule` and `contract.OptimizerModule`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.util
 import inspect
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,6 +177,16 @@ def side_of_optimizer(found: Any) -> Side | None:
         for x in wanted
     )
     return next(x for x in SIDES if x.bound == bound)
+
+
+@contextlib.contextmanager
+def lines_noted() -> Iterator[None]:
+    """Note at which lines layers are made, in the frameworks that are imported."""
+    with contextlib.ExitStack() as stack:
+        for side in SIDES:
+            if all(x in sys.modules for x in side.import_roots):
+                stack.enter_context(side.model_module().lines_noted())
+        yield
 
 
 def float32_kinds(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

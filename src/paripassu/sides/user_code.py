@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import sysconfig
 import traceback
@@ -10,10 +11,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from paripassu.core.errors import UserError
+from paripassu.sides.registry import SIDES
 
 T = TypeVar("T")
 OURS = str(Path(__file__).parents[1])
 LIBRARY = sysconfig.get_path("stdlib")
+# What runs users' code: frameworks, and what Keras walks nests with.
+MACHINERY = (*(x for y in SIDES for x in y.import_roots), "optree", "absl")
 
 
 def run(call: Callable[[], T], what: str) -> T:
@@ -51,14 +55,27 @@ def describe_error(error: BaseException, what: str) -> str:
 
 
 def calling_line() -> str:
-    """The line of the user's code that is at work, as `net.py:42`, or nothing."""
+    """The line at work of the user's code, or of a library of models: `net.py:42`.
+
+    Nothing, where only a framework's own code is at work.
+    """
     frame = sys._getframe()
     while frame:
         name = frame.f_code.co_filename
-        inside = name.startswith((OURS, "<")) or "site-packages" in name
-        if not inside and not name.startswith(LIBRARY):
+        if not _is_machinery(name):
             return f"{Path(name).name}:{frame.f_lineno}"
         if name.startswith(OURS) and frame.f_code.co_name in ("run", "step"):
             break  # a probe, which calls the model: beyond it is whoever checks it
         frame = frame.f_back  # type: ignore[assignment]
     return ""
+
+
+@functools.cache
+def _is_machinery(file: str) -> bool:
+    """Whether a file is a framework's, Python's or ours."""
+    if file.startswith((OURS, "<")):
+        return True
+    _, installed, inside = file.partition("site-packages")
+    if installed:
+        return inside[1:].replace("\\", "/").partition("/")[0] in MACHINERY
+    return file.startswith(LIBRARY)

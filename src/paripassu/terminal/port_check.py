@@ -203,4 +203,4 @@ def _place(fault: Fault) -> str:
         size.append(f"{fault.size:.1e} of the largest value, {fault.eps:.3g} eps")
     if fault.jump is not None:
         size.append(f"{fault.jump:.2g} times what rounding may do here")
-    return f"{fault.left} | {fault.right}  ({'; '.join(size)})"
+    return f"{' | '.join(fault.at)}  ({'; '.join(size)})"
