@@ -8,7 +8,7 @@ import pytest
 
 import paripassu
 from paripassu.port_check import causes, markdown, page
-from paripassu.port_check.accepting import CAUSES
+from paripassu.port_check.acceptance import CAUSES
 
 torch = pytest.importorskip("torch")
 nn = torch.nn

@@ -25,7 +25,7 @@ from paripassu.port_check.output_pairs import (
     find_outputs,
     pair_outputs,
 )
-from paripassu.port_check.partners import parse_pair
+from paripassu.port_check.targets import parse_pair
 from paripassu.sides.contract import ANY, Declared
 from paripassu.sides.observing import nest_leaves
 

@@ -22,7 +22,7 @@ from paripassu.core.recipe import Recipe
 from paripassu.frameworks import registry
 from paripassu.processes.conditions import Conditions
 from paripassu.processes.launch import Event, work
-from paripassu.processes.requests import Request
+from paripassu.processes.request import Request
 
 # Takes what is being measured, and the share of the whole that is done.
 OnProgress = Callable[[str, float], None]

@@ -152,6 +152,18 @@ ThreadsOption = Annotated[
     int, typer.Option("--threads", min=0, help="0: one per usable core.")
 ]
 
+ShapesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        "-i",
+        metavar="[NAME=]SHAPE[:TYPE]",
+        help="An input of the model, of LEFT where there are two: 1,3,224,224, or "
+        "2,16:int:1000 for integers below 1000. Repeatable. Default: what a Keras "
+        "model declares.",
+    ),
+]
+
 InputsOption = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Read the inputs from an .npz file."),
@@ -173,9 +185,7 @@ def terminal(*, stderr: bool = False) -> Console:
 
 def complain(message: str) -> None:
     """Print an error to standard error."""
-    terminal(stderr=True).print(
-        f"paripassu: {message}", style="red", markup=False, highlight=False
-    )
+    typer.secho(f"paripassu: {message}", fg=typer.colors.RED, err=True)
 
 
 def show(result: Any, as_json: bool, view: Callable[[], RenderableType | str]) -> None:

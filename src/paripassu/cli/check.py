@@ -13,6 +13,7 @@ import typer
 from paripassu.cli.base import (
     InputsOption,
     JsonOption,
+    ShapesOption,
     ThreadsOption,
     app,
     exit_by,
@@ -63,16 +64,7 @@ def check(
         ),
     ],
     right: RightArgument,
-    shapes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input",
-            "-i",
-            metavar="[NAME=]SHAPE[:TYPE]",
-            help="An input of the left model: 1,3,224,224, or 2,16:int:1000 for "
-            "integers below 1000. Repeatable. Default: what a Keras model declares.",
-        ),
-    ] = None,
+    shapes: ShapesOption = None,
     inputs: InputsOption = None,
     pairs: Annotated[
         list[str] | None,
@@ -167,30 +159,36 @@ def check(
     not everything could be compared.
     """
     from paripassu.core import machine
+    from paripassu.port_check.arguments import check_request
+    from paripassu.port_check.requests import CheckRequest
+
+    request = CheckRequest(
+        left=left,
+        right=right,
+        left_args=left_args,
+        right_args=right_args,
+        shapes=tuple(shapes or ()),
+        inputs=inputs,
+        copy_weights=copy.value if copy else None,
+        save=save,
+        gradients=not forward_only,
+        pairs=tuple(pairs or ()),
+        outputs=tuple(outputs or ()),
+        accept=tuple(accept or ()),
+        usable_threads=threads or machine.usable_cores(),
+    )
+    check_request(request, elsewhere=(bool(left_python), bool(right_python)))
+
+    # What was typed may be right: now for what takes longer to import.
     from paripassu.port_check.check import check_sources, read_map
     from paripassu.port_check.check import write_map as write
-    from paripassu.port_check.requests import CheckRequest
     from paripassu.terminal.port_check import checked_view, watching
 
     prepare_files(html, markdown_file, write_map, save)
+    if map_file:
+        request = request.model_copy(update={"blocks": read_map(map_file)})
     console = terminal(stderr=True)
     with users_code("models"), watching(console) as on_progress:
-        request = CheckRequest(
-            left=left,
-            right=right,
-            left_args=left_args,
-            right_args=right_args,
-            shapes=tuple(shapes or ()),
-            inputs=inputs,
-            copy_weights=copy.value if copy else None,
-            blocks=read_map(map_file) if map_file else {},
-            save=save,
-            gradients=not forward_only,
-            pairs=tuple(pairs or ()),
-            outputs=tuple(outputs or ()),
-            accept=tuple(accept or ()),
-            usable_threads=threads or machine.usable_cores(),
-        )
         found = check_sources(
             request,
             command=typed_command(),
@@ -198,6 +196,8 @@ def check(
             left_python=left_python,
             right_python=right_python,
         )
+    waited = {"seconds": machine.seconds_since_start()}
+    found = found.model_copy(update=waited)
     if write_map:
         write(write_map, found)
     if html:

@@ -11,6 +11,7 @@ import typer
 from paripassu.cli.base import (
     InputsOption,
     JsonOption,
+    ShapesOption,
     ThreadsOption,
     app,
     show,
@@ -52,16 +53,7 @@ def record(
             help="The recording: written whole or not at all.",
         ),
     ],
-    shapes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input",
-            "-i",
-            metavar="[NAME=]SHAPE[:TYPE]",
-            help="An input: 1,3,224,224, or 2,16:int:1000 for integers below 1000. "
-            "Repeatable. Default: what a Keras model declares.",
-        ),
-    ] = None,
+    shapes: ShapesOption = None,
     inputs: InputsOption = None,
     model_args: Annotated[
         str | None,

@@ -6,75 +6,10 @@ judged without it. Where it cannot, what lies beyond it was not judged, which is
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
-from paripassu.core.errors import UserError
+from paripassu.port_check.acceptance import Acceptance
 from paripassu.port_check.results import Accepted, Check, Checked, Fault
-
-# Every key of a cause; a test finds those that are missing here.
-CAUSES = frozenset(
-    (
-        *("activation-extra", "activation-kind", "activation-missing", "alpha"),
-        *("attention-heads", "attention-scale", "axis", "bias-missing"),
-        *("bias-not-copied", "bias-summed", "broadcast", "concat-order", "constant"),
-        *("crop", "dilation", "direction", "dropout-at-inference", "dropout-mask"),
-        *("dropout-place", "dropout-rate", "embedding-scale", "epsilon"),
-        *("flatten-order", "float32-arithmetic", "frozen", "gate-order", "gelu-form"),
-        *("gradients", "groups", "index-offset", "input-scale", "inputs-exchanged"),
-        *("kernel-axes", "kernel-flipped", "kernel-transposed", "last-step"),
-        *("layer-extra", "layer-kind", "layer-missing", "layer-order", "mask"),
-        *("momentum", "negative-slope", "not-finite", "output-order", "padding"),
-        *("pool-kind", "pool-padding", "pool-size", "position"),
-        *("random-at-inference", "recurrent-activation", "reset-after"),
-        *("residual-extra", "residual-missing", "state-kind", "statistics"),
-        *("statistics-not-copied", "stop-gradient", "strides", "unknown"),
-        *("upsample-mode", "weight-missing", "weights-differ", "weights-exchanged"),
-        *("weights-not-copied", "weights-not-shared", "weights-scaled"),
-        "weights-shape",
-    )
-)
-FORM = "--accept CAUSE@PLACE, as in epsilon@norm or epsilon@encoder.*, or CAUSE alone"
-
-
-@dataclass(frozen=True)
-class Acceptance:
-    """What a user accepts.
-
-    Attributes:
-        text: as it was typed.
-        cause: the key of a cause.
-        place: a layer's name in either model, `*` for any letters.
-    """
-
-    text: str
-    cause: str
-    place: str = "*"
-
-    def covers(self, key: str, fault: Fault) -> bool:
-        """Whether it accepts this cause at the place of a fault."""
-        pattern = re.escape(self.place).replace(r"\*", ".*")
-        return key == self.cause and any(
-            re.fullmatch(pattern, x) for x in _names(fault)
-        )
-
-
-def parse_acceptance(text: str) -> Acceptance:
-    """Read `epsilon@norm*`.
-
-    Raises:
-        UserError: it has not that form, or there is no such cause.
-    """
-    cause, at, place = text.partition("@")
-    if not cause or (at and not place):
-        raise UserError(f"--accept {text!r} is not understood. Type: {FORM}")
-    if cause not in CAUSES:
-        near = difflib.get_close_matches(cause, sorted(CAUSES), n=3, cutoff=0.5)
-        known = f"Near are: {', '.join(near)}." if near else f"Type: {FORM}"
-        raise UserError(f"--accept {text!r}: there is no cause {cause!r}. {known}")
-    return Acceptance(text, cause, place or "*")
 
 
 def find_accepted(
@@ -159,12 +94,3 @@ def _beyond(found: Checked, left: Sequence[Accepted]) -> dict[str, object]:
         "verdict": "undecided",
         "not_compared": (*found.not_compared, told),
     }
-
-
-def _names(fault: Fault) -> Iterator[str]:
-    """What a place may be called: whole, or each layer of it."""
-    for text in (fault.left, fault.right):
-        yield text
-        for name in text.split(", "):
-            plain = name.removeprefix("after ")
-            yield from (name, plain, plain.partition(":")[0])

@@ -8,16 +8,16 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from paripassu.core.errors import UserError
 from paripassu.port_check import targets
-from paripassu.port_check.accepting import parse_acceptance
-from paripassu.port_check.partners import parse_pair
-from paripassu.port_check.requests import CheckRequest
-from paripassu.sides.recording import is_recording
+from paripassu.port_check.acceptance import parse_acceptance
+from paripassu.sides.recording_place import is_recording
 from paripassu.sides.registry import SIDES
+
+if TYPE_CHECKING:
+    from paripassu.port_check.requests import CheckRequest
 
 OUTPUT = re.compile(r"[^=\s]+(=[^=\s]+)?")
 DYNAMIC = {"globals", "exec", "setattr", "vars", "locals"}
@@ -40,7 +40,7 @@ def check_request(request: CheckRequest, *, elsewhere: tuple[bool, bool]) -> Non
     check_target(request.right, request.right_args, "right", elsewhere=elsewhere[1])
     check_inputs(request.shapes, request.inputs)
     for text in request.pairs:
-        parse_pair(text, "--pair")
+        targets.parse_pair(text, "--pair")
     for text in request.outputs:
         if not OUTPUT.fullmatch(text):
             raise UserError(
@@ -69,6 +69,8 @@ def check_inputs(shapes: Sequence[str], file: Path | None) -> None:
         if names.count(name) > 1:
             raise UserError(f"--input: {name} is given twice.")
     if file is not None:
+        import numpy as np
+
         with targets.explained_inputs(file), np.load(file) as content:
             if not content.files:
                 raise UserError(f"{file} holds no array.")

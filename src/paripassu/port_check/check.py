@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,14 +15,13 @@ import tomli_w
 
 from paripassu.core import files
 from paripassu.core.errors import PariPassuError, UserError
-from paripassu.port_check.accepting import parse_acceptance
-from paripassu.port_check.arguments import check_request
-from paripassu.port_check.partners import parse_pair
+from paripassu.port_check.acceptance import parse_acceptance
 from paripassu.port_check.record import check_python, record_source
 from paripassu.port_check.requests import CheckRequest, RecordRequest
 from paripassu.port_check.results import NO_CAUSE, Checked, Fault, Pairing
+from paripassu.port_check.targets import parse_pair
 from paripassu.processes.launch import Event, work
-from paripassu.sides.recording import is_recording
+from paripassu.sides.recording_place import is_recording
 
 Copy = Literal["left-to-right", "right-to-left"]
 
@@ -49,7 +49,8 @@ def check_sources(
     """Check two models that are named by where they are, in a process of their own.
 
     Args:
-        request: the models, their inputs, and what to do.
+        request: the models, their inputs, and what to do; `arguments.check_request`
+            has let it pass.
         command: for the record.
         on_progress: called with what is being done and the share that is done.
         left_python, right_python: the interpreter of a side, if it is not this one: the
@@ -59,8 +60,6 @@ def check_sources(
         UserError: something that was given cannot be used; the message says what.
         WorkerError: the user's code crashed the process.
     """
-    elsewhere = left_python is not None, right_python is not None
-    check_request(request, elsewhere=elsewhere)
 
     def on_event(event: Event) -> None:
         if event["event"] == "progress":
@@ -154,6 +153,7 @@ def check(
     from paripassu.port_check import prepare, session
     from paripassu.port_check.examine import Options
 
+    begin = time.perf_counter()
     if copy not in (None, *get_args(Copy)):
         raise UserError(
             f"copy is {copy!r}, but one of {', '.join(get_args(Copy))} is expected."
@@ -169,7 +169,8 @@ def check(
     accepted = [parse_acceptance(x) for x in _joined(accept)]
     options = Options(copy, block_map or {}, gradients, *names, accepted)
     with session.kept(*(x.model for x in found)):
-        return session.examine(prepare.prepare(*found, given, options))
+        checked = session.examine(prepare.prepare(*found, given, options))
+    return checked.model_copy(update={"seconds": time.perf_counter() - begin})
 
 
 def take_inputs(inputs: Any) -> Any:

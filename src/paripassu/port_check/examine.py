@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from paripassu.core import machine
 from paripassu.core.errors import UserError
 from paripassu.core.layer_spec import relative_error
-from paripassu.port_check.accepting import Acceptance
+from paripassu.port_check.acceptance import Acceptance
 from paripassu.port_check.align import Group, Store
 from paripassu.port_check.behaviour import all_carried, with_other_weights
 from paripassu.port_check.deciding import decide
@@ -109,7 +108,6 @@ class Examination:
             UserError: something that was given cannot be used.
             ModelError: a model raised.
         """
-        begin = time.perf_counter()
         self.progress("finding the layers", 0.05)
         paired = False
         with closing(Store()) as store:
@@ -127,8 +125,8 @@ class Examination:
         self.progress("done", 1.0)
         if not paired:
             given = self.left, self.right, self.given[0], self.findings
-            return conclude(*given, begin, self.paired)
-        return self._result(time.perf_counter() - begin)
+            return conclude(*given, self.paired)
+        return self._result()
 
     def _pair(self) -> None:
         """Find which layers are which."""
@@ -267,7 +265,7 @@ class Examination:
         self.stage = stage
         self.progress(stage, share)
 
-    def _result(self, seconds: float) -> Checked:
+    def _result(self) -> Checked:
         models, findings = self.models, self.findings
         places: Iterable[Place] = ()
         if self.runs:
@@ -288,7 +286,6 @@ class Examination:
             compared=tuple(findings.compared),
             not_compared=tuple(dict.fromkeys(findings.not_compared)),
             not_asked=tuple(findings.not_asked),
-            seconds=seconds,
             peak_memory_mib=machine.peak_memory_bytes() / 2**20,
         )
 
@@ -478,12 +475,13 @@ class Examination:
             )
         same_outputs = worst <= runs.output_bound
         faulty = runs.parting(findings.least)
-        written_alike = not faulty and not find_unpaired(models)
+        unpaired = find_unpaired(models)
+        written_alike = not faulty and not unpaired
         same = False
         if same_outputs and single and not models.unequal and not written_alike:
             self._enter("comparing with other weights", 0.6)
             same = self._is_same_function()
-        check_layers(models, findings, same_function=same)
+        check_layers(models, findings, unpaired, same_function=same)
         self._check_order_of_outputs()
         good = same_outputs and (same or not faulty)
         self._check_forward("float64" if single else "float32", good, worst, runs)

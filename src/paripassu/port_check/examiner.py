@@ -13,25 +13,32 @@ from paripassu.port_check.requests import (
     CheckRequest,
     RecordRequest,
 )
-from paripassu.port_check.session import check_models, prepare_process, record_model
+from paripassu.port_check.session import (
+    Stages,
+    check_models,
+    prepare_process,
+    record_model,
+)
 from paripassu.processes.child import Emit, Tasks, serve
 
 
 def check(request: CheckRequest, emit: Emit) -> None:
     """Compare two models."""
-    prepare_process()
-    check_models(request, emit)
+    stages = Stages(emit)
+    prepare_process(stages)
+    check_models(request, emit, stages)
 
 
 def record(request: RecordRequest, emit: Emit) -> None:
     """Record a model."""
-    prepare_process()
-    record_model(request, emit)
+    stages = Stages(emit)
+    prepare_process(stages)
+    record_model(request, emit, stages)
 
 
 def check_optimizer(request: CheckOptimizerRequest, emit: Emit) -> None:
     """Step two optimizers."""
-    prepare_process()
+    prepare_process(Stages(emit))
     emit("checked", result=check_request(request).model_dump(mode="json"))
 
 

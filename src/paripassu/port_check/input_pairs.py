@@ -14,7 +14,7 @@ import numpy as np
 
 from paripassu.core.errors import UserError
 from paripassu.core.layer_spec import Array
-from paripassu.port_check import partners
+from paripassu.port_check import partners, targets
 from paripassu.port_check.meanings import (
     differ_in_meaning,
     is_unnamed,
@@ -126,7 +126,7 @@ def pair_inputs(
     takes, others = _named_ones(takes)
     search = Partners(inputs, takes, meaning_of_input, _fitting(inputs, takes, move))
     for text in asked:
-        left, right = partners.parse_pair(text, "--pair")
+        left, right = targets.parse_pair(text, "--pair")
         if left not in search.left:
             raise UserError(
                 f"--pair {text}: the left model was given no input {left!r}, but "

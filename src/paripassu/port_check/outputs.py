@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
 from paripassu.core import machine
@@ -45,7 +43,6 @@ class OutputsExamination:
 
     def go(self) -> Checked:
         """All of it."""
-        begin = time.perf_counter()
         findings, found = self.findings, self.recorded.found
         random = self.right.find_randomness(self.right_inputs, training=False)
         drawn, _ = self.recorded.randomness(training=False)
@@ -67,9 +64,7 @@ class OutputsExamination:
         )
         self.progress("done", 1.0)
         findings.not_asked.append("what the recording does not hold")
-        return conclude(
-            self.left, self.right, self.inputs, findings, begin, self.paired
-        )
+        return conclude(self.left, self.right, self.inputs, findings, self.paired)
 
     def _compare(self, dtype: PassName) -> None:
         """Compare the outputs in one float type."""
@@ -142,7 +137,6 @@ def conclude(
     right: ExaminedModel,
     inputs: Arrays,
     findings: Findings,
-    begin: float,
     paired: Paired,
 ) -> Checked:
     """The result, where no layer of the two was paired."""
@@ -162,6 +156,5 @@ def conclude(
         compared=tuple(findings.compared),
         not_compared=tuple(findings.not_compared),
         not_asked=tuple(findings.not_asked),
-        seconds=time.perf_counter() - begin,
         peak_memory_mib=machine.peak_memory_bytes() / 2**20,
     )

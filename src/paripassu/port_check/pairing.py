@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
 
@@ -223,7 +223,10 @@ def fit_weight(name: str, array: Array, block: Block) -> Arrays:
     return {}
 
 
-def find_unpaired(models: PairedModels) -> list[tuple[str, str, Cause, float]]:
+Unpaired = tuple[str, str, Cause, float]  # see `find_unpaired`
+
+
+def find_unpaired(models: PairedModels) -> list[Unpaired]:
     """Blocks without a partner, or whose shapes differ: names, cause and when called.
 
     No fault by itself: models that compute the same may be written otherwise.
@@ -250,17 +253,21 @@ def find_unpaired(models: PairedModels) -> list[tuple[str, str, Cause, float]]:
 
 
 def check_layers(
-    models: PairedModels, findings: Findings, *, same_function: bool
+    models: PairedModels,
+    findings: Findings,
+    unpaired: Sequence[Unpaired],
+    *,
+    same_function: bool,
 ) -> None:
     """Say which blocks are not paired.
 
     Args:
         models: the pairs.
         findings: gets the check, and faults.
+        unpaired: what `find_unpaired` gives.
         same_function: whether the models have been shown to compute the same, so that
             they are only written otherwise.
     """
-    unpaired = find_unpaired(models)
     count = len(models.pairs)
     if not unpaired:
         findings.check("layers", "holds", f"{count} of {count} blocks paired")

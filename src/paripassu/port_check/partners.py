@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 
-from paripassu.core.errors import UserError
 from paripassu.port_check import meanings
 from paripassu.port_check.results import Partner
 
@@ -18,21 +16,6 @@ LONE = "the only one"
 UNDECLARED = "same name, which the model does not declare"
 
 Fits = Callable[[str, str], bool]
-
-
-def parse_pair(text: str, option: str) -> tuple[str, str]:
-    """Read `left=right`.
-
-    Raises:
-        UserError: it is not that.
-    """
-    found = re.fullmatch(r"\s*([^=\s]+)\s*=\s*([^=\s]+)\s*", text)
-    if not found:
-        raise UserError(
-            f"{option} {text!r} is not understood. Two names are expected, the left "
-            f"model's first: {option} input_ids=token_ids."
-        )
-    return found[1], found[2]
 
 
 class Partners:

@@ -14,7 +14,7 @@ from paripassu.core.version import __version__
 from paripassu.port_check.arguments import check_inputs, check_target
 from paripassu.port_check.requests import RecordRequest
 from paripassu.processes.launch import Event, work
-from paripassu.sides.recording import Level
+from paripassu.sides.recording_place import Level
 
 PATIENCE = 60.0  # seconds for an interpreter to start
 

@@ -39,7 +39,6 @@ from paripassu.sides.recording import (
     Description,
     DrawRecord,
     FurtherRecord,
-    Level,
     PassName,
     PassRecord,
     RoundedRecord,
@@ -48,6 +47,7 @@ from paripassu.sides.recording import (
     pass_name,
     writing,
 )
+from paripassu.sides.recording_place import Level
 
 SEED = 7
 DType = Literal["float32", "float64"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 
@@ -52,7 +51,6 @@ class RecordingsExamination:
         Raises:
             UserError: the inputs are not the same, or no pass is in both.
         """
-        begin = time.perf_counter()
         self._check_inputs()
         left, right = (x.found for x in self.probes)
         shared: list[PassName] = [
@@ -73,9 +71,7 @@ class RecordingsExamination:
         self.progress("done", 1.0)
         inputs = self.recordings[0].inputs
         self.findings.not_asked.append("what the recording does not hold")
-        return conclude(
-            self.left, self.right, inputs, self.findings, begin, self.paired
-        )
+        return conclude(self.left, self.right, inputs, self.findings, self.paired)
 
     def _check_inputs(self) -> None:
         left, right = (x.inputs for x in self.recordings)

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from paripassu.processes.requests import Request
-from paripassu.sides.recording import Level
+from paripassu.processes.request import Request
+from paripassu.sides.recording_place import Level
 
 
 class ExaminerRequest(Request):

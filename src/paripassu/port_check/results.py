@@ -211,6 +211,9 @@ class Checked(Frozen):
         compared: what was compared, in words.
         not_compared: what was not, and why.
         not_asked: what was left out because it was asked to be, or took too long.
+        seconds: that one waited for it.
+        import_seconds: those of them in which a process started and imported the
+            frameworks and the models' modules.
     """
 
     schema_version: Literal[3] = 3
@@ -231,7 +234,8 @@ class Checked(Frozen):
     compared: tuple[str, ...] = ()
     not_compared: tuple[str, ...] = ()
     not_asked: tuple[str, ...] = ()
-    seconds: float
+    seconds: float = 0.0
+    import_seconds: float = 0.0
     peak_memory_mib: float
     command: str = ""
 
@@ -269,6 +273,13 @@ class Checked(Frozen):
         if not causes:
             return f"Not equal{beside}"
         return f"Not equal: {causes} cause{'s' if causes > 1 else ''}{beside}"
+
+    @property
+    def time_told(self) -> str:
+        """How long it took, and how much of that imports took, if it is much."""
+        of = f", {self.import_seconds:.0f} s of it to import frameworks and models"
+        long = self.import_seconds >= 0.2 * self.seconds and self.import_seconds >= 1
+        return f"{self.seconds:.0f} s{of if long else ''}"
 
     @property
     def unused_told(self) -> str:

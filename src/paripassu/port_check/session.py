@@ -6,18 +6,17 @@ import contextlib
 import faulthandler
 import importlib
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from paripassu.core import machine
 from paripassu.core.errors import UserError
 from paripassu.port_check import targets
-from paripassu.port_check.accepting import (
-    find_accepted,
-    parse_acceptance,
-    settle,
-)
+from paripassu.port_check.acceptance import parse_acceptance
+from paripassu.port_check.accepting import find_accepted, settle
 from paripassu.port_check.examine import Examination, Options
 from paripassu.port_check.prepare import (
     AnyExamination,
@@ -34,31 +33,50 @@ from paripassu.port_check.results import Accepted, Checked
 from paripassu.port_check.runs import Progress
 from paripassu.processes.child import Emit
 from paripassu.sides import registry
-from paripassu.sides.recording import Recording, check_place, is_recording
+from paripassu.sides.recording import Recording, check_place
+from paripassu.sides.recording_place import is_recording
 
 
-def prepare_process() -> None:
+class Stages:
+    """Tells what is being done, from the start of the process on.
+
+    Attributes:
+        import_seconds: how long it took to start, and to import.
+    """
+
+    def __init__(self, emit: Emit):
+        self.emit, self.import_seconds = emit, 0.0
+        self.begin: float | None = time.perf_counter() - machine.seconds_since_start()
+
+    def __call__(self, text: str, share: float) -> None:
+        """What comes next, and the share of all that is done."""
+        now = time.perf_counter()
+        if self.begin is not None:
+            self.import_seconds += now - self.begin
+        self.begin = now if text.startswith(targets.IMPORTING) else None
+        self.emit("progress", text=text, done=share)
+
+
+def prepare_process(stages: Stages) -> None:
     """Set up a process that is to run users' code in both frameworks."""
     faulthandler.enable()  # what a crash of a user's code leaves
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # TensorFlow's allocator with oneDNN keeps all that it ever had.
     os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
+    stages(f"{targets.IMPORTING} {registry.SIDES[0].title}", 0.0)
     with contextlib.suppress(ImportError):
         # The first of the table: PyTorch after TensorFlow has crashed.
         importlib.import_module(registry.SIDES[0].import_roots[0])
 
 
-def check_models(request: CheckRequest, emit: Emit) -> None:
+def check_models(request: CheckRequest, emit: Emit, progress: Stages) -> None:
     """Do what `paripassu check` asks."""
     found = [
-        targets.find(request.left, request.left_args, "left"),
-        targets.find(request.right, request.right_args, "right"),
+        targets.find(request.left, request.left_args, "left", progress),
+        targets.find(request.right, request.right_args, "right", progress),
     ]
+    progress("running both models", 0.03)
     inputs = _read_inputs(request.inputs, request.shapes)
-
-    def progress(text: str, share: float) -> None:
-        emit("progress", text=text, done=share)
-
     examination = prepare(
         found[0],
         found[1],
@@ -86,16 +104,14 @@ def check_models(request: CheckRequest, emit: Emit) -> None:
     if request.save:
         given.probe.set_dtype("float32")
         side.model_module().save(given.probe.model, request.save)
-    emit("checked", result=checked.model_dump(mode="json"))
+    timed = checked.model_copy(update={"import_seconds": progress.import_seconds})
+    emit("checked", result=timed.model_dump(mode="json"))
 
 
-def record_model(request: RecordRequest, emit: Emit) -> None:
+def record_model(request: RecordRequest, emit: Emit, progress: Stages) -> None:
     """Do what `paripassu record` asks."""
-    target = targets.find(request.model, request.model_args, "model")
-
-    def progress(text: str, share: float) -> None:
-        emit("progress", text=text, done=share)
-
+    target = targets.find(request.model, request.model_args, "model", progress)
+    progress("running the model", 0.03)
     wish = Wish(request.out, request.level, request.gradients, request.model_args)
     done = record(target, _read_inputs(request.inputs, request.shapes), wish, progress)
     emit(

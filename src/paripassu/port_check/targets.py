@@ -13,18 +13,19 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from paripassu.core.errors import UserError
 from paripassu.port_check.meanings import meaning_of_input
 from paripassu.sides import registry, user_code
-from paripassu.sides.contract import Arrays, Block
-from paripassu.sides.recording import Recording, is_recording
+from paripassu.sides.recording_place import is_recording
 from paripassu.sides.registry import MODEL_TYPES, is_model
 
+if TYPE_CHECKING:
+    from paripassu.sides.contract import Arrays, Block
+
 SEED = 20
+IMPORTING = "importing"  # begins what is told of imports
 EXAMPLE = "models/resnet.py:build"
 FORM = "package.module:attribute or file.py:attribute"
 
@@ -38,8 +39,19 @@ class Target:
     build: Callable[[], Any] | None
 
 
-def find(text: str, arguments: str | None, which: str) -> Target:
+def find(
+    text: str,
+    arguments: str | None,
+    which: str,
+    progress: Callable[[str, float], None] = lambda _text, _share: None,
+) -> Target:
     """The model that a user names, or what the function or class that is named makes.
+
+    Args:
+        text: `package.module:attribute` or `file.py:attribute`, or a recording.
+        arguments: JSON.
+        which: "left" or "right", for errors.
+        progress: is told that it is imported, and then built.
 
     Raises:
         UserError: it is not there, or the user's code raised; with the traceback.
@@ -49,8 +61,12 @@ def find(text: str, arguments: str | None, which: str) -> Target:
             raise UserError(
                 f"{which}: {text} is a recording and takes no --{which}-args."
             )
+        from paripassu.sides.recording import Recording
+
         return Target(text, Recording(Path(text)), None)
+    progress(f"{IMPORTING} {text}", 0.01)
     found = attribute(text, which, EXAMPLE)
+    progress(f"building {text}", 0.02)
     args, kwargs = parse_arguments(arguments, which)
     if is_model(found):
         if arguments:
@@ -183,6 +199,10 @@ def parse_input(text: str, number: int) -> Wanted:
     found = re.fullmatch(
         r"(?:([A-Za-z_]\w*)=)?(\d+(?:,\d+)*),?(?::(float|int|bool)(?::(\d+))?)?", text
     )
+    if not found and text.endswith(".npz"):
+        raise UserError(
+            f"--input {text!r}: a file of inputs is given by --inputs {text}"
+        )
     if not found or "0" in found[2].split(","):
         raise UserError(
             f"--input {text!r} is not understood. A shape is expected, as in "
@@ -197,11 +217,28 @@ def parse_input(text: str, number: int) -> Wanted:
     return Wanted(name, shape, found[3] or "float", below)
 
 
+def parse_pair(text: str, option: str) -> tuple[str, str]:
+    """Read `left=right`.
+
+    Raises:
+        UserError: it is not that.
+    """
+    found = re.fullmatch(r"\s*([^=\s]+)\s*=\s*([^=\s]+)\s*", text)
+    if not found:
+        raise UserError(
+            f"{option} {text!r} is not understood. Two names are expected, the left "
+            f"model's first: {option} input_ids=token_ids."
+        )
+    return found[1], found[2]
+
+
 def make_inputs(wanted: Sequence[Wanted], blocks: Sequence[Block]) -> Arrays:
     """Draw inputs: standard normal, or whole numbers below the smallest table.
 
     Of a mask or of segments by name, zeros and ones.
     """
+    import numpy as np  # which refusing what was typed has no need of
+
     random = np.random.Generator(np.random.Philox(SEED))
     tables = [
         x.spec.weights["table"].shape[0] for x in blocks if "table" in x.spec.weights
@@ -237,6 +274,8 @@ def read_inputs(path: Path) -> Arrays:
     Raises:
         UserError: it is not one, or holds objects.
     """
+    import numpy as np
+
     with explained_inputs(path), np.load(path, allow_pickle=False) as file:
         found = {name: np.asarray(file[name]) for name in file.files}
     if not found:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from paripassu.core import machine
 from paripassu.core.errors import UserError
-from paripassu.processes.requests import Request
+from paripassu.processes.request import Request
 
 NOT_UNDERSTOOD = 64
 Emit = Callable[..., None]

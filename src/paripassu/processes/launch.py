@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from paripassu.core.errors import UserError, WorkerError
 from paripassu.core.files import explained
-from paripassu.processes.requests import Request
+from paripassu.processes.request import Request
 
 Event = dict[str, Any]
 TAIL_LINES = 12

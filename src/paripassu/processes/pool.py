@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from paripassu.core import machine
 from paripassu.processes.launch import Event, work
-from paripassu.processes.requests import Request
+from paripassu.processes.request import Request
 
 
 def run_all(

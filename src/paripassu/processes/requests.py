@@ -3,42 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator
 
 from paripassu.core.recipe import Recipe
 from paripassu.processes.conditions import SINGLE, Conditions
+from paripassu.processes.request import Request
 
 TRACED = 3  # steps of a trajectory that are kept array by array
 CONTROLS = ("conv1.kernel", "dense1.kernel")  # weights that controls move by an ulp
 
 # Of the user's files: a child may have another working folder.
 AbsolutePath = Annotated[Path, AfterValidator(Path.resolve)]
-
-
-class Request(BaseModel):
-    """A task for a child process.
-
-    Attributes:
-        module: what the process runs; it ends in `processes.child.serve`.
-        task: which task it is, different for each type of one module.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    module: ClassVar[str] = "paripassu.worker"
-    task: str
-
-    @property
-    def title(self) -> str:
-        """Whose process it is, for messages."""
-        return self.task
-
-    @property
-    def threads(self) -> int:
-        """How many the libraries of the process may use."""
-        return 1
 
 
 class FrameworkRequest(Request):

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from paripassu.core.layer_spec import Array, LayerSpec
-from paripassu.reference.optimizers import OptimizerRule
+
+if TYPE_CHECKING:
+    from paripassu.reference.optimizers import OptimizerRule
 
 Arrays = dict[str, Array]
 # An attribute of a user's optimizer: a dict of the settings and forms, by the names of

@@ -26,16 +26,14 @@ from paripassu.core.errors import UserError
 from paripassu.core.layer_spec import Array
 from paripassu.core.version import __version__
 from paripassu.sides.contract import Arrays
+from paripassu.sides.recording_place import SUFFIX, TEXT, Level
 
 FORMAT: Literal["paripassu recording"] = "paripassu recording"
 VERSION: Literal[1] = 1
-SUFFIX = ".recording"
-TEXT = "recording.json"
 LOCK = ".lock"
 PART_BYTES = 2**25  # of arrays that wait to be written
 ADVICE = "Record it again: paripassu record MODEL --input SHAPE --out"
 
-Level = Literal["full", "boundaries", "outputs"]
 PassName = Literal[
     "float32",
     "float64",
@@ -385,12 +383,6 @@ def array_names(found: Description) -> Iterator[str]:
             for block_name, weights in names.items():
                 yield from (f"step/{kind}/{block_name}/{x}" for x in weights)
         yield from (f"step/input-gradients/{x}" for x in step.input_gradients)
-
-
-def is_recording(text: str | Path) -> bool:
-    """Whether a text names a recording: by its suffix, or by what the folder holds."""
-    path = Path(text)
-    return path.suffix == SUFFIX or (path / TEXT).is_file()
 
 
 def _describe(path: Path) -> Description:

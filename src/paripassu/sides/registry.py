@@ -14,10 +14,12 @@ import inspect
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paripassu.core.errors import UserError
-from paripassu.sides.contract import ModelModule, OptimizerModule
+
+if TYPE_CHECKING:
+    from paripassu.sides.contract import ModelModule, OptimizerModule
 
 
 @dataclass(frozen=True)

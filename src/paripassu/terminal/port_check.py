@@ -78,7 +78,7 @@ def _coverage(found: Checked) -> Text:
     text = Text(f"Compared: {'; '.join(found.compared) or 'nothing'}.", style="dim")
     if found.not_asked:
         text.append(f" Left out: {'; '.join(found.not_asked)}.")
-    took = f" {found.seconds:.0f} s, peak memory {found.peak_memory_mib:,.0f} MiB."
+    took = f" {found.time_told}; peak memory {found.peak_memory_mib:,.0f} MiB."
     return text.append(took)
 
 
