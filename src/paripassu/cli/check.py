@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,9 @@ from paripassu.cli.base import (
     typed_command,
 )
 from paripassu.core.errors import UserError, WorkerError
+
+if TYPE_CHECKING:
+    from paripassu.port_check.results import LayerCount
 
 
 class Copy(StrEnum):
@@ -182,17 +185,23 @@ def check(
     # What was typed may be right: now for what takes longer to import.
     from paripassu.port_check.check import check_sources, read_map
     from paripassu.port_check.check import write_map as write
-    from paripassu.terminal.port_check import checked_view, watching
+    from paripassu.terminal.port_check import checked_view, layer_table, watching
 
     prepare_files(html, markdown_file, write_map, save)
     if map_file:
         request = request.model_copy(update={"blocks": read_map(map_file)})
     console = terminal(stderr=True)
+
+    def on_layers(layers: Sequence[LayerCount]) -> None:
+        if not as_json:
+            console.print(layer_table(layers, full=full), "")
+
     with users_code("models"), watching(console) as on_progress:
         found = check_sources(
             request,
             command=typed_command(),
             on_progress=on_progress,
+            on_layers=on_layers,
             left_python=left_python,
             right_python=right_python,
         )

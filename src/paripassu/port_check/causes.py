@@ -298,6 +298,17 @@ def _cause(
     )
 
 
+def of_shapes(
+    left: Sequence[LayerSpec],
+    right: Sequence[LayerSpec],
+    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+) -> Cause:
+    """What differs in two layers whose outputs have other shapes: nothing is tried."""
+    found = _cause(left, right, differences(left, right), np.inf, None)
+    sentence = f"{found.sentence}; the outputs are {shapes[0]} and {shapes[1]}"
+    return found.model_copy(update={"sentence": sentence})
+
+
 def _words(name: str) -> str:
     return {"size": "window", "count_padding": "padding counted"}.get(
         name, name.replace("_", " ").removeprefix(WEIGHT)
@@ -408,10 +419,3 @@ def _attentions(known: LayerSpec) -> Iterator[dict[str, Any]]:
         yield {"heads": count}
     for scale in alone[:-1]:
         yield alone[-1] | scale
-
-
-def told(settings: Mapping[str, Any]) -> str:
-    """Settings in a line."""
-    return ", ".join(
-        f"{name} {shown(x)}" for name, x in settings.items() if name[:1] != "_"
-    )

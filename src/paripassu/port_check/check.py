@@ -18,7 +18,7 @@ from paripassu.core.errors import PariPassuError, UserError
 from paripassu.port_check.acceptance import parse_acceptance
 from paripassu.port_check.record import check_python, record_source
 from paripassu.port_check.requests import CheckRequest, RecordRequest
-from paripassu.port_check.results import NO_CAUSE, Checked, Fault, Pairing
+from paripassu.port_check.results import NO_CAUSE, Checked, Fault, LayerCount, Pairing
 from paripassu.port_check.targets import parse_pair
 from paripassu.processes.launch import Event, work
 from paripassu.sides.recording_place import is_recording
@@ -43,6 +43,7 @@ def check_sources(
     *,
     command: str = "",
     on_progress: Callable[[str, float], None] = lambda _text, _share: None,
+    on_layers: Callable[[Sequence[LayerCount]], None] = lambda _layers: None,
     left_python: Path | None = None,
     right_python: Path | None = None,
 ) -> Checked:
@@ -53,6 +54,7 @@ def check_sources(
             has let it pass.
         command: for the record.
         on_progress: called with what is being done and the share that is done.
+        on_layers: called with the layers of both, before they are compared.
         left_python, right_python: the interpreter of a side, if it is not this one: the
             left model is recorded there or here, then the right one is examined.
 
@@ -64,6 +66,8 @@ def check_sources(
     def on_event(event: Event) -> None:
         if event["event"] == "progress":
             on_progress(event["text"], event["done"])
+        elif event["event"] == "layers":
+            on_layers([LayerCount.model_validate(x) for x in event["layers"]])
 
     with contextlib.ExitStack() as stack:
         left = request.left

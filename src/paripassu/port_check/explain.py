@@ -436,11 +436,6 @@ def _shape(group: Group) -> causes.Shape:
 def _explain_shapes(
     left: Sequence[LayerSpec], right: Sequence[LayerSpec], wanted: Array, got: Array
 ) -> Cause | None:
-    differing = causes.differences(left, right)
-    if not differing:
+    if not causes.differences(left, right):
         return None
-    return Cause(
-        key=causes.key_of(left[0], right[0], differing[0]),
-        sentence=f"shapes {wanted.shape} and {got.shape}: left "
-        f"{causes.told(left[0].settings)}; right {causes.told(right[0].settings)}",
-    )
+    return causes.of_shapes(left, right, (wanted.shape, got.shape))

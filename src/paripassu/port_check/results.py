@@ -32,6 +32,14 @@ class Model(Frozen):
     versions: dict[str, str]
 
 
+class LayerCount(Frozen):
+    """How many layers of both models are of one kind and size."""
+
+    title: str
+    left: int
+    right: int
+
+
 class Weight(Frozen):
     """A weight of a pair, and the largest difference over the largest value."""
 
@@ -206,6 +214,7 @@ class Checked(Frozen):
     Attributes:
         verdict: "equal", "differs", or "undecided": nothing differs, but something
             that counts could not be compared.
+        layers: with weights, of both models, counted by what they are.
         accepted: differences that were accepted, which are no faults.
         unused: what was accepted, and did not occur.
         compared: what was compared, in words.
@@ -220,6 +229,7 @@ class Checked(Frozen):
     verdict: Verdict
     left: Model
     right: Model
+    layers: tuple[LayerCount, ...] = ()
     inputs: dict[str, str]
     input_pairs: tuple[Partner, ...] = ()
     output_pairs: tuple[Partner, ...] = ()

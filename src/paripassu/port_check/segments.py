@@ -523,12 +523,9 @@ def _both(left: Seen, right: Seen, bound: float, *, padded: bool = False) -> Par
             found = causes.of_layer(
                 [spec], [right_spec], list(right.inputs), wanted, got
             )
-        elif differing := causes.differences([spec], [right_spec]):
-            found = Cause(
-                key=causes.key_of(spec, right_spec, differing[0]),
-                sentence=f"left {causes.told(spec.settings)}; "
-                f"right {causes.told(right_spec.settings)}",
-            )
+        elif causes.differences([spec], [right_spec]):
+            shapes = left.outputs[0].shape, got.shape
+            found = causes.of_shapes([spec], [right_spec], shapes)
         found = found or _inputs(left, right, bound)
         if found is None and left.call.weighted and right.call.weighted:
             found = Cause(

@@ -7,7 +7,7 @@ import faulthandler
 import importlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from paripassu.port_check import targets
 from paripassu.port_check.acceptance import parse_acceptance
 from paripassu.port_check.accepting import find_accepted, settle
 from paripassu.port_check.examine import Examination, Options
+from paripassu.port_check.layer_counts import count_layers
 from paripassu.port_check.prepare import (
     AnyExamination,
     Inputs,
@@ -29,7 +30,7 @@ from paripassu.port_check.prepare import (
 from paripassu.port_check.record import Recorded
 from paripassu.port_check.recorder import Recorder, Wish
 from paripassu.port_check.requests import CheckRequest, RecordRequest
-from paripassu.port_check.results import Accepted, Checked
+from paripassu.port_check.results import Accepted, Checked, LayerCount
 from paripassu.port_check.runs import Progress
 from paripassu.processes.child import Emit
 from paripassu.sides import registry
@@ -100,7 +101,11 @@ def check_models(request: CheckRequest, emit: Emit, progress: Stages) -> None:
             f"--save {request.save}: the model that is written is {side.title}'s, "
             f"whose files end in {' or '.join(side.suffixes)}."
         )
-    checked = examine(examination)
+
+    def on_layers(layers: Sequence[LayerCount]) -> None:
+        emit("layers", layers=[x.model_dump() for x in layers])
+
+    checked = examine(examination, on_layers)
     if request.save:
         given.probe.set_dtype("float32")
         side.model_module().save(given.probe.model, request.save)
@@ -151,8 +156,15 @@ def _read_inputs(path: Path | None, shapes: Sequence[str]) -> Any:
     return [targets.parse_input(x, n) for n, x in enumerate(shapes)] or None
 
 
-def examine(examination: AnyExamination) -> Checked:
+def examine(
+    examination: AnyExamination,
+    on_layers: Callable[[Sequence[LayerCount]], None] = lambda _layers: None,
+) -> Checked:
     """Compare both models.
+
+    Args:
+        examination: of them, prepared.
+        on_layers: is told of the layers of both before.
 
     Where channels may be at either axis of the right model's inputs, the arrangement
     counts in which the models agree.
@@ -160,16 +172,22 @@ def examine(examination: AnyExamination) -> Checked:
     Raises:
         UserError: a model raised; with the traceback.
     """
+    sides = (x.probe.blocks() for x in (examination.left, examination.right))
+    on_layers(layers := count_layers(*sides))
     with users_crash_told():
-        if not isinstance(examination, Examination):
-            return examination.go()
-        found = _examine_without_accepted(examination)
-        if found.equal:
-            return found
-        for other in examination.others():
-            if (again := _examine_without_accepted(other)).equal:
-                return again
+        return _examine(examination).model_copy(update={"layers": layers})
+
+
+def _examine(examination: AnyExamination) -> Checked:
+    if not isinstance(examination, Examination):
+        return examination.go()
+    found = _examine_without_accepted(examination)
+    if found.equal:
         return found
+    for other in examination.others():
+        if (again := _examine_without_accepted(other)).equal:
+            return again
+    return found
 
 
 def _examine_without_accepted(examination: Examination) -> Checked:

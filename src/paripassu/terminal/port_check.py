@@ -16,6 +16,7 @@ from paripassu.port_check.results import (
     CauseGroup,
     Checked,
     Fault,
+    LayerCount,
     Pairing,
     Place,
     list_some,
@@ -28,6 +29,7 @@ MARKS = {
     "not run": Text("–", style="dim"),
 }
 STYLES = {"equal": "bold green", "differs": "bold red", "undecided": "bold yellow"}
+KINDS = 12  # of layers, that are shown
 SHOWN = 40  # rows of a table, of longer ones the middle is left out
 
 
@@ -58,6 +60,8 @@ def checked_view(found: Checked, *, full: bool = False) -> RenderableType:
         parts += ["", Text(f"Not compared: {text}", style="yellow")]
     parts += ["", _head(found), "", _checks(found)]
     if full or not found.equal:
+        if differing := [x for x in found.layers if x.left != x.right]:
+            parts += ["", layer_table(differing, full=full)]
         parts += ["", map_table(found.pairs, full=full)]
         if found.places:
             parts += ["", place_table(found.places, full=full)]
@@ -105,6 +109,24 @@ def _checks(found: Checked) -> Table:
     table.add_column(overflow="fold")
     for check in found.checks:
         table.add_row(MARKS[check.state], check.name, Text(check.detail))
+    return table
+
+
+def layer_table(layers: Sequence[LayerCount], *, full: bool) -> Table:
+    """The layers with weights of both models; where counts differ, in colour."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("Layers", overflow="fold")
+    table.add_column("Left", justify="right")
+    table.add_column("Right", justify="right")
+    # What differs comes first, of what is left out.
+    order = sorted(layers, key=lambda x: x.left == x.right)
+    shown = [x for x in layers if full or x in order[:KINDS]]
+    for layer in shown:
+        style = "" if layer.left == layer.right else "yellow"
+        counts = (f"{x} x" if x else "–" for x in (layer.left, layer.right))
+        table.add_row(Text(layer.title), *counts, style=style)
+    if more := len(layers) - len(shown):
+        table.add_row(f"and {more} more kinds", "", "", style="dim")
     return table
 
 
