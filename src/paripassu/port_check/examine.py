@@ -209,7 +209,7 @@ class Examination:
         findings.compared.append(f"{each}: those, each given the left's inputs")
         if same:
             findings.compared.append(f"outputs {seeds.partition(',')[0]}")
-        check_layers(models, findings, same_function=True)
+        check_layers(models, findings, find_unpaired(models), same_function=True)
         findings.not_compared.append(
             "outputs, further inputs, training mode and gradients: random in "
             f"evaluation mode, and its draws cannot be given to both models ({told}). "
