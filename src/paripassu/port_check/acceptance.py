@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 CAUSES = frozenset(
     (
         *("activation-extra", "activation-kind", "activation-missing", "alpha"),
-        *("attention-heads", "attention-scale", "axis", "bias-missing"),
+        *("attention-heads", "attention-scale", "axis", "bias-axis", "bias-missing"),
         *("bias-not-copied", "bias-summed", "broadcast", "concat-order", "constant"),
         *("crop", "dilation", "direction", "dropout-at-inference", "dropout-mask"),
         *("dropout-place", "dropout-rate", "embedding-scale", "epsilon"),
