@@ -89,6 +89,46 @@ def test_a_loss_of_its_own_leaves_the_step_undecided(tmp_path):
     assert "L2 regularizer" in found.not_compared[0]
 
 
+class Charged(L.Layer):
+    """Adds a loss of what it is given."""
+
+    def __init__(self, rate):
+        super().__init__()
+        self.rate = rate
+
+    def call(self, x):
+        self.add_loss(self.rate * keras.ops.mean(x * x))
+        return x
+
+    def get_config(self):
+        return {"rate": self.rate}
+
+
+def regularized(second, rate=0.1):
+    L2 = keras.regularizers.L2
+    dense = (
+        L.Dense(5, kernel_regularizer=L2(0.3)),
+        L.Dense(1, kernel_regularizer=second),
+    )
+    return keras.Sequential([keras.Input((6,)), dense[0], Charged(rate), dense[1]])
+
+
+def test_losses_that_both_models_have_are_compared():
+    left, x = regularized(keras.regularizers.L2(0.2)), array(4, 6)
+
+    def check(right):
+        return paripassu.check(left, right, x, copy="left-to-right")
+
+    found = check(regularized(keras.regularizers.L2(0.2)))
+    assert found.equal, found.not_compared
+    assert "losses of the models' own, and their gradients" in found.compared
+    for right in (regularized(keras.regularizers.L2(0.1)), regularized(None)):
+        (fault,) = check(right).faults
+        assert (fault.left, fault.cause.key) == (left.layers[2].name, "regularizers")
+    (fault,) = check(regularized(keras.regularizers.L2(0.2), rate=0.4)).faults
+    assert (fault.left, fault.cause.key) == (left.layers[0].name, "regularizers")
+
+
 class Words(nn.Module):
     """Scores of words, by the table that reads them or by another one."""
 

@@ -252,7 +252,8 @@ class Prober:
         findings = self.findings
         if self.models.left.recorded:
             # Its layers were not recorded for these inputs.
-            findings.fault("forward", "output", "output", None, None, eps=self.eps)
+            cause = OUTPUTS_ONLY
+            findings.fault("forward", "output", "output", None, cause, eps=self.eps)
             self._conclude(probing)
             return
         with self._given(probing), closing(Store()) as store:
@@ -292,6 +293,12 @@ class Prober:
             models.outputs = outputs
 
 
+OUTPUTS_ONLY = Cause(
+    key="unknown",
+    sentence="of further inputs, the recording holds the outputs and no layer's: where "
+    "the models part on them is told by a check of the models themselves",
+    write="paripassu check with both models, or record these inputs: --inputs",
+)
 MASK = Cause(
     key="mask",
     sentence="without padding both compute the same; with it, one masks padded steps "

@@ -71,13 +71,7 @@ class TrainingStep:
         """All of it."""
         models = self.models
         self.runner.progress("comparing gradients", 0.75)
-        for model in (models.left, models.right):
-            if told := model.probe.own_losses:
-                self.findings.not_compared.append(
-                    f"the {model.which} model has a loss of its own "
-                    f"({', '.join(told)}), which training adds to its gradients; "
-                    "gradients were compared without it"
-                )
+        compares_own = self._can_compare_own_losses()
         recorded = models.left.recorded
         if recorded and not recorded.has_step():
             self._miss_step(recorded)
@@ -115,6 +109,71 @@ class TrainingStep:
             part = self._compare_input_gradients(left, right, one_ulp) or part
             if not part and self._lacks_partners():
                 self._compare_after_a_step(kept, right)
+            if compares_own:
+                self._compare_own_losses()
+
+    def _can_compare_own_losses(self) -> bool:
+        """Whether both models have losses of their own; says so of one alone."""
+        models = self.models.left, self.models.right
+        both = all(x.probe.own_losses for x in models) and not models[0].recorded
+        for model in models:
+            if (told := model.probe.own_losses) and not both:
+                self.findings.not_compared.append(
+                    f"the {model.which} model has a loss of its own "
+                    f"({', '.join(told)}), which training adds to its gradients; "
+                    "gradients were compared without it"
+                )
+        return both
+
+    def _compare_own_losses(self) -> None:
+        """Compare what both models add to any loss, and the gradients of that alone."""
+        models = self.models
+        left, right = (
+            model.step(inputs, {})
+            for model, inputs in (
+                (models.left, models.inputs),
+                (models.right, models.right_inputs),
+            )
+        )
+        moved = perturbed_step(models.left, models.inputs, {}, self.runner.perturb)
+        sums = [np.array(x.own_loss) for x in (left, moved, right)]
+        error = relative_error(sums[0], sums[2])
+        control = relative_error(sums[0], sums[1])
+        bad = []
+        for _, block, other in models.block_pairs():
+            carry = models.carrier(block.name)
+            for name, key in models.weight_names(block, other).items():
+                wanted = left.gradients.get(block.name, {}).get(name)
+                got = right.gradients.get(other.name, {}).get(key)
+                if wanted is None or got is None:
+                    continue
+                fitting = fit_weight(key, carry(name, wanted), other)
+                ulp = relative_error(wanted, moved.gradients[block.name][name])
+                bound = max(allow(ulp, self.eps), self.least)
+                if key in fitting and relative_error(fitting[key], got) > bound:
+                    bad.append((block.layer, other.layer))
+        good = not bad and error <= max(allow(control, self.eps), self.least)
+        self.findings.compared.append("losses of the models' own, and their gradients")
+        told = (
+            f"{describe_error(error, self.eps)}; gradients of {len(bad)} weights part"
+        )
+        self.findings.check(
+            f"own losses, {self.dtype}", "holds" if good else "fails", told
+        )
+        if good:
+            return
+        sides = (("left", models.left, left), ("right", models.right, right))
+        added = (
+            f"{which} {step.own_loss:.6g} ({', '.join(model.probe.own_losses)})"
+            for which, model, step in sides
+        )
+        cause = Cause(
+            key="regularizers",
+            sentence=f"what training adds to any loss differs: {'; '.join(added)}",
+            write="the left model's regularizers and `add_loss`, at the same weights",
+        )
+        names = bad[0] if bad else ("output", "output")
+        self.findings.fault("gradients", names[0], names[1], error, cause)
 
     def _miss_step(self, recorded: RecordedProbe) -> None:
         """Say that the recording has no step, or one in another float type."""

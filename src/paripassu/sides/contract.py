@@ -150,12 +150,18 @@ class Draw:
 
 @dataclass(frozen=True)
 class Step:
-    """What one pass forward and back in training mode leaves."""
+    """What one pass forward and back in training mode leaves.
+
+    Attributes:
+        own_loss: the sum of the model's own losses, where it is they whose gradients
+            these are.
+    """
 
     outputs: Arrays
     gradients: Mapping[str, Arrays]  # of blocks
     input_gradients: Arrays
     statistics: Mapping[str, Arrays]  # mean and variance after it, of blocks
+    own_loss: float = 0.0
 
 
 class Blind:
@@ -215,7 +221,10 @@ class Probe(Protocol):
     def step(
         self, inputs: Arrays, cotangents: Arrays, *, training: bool = True
     ) -> Step:
-        """Forward and back: gradients of the sum of outputs times `cotangents`."""
+        """Forward and back: gradients of the sum of outputs times `cotangents`.
+
+        Without any, those of the losses that the model has of its own.
+        """
 
     def change_settings(
         self, name: str, settings: Mapping[str, Any]

@@ -132,6 +132,10 @@ class Probe:
                 for name, x in cotangents.items()
                 if outputs[name].dtype.is_floating or outputs[name].dtype.is_complex
             ]
+            if not cotangents:
+                products = [
+                    tf.cast(x, self.model.compute_dtype) for x in self.model.losses
+                ]
             total = tf.add_n(products or [tf.zeros((), self.model.compute_dtype)])
             statistics = observing.statistics_of(self.parts)
         wanted = [*values, *floating.values()]

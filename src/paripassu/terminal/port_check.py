@@ -194,11 +194,11 @@ def cause_view(
     """A cause, where it is seen, what was tried and what to write."""
     faults = [found.faults[x] for x in cause.faults]
     head = Text(f"{number}. {cause}", style="bold")
-    shown = faults if full else faults[:PLACES_SHOWN]
+    places = list({(x.left, x.right): x for x in reversed(faults)}.values())[::-1]
+    shown = places if full else places[:PLACES_SHOWN]
     lines = [Text(f"at {_place(x)}") for x in shown]
-    if (more := len(faults) - len(lines)) > 0:
-        places = "place" if more == 1 else "places"
-        lines.append(Text(f"and at {more} more {places}", style="dim"))
+    if (more := len(places) - len(lines)) > 0:
+        lines.append(Text(f"and at {more} more place{'s' * (more > 1)}", style="dim"))
     tried = faults[0].cause
     if tried is not None and tried.after is not None:
         before = "shapes differ" if tried.before is None else f"{tried.before:.1e}"
