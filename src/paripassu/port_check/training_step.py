@@ -371,7 +371,7 @@ class TrainingStep:
             "fails" if bad else "holds",
             f"after one step: {', '.join(bad)} part"
             if bad
-            else f"{len(left.statistics)} layers, after one step",
+            else f"layers: {len(left.statistics)}, after one step",
         )
 
     def _untrained(self, left: Block, right: Block) -> list[int]:
