@@ -516,6 +516,18 @@ def test_an_encrypted_npz(tmp_path: Path) -> None:
     assert "is encrypted" in refused(path)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_npz_whose_blocks_unpack_to_any_size_is_refused(
+    tmp_path: Path, method: int
+) -> None:
+    path = tmp_path / "mnist.npz"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in NPY.items():
+            archive.writestr(f"{name}.npy", content + bytes(1 << 25))
+    assert peak_bytes(lambda: refused(path)) < 4 << 20
+    assert "is compressed otherwise than expected" in refused(path)
+
+
 def test_no_more_is_unpacked_from_an_npz_than_promised(tmp_path: Path) -> None:
     path = tmp_path / "mnist.npz"
     write_npz(path, **{**NPY, "x_train": NPY["x_train"] + bytes(64 << 20)})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import signal
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +14,7 @@ import numpy.typing as npt
 from paripassu.conversion import onnx_file
 from paripassu.conversion.formats import all_formats
 from paripassu.core import files, layout, record
-from paripassu.core.errors import UserError
+from paripassu.core.errors import UserError, WorkerError
 from paripassu.core.recipe import Recipe, validate
 from paripassu.core.recognition import recipe_of, recognised
 from paripassu.frameworks import registry
@@ -56,6 +58,7 @@ def read_source(path: Path, recipe: Recipe | None = None) -> ModelSource:
         return _of_run(path)
     if not path.exists():
         raise UserError(f"{path} does not exist: {_expected()}.")
+    files.check_regular(path)
     if path.suffix in (".safetensors", ".onnx"):
         return _of_neutral(path, recipe)
     if framework := registry.of_suffix(path.suffix):
@@ -105,15 +108,32 @@ def _made(
     found = {}
     for name in ("mean", "std"):
         text = notes.get(name, getattr(recipe.normalization, name))
-        try:
-            found[name] = float(text)
-        except ValueError:
+        if text == "computed":
             raise UserError(
                 f"{path}: the recipe takes the {name} of its data, and the file does "
-                f"not say what it was: expected a number, got {text!r}. Convert the "
-                "run's folder again, or give a recipe with numbers."
-            ) from None
+                "not say what it was. Convert the run's folder again, or give a recipe "
+                "with numbers."
+            )
+        found[name] = _share(path, name, text)
+    if not found["std"]:
+        raise UserError(f"{path} says that its std is 0: expected more.")
+    if "test_accuracy" in notes:
+        _share(path, "test_accuracy", notes["test_accuracy"])
     return ModelSource(path, recipe, weights, framework, **found, notes=notes)
+
+
+def _share(path: Path, name: str, text: Any) -> float:
+    """A number from 0 to 1 that travels with a file."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise UserError(
+            f"{path} says that its {name} is {str(text)[:40]!r}: expected a number "
+            "from 0 to 1."
+        )
+    return number
 
 
 def notes_of(run: record.RunRecord) -> dict[str, str]:
@@ -149,9 +169,16 @@ def _of_worker(path: Path, framework: str, recipe: Recipe | None) -> ModelSource
         raise UserError(f"{path} is read by {framework}. {problem}")
     with tempfile.TemporaryDirectory(prefix="paripassu-") as folder:
         out = Path(folder) / "weights.safetensors"
-        answer = work(
-            ReadRequest(framework=framework, path=path, recipe=recipe, out=out)
-        )
+        request = ReadRequest(framework=framework, path=path, recipe=recipe, out=out)
+        try:
+            answer = work(request)
+        except WorkerError as error:
+            if not error.signal:
+                raise
+            name = signal.Signals(error.signal).name
+            raise UserError(
+                f"{path} is damaged: reading it was ended by {name}."
+            ) from error
         weights, _metadata = files.read_tensors(out)
     found = validate(answer["recipe"])
     return _made(path, found, weights, framework, dict(answer["notes"]))

@@ -153,7 +153,6 @@ def read(path: Path) -> tuple[Arrays, dict[str, str]]:
     if trouble := problem():
         raise UserError(f"{path}: {trouble}")
     import onnx
-    from google.protobuf.message import DecodeError
     from onnx import numpy_helper
 
     try:
@@ -165,7 +164,9 @@ def read(path: Path) -> tuple[Arrays, dict[str, str]]:
             )
         learned = (x for x in initial if not x.name.endswith(CONSTANTS))
         arrays = {x.name: numpy_helper.to_array(x) for x in learned}
-    except (DecodeError, OSError, ValueError, TypeError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # such as KeyError for a type that it does not know
         raise UserError(f"{path} is not a whole ONNX file ({error}).") from None
     if not arrays:
         raise UserError(f"{path} is an ONNX file without weights, or no ONNX file.")

@@ -27,7 +27,15 @@ class UserError(PariPassuError):
 
 
 class WorkerError(PariPassuError):
-    """A worker crashed; the message holds its exit code and the end of its stderr."""
+    """A worker crashed; the message holds its exit code and the end of its stderr.
+
+    Attributes:
+        signal: the number of the signal that ended it; 0: none did.
+    """
+
+    def __init__(self, message: str, signal: int = 0) -> None:
+        super().__init__(message)
+        self.signal = signal
 
 
 class ConversionError(PariPassuError):

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,6 +23,9 @@ from paripassu.core.errors import UserError
 Tensors = Mapping[str, npt.NDArray[Any]]
 
 MARK = ".tmp-paripassu"  # in the names of files that are being written
+
+# What opening a safetensors file raises, and the last two for types that NumPy lacks.
+UNREADABLE = (SafetensorError, OSError, ValueError, TypeError, AttributeError)
 
 _WHAT_TO_DO = {
     errno.ENOSPC: "the disk is full: free some space",
@@ -138,16 +142,33 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
+def check_regular(path: Path) -> None:
+    """Refuse to open what may never end, such as a pipe or a device.
+
+    What is not there, or a folder, is left to whoever opens it.
+
+    Raises:
+        UserError: it is neither a file nor a folder.
+    """
+    with contextlib.suppress(OSError):
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise UserError(f"{path} is a pipe or a device: a file is expected.")
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
         UserError: the file is missing or is not JSON.
     """
+    check_regular(path)
     try:
         return json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist.") from None
+    except RecursionError:
+        raise UserError(f"{path} is nested too deeply to be read.") from None
     except (ValueError, OSError) as error:
         raise UserError(f"{path} is not readable JSON: {error}.") from error
 
@@ -167,13 +188,14 @@ def read_tensors(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str
     Raises:
         UserError: the file is missing, truncated or not safetensors at all.
     """
+    check_regular(path)
     try:
         with safe_open(path, framework="numpy") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, dict(file.metadata() or {})
     except FileNotFoundError:
         raise UserError(f"{path} does not exist.") from None
-    except (SafetensorError, OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path} is not a whole safetensors file ({error}).") from error
 
 

@@ -18,6 +18,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from paripassu.core.errors import UserError, did_you_mean
+from paripassu.core.files import check_regular
 from paripassu.core.networks import NETWORKS, Network
 
 NOT_DECISIVE = {
@@ -488,6 +489,7 @@ def load(
     else:
         where = f"recipe file {name_or_path}"
         try:
+            check_regular(Path(name_or_path))
             text = Path(name_or_path).read_text(encoding="utf-8")
         except FileNotFoundError:
             known = built_in()

@@ -10,7 +10,7 @@ uint8 `(N,)` of the test set).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,6 +23,11 @@ WEIGHTS_FILE = "weights.safetensors"
 PREDICTIONS_FILE = "predictions.safetensors"
 ERRORS_FILE = "stderr.log"
 TRAJECTORY_FILE = "trajectory.safetensors"
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+# In the folder itself.
+FileName = Annotated[str, Field(pattern=r"^[^/\\]+$", min_length=1)]
 
 
 class Model(BaseModel):
@@ -40,8 +45,8 @@ class Dataset(Model):
     train_size: int
     validation_size: int
     test_size: int
-    mean: float  # subtracted from pixels in 0..1, by the recipe or computed
-    std: float  # what the difference is divided by
+    mean: Share  # subtracted from pixels in 0..1, by the recipe or computed
+    std: Annotated[Share, Field(gt=0)]  # what the difference is divided by
     warnings: list[str] = []
 
 
@@ -77,9 +82,9 @@ class Epoch(Model):
     evaluation_seconds: float
     learning_rate: float  # at the epoch's first step
     training_loss: float  # mean over the epoch, dropout on, weights changing
-    training_accuracy: float
+    training_accuracy: Share
     monitor_loss: float  # on the split that `monitor` names, dropout off
-    monitor_accuracy: float
+    monitor_accuracy: Share
     other_load: float  # share 0..1 of the machine's cores that other processes used
 
 
@@ -87,9 +92,9 @@ class Result(Model):
     """The final figures, on the test set."""
 
     test_loss: float  # as the recipe's loss has it
-    test_accuracy: float  # fraction 0..1
-    test_correct: int
-    test_count: int
+    test_accuracy: Share
+    test_correct: int = Field(ge=0)
+    test_count: int = Field(gt=0)
     # Of the predicted probabilities, in nats per image, whatever the recipe's loss is.
     test_cross_entropy: float | None = None
 
@@ -123,7 +128,7 @@ class RunRecord(Model):
     peak_memory_bytes: int | None = None  # of the process, resident
     peak_accelerator_bytes: int | None = None
     weights_sha256: str | None = None  # of the final weights, canonical layout
-    files: dict[str, str] = Field(default_factory=dict)  # purpose -> name
+    files: dict[str, FileName] = Field(default_factory=dict)  # purpose -> name
 
     @property
     def seed(self) -> int:

@@ -28,7 +28,7 @@ from paripassu.core import datasets, files
 from paripassu.core.errors import UserError, WorkerError
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import registry
-from paripassu.processes.child import own_output
+from paripassu.processes.child import die_with_parent, own_output
 from paripassu.processes.conditions import Conditions
 from paripassu.processes.launch import Child, crash
 from paripassu.processes.requests import FrameworkRequest
@@ -111,6 +111,7 @@ class Answerer:
 
         Raises:
             WorkerError: the process is gone. It does not come back: make another.
+            UserError: an answer is no number.
         """
         if not len(images):
             return np.zeros((0, self.num_classes), np.float32), 0.0
@@ -124,6 +125,11 @@ class Answerer:
             except (OSError, EOFError, ValueError):
                 raise self._failure() from None
         array = np.frombuffer(content, "<f4").reshape(count, self.num_classes)
+        if not np.isfinite(array).all():
+            raise UserError(
+                f"{self.source.path} answers with what is no number: its weights are "
+                "too large."
+            )
         return array, seconds
 
     def _read(self, size: int) -> bytes:
@@ -160,6 +166,7 @@ def main() -> int:
     answers = own_output("wb")
     questions = sys.stdin.buffer
     request = AnswerRequest.model_validate_json(questions.readline())
+    die_with_parent()
     weights, _metadata = files.read_tensors(request.weights)
     trainer = registry.find(request.framework).make_trainer(
         request.recipe.for_use, weights=weights, threads=request.threads, device="cpu"

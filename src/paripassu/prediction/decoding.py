@@ -30,7 +30,7 @@ import numpy.typing as npt
 
 from paripassu.core import digits
 from paripassu.core.errors import PariPassuError, UserError
-from paripassu.processes.child import own_output
+from paripassu.processes.child import die_with_parent, own_output
 from paripassu.processes.launch import Child
 
 PIXELS = digits.SIZE * digits.SIZE
@@ -186,6 +186,7 @@ def _reading(path: str) -> Reading:
 def main() -> int:
     """Read until standard input ends."""
     answers = own_output("wb")
+    die_with_parent()
     with digits.quiet:
         for line in sys.stdin.buffer:
             for path in json.loads(line):

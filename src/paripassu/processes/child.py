@@ -8,8 +8,10 @@ user can put it right; 64: the request is none that the child knows; 1: a crash.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +24,7 @@ from paripassu.core.errors import UserError
 from paripassu.processes.request import Request
 
 NOT_UNDERSTOOD = 64
+PR_SET_PDEATHSIG = 1
 Emit = Callable[..., None]
 # What to do with a request, by its type.
 Tasks = Mapping[type[Request], Callable[[Any, Emit], None]]
@@ -45,6 +48,7 @@ def serve(tasks: Tasks) -> int:
         print(f"the request was not understood: {error}", file=sys.stderr)
         return NOT_UNDERSTOOD
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    die_with_parent()
     try:
         tasks[type(request)](request, emit)
     except UserError as error:
@@ -84,6 +88,16 @@ def own_output(mode: str) -> IO[Any]:
     output = os.fdopen(os.dup(1), mode, buffering=1 if mode == "w" else -1)
     os.dup2(2, 1)
     return output
+
+
+def die_with_parent() -> None:
+    """On Linux, have the system end this process when the one that started it ends.
+
+    A library that hangs in C may keep the thread that waits for that from running.
+    The system counts the thread that started the process, which must outlive it.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _end_with_parent() -> None:

@@ -151,10 +151,10 @@ def work(
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         if code == 0:
             how = "ended without an answer"
-        raise crash(f"the {request.title} process {how}.", log)
+        raise crash(f"the {request.title} process {how}.", log, max(0, -code))
 
 
-def crash(what: str, log: IO[bytes]) -> WorkerError:
+def crash(what: str, log: IO[bytes], signal: int = 0) -> WorkerError:
     """The error that says what happened, with the last lines of what is in `log`."""
     lines = log.read().decode(errors="replace").strip().splitlines()
-    return WorkerError("\n".join([what, *lines[-TAIL_LINES:]]).strip())
+    return WorkerError("\n".join([what, *lines[-TAIL_LINES:]]).strip(), signal)

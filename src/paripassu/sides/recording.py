@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from paripassu.core import files
 from paripassu.core.errors import UserError
@@ -321,6 +321,7 @@ class Recording:
 
     @contextlib.contextmanager
     def _open(self, part: Path) -> Iterator[Any]:
+        files.check_regular(part)
         try:
             with safe_open(part, framework="numpy") as file:
                 yield file
@@ -329,7 +330,7 @@ class Recording:
                 f"{self.path} is not whole: {part.name} is missing. {ADVICE} "
                 f"{self.path}"
             ) from None
-        except (SafetensorError, OSError, ValueError, TypeError) as error:
+        except files.UNREADABLE as error:
             raise UserError(
                 f"{part} is not a whole safetensors file ({error}). {ADVICE} "
                 f"{self.path}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from paripassu.core import draws, files, record
+from paripassu.core import draws, files, limits, record
 from paripassu.core.experiment import read_data
 from paripassu.core.recipe import Recipe, validate
 from paripassu.frameworks import registry
@@ -23,7 +23,9 @@ def evaluate(request: requests.EvaluateRequest, emit: Emit) -> None:
     _data, prepared = read_data(recipe, request.conditions.data)
     framework = registry.find(request.framework)
     if request.framework == finished.framework:
-        arrays, _notes = framework.files.read(request.folder / finished.files["model"])
+        path = request.folder / finished.files["model"]
+        with limits.reading(path):
+            arrays, _notes = framework.files.read(path)
         weights = framework.files.to_canonical(recipe, arrays)
     else:
         weights, _notes = files.read_tensors(request.folder / record.WEIGHTS_FILE)

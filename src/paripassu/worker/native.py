@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from paripassu.core import files
+from paripassu.core import files, limits
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe, validate
 from paripassu.core.recognition import recipe_of, recognised
@@ -29,7 +29,8 @@ def read(request: ReadRequest, emit: Emit) -> None:
         notes: dict[str, str] = {}
     else:
         native = registry.find(request.framework).files
-        arrays, notes = native.read(path)
+        with limits.reading(path):
+            arrays, notes = native.read(path)
         expected = request.recipe or recipe_of(notes, path)
         recipe, weights = recognised(path, arrays, expected, native.to_canonical)
     files.write_tensors(request.out, weights)

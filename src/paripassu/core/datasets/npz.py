@@ -26,6 +26,8 @@ from paripassu.core.datasets.reading import (
 )
 from paripassu.core.errors import UserError
 
+# Others of zip's methods unpack whole blocks at once, gigabytes out of kilobytes.
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 KEYS = dict(zip(ROLES, ("x_train", "y_train", "x_test", "y_test"), strict=True))
 
 
@@ -77,7 +79,13 @@ def _check_names(path: Path, names: list[str]) -> None:
 
 
 def _read_array(archive: zipfile.ZipFile, where: str, key: str, role: str) -> Piece:
-    with explained(where), archive.open(f"{key}.npy") as stream:
+    info = archive.getinfo(f"{key}.npy")
+    if info.compress_type not in METHODS:
+        raise UserError(
+            f"{where} is compressed otherwise than expected, which is as "
+            f"np.savez_compressed does. {FETCH_AGAIN}"
+        )
+    with explained(where), archive.open(info) as stream:
         shape, fortran_order = _read_header(stream, where)
         check_shape(where, shape, role)
         content = read_promised(stream, shape, where)

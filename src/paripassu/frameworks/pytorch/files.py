@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,12 +52,10 @@ def read(path: Path) -> tuple[Arrays, dict[str, str]]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-    ) as error:
-        reason = str(error).strip().splitlines()[0].partition(". ")[0]
+        Exception
+    ) as error:  # its unpickler meets foreign bytes with any kind
+        words = str(error).strip().splitlines() or [type(error).__name__]
+        reason = words[0].partition(". ")[0]
         raise UserError(
             f"{path} is not a state_dict that is safe to load: {reason}. "
             "Expected what torch.save(network.state_dict(), path) writes."
@@ -72,7 +69,7 @@ def read(path: Path) -> tuple[Arrays, dict[str, str]]:
             "expected: names and tensors, nothing else."
         )
     arrays = {
-        name.replace("weight", "kernel"): tensor.numpy(force=True)
+        name.replace("weight", "kernel"): _array(path, name, tensor)
         for name, tensor in state.items()
     }
     kept = getattr(state, "_metadata", None)
@@ -80,6 +77,27 @@ def read(path: Path) -> tuple[Arrays, dict[str, str]]:
     if not isinstance(notes, dict):
         notes = {}
     return arrays, {str(key): str(value) for key, value in notes.items()}
+
+
+def _array(path: Path, name: str, tensor: torch.Tensor) -> Any:
+    """A tensor of a file as an array: plain, and all of it there."""
+    name, size = f"{path}: {name}", path.stat().st_size
+    if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_nested:
+        raise UserError(
+            f"{name} is a sparse, nested or meta tensor: expected one that "
+            "holds all its numbers."
+        )
+    if tensor.nbytes > size:  # a view of few numbers
+        raise UserError(
+            f"{name} has {tensor.nbytes:,} bytes, and its file {size:,}."
+        )
+    try:
+        return tensor.numpy(force=True)
+    except TypeError:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise UserError(
+            f"{name} is of type {kind}: expected float32 or float64."
+        ) from None
 
 
 def to_canonical(recipe: Recipe, arrays: Mapping[str, Any]) -> Arrays:
