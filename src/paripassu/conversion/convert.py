@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -113,8 +112,7 @@ def convert(
         "std": str(source.std),
         "paripassu": __version__,
     }
-    with tempfile.TemporaryDirectory(prefix="paripassu-") as name:
-        folder = Path(name)
+    with files.scratch() as folder:
         exact = {k: np.asarray(x) for k, x in source.weights.items()}
         files.write_tensors(folder / "weights.safetensors", exact)
         given = exact
@@ -236,7 +234,7 @@ def _tried(
         text=True,
         check=False,
         timeout=TRIAL_SECONDS,
-        env=worker_environment(1),
+        env=worker_environment(1) | {"TMPDIR": str(folder)},
     )
     if done.returncode != 0:
         tail = "\n".join(done.stderr.strip().splitlines()[-12:])

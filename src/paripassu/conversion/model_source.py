@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import signal
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -167,8 +166,8 @@ def _of_neutral(path: Path, recipe: Recipe | None) -> ModelSource:
 def _of_worker(path: Path, framework: str, recipe: Recipe | None) -> ModelSource:
     if problem := registry.find(framework).problem:
         raise UserError(f"{path} is read by {framework}. {problem}")
-    with tempfile.TemporaryDirectory(prefix="paripassu-") as folder:
-        out = Path(folder) / "weights.safetensors"
+    with files.scratch() as folder:
+        out = folder / "weights.safetensors"
         request = ReadRequest(framework=framework, path=path, recipe=recipe, out=out)
         try:
             answer = work(request)

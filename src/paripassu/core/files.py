@@ -6,11 +6,12 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ Tensors = Mapping[str, npt.NDArray[Any]]
 
 MARK = ".tmp-paripassu"  # in the names of files that are being written
 
+SCRATCH = "paripassu-scratch-"
 # What opening a safetensors file raises, and the last two for types that NumPy lacks.
 UNREADABLE = (SafetensorError, OSError, ValueError, TypeError, AttributeError)
 
@@ -34,6 +36,7 @@ _WHAT_TO_DO = {
     errno.EACCES: "no permission to write there: choose another folder with --out",
     errno.EPERM: "no permission to write there: choose another folder with --out",
     errno.ENOTDIR: "part of the path is a file: choose another folder with --out",
+    errno.ELOOP: "a symbolic link is in the way: delete it",
     errno.EEXIST: "a file of that name is in the way: choose another with --out",
 }
 
@@ -68,11 +71,10 @@ def replacing(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     with explained(path):
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.stem}.", suffix=f"{MARK}{path.suffix}"
-        )
-        os.close(handle)
-    temporary = Path(name)
+        for other in path.parent.glob(f".*{MARK}{path.suffix}"):
+            if other.is_file():
+                _delete_left(other)
+        handle, temporary = _temporary(path)
     try:
         with explained(path):
             try:
@@ -86,7 +88,67 @@ def replacing(path: Path | str) -> Iterator[Path]:
             temporary.replace(path)
             _sync_folder(path.parent)
     finally:
+        if handle is not None:
+            os.close(handle)
         temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> tuple[int | None, Path]:
+    """A new file beside `path`, and the handle that says that its writer lives."""
+    while True:
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.stem}.", suffix=f"{MARK}{path.suffix}"
+        )
+        if not _lock(handle):
+            os.close(handle)
+            return None, Path(name)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)  # another process has taken it for what a killed one left
+
+
+def _lock(handle: int) -> bool:
+    """Have a file or folder for ourselves while `handle` is open, where that goes."""
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _delete_left(path: Path) -> None:
+    """Delete a file or folder of ours if whoever was to do it was killed."""
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        try:
+            if not _lock(handle):
+                return
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        finally:
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for what nobody keeps; what killed processes left of theirs goes."""
+    for path in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
+        _delete_left(path)
+    with tempfile.TemporaryDirectory(
+        prefix=SCRATCH, ignore_cleanup_errors=True
+    ) as name:
+        handle = os.open(name, os.O_RDONLY) if os.name == "posix" else None
+        try:
+            if handle is not None:
+                _lock(handle)
+            yield Path(name)
+        finally:
+            if handle is not None:
+                os.close(handle)
 
 
 def _probe(path: Path) -> None:
@@ -110,6 +172,21 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def open_log(path: Path) -> IO[bytes]:
+    """Open a file of ours to read and to add to; never what a link points to.
+
+    Raises:
+        UserError: that is impossible, or something else than a file is there.
+    """
+    more = sum(getattr(os, x, 0) for x in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
+    with explained(path):
+        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | more, 0o666)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise UserError(f"{path} is no file: delete it.")
+        return os.fdopen(handle, "ab+")
 
 
 @contextlib.contextmanager
@@ -224,7 +301,7 @@ def owned(folder: Path, patience: float = 5.0) -> Iterator[None]:
                 f"{f' (number {number})' if number else ''}. Wait for it to end, or "
                 "choose another folder with --out."
             ) from None
-        owner.write_text(str(os.getpid()))
+        write_text(owner, str(os.getpid()))  # not to what a link of its name points to
     try:
         yield
     finally:

@@ -75,16 +75,15 @@ class Answerer:
         self.source, self.framework = source, framework
         self.num_classes = source.recipe.architecture.num_classes
         self._lock = threading.Lock()
-        self._folder = tempfile.TemporaryDirectory(prefix="paripassu-")
-        weights = Path(self._folder.name) / "weights.safetensors"
-        files.write_tensors(weights, source.weights)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
         self._child = Child(AnswerRequest.module, threads=threads, errors=self._log)
+        self._weights = self._child.folder / "weights.safetensors"
+        files.write_tensors(self._weights, source.weights)
         request = AnswerRequest(
             framework=framework,
             conditions=Conditions(threads=threads, device="cpu"),
             recipe=source.recipe,
-            weights=weights,
+            weights=self._weights,
             mean=source.mean,
             std=source.std,
         )
@@ -98,7 +97,7 @@ class Answerer:
         """
         if self._child.stdout.readline().strip() != b"ready":
             raise self._failure()
-        self._folder.cleanup()  # it has read the weights
+        self._weights.unlink()  # they were read
 
     def ask(self, images: Images) -> tuple[Probabilities, float]:
         """The probabilities of each class, and the seconds that the network took.
@@ -152,7 +151,6 @@ class Answerer:
         """End the process, and wait for its end."""
         self._child.close()
         self._log.close()
-        self._folder.cleanup()
 
     def __enter__(self) -> Answerer:
         return self

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from paripassu.core.errors import UserError, WorkerError
-from paripassu.core.files import explained
+from paripassu.core.files import open_log, scratch
 from paripassu.processes.request import Request
 
 Event = dict[str, Any]
@@ -40,7 +40,11 @@ def worker_environment(threads: int) -> dict[str, str]:
 
 
 class Child(subprocess.Popen[bytes]):
-    """A process of ours, which runs one module and ends when its input does."""
+    """A process of ours, which runs one module and ends when its input does.
+
+    Attributes:
+        folder: for its files that nobody keeps; it goes with the process.
+    """
 
     stdin: IO[bytes]
     stdout: IO[bytes]
@@ -63,12 +67,18 @@ class Child(subprocess.Popen[bytes]):
             plain: leave the environment as it is, as for a program of the user's own.
             python: the interpreter; None: this one.
         """
+        self._stack = contextlib.ExitStack()
+        self.folder = self._stack.enter_context(scratch())
+        environment = None if plain else worker_environment(threads)
+        if environment:
+            # Libraries leave files there, such as TensorFlow its AutoGraph's.
+            environment["TMPDIR"] = str(self.folder)
         super().__init__(
             [str(python or sys.executable), "-P", "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-            env=None if plain else worker_environment(threads),
+            env=environment,
             # Ctrl-C is for us: the child ends when we close its standard input.
             start_new_session=True,  # Windows ignores it, and has another word:
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
@@ -90,6 +100,7 @@ class Child(subprocess.Popen[bytes]):
             self.kill()
             self.wait()
         self.stdout.close()
+        self._stack.close()
 
 
 def work(
@@ -118,8 +129,7 @@ def work(
     """
     with contextlib.ExitStack() as stack:
         if errors:
-            with explained(errors):
-                log: IO[bytes] = stack.enter_context(errors.open("ab+"))
+            log: IO[bytes] = stack.enter_context(open_log(errors))
         else:
             log = stack.enter_context(tempfile.TemporaryFile())
         log.seek(0, os.SEEK_END)

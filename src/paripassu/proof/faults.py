@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from paripassu.analysis.proof.parity import compare_traces
 from paripassu.analysis.schema import FaultResult
 from paripassu.core.experiment import read_data
+from paripassu.core.files import scratch
 from paripassu.core.recipe import Recipe
 from paripassu.core.steps import Arrays
 from paripassu.frameworks.faults import FAULTS, find_fault
@@ -49,7 +49,7 @@ def check_faults(
     expected = {x.name: x for x in known if x.applies_to(small)}
     count = len(read_data(small, conditions.data)[1].training.labels)
     results = []
-    with tempfile.TemporaryDirectory(prefix="paripassu-") as folder:
+    with scratch() as folder:
 
         def request(name: str, seeded: Iterable[str] = ()) -> ProveRequest:
             return ProveRequest(
@@ -57,7 +57,7 @@ def check_faults(
                 conditions=conditions.for_proofs(),
                 recipe=small,
                 steps=TRACED,
-                folder=Path(folder),
+                folder=folder,
                 faults=tuple(seeded),
             )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from paripassu.analysis.schema import Divergence, Proof, ProofRow, RungResult
 from paripassu.core import machine
 from paripassu.core.errors import UserError, WorkerError
 from paripassu.core.experiment import read_data, steps_per_epoch
-from paripassu.core.files import read_tensors
+from paripassu.core.files import read_tensors, scratch
 from paripassu.core.recipe import Recipe
 from paripassu.core.steps import Arrays
 from paripassu.frameworks import registry
@@ -98,8 +97,8 @@ def verify(
         seeded[fault_in] = (fault,)
     pairs = summarise(Path(pairs_of)).pairs if pairs_of and 7 in rungs else []
     climb = _Climb(recipe, conditions, steps, rungs, on_progress)
-    with tempfile.TemporaryDirectory(prefix="paripassu-") as folder:
-        climb.run(frameworks, precisions, Path(folder), seeded)
+    with scratch() as folder:
+        climb.run(frameworks, precisions, folder, seeded)
     drawn = all_curves(climb.losses)
     judged = rungs_of(climb.rows, drawn, pairs)
     failed = any(rung.status == "fails" for rung in judged)

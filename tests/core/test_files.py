@@ -1,0 +1,75 @@
+"""What killed processes leave goes, and no link leads a write elsewhere."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from paripassu.core import files
+from paripassu.core.errors import UserError
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="others have no such locks")
+
+KILLED = """
+import os, signal
+from pathlib import Path
+from paripassu.core import files
+with files.scratch() as folder, files.replacing(Path("a.txt")) as path:
+    path.write_text("half")
+    (folder / "inside").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_was_writing_goes_when_another_writes(
+    tmp_path, monkeypatch
+):
+    place, kept = tmp_path / "place", tmp_path / "kept"
+    place.mkdir()
+    kept.mkdir()
+    monkeypatch.setenv("TMPDIR", str(place))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    done = subprocess.run([sys.executable, "-c", KILLED], cwd=kept, check=False)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = kept.iterdir()
+    assert left.read_text() == "half"
+    assert [x.name for x in place.rglob("*") if x.is_file()] == ["inside"]
+    with files.scratch() as one, files.replacing(kept / "b.txt") as first:
+        with files.scratch(), files.replacing(kept / "c.txt") as second:
+            second.write_text("c")
+            assert one.is_dir()
+            assert first.exists()  # somebody is writing it
+            assert not left.exists()
+        first.write_text("b")
+    assert sorted(x.name for x in kept.iterdir()) == ["b.txt", "c.txt"]
+    assert not list(place.iterdir())
+
+
+@pytest.mark.parametrize("name", [".lock", ".owner", "stderr.log"])
+def test_no_link_in_a_folder_of_ours_is_followed(tmp_path, name):
+    folder, other = tmp_path / "run", tmp_path / "other"
+    folder.mkdir()
+    other.write_text("mine")
+    (folder / name).symlink_to(other)
+
+    def write() -> None:
+        with files.working_in(folder), files.open_log(folder / "stderr.log") as log:
+            log.write(b"theirs")
+
+    if name == ".owner":  # it takes the place of the link
+        write()
+    else:
+        with pytest.raises(UserError, match="symbolic link is in the way"):
+            write()
+    assert other.read_text() == "mine"
+
+
+def test_a_pipe_in_the_place_of_a_log_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "stderr.log")
+    with pytest.raises(UserError, match="is no file"):
+        files.open_log(tmp_path / "stderr.log")
