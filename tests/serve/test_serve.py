@@ -269,6 +269,10 @@ BAD: dict[str, tuple[bytes, dict[str, str], int, str]] = {
     "a pixel is text": (
         json.dumps({"image": [*BLACK[1:], [*ROW[1:], "1"]]}).encode(), JSON, 422, "text"
     ),
+    "a long text and many short ones": (
+        json.dumps({"image": [["x" * 10**5] + [""] * 27] * 28}).encode(),
+        JSON, 422, "text in row 0",
+    ),
     "a pixel is true": (
         json.dumps({"image": [[True] * 28] * 28}).encode(), JSON, 422, "true"
     ),
@@ -517,10 +521,8 @@ def test_connections_that_say_nothing_do_not_keep_others_out(served: Server) -> 
         for count in (100, 450):
             for _ in range(count):
                 stack.enter_context(socket.create_connection(place, PATIENCE))
-            status, headers, _ = served.request("GET", "/health")
-            assert status == (200 if count == 100 else 503)
-        assert headers["retry-after"] == "1"
-        wait_for(lambda: served.request("GET", "/health")[0] == 200, "health", 30)
+            status, _, _ = served.request("GET", "/health")
+            assert status == 200
 
 
 # ---- too much at once, and workers that die

@@ -36,13 +36,20 @@ _HEADERS = [(name.lower().encode(), text.encode()) for name, text in SECURITY.it
 class Guard:
     """Lets requests through that a page of ours, or a program, may make."""
 
-    def __init__(self, application: Application, hosts: frozenset[str] | None) -> None:
+    def __init__(
+        self,
+        application: Application,
+        hosts: frozenset[str] | None,
+        ending: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Stand before an application; `hosts` in lower case, None for anything.
 
-        With the names of the loopback only in `hosts`, a foreign page that has its own
-        name point here (DNS rebinding) is turned away.
+        Once `ending` says so, every response closes its connection. With the names of
+        the loopback only in `hosts`, a foreign page that has its own name point here
+        (DNS rebinding) is turned away.
         """
         self._application, self._hosts = application, hosts
+        self._ending = ending
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -50,7 +57,8 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *_HEADERS]
+                more = [(b"connection", b"close")] * self._ending()
+                message["headers"] = [*message["headers"], *_HEADERS, *more]
             await send(message)
 
         try:

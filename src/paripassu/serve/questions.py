@@ -23,6 +23,7 @@ KINDS: dict[type, str] = {
     list: "a list",
     str: "text",
 }
+NUMBERS = {int, float}
 PNG_BEGIN = b"\x89PNG\r\n\x1a\n"
 PNG_HEADER = struct.Struct(">8s4s4sII")  # ..., width, height
 EXPECTED = (
@@ -73,13 +74,12 @@ def from_json_body(body: bytes) -> Images:
 
 def _image(value: Any, where: str) -> npt.NDArray[np.uint8]:
     """One image; numbers with a fraction are rounded."""
-    try:
-        array = np.asarray(value)
-    except ValueError:  # rows of different lengths
-        array = np.empty(0, object)
-    if array.shape != (HEIGHT, WIDTH) or array.dtype.kind not in "iuf":
+    fault = _fault(value)  # NumPy would make room for the longest text, many times
+    array = np.empty(0, object) if fault else np.asarray(value)
+    if array.dtype.kind not in "iuf":
+        fault = fault or "numbers that are too large"
         expected = f"expected {HEIGHT} rows of {WIDTH} numbers"
-        raise RequestError(422, f"{where}: {expected}, got {_fault(value)}.")
+        raise RequestError(422, f"{where}: {expected}, got {fault}.")
     low, high = array.min(), array.max()
     if low < 0 or high > 255 or not np.isfinite(high):
         row, column = np.argwhere((array < 0) | (array > 255))[0]
@@ -98,7 +98,7 @@ def _image(value: Any, where: str) -> npt.NDArray[np.uint8]:
 
 
 def _fault(value: Any) -> str:
-    """What keeps a value from being 28 rows of 28 numbers."""
+    """What keeps a value from being 28 rows of 28 numbers; "" if nothing does."""
     if not isinstance(value, list):
         return _kind(value)
     if len(value) != HEIGHT:
@@ -108,10 +108,10 @@ def _fault(value: Any) -> str:
             return f"{_kind(row)} for row {number}, counted from 0"
         if len(row) != WIDTH:
             return f"{len(row)} in row {number}, counted from 0"
-        for entry in row:
-            if type(entry) not in (int, float):
-                return f"{_kind(entry)} in row {number}"
-    return "numbers that are too large"
+        if not NUMBERS.issuperset(map(type, row)):
+            entry = next(x for x in row if type(x) not in NUMBERS)
+            return f"{_kind(entry)} in row {number}"
+    return ""
 
 
 def _kind(value: Any) -> str:

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import gc
 import ipaddress
+import math
 import os
 import signal
 import socket
@@ -24,8 +25,11 @@ from paripassu.core.errors import UserError
 from paripassu.frameworks import registry
 from paripassu.serve.app import make_app
 from paripassu.serve.batching import Batcher, Served
-from paripassu.serve.guard import Guard
+from paripassu.serve.guard import Application, Guard
 
+BACKLOG = 128  # connections that wait to be taken
+LACKS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+OTHER_FILES = 100  # that we open beside connections
 HEADER_SECONDS = 5.0  # for the header of a request to come
 IDLE_SECONDS = 30  # an open connection waits for the next request
 GRACE_SECONDS = 15  # for requests that are being answered when the server ends
@@ -108,7 +112,7 @@ def bind(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
-        listener.listen(128)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         reasons = {
@@ -175,30 +179,17 @@ def serve(
     served = choose(paths)
     with contextlib.closing(bind(host, port)) as listener:
         batchers = [Batcher(x, threads=threads, tell=tell) for x in served]
-        asyncio.run(_serve(batchers, listener, announce))
+        asyncio.run(_serve(batchers, listener, announce, tell))
 
 
 async def _serve(
     batchers: Sequence[Batcher],
     listener: socket.socket,
     announce: Callable[[str, bool], None],
+    tell: Callable[[str], None],
 ) -> None:
     address = address_of(listener)
-    server = _Server(
-        uvicorn.Config(
-            Guard(make_app(batchers, address), allowed_hosts(listener)),
-            http=Protocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            log_level="error",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=IDLE_SECONDS,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-        )
-    )
+    server = Server(make_app(batchers, address), allowed_hosts(listener))
     ended = asyncio.Event()
 
     def end() -> None:
@@ -207,6 +198,7 @@ async def _serve(
         ended.set()
 
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(once_a_minute(tell))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: loop.call_soon_threadsafe(end))
     ending = loop.create_task(ended.wait())
@@ -230,29 +222,115 @@ async def _serve(
             await asyncio.to_thread(batcher.join)
 
 
-class _Server(uvicorn.Server):
+def once_a_minute(
+    tell: Callable[[str], None],
+) -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
+    """What an event loop does with trouble: a lack of files is told, but not always.
+
+    Without one for the next connection it finds the same trouble again and again.
+    """
+    told = -math.inf
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        nonlocal told
+        error = context.get("exception")
+        if not (isinstance(error, OSError) and error.errno in LACKS):
+            loop.default_exception_handler(context)
+        elif loop.time() - told > 60:
+            told = loop.time()
+            tell(f"a connection has to wait: {error.strerror}.")
+
+    return handle
+
+
+def room_for_connections() -> int:
+    """How many connections there may be: each takes a file of those we may open."""
+    try:
+        import resource
+    except ImportError:  # Windows, where sockets are no files
+        return MOST_CONNECTIONS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_CONNECTIONS + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return max(1, soft - OTHER_FILES)
+    return MOST_CONNECTIONS
+
+
+class Server(uvicorn.Server):
     """Leaves signals to us: uvicorn would send them again after a clean end."""
+
+    def __init__(self, application: Application, hosts: frozenset[str] | None) -> None:
+        """Serve an application under some names, see `Guard`."""
+        Protocol.most = room_for_connections()
+        config = uvicorn.Config(
+            Guard(application, hosts, lambda: self.should_exit),
+            http=Protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=IDLE_SECONDS,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+        super().__init__(config)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
+        """Leave them alone."""
         yield
 
 
 class Protocol(H11Protocol):
-    """Closes connections that are too many, or whose headers do not come."""
+    """Closes connections that are too many, or whose headers do not come.
 
+    Where there are too many, the one that has waited longest for its client goes.
+
+    Attributes:
+        most: connections at a time.
+        since: when this one began to wait.
+    """
+
+    most = MOST_CONNECTIONS
+    since = 0.0
     _slow: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Begin a connection."""
         super().connection_made(transport)
-        self._surplus = len(self.connections) > MOST_CONNECTIONS
+        self.since = self.loop.time()
         self._slow = self.loop.call_later(HEADER_SECONDS, self._too_slow)
+        if len(self.connections) > self.most:
+            others = (x for x in self.connections if x is not self)
+            waiting = [x for x in others if isinstance(x, Protocol) and x.waits]
+            if waiting:
+                min(waiting, key=lambda x: x.since).drop()
+            else:
+                self._turn_away(b"503 Service Unavailable\r\nretry-after: 1")
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for its client: for a request, or the rest of one."""
+        return self._waits or (self.cycle.more_body and not self.cycle.response_started)
+
+    def drop(self) -> None:
+        """Close at once, without what the client has not yet taken."""
+        self.connections.discard(self)
+        self.transport.abort()
+
+    def on_response_complete(self) -> None:
+        """Begin to wait for the next request."""
+        self.since = self.loop.time()
+        super().on_response_complete()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; the time for a header runs from its first one."""
-        if self._surplus:
-            self._turn_away(b"503 Service Unavailable\r\nretry-after: 1")
+        if self.transport.is_closing():
             return
         if self._slow is None and self._waits:
             self._slow = self.loop.call_later(HEADER_SECONDS, self._too_slow)
