@@ -642,6 +642,17 @@ def test_a_finished_run_is_used_as_it_is(framework, small, straight_of, tmp_path
 
 
 @needs_pytorch
+def test_a_finished_run_on_a_read_only_disk_is_used(small, straight_of, disk):
+    disk.mount("size=90m")
+    folder = disk.folder / "run"
+    shutil.copytree(straight_of("pytorch").folder, folder)
+    disk.remount("ro")
+    done = run_paripassu(*arguments("pytorch", small, folder))
+    assert done.returncode == 0, done.stderr
+    assert "already finished, reused" in done.stderr
+
+
+@needs_pytorch
 def test_a_kill_before_the_last_clearing_up_leaves_nothing(
     small, straight_of, one_epoch_done, tmp_path
 ):

@@ -56,15 +56,23 @@ def main() -> None:
         advice = "\nType the same command again to go on." if again else ""
         complain(f"{error}{advice}")
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`): nothing is left to say.
+        sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:
+        from paripassu.core.files import trouble_with_disk
+
+        trouble = trouble_with_disk(error)
+        if not trouble:
+            raise
+        complain(f"{error.filename or 'a file'}: {trouble}.")
+        sys.exit(2)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # what typer makes of Ctrl-C, without a word
             kept = "What is finished is kept: type the same command again to go on."
             complain(f"interrupted. {kept}" if resumable else "interrupted.")
         raise
-    except BrokenPipeError:
-        # The reader of our output has gone (`| head`): nothing is left to say.
-        sys.stderr.close()
-        sys.exit(1)
 
 
 @app.command(epilog="**Example**\n\n- `paripassu info --json`")

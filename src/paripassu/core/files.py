@@ -47,8 +47,19 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = _WHAT_TO_DO.get(error.errno or 0, error.strerror or str(error))
+        reason = error.strerror or str(error)
+        advice = trouble_with_disk(error) or reason
         raise UserError(f"cannot write {path}: {advice}.") from error
+
+
+def trouble_with_disk(error: OSError) -> str | None:
+    """What a user can do about an error in writing; None for any other."""
+    return _WHAT_TO_DO.get(error.errno or 0)
+
+
+def is_read_only(folder: Path) -> bool:
+    """Whether a folder is there, and nothing can be written into it."""
+    return folder.is_dir() and not os.access(folder, os.W_OK)
 
 
 def make_folder(path: Path) -> Path:
@@ -90,7 +101,8 @@ def replacing(path: Path | str) -> Iterator[Path]:
     finally:
         if handle is not None:
             os.close(handle)
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the disk may be read-only by now
+            temporary.unlink()
 
 
 def _temporary(path: Path) -> tuple[int | None, Path]:
@@ -305,5 +317,6 @@ def owned(folder: Path, patience: float = 5.0) -> Iterator[None]:
     try:
         yield
     finally:
-        owner.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the disk may be read-only by now
+            owner.unlink()
         lock.release()

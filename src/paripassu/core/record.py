@@ -156,6 +156,12 @@ def load_record(folder: Path) -> RunRecord:
     return parse_record(read_json(path), path)
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether a folder holds a finished run; `UserError` for a damaged record."""
+    there = (folder / RUN_FILE).exists()
+    return there and load_record(folder).status == "finished"
+
+
 def parse_record(content: Any, path: Path) -> RunRecord:
     """Make a record of JSON text or of parsed JSON that was read from `path`.
 

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from paripassu.core import machine
 from paripassu.core.errors import UserError
+from paripassu.core.files import trouble_with_disk
 from paripassu.processes.request import Request
 
 NOT_UNDERSTOOD = 64
@@ -53,6 +54,11 @@ def serve(tasks: Tasks) -> int:
         tasks[type(request)](request, emit)
     except UserError as error:
         emit("error", message=str(error))
+        return 2
+    except OSError as error:
+        if not (advice := trouble_with_disk(error)):
+            raise
+        emit("error", message=f"{error.filename or 'a file'}: {advice}.")
         return 2
     return 0
 

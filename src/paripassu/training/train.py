@@ -45,5 +45,6 @@ def train(
     request = TrainRequest(
         framework=chosen.name, conditions=conditions, folder=out, recipe=recipe
     )
-    work(request, on_event, errors=out / record.ERRORS_FILE)
+    errors = None if files.is_read_only(out) else out / record.ERRORS_FILE
+    work(request, on_event, errors=errors)
     return record.load_record(out)

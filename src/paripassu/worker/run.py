@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import statistics
 import sys
@@ -61,7 +62,9 @@ class Reporter:
 
 def train(request: TrainRequest, emit: Emit) -> None:
     """Do whatever of a run is not yet done."""
-    with files.working_in(request.folder):
+    folder = request.folder
+    kept = files.is_read_only(folder) and record.is_finished(folder)
+    with contextlib.nullcontext() if kept else files.working_in(folder):
         Run(request, emit).go()
 
 
@@ -285,7 +288,9 @@ class Run:
         self._emit("finished", accuracy=correct / len(test.labels), loss=loss)
 
     def _remove_checkpoint(self) -> None:
-        (self._folder / record.CHECKPOINT_FILE).unlink(missing_ok=True)
+        path = self._folder / record.CHECKPOINT_FILE
+        if path.exists() and not files.is_read_only(self._folder):
+            path.unlink()
 
 
 def _time_inference(trainer: Trainer, images: Any) -> record.Inference:
