@@ -14,11 +14,11 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 from safetensors import safe_open
 
 from paripassu.core import files
@@ -33,6 +33,9 @@ VERSION: Literal[1] = 1
 LOCK = ".lock"
 PART_BYTES = 2**25  # of arrays that wait to be written
 ADVICE = "Record it again: paripassu record MODEL --input SHAPE --out"
+
+# What `decode` raises for what `encode` has not made.
+UNDECODABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 PassName = Literal[
     "float32",
@@ -51,7 +54,7 @@ Variant = Literal["other-weights", "after-a-step"]
 class Frozen(BaseModel):
     """A part of recording.json."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class BlockRecord(Frozen):
@@ -96,7 +99,7 @@ class CallRecord(Frozen):
     line: str = ""
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
-    shape: tuple[int, ...] | None = None
+    shape: Annotated[tuple[NonNegativeInt, ...], Field(max_length=32)] | None = None
     control: tuple[float | None, float | None] | None = None
     own_control: tuple[float | None, float | None] | None = None
 
@@ -318,6 +321,28 @@ class Recording:
                 f"no file of it holds ({', '.join(self.description.parts)}). "
                 f"{ADVICE} {path}"
             )
+        self._check_settings()
+
+    def _check_settings(self) -> None:
+        """Find settings that `decode` cannot read now, not in the middle of a check."""
+        found = self.description
+        calls = (call for one in found.passes.values() for call in one.calls)
+        owners: list[BlockRecord | CallRecord] = [*found.blocks, *calls]
+        for owner in owners:
+            try:
+                for value in owner.settings.values():
+                    decode(value, self._known)
+            except UNDECODABLE as error:
+                raise UserError(
+                    f"{self.path / TEXT}: the settings of {owner.name} are not as "
+                    f"docs/recording.md describes them ({error!r})."
+                ) from None
+
+    def _known(self, name: str) -> Array:
+        """An empty array in place of one that is there; `KeyError` if it is not."""
+        if name not in self.index:
+            raise KeyError(name)
+        return np.empty(0)
 
     @contextlib.contextmanager
     def _open(self, part: Path) -> Iterator[Any]:
