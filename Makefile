@@ -11,7 +11,7 @@ SOURCES := pyproject.toml constraints.txt
 # that spin keep the cores from those that work; this makes them sleep sooner.
 test slow: export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: help compare test slow check format clean
+.PHONY: help compare test slow check format wheel clean
 
 help: ## list what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,15 @@ check: $(READY_DEV) ## format, lint, types, generated files
 format: $(READY_DEV) ## put the code in its format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+# Of the last commit, so that the same sources are the same bytes.
+wheel: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
+
+wheel: $(READY_DEV) ## a wheel in dist/, the same bytes from the same commit
+	@rm -rf build
+	@chmod -R u=rwX,go=rX src pyproject.toml README.md LICENSE
+	@umask 022 && $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps \
+	    --wheel-dir dist .
 
 clean: ## remove the environment and caches, not the runs
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build

@@ -27,6 +27,7 @@ from paripassu.conversion.model_source import read_source
 from paripassu.core import draws, files
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import load
+from paripassu.port_check.targets import read_inputs
 from paripassu.prediction.answering import Answerer
 
 TOY = Path(__file__).parents[1] / "toy"
@@ -209,16 +210,31 @@ def test_json_that_is_nested_too_deeply_is_refused(tmp_path):
         files.read_json(path)
 
 
+def npz_of(count: int) -> bytes:
+    """An archive whose one array promises `count` numbers and has none."""
+    array, archive = io.BytesIO(), io.BytesIO()
+    header = {"descr": "<f4", "fortran_order": False, "shape": (count,)}
+    np.lib.format.write_array_header_1_0(array, header)
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("x.npy", array.getvalue())
+    return archive.getvalue()
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
 def test_a_pipe_with_the_name_of_a_file_is_not_waited_for(tmp_path):
     (tmp_path / "run").mkdir()
-    for name in ("a.pt", "a.safetensors", "a.toml", "run/run.json"):
+    for name in ("a.pt", "a.safetensors", "a.toml", "a.npz", "run/run.json"):
         os.mkfifo(tmp_path / name)
     for name in ("a.pt", "a.safetensors", "run"):
         with pytest.raises(UserError, match="a pipe or a device"):
             read_source(tmp_path / name)
     with pytest.raises(UserError, match="a pipe or a device"):
         load(tmp_path / "a.toml")
+    with pytest.raises(UserError, match="a pipe or a device"):
+        read_inputs(tmp_path / "a.npz")
+    (tmp_path / "b.npz").write_bytes(npz_of(2**50))
+    with pytest.raises(UserError, match="cannot be read as inputs"):
+        read_inputs(tmp_path / "b.npz")
 
 
 LIMITED = """

@@ -10,8 +10,8 @@ import psutil
 
 from paripassu.core.errors import UserError
 
-SECONDS = 60  # of the processor; a file of ours takes less than one
-MEMORY = 2**32  # bytes, beyond those that the process has
+SECONDS = 30  # of the processor; a file of ours takes less than one
+MEMORY = 2**31  # bytes, beyond those that the process has
 
 
 @contextlib.contextmanager

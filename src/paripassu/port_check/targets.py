@@ -9,13 +9,13 @@ import importlib.util
 import json
 import re
 import sys
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paripassu.core.errors import UserError
+from paripassu.core.files import check_regular
 from paripassu.port_check.meanings import meaning_of_input
 from paripassu.sides import registry, user_code
 from paripassu.sides.recording_place import is_recording
@@ -259,9 +259,12 @@ def make_inputs(wanted: Sequence[Wanted], blocks: Sequence[Block]) -> Arrays:
 @contextlib.contextmanager
 def explained_inputs(path: Path) -> Iterator[None]:
     """Explain what makes a file unreadable as inputs."""
+    check_regular(path)
     try:
         yield
-    except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+    except UserError:
+        raise
+    except Exception as error:  # foreign bytes have NumPy raise a dozen kinds
         raise UserError(
             f"{path} cannot be read as inputs ({error}). An .npz file of arrays is "
             "expected: numpy.savez('inputs.npz', input=array)."
