@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paripassu.core.errors import UserError
-from paripassu.core.files import check_regular
 from paripassu.port_check.meanings import meaning_of_input
 from paripassu.sides import registry, user_code
 from paripassu.sides.recording_place import is_recording
@@ -259,6 +258,8 @@ def make_inputs(wanted: Sequence[Wanted], blocks: Sequence[Block]) -> Arrays:
 @contextlib.contextmanager
 def explained_inputs(path: Path) -> Iterator[None]:
     """Explain what makes a file unreadable as inputs."""
+    from paripassu.core.files import check_regular  # which imports NumPy
+
     check_regular(path)
     try:
         yield
