@@ -69,7 +69,7 @@ def test_a_changed_training_runs(framework):
         done = subprocess.run(
             [
                 *(sys.executable, SCRIPT, "--child", framework, variant),
-                *("--images", "128", "--precision", "bfloat16"),
+                *("--images", "128", "--precision", "float32"),
             ],
             env=environment(),
             capture_output=True,

@@ -174,12 +174,12 @@ def test_without_the_extra_it_says_what_to_install(module, tmp_path):
 @pytest.mark.parametrize("framework", EACH)
 def test_a_notebook_runs_from_top_to_bottom(framework, tmp_path):
     words = ["--frameworks", framework, "--out", str(tmp_path), "--execute", "--json"]
-    done = run_paripassu("notebooks", *words, "--epochs", "1", "--images", "2000")
+    done = run_paripassu("notebooks", *words, "--epochs", "1", "--images", "500")
     assert done.returncode == 0, done.stderr
     (made,) = json.loads(done.stdout)
     assert made["executed"]
     assert made["seconds"] > 0
     notebook = read(tmp_path / f"{framework}.ipynb")
-    assert "EPOCHS = 1\nIMAGES = 2000" in code(notebook)
+    assert "EPOCHS = 1\nIMAGES = 500" in code(notebook)
     assert pictures(notebook) == 10
     assert [path.name for path in tmp_path.iterdir()] == [f"{framework}.ipynb"]

@@ -13,8 +13,8 @@ import paripassu
 
 pytestmark = [pytest.mark.slow, needs_both]  # each starts both frameworks
 OURS = """
-import keras
 import torch
+
 
 def sgd(parameters, momentum=0.9):
     return torch.optim.SGD(parameters, lr=0.1, momentum=momentum)
@@ -23,9 +23,11 @@ def sgd(parameters, momentum=0.9):
 def stepped(parameters):
     optimizer = sgd(parameters)
     return optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 5, 0.1)
+"""
+PORTED = """
+import keras
 
-
-keras_sgd = keras.optimizers.SGD(0.1, momentum=0.9)
+sgd = keras.optimizers.SGD(0.1, momentum=0.9)
 """
 
 
@@ -33,6 +35,7 @@ keras_sgd = keras.optimizers.SGD(0.1, momentum=0.9)
 def folder(tmp_path_factory):
     made = tmp_path_factory.mktemp("optimizers")
     (made / "ours.py").write_text(OURS)
+    (made / "ported.py").write_text(PORTED)
     (made / "broken.py").write_text("import torch\nx = 1 / 0\n")
     return made
 
@@ -49,7 +52,7 @@ def check(folder, *words):
 
 
 def test_the_same_rule_takes_the_same_steps_in_both_frameworks(folder):
-    result = check(folder, "ours.py:sgd", "ours.py:keras_sgd")
+    result = check(folder, "ours.py:sgd", "ported.py:sgd")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Equal: the same steps" in result.stdout
 
@@ -65,11 +68,11 @@ def test_defaults_part_and_the_constants_are_named(folder):
 
 
 def test_settings_and_a_schedule_belong_to_it(folder):
-    words = ["ours.py:sgd", "ours.py:keras_sgd", "--left-args", '{"momentum": 0.8}']
+    words = ["ours.py:sgd", "ported.py:sgd", "--left-args", '{"momentum": 0.8}']
     result = check(folder, *words)
     assert result.returncode == 1, result.stderr
     assert "Not equal: momentum" in result.stdout
-    result = check(folder, "ours.py:stepped", "ours.py:keras_sgd")
+    result = check(folder, "ours.py:stepped", "ported.py:sgd")
     assert result.returncode == 1, result.stderr
     assert "Not equal: learning rate" in result.stdout
     assert "First apart: step 6" in result.stdout
