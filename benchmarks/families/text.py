@@ -832,5 +832,6 @@ EVERY: list[dict[str, Any]] = [
 RIGHT = {
     *("distilbert", "bert", "albert", "electra", "gpt2", "llama", "mistral"),
     *("t5", "t5 gated", "bart", "whisper", "gpt-neox", "gemma", "bloom"),
+    *("opt", "roberta", "xlm-roberta", "qwen2"),
 }
 FAMILIES = [x for x in EVERY if x["name"] in RIGHT]

@@ -425,3 +425,24 @@ def test_a_transposed_gradient_of_an_input_is_a_fault():
     found = paripassu.check(*models, np.random.default_rng(0).normal(size=(2, 5, 5)))
     (cause,) = found.causes
     assert (cause.key, cause.phase) == ("stop-gradient", "gradients")
+
+
+class Softmaxed(nn.Module):
+    """Attention whose softmax may be in float32; no gradient reaches the keys' bias."""
+
+    def __init__(self, *, single):
+        super().__init__()
+        torch.manual_seed(0)
+        self.query, self.key, self.single = nn.Linear(4, 4), nn.Linear(4, 4), single
+
+    def forward(self, x):
+        scores = self.query(x) @ self.key(x).mT
+        if self.single:
+            return torch.softmax(scores.float(), -1).to(x.dtype) @ x
+        return torch.softmax(scores, -1) @ x
+
+
+def test_a_gradient_that_cancels_is_rounding_where_float32_is_used():
+    found = paripassu.check(Softmaxed(single=False), Softmaxed(single=True), "3,5,4")
+    assert found.equal
+    assert any("float32 is used even in float64" in x for x in found.notes)

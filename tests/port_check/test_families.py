@@ -14,9 +14,9 @@ FAMILIES = Path(__file__).parents[2] / "benchmarks" / "families"
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the libraries'
-@pytest.mark.parametrize("name", ["bloom", "gemma"])
+@pytest.mark.parametrize("name", ["bloom", "gemma", "opt", "roberta"])
 def test_what_remains_of_a_text_model(name):
-    """Fused heads whose output has the shape of a part; rounded gradients."""
+    """Fused heads, rounded gradients, positions from a mask, a table too much."""
     for library in ("torch", "transformers", "keras_hub"):
         pytest.importorskip(library)
     every = runpy.run_path(str(FAMILIES / "text.py"))["FAMILIES"]

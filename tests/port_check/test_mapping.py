@@ -518,3 +518,46 @@ def test_parameters_are_placed_where_they_are_used_and_paired_so_beside_a_fault(
     found = paripassu.check(left, exchanged, x)
     assert [x.key for x in found.causes] == ["epsilon", "weights-exchanged"]
     assert "and so 1 more weight" in found.causes[1].sentence
+
+
+class Parts(nn.Module):
+    """Products, fused or not; queries, keys and values are as wide as a gate."""
+
+    def __init__(self, *, fused):
+        super().__init__()
+        torch.manual_seed(int(fused))
+        self.sizes = (
+            (("q_proj", "k_proj", "v_proj"), (12, 6, 6)),
+            (
+                ("gate_proj", "up_proj"),
+                (24, 24),
+            ),
+        )
+        for (names, sizes), whole in zip(
+            self.sizes, ("qkv_proj", "gate_up_proj"), strict=True
+        ):
+            wanted = (
+                {whole: sum(sizes)} if fused else dict(zip(names, sizes, strict=True))
+            )
+            for name, size in wanted.items():
+                setattr(self, name, nn.Linear(WIDTH, size))
+        self.down, self.fused = nn.Linear(24, WIDTH), fused
+
+    def parts(self, x, number, whole):
+        names, sizes = self.sizes[number]
+        if self.fused:
+            return getattr(self, whole)(x).split(sizes, -1)
+        return [getattr(self, name)(x) for name in names]
+
+    def forward(self, x):
+        query, key, value = self.parts(x, 0, "qkv_proj")
+        x = x + query * torch.tanh(torch.cat([key, value], -1))
+        gate, up = self.parts(x, 1, "gate_up_proj")
+        return self.down(functional.silu(gate) * up)
+
+
+def test_a_fused_layer_is_not_taken_for_one_of_its_width():
+    models = Parts(fused=True), Parts(fused=False)
+    found = paripassu.check(*models, STEPS_IN, copy="left-to-right")
+    assert found.equal
+    assert ("gate_up_proj[24:48]", "up_proj") in names(found)

@@ -44,7 +44,9 @@ BlockMap = Mapping[str, str | Sequence[str]]  # left name to right name, or name
 Which = Literal["left", "right"]
 Cuts = dict[str, list[Piece]]
 HEADS = (2, 3, 4, 6, 8, 12, 16)  # tried where no layer says how many there are
-SHARED = (["key", "value"], ["key", "query", "value"])  # roles that have one input
+FUSED = ("qkv", "query_key_value", "kv", "gate_up")  # in names of fused layers
+# Roles of layers that have one input.
+SHARED = (["key", "value"], ["key", "query", "value"], ["gate", "up"])
 RIVALS = 3  # blocks that may be exchanged with each other, at most
 
 
@@ -180,10 +182,17 @@ def _runs(blocks: Sequence[Placed]) -> Iterator[list[Placed]]:
                 yield run
 
 
+def _is_by_chance(pair: Pair) -> bool:
+    """Whether names tell of one that it is fused, and what part of it the other is."""
+    names = pair.left or "", pair.right or ""
+    fused = [any(x in _last_word(name) for x in FUSED) for name in names]
+    return fused[0] != fused[1] and bool(role_of(names[fused[0]]))
+
+
 def _split_fused(pairs: Sequence[Pair], placed: Placings) -> _Found:
     """Dense layers without a partner that are as wide as some of the other model."""
     found = _Found()
-    alone = _without_partner(pairs, placed)
+    alone = _without_partner([x for x in pairs if not _is_by_chance(x)], placed)
     sides: tuple[Which, Which] = ("left", "right")
     for which, own, others, cuts in zip(
         sides, alone, placed[::-1], (found.left, found.right), strict=True
@@ -250,11 +259,16 @@ TOLD = {"qkv": PRODUCTS[:3], "query_key_value": PRODUCTS[:3], "kv": PRODUCTS[1:3
 
 def _orders(name: str, roles: Sequence[str]) -> list[tuple[int, ...]]:
     """In which orders a fused layer may hold layers; what names tell is not asked."""
-    word = re.split(r"[./]", name)[-1].lower()
+    word = _last_word(name)
     for told, products in TOLD.items():
         if told in word and sorted(roles) == sorted(products):
             return [tuple(roles.index(x) for x in products)]
     return list(permutations(range(len(roles))))
+
+
+def _last_word(name: str) -> str:
+    """Of a block's name, what the layer itself is called."""
+    return re.split(r"[./]", name)[-1].lower()
 
 
 def _in_order(sizes: Sequence[int], order: Sequence[int]) -> list[Cut]:

@@ -421,7 +421,7 @@ class TrainingStep:
                 error = relative_error(wanted, got)
                 bound = allow(kept.moved[block.name, name], self.eps)
                 # Gradients that cancel to nothing are rounding on both sides.
-                small = kept.scales[block.name] * CANCELLED
+                small = kept.scales[block.name] * max(CANCELLED, self.least)
                 if np.abs(wanted - got).max(initial=0) <= small:
                     continue
                 if error <= bound:
