@@ -222,7 +222,7 @@ def test_wrong_usage(words, message, tmp_path):
 @needs_both
 @pytest.mark.slow
 def test_it_runs_and_goes_on(tmp_path: Path):
-    words = ["bench", "--images", "256", "--json"]
+    words = ["bench", "--images", "256", "--matrix", "256", "--json"]
     both = [*words, "--out", str(tmp_path / "both"), "--rounds", "1"]
     done = run_paripassu(*both)
     assert done.returncode == 0, done.stderr
@@ -281,7 +281,7 @@ def test_a_race_runs_and_goes_on(tiny, tmp_path):
         "out": tmp_path,
         "conditions": Conditions(data=tiny, threads=1),
     }
-    recipe = load_recipe("fast")
+    recipe = load_recipe("fast", ["precision=float32"])
     told: list[str] = []
     race(
         ["pytorch"],
