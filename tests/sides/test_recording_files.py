@@ -95,22 +95,24 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
-ANYTHING = st.recursive(
+LEAVES = (
     st.none()
     | st.booleans()
     | st.integers(-(2**70), 2**70)
     | st.floats()
-    | st.sampled_from(["", "x", "../x", "float32", "inputs/x", "\ud800", "\0"]),
-    lambda x: (
-        st.lists(x, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["tuple", "dict", "array", "float", "text", "name"]),
-            x,
-            max_size=2,
-        )
-    ),
-    max_leaves=6,
+    | st.sampled_from(["", "x", "../x", "float32", "inputs/x", "\ud800", "\0"])
 )
+
+
+def around(x: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.lists(x, max_size=3) | st.dictionaries(
+        st.sampled_from(["tuple", "dict", "array", "float", "text", "name"]),
+        x,
+        max_size=2,
+    )
+
+
+ANYTHING = LEAVES | around(LEAVES | around(LEAVES))
 
 
 @settings(max_examples=150)
