@@ -129,6 +129,42 @@ def test_losses_that_both_models_have_are_compared():
     assert (fault.left, fault.cause.key) == (left.layers[0].name, "regularizers")
 
 
+class Scores(nn.Module):
+    """Attention written out, its scores times a factor."""
+
+    def __init__(self, factor):
+        super().__init__()
+        torch.manual_seed(0)
+        self.query, self.key, self.out = (nn.Linear(6, 6) for _ in range(3))
+        self.factor = factor
+
+    def forward(self, x):
+        scores = self.query(x) @ self.key(x).mT * self.factor
+        return self.out(torch.softmax(scores, -1) @ x)
+
+
+class Ends(nn.Module):
+    """The last step of both directions, which is the first that one of them takes."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.rnn = nn.LSTM(6, 3, batch_first=True, bidirectional=True)
+        self.out = nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.out(self.rnn(x)[0][:, -1])
+
+
+def test_scores_of_another_factor_and_the_wrong_step_of_two_directions():
+    found = paripassu.check(Scores(6**-0.5), Scores(3**-0.5), array(2, 5, 6))
+    assert {x.key for x in found.causes} == {"attention-scale"}
+    layers = L.Bidirectional(L.LSTM(3)), L.Dense(2)
+    right = keras.Sequential([keras.Input((5, 6)), *layers])
+    found = paripassu.check(Ends(), right, array(2, 5, 6), copy="left-to-right")
+    assert {x.key for x in found.causes} == {"last-step"}
+
+
 class Words(nn.Module):
     """Scores of words, by the table that reads them or by another one."""
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from paripassu.core.layer_spec import Array, LayerSpec, relative_error
 from paripassu.port_check import causes
-from paripassu.port_check.align import channel_orders
+from paripassu.port_check.align import SEQUENCES, channel_orders
 from paripassu.port_check.constants import (
     are_same,
     arranged_otherwise,
@@ -244,7 +244,20 @@ class Segments:
                 text = f"left {_title(left)} comes first, right {_title(right)}"
                 cause = Cause(key="layer-order", sentence=text)
                 return Parted(left.call.name, right.call.name, self.size, cause)
-        return _both(left, right, self.bound)
+        return self._placed(_both(left, right, self.bound))
+
+    def _placed(self, parted: Parted) -> Parted:
+        """A factor is named by where it is: at the input, or before a softmax."""
+        cause = parted.cause
+        if cause is None or cause.key != "input-scale" or self.left_after == INPUT:
+            return parted
+        scores = any(identified(x).kind == "softmax" for x in self.left_segment)
+        key = "attention-scale" if scores else "constant"
+        return replace(parted, cause=cause.model_copy(update={"key": key}))
+
+    def _takes_step(self, seen: Seen) -> bool:
+        """Whether a call takes a step of what a recurrent layer gives."""
+        return self.left_kind in SEQUENCES and seen.call.name == "getitem"
 
     def _find_positions(
         self, lefts: Sequence[Seen], rights: Sequence[Seen]
@@ -278,6 +291,8 @@ class Segments:
         if kind != "add" and _elsewhere(seen, self.right, self.left, self.bound):
             key = "layer-order"
             sentence += " here; the right one does elsewhere"
+        elif self._takes_step(seen):
+            key = "last-step"
         elif hidden(seen) is not None:
             key = "mask"
         elif (
@@ -300,6 +315,8 @@ class Segments:
         if _elsewhere(seen, self.left, self.right, self.bound):
             key = "layer-order"
             sentence += " here; the left one does elsewhere"
+        elif self._takes_step(seen):
+            key = "last-step"
         elif (
             "equal" in seen.call.name
             or seen.outputs[0].dtype.kind == "b"
