@@ -284,7 +284,7 @@ def test_faults_of_one_cause_are_told_once():
     assert text.count("left 1e-05, right 0.01") == 1
     written = markdown.render(found)
     assert written.startswith("**Not equal: 1 cause**: `left` and `right`\n")
-    assert "1. epsilon: left 1e-05, right 0.01\n   - at `one` and `one`" in written
+    assert "1. epsilon: left 1e-05, right 0.01\n   - at `one` (test_b" in written
     assert f"   - write: {cause.write}\n" in written
     equal = markdown.render(check(net(1e-5), net(1e-5), ROWS))
     assert equal.startswith("**Equal: the two models compute the same**")
