@@ -238,6 +238,35 @@ def test_groups_have_gradients_on_a_cpu():
     assert check(of_torch, grouped, "2,4,9,8").equal
 
 
+def test_a_variable_may_be_what_a_layer_is_given():
+    class Placed(keras.Model):
+        """Positions are a variable, as in the vision towers of keras-hub."""
+
+        def __init__(self):
+            super().__init__()
+            self.dense, self.table = layers.Dense(4), layers.Embedding(3, 4)
+            self.places = self.add_weight(
+                shape=(3,), initializer="ones", dtype="int32", trainable=False
+            )
+            self.places.assign(np.arange(3))
+
+        def call(self, x):
+            return self.dense(x) + self.table(self.places)
+
+    class OfTorch(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.dense, self.table = nn.Linear(4, 4), nn.Embedding(3, 4)
+
+        def forward(self, x):
+            return self.dense(x) + self.table(torch.arange(3))
+
+    found = check(OfTorch, Placed, "2,3,4")
+    assert found.equal
+    assert not any("error of paripassu" in x for x in found.not_compared)
+
+
 def test_where_both_arrangements_run_the_one_that_agrees_counts():
     class Turned(nn.Module):
         """Takes and gives channels last."""

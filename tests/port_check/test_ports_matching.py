@@ -59,6 +59,10 @@ def test_names_decide_where_all_else_is_equal():
     left = [conv("query", 0, 1, [INPUT]), conv("key", 1, 1, [INPUT])]
     right = [conv("key", 0, 1, [INPUT]), conv("query", 1, 1, [INPUT])]
     assert pairs(left, right) == {"query": "query", "key": "key"}
+    left = [conv(x, n, 1, [INPUT]) for n, x in enumerate(("layer.0.a", "layer.1.a"))]
+    right = [conv(x, n, 1, [INPUT]) for n, x in enumerate(("layers.1.a", "layers.0.a"))]
+    wanted = {"layer.0.a": "layers.0.a", "layer.1.a": "layers.1.a"}
+    assert pairs(left, right) == wanted
 
 
 def test_what_would_do_as_well_is_said():

@@ -168,7 +168,8 @@ def _as_matrix(block: Block) -> tuple[int, int] | None:
 
 @functools.lru_cache(maxsize=4096)
 def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    """A name without signs, and without the plural of its words: layers.0, layer_0."""
+    return re.sub(r"s(?![a-z])|[^a-z0-9]", "", name.lower())
 
 
 ROLES = {

@@ -690,6 +690,8 @@ class _Watched(Observer):
                 return original(layer, *args, **kwargs)
             finally:
                 self.inside.pop()
+        args = tuple(map(_value_of, args))
+        kwargs = {key: _value_of(x) for key, x in kwargs.items()}
         spec = keras_layers.describe(layer)
         first = self.probe.first
         if first and keras_layers.normalises_first(spec.kind, spec.settings):
@@ -761,6 +763,11 @@ def _array_of(value: Any) -> Array:
     if tensor.dtype.is_floating and tensor.dtype not in NUMPY_FLOATS:
         tensor = tf.cast(tensor, tf.float32)
     return np.asarray(tensor)
+
+
+def _value_of(given: Any) -> Any:
+    """What a variable holds, where one is given to a layer: positions of a table."""
+    return tf.convert_to_tensor(given) if isinstance(given, keras.Variable) else given
 
 
 def _real(tensor: Any) -> Any:
