@@ -73,27 +73,3 @@ def test_what_would_do_as_well_is_said():
     assert "y would do as well" in found[0].doubt
     sure = match_blocks([left[0]], [right[0]])
     assert not sure[0].doubt
-
-
-def test_a_parameter_beside_a_layer_is_found_by_its_rank():
-    """Of a parameter only the block around it is called: before what it scales."""
-
-    def scale(name, order, kind, **placed):
-        block = Block(name, name, LayerSpec(kind, {}, {"value": np.zeros(8)}))
-        return Placed(block, order, **placed)
-
-    left = [
-        scale("first.scale", 0, "parameter", depth=None),
-        conv("first.conv", 1, 1, [INPUT]),
-        scale("second.scale", 2, "parameter", depth=None),
-        conv("second.conv", 3, 2, ["first.conv"]),
-    ]
-    right = [
-        conv("a", 0, 1, [INPUT]),
-        scale("a_scale", 1, "other", depth=2, parents=frozenset(("a",))),
-        conv("b", 2, 3, ["a_scale"]),
-        scale("b_scale", 3, "other", depth=4, parents=frozenset(("b",))),
-    ]
-    found = pairs(left, right)
-    assert found["first.scale"] == "a_scale"
-    assert found["second.scale"] == "b_scale"

@@ -300,14 +300,12 @@ def _align_sequences(
     """The longest common sequence of blocks that can be pairs, as pairs of places.
 
     A layer that one model lacks then moves no other pair. (Needleman and Wunsch 1970.)
-    A parameter, of which only the layer around it is called, has no place beside one
-    that is a layer.
     """
     best = np.zeros((len(left) + 1, len(right) + 1))
     gain = np.zeros((len(left), len(right)))
     for row, one in enumerate(left):
         for column, two in enumerate(right):
-            if may[row, column] and (one.depth is None) == (two.depth is None):
+            if may[row, column]:
                 same = _plain(one.block.name) == _plain(two.block.name)
                 gain[row, column] = 1.0 + 0.5 * same
                 gain[row, column] -= 0.5 * (one.block.kind != two.block.kind)
