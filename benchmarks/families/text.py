@@ -9,7 +9,7 @@ accept and the key of its cause. Needs transformers and keras-hub.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -54,6 +54,14 @@ def gelu_tanh(x: Any) -> Any:
     return keras.activations.gelu(x, approximate=True)
 
 
+def nested(layer: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """All layers in a layer, with their paths."""
+    for inner in layer._layers:
+        path = f"{prefix}{inner.name}"
+        yield path, inner
+        yield from nested(inner, f"{path}/")
+
+
 def made(
     backbone: Callable[..., keras.Model], **arguments: Any
 ) -> Callable[..., keras.Model]:
@@ -70,8 +78,8 @@ def made(
         for where, attribute, value in change:
             layers = [
                 x
-                for x in model._flatten_layers(include_self=False)
-                if where in x.path and hasattr(x, attribute)
+                for path, x in nested(model)
+                if where in path and hasattr(x, attribute)
             ]
             if not layers:
                 raise ValueError(f"no layer {where} with {attribute}")
@@ -832,6 +840,6 @@ EVERY: list[dict[str, Any]] = [
 RIGHT = {
     *("distilbert", "bert", "albert", "electra", "gpt2", "llama", "mistral"),
     *("t5", "t5 gated", "bart", "whisper", "gpt-neox", "gemma", "bloom"),
-    *("opt", "roberta", "xlm-roberta", "qwen2"),
+    *("opt", "roberta", "xlm-roberta", "qwen2", "falcon", "phi3"),
 }
 FAMILIES = [x for x in EVERY if x["name"] in RIGHT]
