@@ -61,6 +61,7 @@ class Group:
 
     def carry(self, end: End, array: Array, like: Array) -> Array | None:
         """What the right model should have where the left one has `array`."""
+        array = self._folded(end, array)
         if end == "in" and self.rows is not None and array.shape == like.shape:
             return array[..., self.rows]
         if {"dense"} < {x.kind for pair in self.blocks for x in pair} or any(
@@ -91,6 +92,18 @@ class Group:
             if order.shape == like.shape:
                 return np.ascontiguousarray(order)
         return _folded(array, like)
+
+    def _folded(self, end: End, array: Array) -> Array:
+        """The same, where one model does in its weights what the other does outside."""
+        for pair in self.blocks:
+            for block, inside in zip(pair, ("out", "in"), strict=True):
+                if affine := block.spec.settings.get(f"_{end}"):
+                    scale, shift = affine
+                    made = array * scale + shift
+                    if end != inside:
+                        made = (array - shift) / scale
+                    array = made.astype(array.dtype)
+        return array
 
     def _across(self, end: End, array: Array, like: Array) -> Array | None:
         """The same, where one model splits what the other one fuses.
@@ -253,11 +266,12 @@ def group_layers(
             continue
         blocks = left_blocks[pair.left], right_blocks[pair.right]
         left, right = (x.layer for x in blocks)
+        more = [list(x.spec.settings.get("_layers", ())) for x in blocks]
         if "parameter" in (x.kind for x in blocks):
             continue
         if left not in left_order or right not in right_order:
             continue
-        joined = Group([left], [right], [])
+        joined = Group([left, *more[0]], [right, *more[1]], [])
         for group in [x for x in groups if left in x.left or right in x.right]:
             groups.remove(group)
             joined.left += group.left

@@ -29,13 +29,15 @@ AMPLIFIED = 8
 STEP = 0.01  # of the largest weight, by which a training step moves
 
 
-def with_other_weights(models: PairedModels, runner: Runner) -> Beside:
+def with_other_weights(
+    models: PairedModels, runner: Runner, eps: float = EPS64
+) -> Beside:
     """Both models' outputs with their weights moved alike; the weights are put back."""
     if recorded := models.left.recorded:
         with _put_back(models), recorded.changed("other-weights", move):
             _copy_moved(models)
-            return runner.beside()
-    return with_weights_changed(models, runner, move, EPS64)
+            return runner.beside(eps)
+    return with_weights_changed(models, runner, move, eps)
 
 
 def with_weights_changed(

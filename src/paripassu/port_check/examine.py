@@ -149,7 +149,7 @@ class Examination:
             if self.options.copy:
                 models.copy_weights(self.options.copy)
         self.pairings = compare_weights(models)
-        if self._is_mispaired() and models.unpair_guesses():
+        if self._is_mispaired() and (models.fold_products() or models.unpair_guesses()):
             self.runner.align(store)
             self.pairings = compare_weights(models)
         if self.options.taken:
@@ -476,11 +476,15 @@ class Examination:
         same_outputs = worst <= runs.output_bound
         faulty = runs.parting(findings.least)
         unpaired = find_unpaired(models)
-        written_alike = not faulty and not unpaired
+        folds = self.left.folds | self.right.folds
+        written_alike = not faulty and not unpaired and not folds
         same = False
-        if same_outputs and single and not models.unequal and not written_alike:
+        asked = same_outputs and not models.unequal and not written_alike
+        if asked and (single or folds):
             self._enter("comparing with other weights", 0.6)
-            same = self._is_same_function()
+            same = self._is_same_function(runs.eps)
+            if not same and folds:
+                self._blame_folds()
         check_layers(models, findings, unpaired, same_function=same)
         self._check_order_of_outputs()
         good = same_outputs and (same or not faulty)
@@ -536,11 +540,23 @@ class Examination:
             )
             self.findings.fault("forward", left, right, None, cause)
 
-    def _is_same_function(self) -> bool:
+    def _blame_folds(self) -> None:
+        """With the weights that were given the models agree, with others they don't."""
+        cause = Cause(
+            key="folded-wrongly",
+            sentence="with the weights as they are both compute the same, with others "
+            "they do not: weights are folded where the function is another one",
+        )
+        for pair, left, right in self.models.block_pairs():
+            if {"_fold"} & {*left.spec.settings, *right.spec.settings}:
+                self.findings.fault("weights", left.layer, right.layer, None, cause)
+                self.findings.notes.append(f"{pair.left} was taken for {pair.right}")
+
+    def _is_same_function(self, eps: float) -> bool:
         """Whether outputs agree with other weights, too."""
         recorded = self.left.recorded
         if not recorded or recorded.has("other-weights"):
-            same = with_other_weights(self.models, self.runner).equal
+            same = with_other_weights(self.models, self.runner, eps).equal
             # Of a recording all weights were moved, also those without a partner.
             if same or not recorded or all_carried(self.models):
                 return same

@@ -13,6 +13,7 @@ import numpy as np
 from paripassu.core.errors import PariPassuError, UserError
 from paripassu.core.layer_spec import Array, relative_error
 from paripassu.core.layout import hash_arrays
+from paripassu.port_check.folding import MAIN, Fold
 from paripassu.port_check.match import INPUT
 from paripassu.port_check.pieces import Piece
 from paripassu.port_check.randomness import Randomness
@@ -40,9 +41,19 @@ class ExaminedModel:
     source: str
     versions: Mapping[str, str] = field(default_factory=dict)
     cuts: dict[str, list[Piece]] = field(default_factory=dict)
+    folds: dict[str, Fold] = field(default_factory=dict)  # by name
 
     def blocks(self) -> list[Block]:
-        """All weights; of blocks that are cut, the pieces."""
+        """All weights; of blocks that are cut, the pieces; of folds, these."""
+        found = self._unfolded()
+        if not self.folds:
+            return found
+        by_name = {x.name: x for x in found}
+        folds = {x.base: x.of(by_name) for x in self.folds.values()}
+        inside = {x.other for x in self.folds.values()}
+        return [folds.get(x.name, x) for x in found if x.name not in inside]
+
+    def _unfolded(self) -> list[Block]:
         found = []
         for block in self.probe.blocks():
             pieces = self.cuts.get(block.name)
@@ -50,7 +61,12 @@ class ExaminedModel:
         return found
 
     def write(self, name: str, weights: Arrays) -> None:
-        """Give a block, or a piece of one, other weights."""
+        """Give a block, a piece of one, or a fold other weights."""
+        if fold := self.folds.get(name):
+            blocks = {x.name: x for x in self._unfolded()}
+            for base, arrays in fold.put(blocks, weights).items():
+                self.write(base, arrays)
+            return
         for whole, pieces in self.cuts.items():
             for piece in pieces:
                 if piece.name == name:
@@ -76,16 +92,21 @@ class ExaminedModel:
         with self._their_errors():
             return self.probe.run(inputs, watcher or Blind(), **how)
 
-    def step(self, inputs: Arrays, cotangents: Arrays) -> Step:
+    def step(
+        self, inputs: Arrays, cotangents: Arrays, *, training: bool = True
+    ) -> Step:
         """See `sides.contract.Probe.step`; what the model raises is `ModelError`."""
         with self._their_errors():
-            step = self.probe.step(inputs, cotangents)
-        if not self.cuts:
+            step = self.probe.step(inputs, cotangents, training=training)
+        if not self.cuts and not self.folds:
             return step
         gradients = dict(step.gradients)
         for name, pieces in self.cuts.items():
             whole = gradients.pop(name)
             gradients |= {x.name: x.take(whole) for x in pieces}
+        blocks = {x.name: x for x in self._unfolded()} if self.folds else {}
+        for name, fold in self.folds.items():
+            gradients[name] = fold.take(blocks, gradients)
         return replace(step, gradients=gradients)
 
     def moved_of_pieces(
@@ -98,6 +119,9 @@ class ExaminedModel:
                 for name, (source, _) in piece.weights.items():
                     if (block, source) in moved:
                         found[piece.name, name] = moved[block, source]
+        for name, fold in self.folds.items():
+            ends = [x for (y, _), x in found.items() if y in (fold.base, fold.other)]
+            found |= {(name, x): max(ends, default=0.0) for x in (*MAIN, "bias")}
         return found
 
     def describe(self, blocks: Collection[Block]) -> Model:

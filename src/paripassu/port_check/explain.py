@@ -23,6 +23,7 @@ from paripassu.port_check.align import (
     layer_specs,
 )
 from paripassu.port_check.constants import find_constants
+from paripassu.port_check.fold_finding import find_mistake
 from paripassu.port_check.match import INPUT
 from paripassu.port_check.output_pairs import pair_outputs
 from paripassu.port_check.pairing import PairedModels
@@ -151,7 +152,9 @@ class Explainer:
             told: dict[str, tuple[str, str, float]] = {}
             for name in models.unequal[left.name]:
                 wanted, got = carried[names[name]], own[right.name][names[name]]
-                key, sentence = weights.recognise(
+                key, sentence = find_mistake(
+                    left, right, name, wanted, got
+                ) or weights.recognise(
                     left.kind,
                     name,
                     wanted,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,7 +12,9 @@ from paripassu.core.layer_spec import Array, relative_error
 from paripassu.port_check import splitting
 from paripassu.port_check.align import Group, group_layers
 from paripassu.port_check.examined import CallOrder, ExaminedModel
-from paripassu.port_check.match import Pair, squeezed
+from paripassu.port_check.fold_finding import Which, find_folds, find_norms
+from paripassu.port_check.folding import Fold
+from paripassu.port_check.match import INPUT, Pair, squeezed
 from paripassu.port_check.output_pairs import Outputs
 from paripassu.port_check.results import Cause, Findings, Pairing, Weight, finite
 from paripassu.port_check.splitting import BlockMap
@@ -59,8 +62,12 @@ class PairedModels:
         self.left_order, self.right_order = calls[0].order, calls[1].order
         self.lines = calls[0].lines, calls[1].lines
         self.pairs, self.choices = splitting.pair_blocks(left, right, calls, block_map)
+        self.calls = calls
         self.groups: list[Group] = []
         self.regroup()
+        blocks = self.left_blocks, self.right_blocks
+        for which, fold in list(find_norms(self.pairs, blocks, calls)):
+            self.fold(which, fold)
 
     def regroup(self, *, afresh: bool = False) -> None:
         """Read the blocks again, and make the groups of the pairs as they are now.
@@ -82,6 +89,68 @@ class PairedModels:
         for group in self.groups:
             if old := before.get((*group.left, "", *group.right)):
                 group.rows, group.flattened = old.rows, old.flattened
+
+    def fold(self, which: Which, fold: Fold) -> None:
+        """Take a block that has a partner, and what it is folded with, for one."""
+        model = self.left if which == "left" else self.right
+        model.folds[fold.name] = fold
+        pairs = []
+        for pair in self.pairs:
+            name = pair.left if which == "left" else pair.right
+            if name == fold.base:
+                left, right = pair.left, pair.right
+                if which == "left":
+                    left = fold.name
+                else:
+                    right = fold.name
+                why = "folded"
+                pairs.append(replace(pair, left=left, right=right, why=why, doubt=""))
+            elif name is None or name != fold.other:
+                pairs.append(pair)
+        self.pairs = pairs
+        self.regroup()
+
+    def fold_products(self) -> bool:
+        """Fold what makes unequal weights equal; for models that compute the same.
+
+        Returns:
+            Whether anything was.
+        """
+        found = False
+        for pair, left, right in list(self.block_pairs()):
+            if left.name not in self.unequal or pair.shapes_differ:
+                continue
+            before = list(self.pairs)
+            for which, fold in self._possible_folds(left, right):
+                model = self.left if which == "left" else self.right
+                self.fold(which, fold)
+                compare_weights(self)
+                name = fold.name if which == "left" else left.name
+                if found := name not in self.unequal:
+                    break
+                del model.folds[fold.name]
+                self.pairs = before
+                self.regroup()
+                compare_weights(self)
+        return found
+
+    def _possible_folds(
+        self, left: Block, right: Block
+    ) -> Iterator[tuple[Which, Fold]]:
+        """The same with a factor on the left as with its inverse on the right: left."""
+        sides: tuple[Which, Which] = ("left", "right")
+        for here, which in enumerate(sides):
+            own, other = (left, right)[:: 1 - 2 * here]
+            alone = {(x.left, x.right)[here] for x in self.pairs if not x.whole} - {
+                None
+            }
+            blocks = (self.left_blocks, self.right_blocks)[here]
+            parents = self.calls[here].parents.get(own.layer)
+            first = parents == frozenset((INPUT,))
+            for fold in find_folds(
+                own, other, [blocks[x] for x in sorted(map(str, alone))], first=first
+            ):
+                yield which, fold
 
     def unpair_guesses(self) -> bool:
         """Undo pairs of pieces and of blocks in doubt whose weights are unequal.
@@ -342,15 +411,27 @@ def _compare_block(models: PairedModels, left: Block, right: Block) -> Iterator[
             yield Weight(name=name, shape=shape, state="other shape")
         else:
             error = relative_error(carried[other], right.spec.weights[other])
+            limit = WEIGHT
+            if {"_fold"} & (left.spec.settings.keys() | right.spec.settings.keys()):
+                limit = SAME_WEIGHT
+                if name == "bias" and error > limit:  # sums that cancel
+                    error = _beside_kernel(carried, right)
             yield Weight(
                 name=name,
                 shape=shape,
-                state="equal" if error <= WEIGHT else "differs",
+                state="equal" if error <= limit else "differs",
                 relative_error=finite(error),
             )
     for name, shape in right.shapes.items():
         if name not in names.values():
             yield Weight(name=name, shape=shape, state="only right")
+
+
+def _beside_kernel(carried: Arrays, right: Block) -> float:
+    """How far biases are apart, relative to the kernel as well."""
+    apart = np.abs(carried["bias"] - right.spec.weights["bias"]).max()
+    sizes = (np.abs(right.spec.weights[x]).max() for x in ("bias", "kernel"))
+    return float(apart / max(*sizes, np.finfo(np.float32).tiny))
 
 
 def _are_rearranged(models: PairedModels) -> bool:

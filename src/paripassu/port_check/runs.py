@@ -156,6 +156,8 @@ def perturbed_step(
     inputs: Arrays,
     cotangents: Arrays,
     perturb: Callable[[Array], Array],
+    *,
+    training: bool = True,
 ) -> Step:
     """A model's step of training, its inputs moved by one unit in the last place.
 
@@ -169,7 +171,7 @@ def perturbed_step(
     try:
         for name, arrays in own.items():
             model.write(name, {key: perturb(x) for key, x in arrays.items()})
-        return model.step(moved, cotangents)
+        return model.step(moved, cotangents, training=training)
     finally:
         for name, arrays in own.items():
             model.write(name, arrays)

@@ -18,6 +18,7 @@ from typing import Literal
 
 from paripassu.core.errors import UserError
 from paripassu.port_check.examined import CallOrder, ExaminedModel
+from paripassu.port_check.folding import fold_named
 from paripassu.port_check.match import (
     Pair,
     Placed,
@@ -373,6 +374,8 @@ def _read_given(
         else:
             lists[name] = list(value)
     rights = [x for _, x in wanted] + [x for names in lists.values() for x in names]
+    _fold_as_named(left, [x for x, _ in wanted])
+    _fold_as_named(right, rights)
     _cut_as_named(right, rights)
     others = {x.name: x for x in right.blocks()}
     blocks = {x.name: x for x in left.blocks()}
@@ -424,6 +427,27 @@ def _fuse(block: Block, parts: Sequence[Block]) -> list[Piece]:
             f"{', '.join(PRODUCTS)}, in that order."
         )
     return cut_block(block, columns(sizes))
+
+
+def _fold_as_named(model: ExaminedModel, names: Sequence[str]) -> None:
+    """Fold the blocks of which a map says so."""
+    blocks = {x.name: x for x in model.blocks()}
+    for name in names:
+        fold = None if name in blocks else fold_named(name, blocks.get)
+        if fold is None:
+            continue
+        try:
+            made = fold.of(blocks).spec.weights
+            shapes = {key: made[key].shape for key in made}
+        except (ValueError, KeyError):
+            shapes = {}
+        if not {*shapes.items()} >= {*blocks[fold.base].shapes.items()}:
+            raise UserError(
+                f"the map names {name!r}, which cannot be: "
+                f"{describe_shapes(blocks[fold.base])} of kind "
+                f"{blocks[fold.base].kind}."
+            )
+        model.folds[name] = fold
 
 
 def _cut_as_named(model: ExaminedModel, names: Sequence[str]) -> None:

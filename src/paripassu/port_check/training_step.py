@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -60,6 +60,7 @@ class TrainingStep:
     ):
         self.models, self.findings, self.runner = models, findings, runner
         self.draws = TrainingDraws(models, findings)
+        self.training = True
         self.eps, self.dtype = eps, "float64" if eps == EPS64 else "float32"
 
     @property
@@ -76,13 +77,26 @@ class TrainingStep:
         if recorded and not recorded.has_step():
             self._miss_step(recorded)
             return
+        if norms := self._folded_norms():
+            self.training = False
+            what = "training mode" + (" and gradients" if recorded else "")
+            self.findings.check("training mode", "not run", f"folded: {norms}")
+            self.findings.not_compared.append(
+                f"{what}: only one model has the BatchNorm of {norms}, which is folded "
+                "into weights in the other one, so that they train otherwise. "
+                "--forward-only compares what inference needs"
+            )
+            if recorded:
+                return
         cotangents = self._draw_cotangents()
         if cotangents is None:
             self.findings.check("gradients", "not run", "outputs have other shapes")
             return
-        with closing(Store()) as store, self.draws.chosen():
+        draws = self.draws.chosen() if self.training else nullcontext()
+        with closing(Store()) as store, draws:
             kept = _KeptGradients(store)
-            left = kept.keep(models.left.step(models.inputs, cotangents[0]))
+            how = {"training": self.training}
+            left = kept.keep(models.left.step(models.inputs, cotangents[0], **how))
             if recorded:
                 outputs, moved = recorded.step_control()
                 kept.moved = models.left.moved_of_pieces(moved)
@@ -91,7 +105,11 @@ class TrainingStep:
             else:
                 control = kept.compare(
                     perturbed_step(
-                        models.left, models.inputs, cotangents[0], self.runner.perturb
+                        models.left,
+                        models.inputs,
+                        cotangents[0],
+                        self.runner.perturb,
+                        **how,
                     )
                 )
                 one_ulp = {
@@ -99,9 +117,11 @@ class TrainingStep:
                     for name, x in left.input_gradients.items()
                 }
             self.runner.progress("comparing gradients", 0.85)
-            right = models.right.step(models.right_inputs, cotangents[1])
-            part = self._compare_outputs(left, right, control)
-            self._compare_statistics(left, right)
+            right = models.right.step(models.right_inputs, cotangents[1], **how)
+            part = False
+            if self.training:
+                part = self._compare_outputs(left, right, control)
+                self._compare_statistics(left, right)
             part = (
                 self._compare_gradients(kept, right, cotangents[0], explained=part)
                 or part
@@ -174,6 +194,25 @@ class TrainingStep:
         )
         names = bad[0] if bad else ("output", "output")
         self.findings.fault("gradients", names[0], names[1], error, cause)
+
+    def _folded_norms(self) -> str:
+        """The folds of BatchNorms that normalise by the batch's statistics."""
+        models, names = self.models, []
+        for model, inputs in (
+            (models.left, models.inputs),
+            (models.right, models.right_inputs),
+        ):
+            folds = [x.name for x in model.folds.values() if x.form == "norm"]
+            if not folds:
+                continue
+            with model.drawing("off"):
+                one, two = (model.run(inputs, training=x) for x in (False, True))
+            if any(
+                relative_error(x, two[k]) > FLOOR * self.eps for k, x in one.items()
+            ):
+                names += folds
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        return f"{', '.join(names[:SHOWN])}{more}"
 
     def _miss_step(self, recorded: RecordedProbe) -> None:
         """Say that the recording has no step, or one in another float type."""
