@@ -307,7 +307,7 @@ class Examination:
         try:
             for model in (self.left, self.right):
                 model.probe.set_dtype("float32")
-                model.cuts = {}
+                model.cuts, model.folds = {}, {}
         except UserError:
             return None
         out, layers = [], set(self.options.taken)

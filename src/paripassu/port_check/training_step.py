@@ -211,8 +211,7 @@ class TrainingStep:
                 relative_error(x, two[k]) > FLOOR * self.eps for k, x in one.items()
             ):
                 names += folds
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        return f"{', '.join(names[:SHOWN])}{more}"
+        return list_some(names)
 
     def _miss_step(self, recorded: RecordedProbe) -> None:
         """Say that the recording has no step, or one in another float type."""
