@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,10 +55,10 @@ class Group:
 
     def carry_weight(self, name: str, weight: Array) -> Array:
         """A left block's weight, with the rows of the right one."""
-        if self.rows is None or len(weight) != len(self.rows):
+        if self.rows is None:
             return weight
         wanted = name in ("kernel", "gamma", "beta", "mean", "variance")
-        return weight[self.rows] if wanted else weight
+        return turn_rows(weight, self.rows) if wanted else weight
 
     def carry(self, end: End, array: Array, like: Array) -> Array | None:
         """What the right model should have where the left one has `array`."""
@@ -429,15 +430,28 @@ class Comparer:
         return given if self.forced else None
 
 
+def turn_rows(weight: Array, rows: Array) -> Array:
+    """A weight with its rows in another order; of a convolution, those of a window."""
+    if weight.ndim > 2 and len(weight) != len(rows):
+        flat = weight.reshape(-1, weight.shape[-1])
+        return flat[rows] if len(flat) == len(rows) else weight
+    return weight[rows] if len(weight) == len(rows) else weight
+
+
 def _find_rows(
     group: Group, left: Array, right: Array, shapes: set[tuple[int, ...]]
 ) -> None:
-    """Find the order of rows in which a flattened image comes."""
-    if group.rows is not None or left.ndim != 2 or left.shape != right.shape:
+    """Find the order of rows in which a flattened image comes, or its patches."""
+    kinds = {x.kind for x in group.blocks[0]}
+    patches: set[tuple[int, ...]] = set()
+    if kinds == {"dense", "conv"}:
+        left, right, patches = _as_patches(group, left, right)
+    flat = left.ndim == 2 or (left.ndim > 2 and "dense" in kinds)
+    if group.rows is not None or not flat or left.shape != right.shape:
         return
-    rows = np.arange(left.shape[1])
+    rows = np.arange(left.shape[-1])
     best, least = rows, relative_error(right, left)
-    for shape in shapes:
+    for shape in {*shapes, *patches, *_squares(len(rows), shapes)}:
         if np.prod(shape) != len(rows) or sorted(shape)[-1] == len(rows):
             continue
         # Channels may be the last or the first of what was seen.
@@ -445,11 +459,55 @@ def _find_rows(
             *space, channels = image
             first = np.moveaxis(rows.reshape(*space, channels), -1, 0).ravel()
             for order in (first, np.argsort(first)):
-                if (error := relative_error(right, left[:, order])) < least:
+                if (error := relative_error(right, left[..., order])) < least:
                     best, least = order, error
                     group.flattened = image
     if not np.array_equal(best, rows):
         group.rows = best
+
+
+def _squares(size: int, shapes: set[tuple[int, ...]]) -> set[tuple[int, ...]]:
+    """Square patches of so many values, of the images that were seen."""
+    found: set[tuple[int, ...]] = set()
+    for channels in {x for shape in shapes if len(shape) == 3 for x in shape}:
+        side = math.isqrt(size // channels)
+        if side > 1 and side * side * channels == size:
+            found.add((side, side, channels))
+    return found
+
+
+def _as_patches(
+    group: Group, left: Array, right: Array
+) -> tuple[Array, Array, set[tuple[int, ...]]]:
+    """What a convolution without overlap and a dense layer are given, alike.
+
+    Returns:
+        Both arrays as (N, patches, values), and the shape of a patch.
+    """
+    windows = set()
+    arrays = []
+    for block, array in zip(group.blocks[0], (left, right), strict=True):
+        if block.kind != "conv":
+            arrays.append(array)
+            continue
+        *size, channels, _ = block.shapes["kernel"]
+        space = array.shape[1:-1]
+        if len(space) != len(size) or any(
+            n % k for n, k in zip(space, size, strict=True)
+        ):
+            return left, right, set()
+        split = [array.shape[0]]
+        for n, k in zip(space, size, strict=True):
+            split += [n // k, k]
+        axes = range(1, 2 * len(size) + 1)
+        order = [0, *axes[::2], *axes[1::2], 2 * len(size) + 1]
+        windows.add((*size, channels))
+        cut = array.reshape(*split, channels).transpose(order)
+        arrays.append(cut.reshape(array.shape[0], -1, math.prod(size) * channels))
+    if len(windows) == 1 and arrays[0].size == arrays[1].size:
+        whole = next(x for x in arrays if x.ndim == 3)
+        arrays = [x.reshape(whole.shape) for x in arrays]
+    return arrays[0], arrays[1], windows
 
 
 def layer_specs(group: Group) -> tuple[list[LayerSpec], list[LayerSpec]]:

@@ -10,9 +10,14 @@ import numpy as np
 
 from paripassu.core.layer_spec import Array, relative_error
 from paripassu.port_check import splitting
-from paripassu.port_check.align import Group, group_layers
+from paripassu.port_check.align import Group, group_layers, turn_rows
 from paripassu.port_check.examined import CallOrder, ExaminedModel
-from paripassu.port_check.fold_finding import Which, find_folds, find_norms
+from paripassu.port_check.fold_finding import (
+    Which,
+    find_folds,
+    find_mistake,
+    find_norms,
+)
 from paripassu.port_check.folding import Fold
 from paripassu.port_check.match import INPUT, Pair, squeezed
 from paripassu.port_check.output_pairs import Outputs
@@ -22,6 +27,10 @@ from paripassu.port_check.tolerance import SAME_WEIGHT, WEIGHT
 from paripassu.port_check.weights import have_same_values
 from paripassu.sides.advice import advise
 from paripassu.sides.contract import Arrays, Block
+
+# Weights that a layer may do without, and what they are where they do nothing.
+NEUTRAL = {"bias": 0.0, "beta": 0.0, "gamma": 1.0}
+WITHOUT = ("dense", "conv", "conv_transpose", "batch_norm", "layer_norm", "group_norm")
 
 
 class PairedModels:
@@ -197,9 +206,11 @@ class PairedModels:
             if pair in but:
                 continue
             if direction == "left-to-right":
-                self.right.write(right.name, self.carry_to_right(left, right))
+                fresh = _neutral(right, left) | self.carry_to_right(left, right)
+                self.right.write(right.name, fresh)
             else:
-                self.left.write(left.name, self._carry_to_left(left, right))
+                fresh = _neutral(left, right) | self._carry_to_left(left, right)
+                self.left.write(left.name, fresh)
         self.reread()
 
     def reread(self) -> None:
@@ -257,9 +268,8 @@ class PairedModels:
         found: Arrays = {}
         for name, other in self.weight_names(left, right).items():
             array = right.spec.weights[other]
-            turned = name in ("kernel", "gamma", "beta")
-            if turned and rows is not None and len(array) == len(rows):
-                array = array[np.argsort(rows)]
+            if rows is not None and name in ("kernel", "gamma", "beta"):
+                array = turn_rows(array, np.argsort(rows))
             found |= fit_weight(name, array, left)
         return found
 
@@ -276,6 +286,17 @@ class PairedModels:
             if fresh:
                 self.right.write(right.name, fresh)
         self.reread()
+
+
+def _neutral(block: Block, other: Block) -> Arrays:
+    """What weights of a block are to be that its partner does without."""
+    if block.kind != other.kind or block.kind not in WITHOUT:
+        return {}
+    return {
+        name: np.full(shape, NEUTRAL[name], np.float32)
+        for name, shape in block.shapes.items()
+        if name in NEUTRAL and name not in other.shapes
+    }
 
 
 def fit_weight(name: str, array: Array, block: Block) -> Arrays:
@@ -435,7 +456,7 @@ def _beside_kernel(carried: Arrays, right: Block) -> float:
 
 
 def _are_rearranged(models: PairedModels) -> bool:
-    """Whether most unequal weights have the other one's values in another order."""
+    """Whether most unequal weights are the other one's, changed in a known way."""
     found = []
     for _, left, right in models.block_pairs():
         names, carried = (
@@ -444,7 +465,10 @@ def _are_rearranged(models: PairedModels) -> bool:
         )
         for name in models.unequal.get(left.name, ()):
             wanted, got = carried[names[name]], right.spec.weights[names[name]]
-            found.append(wanted.size > 1 and have_same_values(wanted, got, SAME_WEIGHT))
+            found.append(
+                find_mistake(left, right, name, wanted, got) is not None
+                or (wanted.size > 1 and have_same_values(wanted, got, SAME_WEIGHT))
+            )
     return 2 * sum(found) > len(found)
 
 
@@ -479,7 +503,20 @@ def check_weights(
         names = ", ".join(f"{x}.{'/'.join(y)}" for x, y in models.unequal.items())
         findings.check("weights", "fails", f"{text}: {names}")
     for _, left, right in models.block_pairs():
-        if left.trainable != right.trainable:
+        known = models.weight_names(left, right)
+        alone = {
+            "left": [x for x in left.shapes if x in NEUTRAL and x not in known],
+            "right": [
+                x for x in right.shapes if x in NEUTRAL and x not in known.values()
+            ],
+        }
+        for which, more in alone.items():
+            if more and (left if which == "left" else right).trainable:
+                findings.notes.append(
+                    f"only the {which} model has {' and '.join(more)} at {left.name}: "
+                    "where it does nothing, training may change it"
+                )
+        if left.trainable != right.trainable and {*known} - {"mean", "variance"}:
             words = ["trained" if x.trainable else "frozen" for x in (left, right)]
             cause = Cause(
                 key="frozen",

@@ -31,8 +31,8 @@ class Cut:
     Attributes:
         begin, end: of its columns, or rows; None: all.
         rows: whether rows are meant.
-        heads, parts: where not 0, columns are (heads, parts, width), and `begin` says
-            which part.
+        heads, parts: where not 0, columns are (heads, parts, width), and `begin` and
+            `end` say which parts.
     """
 
     begin: int = 0
@@ -45,7 +45,9 @@ class Cut:
     def label(self) -> str:
         """As a map has it."""
         if self.heads:
-            return f"[{self.begin} of {self.heads}x{self.parts}]"
+            several = self.end != self.begin + 1
+            parts = f"{self.begin}:{self.end}" if several else f"{self.begin}"
+            return f"[{parts} of {self.heads}x{self.parts}]"
         return f"[{self.begin}:{self.end}]"
 
     def view(self, whole: Array) -> Array:
@@ -54,7 +56,7 @@ class Cut:
             return whole
         if self.heads:
             split = whole.reshape(*whole.shape[:-1], self.heads, self.parts, -1)
-            return split[..., self.begin, :]
+            return split[..., self.begin : self.end, :]
         if self.rows:
             return whole[self.begin : self.end]
         return whole[..., self.begin : self.end]
@@ -162,6 +164,14 @@ def in_heads(heads: int, parts: int) -> list[Cut]:
     return [Cut(n, n + 1, heads=heads, parts=parts) for n in range(parts)]
 
 
+def in_groups(heads: int, sizes: Sequence[int]) -> list[Cut]:
+    """Cuts that come in turn in each head, some of them several parts wide."""
+    ends = np.cumsum([0, *sizes])
+    return [
+        Cut(int(a), int(b), heads=heads, parts=int(ends[-1])) for a, b in pairwise(ends)
+    ]
+
+
 def pieces_named(block: Block, names: Sequence[str]) -> list[Piece]:
     """The pieces of a block that a map names, and what is between them.
 
@@ -186,7 +196,7 @@ def _between(block: Block, cuts: Sequence[Cut]) -> list[Cut]:
     if cuts[0].rows:
         return []
     if cuts[0].heads:
-        given = {x.begin for x in cuts}
+        given = {n for x in cuts for n in range(x.begin, x.end or 0)}
         every = in_heads(cuts[0].heads, cuts[0].parts)
         return [x for x in every if x.begin not in given]
     found, begin = [], 0
@@ -212,10 +222,12 @@ def _cuts_named(block: Block, labels: Sequence[str]) -> list[Cut]:
     size = main[0 if rows else -1]
     found = []
     for label in labels:
-        if each := re.fullmatch(r"\[(\d+) of (\d+)x(\d+)\]", label):
-            part, heads, parts = map(int, each.groups())
-            good = not rows and part < parts and heads and size % (heads * parts) == 0
-            cut = Cut(part, part + 1, heads=heads, parts=parts)
+        if each := re.fullmatch(r"\[(\d+)(?::(\d+))? of (\d+)x(\d+)\]", label):
+            begin, heads, parts = (int(each[n]) for n in (1, 3, 4))
+            end = int(each[2] or begin + 1)
+            good = not rows and begin < end <= parts and heads
+            good = good and size % (heads * parts) == 0
+            cut = Cut(begin, end, heads=heads, parts=parts)
         elif each := re.fullmatch(r"\[(\d+):(\d+)\]", label):
             begin, end = map(int, each.groups())
             good, cut = begin < end <= size, Cut(begin, end, rows)

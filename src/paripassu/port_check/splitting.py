@@ -35,6 +35,7 @@ from paripassu.port_check.pieces import (
     Piece,
     columns,
     cut_block,
+    in_groups,
     in_heads,
     pieces_named,
     split_attention,
@@ -243,6 +244,10 @@ def _ways_to_cut(block: Block, run: Sequence[Block]) -> list[list[Piece]]:
         known = {x.spec.settings.get("_heads", 0) for x in (block, *run)} - {0}
         heads = sorted(known) or [x for x in HEADS if sizes[0] % x == 0]
         ways += [in_heads(x, len(run)) for x in heads if x > 1]
+    elif len(run) == 3 and sizes[1] == sizes[2] and sizes[0] % sizes[1] == 0:
+        # Queries that share a key and a value, group by group.
+        parts = (sizes[0] // sizes[1], 1, 1)
+        ways += [in_groups(x, parts) for x in HEADS if sizes[1] % x == 0]
     for order in orders[1:]:
         ways.append(_in_order(sizes, order))
     roles = [role_of(x.name) for x in run]
@@ -255,7 +260,13 @@ def _ways_to_cut(block: Block, run: Sequence[Block]) -> list[list[Piece]]:
     ]
 
 
-TOLD = {"qkv": PRODUCTS[:3], "query_key_value": PRODUCTS[:3], "kv": PRODUCTS[1:3]}
+TOLD = {
+    "qkv": PRODUCTS[:3],
+    "query_key_value": PRODUCTS[:3],
+    "kv": PRODUCTS[1:3],
+    "gate_up": ("gate", "up"),
+    "up_gate": ("up", "gate"),
+}
 
 
 def _orders(name: str, roles: Sequence[str]) -> list[tuple[int, ...]]:
