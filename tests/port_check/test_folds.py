@@ -259,3 +259,100 @@ def test_a_map_of_folds_that_cannot_be_is_refused(wrong, told):
     with pytest.raises(UserError) as error:
         paripassu.check(Net, folded_net, IMAGES, block_map={wrong: "conv"})
     assert told in str(error.value)
+
+
+class Patches(nn.Module):
+    """Patches of an image by a convolution, or by a dense layer and their order."""
+
+    def __init__(self, order=None):
+        super().__init__()
+        self.order = order
+        self.proj = nn.Linear(27, 4) if order else nn.Conv2d(3, 4, 3, stride=3)
+
+    def forward(self, x):
+        if not self.order:
+            return self.proj(x).flatten(2).transpose(1, 2)
+        cut = x.reshape(len(x), 3, 2, 3, 2, 3).permute(0, 2, 4, *self.order)
+        return self.proj(cut.reshape(len(x), 4, 27))
+
+
+def test_patches_are_mapped_whatever_the_order_of_their_values():
+    by_channel, by_pixel = (1, 3, 5), (3, 5, 1)
+    for left, right, copy in (
+        (None, by_channel, "left-to-right"),
+        (by_channel, by_pixel, "right-to-left"),
+    ):
+        found = paripassu.check(Patches(left), Patches(right), IMAGES, copy=copy)
+        assert found.equal
+        assert state(found, "gradients, float64") == "holds"
+    # With the other order's weights it is a fault.
+    left, right = Patches(), Patches(by_pixel)
+    right.proj.weight.data = left.proj.weight.detach().flatten(1)
+    right.proj.bias.data = left.proj.bias.detach()
+    found = paripassu.check(left, right, IMAGES, gradients=False)
+    assert [x.cause.key for x in found.faults] == ["kernel-transposed"]
+
+
+class Groups(nn.Module):
+    """Two groups of three queries, a key and a value; fused, or three layers."""
+
+    def __init__(self, fused=True):
+        super().__init__()
+        self.fused = fused
+        if fused:
+            self.query_key_value = nn.Linear(12, 20)
+        else:
+            self.q_proj, self.k_proj, self.v_proj = (
+                nn.Linear(12, x) for x in (12, 4, 4)
+            )
+
+    def forward(self, x):
+        if self.fused:
+            made = self.query_key_value(x).unflatten(-1, (2, 5, 2))
+            query, key, value = made.split([3, 1, 1], dim=-2)
+        else:
+            query = self.q_proj(x).unflatten(-1, (2, 3, 2))
+            key, value = (
+                y(x).unflatten(-1, (2, 1, 2)) for y in (self.k_proj, self.v_proj)
+            )
+        scores = torch.einsum("btghd,bsgkd->bghts", query, key).softmax(-1)
+        return torch.einsum("bghts,bsgkd->btghd", scores, value).flatten(2)
+
+
+def test_queries_that_share_keys_are_cut_group_by_group():
+    found = paripassu.check(
+        Groups(), Groups(fused=False), STEPS, copy="left-to-right", gradients=False
+    )
+    assert found.equal
+    assert ("query_key_value[0:3 of 2x5]", "q_proj") in names(found)
+    given = {"query_key_value[0:3 of 2x5]": "q_proj"}
+    found = paripassu.check(
+        Groups(),
+        Groups(fused=False),
+        STEPS,
+        copy="right-to-left",
+        block_map=given,
+        gradients=False,
+    )
+    assert found.equal
+
+
+def test_weights_that_do_nothing_are_no_fault_and_are_copied_as_such():
+    class Own(nn.Module):
+        def __init__(self, weights):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 6, 1, bias=weights)
+            self.norm = nn.BatchNorm2d(6, affine=weights)
+
+        def forward(self, x):
+            return functional.relu(self.norm(self.conv(x)))
+
+    right = drawn(Own(weights=True))
+    found = paripassu.check(Own(weights=False), right, IMAGES, copy="left-to-right")
+    assert found.equal
+    assert any("gamma and beta at norm" in x for x in found.notes)
+    assert not right.conv.bias.any()
+    left = drawn(Own(weights=True))
+    assert not paripassu.check(
+        left, Own(weights=False), IMAGES, copy="left-to-right", gradients=False
+    ).equal

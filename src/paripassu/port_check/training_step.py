@@ -471,7 +471,10 @@ class TrainingStep:
                     )
         if bad and self.findings.rounded_gradients and not self.models.left.recorded:
             left = self.models.left, self.models.inputs
-            rounded = kept.distances(perturbed_step(*left, cotangents, self._round))
+            step = perturbed_step(
+                *left, cotangents, self._round, training=self.training
+            )
+            rounded = kept.distances(step)
             bad = [x for x in bad if x.error > ROUNDINGS * rounded[x.left, x.name]]
         self.findings.compared.append(f"gradients of {total} weights")
         if not bad:
