@@ -34,6 +34,7 @@ CAUSES = frozenset(
         *("upsample-mode", "weight-missing", "weights-differ", "weights-exchanged"),
         *("weights-not-copied", "weights-not-shared", "weights-scaled"),
         "weights-shape",
+        "regularizers",
     )
 )
 FORM = "--accept CAUSE@PLACE, as in epsilon@norm or epsilon@encoder.*, or CAUSE alone"
