@@ -337,7 +337,7 @@ def test_queries_that_share_keys_are_cut_group_by_group():
     assert found.equal
 
 
-def test_weights_that_do_nothing_are_no_fault_and_are_copied_as_such():
+def test_weights_that_do_nothing_are_no_fault_until_training_moves_them():
     class Own(nn.Module):
         def __init__(self, weights):
             super().__init__()
@@ -348,10 +348,17 @@ def test_weights_that_do_nothing_are_no_fault_and_are_copied_as_such():
             return functional.relu(self.norm(self.conv(x)))
 
     right = drawn(Own(weights=True))
-    found = paripassu.check(Own(weights=False), right, IMAGES, copy="left-to-right")
+    found = paripassu.check(
+        Own(weights=False), right, IMAGES, copy="left-to-right", gradients=False
+    )
     assert found.equal
     assert any("gamma and beta at norm" in x for x in found.notes)
     assert not right.conv.bias.any()
+    trained = paripassu.check(Own(weights=False), right, IMAGES, copy="left-to-right")
+    assert {(x.key, x.places[0][0]) for x in trained.causes} == {
+        ("bias-missing", "conv"),
+        ("weight-missing", "norm"),
+    }
     left = drawn(Own(weights=True))
     assert not paripassu.check(
         left, Own(weights=False), IMAGES, copy="left-to-right", gradients=False

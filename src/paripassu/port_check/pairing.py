@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,6 +31,16 @@ from paripassu.sides.contract import Arrays, Block
 # Weights that a layer may do without, and what they are where they do nothing.
 NEUTRAL = {"bias": 0.0, "beta": 0.0, "gamma": 1.0}
 WITHOUT = ("dense", "conv", "conv_transpose", "batch_norm", "layer_norm", "group_norm")
+
+
+@dataclass(frozen=True)
+class LoneWeights:
+    """Weights of a layer of one model that its partner in the other one lacks."""
+
+    which: str
+    names: str
+    left: str
+    right: str
 
 
 class PairedModels:
@@ -273,6 +283,19 @@ class PairedModels:
             found |= fit_weight(name, array, left)
         return found
 
+    def lone_weights(self) -> list[LoneWeights]:
+        """Weights that are trained and may do nothing, and that a partner lacks."""
+        found = []
+        for _, left, right in self.block_pairs():
+            known = self.weight_names(left, right)
+            pairs = (("left", left, known), ("right", right, known.values()))
+            for which, block, partners in pairs:
+                more = [x for x in block.shapes if x in NEUTRAL and x not in partners]
+                if more and block.trainable:
+                    names = " and ".join(more)
+                    found.append(LoneWeights(which, names, left.layer, right.layer))
+        return found
+
     def remove_rounding(self) -> None:
         """Make weights that differ by float32's rounding the same bits."""
         for _, left, right in self.block_pairs():
@@ -502,20 +525,13 @@ def check_weights(
     else:
         names = ", ".join(f"{x}.{'/'.join(y)}" for x, y in models.unequal.items())
         findings.check("weights", "fails", f"{text}: {names}")
+    findings.notes += [
+        f"only the {x.which} model has {x.names} at {x.left}: where it does nothing, "
+        "training may change it"
+        for x in models.lone_weights()
+    ]
     for _, left, right in models.block_pairs():
         known = models.weight_names(left, right)
-        alone = {
-            "left": [x for x in left.shapes if x in NEUTRAL and x not in known],
-            "right": [
-                x for x in right.shapes if x in NEUTRAL and x not in known.values()
-            ],
-        }
-        for which, more in alone.items():
-            if more and (left if which == "left" else right).trainable:
-                findings.notes.append(
-                    f"only the {which} model has {' and '.join(more)} at {left.name}: "
-                    "where it does nothing, training may change it"
-                )
         if left.trainable != right.trainable and {*known} - {"mean", "variance"}:
             words = ["trained" if x.trainable else "frozen" for x in (left, right)]
             cause = Cause(

@@ -236,7 +236,7 @@ class TrainingStep:
         paired = [(x, y) for _, x, y in self.models.block_pairs()]
         names = {x.name for x, _ in paired}, {y.name for _, y in paired}
         sides = self.models.left_blocks, self.models.right_blocks
-        return any(
+        return bool(self.models.lone_weights()) or any(
             block.trainable and block.name not in known
             for blocks, known in zip(sides, names, strict=True)
             for block in blocks.values()
@@ -293,7 +293,17 @@ class TrainingStep:
             "holds" if found.equal else "fails",
             describe_error(found.error, self.eps),
         )
-        if not found.equal:
+        if found.equal:
+            return
+        for alone in (lone := self.models.lone_weights()):
+            text = f"only the {alone.which} model has {alone.names}: it does nothing "
+            cause = Cause(
+                key="bias-missing" if alone.names == "bias" else "weight-missing",
+                sentence=text + "until a step of training moves it",
+            )
+            places = alone.left, alone.right
+            self.findings.fault("gradients", *places, found.error, cause)
+        if not lone:
             text = "the gradients of weights without a partner differ"
             cause = Cause(key="gradients", sentence=text)
             self.findings.fault("gradients", "output", "output", found.error, cause)
