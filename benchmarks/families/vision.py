@@ -54,7 +54,8 @@ def changed(model: keras.Model, where: str, **settings: Any) -> keras.Model:
     fitting = [
         x
         for x in model._flatten_layers(include_self=False)
-        if fnmatch.fnmatch(x.path or x.name, where) and all(hasattr(x, k) for k in settings)
+        if fnmatch.fnmatch(x.path or x.name, where)
+        and all(hasattr(x, k) for k in settings)
     ]
     if not fitting:
         raise ValueError(f"no layer is at {where}")
@@ -459,7 +460,12 @@ FAMILIES = [
                 ["layers.0.layernorm_before"],
                 layer_norm_epsilon=1e-5,
             ),
-            fault("heads", "attention-heads", ["layers.0.attention.q_proj", "mha"], num_heads=2),
+            fault(
+                "heads",
+                "attention-heads",
+                ["layers.0.attention.q_proj", "mha"],
+                num_heads=2,
+            ),
         ],
     ),
     family(
@@ -474,7 +480,12 @@ FAMILIES = [
                 ["layers.0.layernorm_before"],
                 layer_norm_epsilon=1e-5,
             ),
-            fault("heads", "attention-heads", ["layers.0.attention.q_proj", "mha"], num_heads=2),
+            fault(
+                "heads",
+                "attention-heads",
+                ["layers.0.attention.q_proj", "mha"],
+                num_heads=2,
+            ),
         ],
     ),
     family(

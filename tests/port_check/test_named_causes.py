@@ -248,3 +248,32 @@ def test_places_have_the_lines_of_both_models():
         "return keras.Model(given, keras.ops.tanh(norm(given)))",
     ]
     assert f"`norm` ({found.faults[0].source[0]})" in markdown.render(found)
+
+
+def test_pairs_that_are_interleaved_are_told_from_halves():
+    """As a rotation of positions may have them, in either model."""
+
+    def rotated(library, x, interleaved):
+        one = x[..., 0::2] if interleaved else x[..., :4]
+        two = x[..., 1::2] if interleaved else x[..., 4:]
+        return library(0.8 * one - 0.6 * two)
+
+    class Left(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 8), nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.b(rotated(torch.tanh, self.a(x), interleaved=True))
+
+    class Right(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = L.Dense(8), L.Dense(3)
+
+        def call(self, x):
+            return self.b(rotated(keras.ops.tanh, self.a(x), interleaved=False))
+
+    found = paripassu.check(Left, Right, array(2, 6), copy="left-to-right")
+    assert causes(found) == [("getitem", "interleaving")]
+    assert "every second value from 0 to 7 of axis 1" in found.faults[0].cause.sentence

@@ -522,8 +522,8 @@ def _both(left: Seen, right: Seen, bound: float, *, padded: bool = False) -> Par
             return Parted(*names, finite, cause)
     titles = (left.call.name + right.call.name).replace("_", "")
     if "getitem" in titles or "flip" in titles:
-        pools = spec.kind in causes.POOLS
-        cause = Cause(key="pool-kind" if pools else "last-step", sentence=sentence)
+        key = "pool-kind" if spec.kind in causes.POOLS else "last-step"
+        cause = _slices(left, right) or Cause(key=key, sentence=sentence)
         return Parted(*names, finite, cause)
     if padded and spec.kind == right_spec.kind:
         return Parted(*names, finite, Cause(key="pool-padding", sentence=sentence))
@@ -560,6 +560,44 @@ def _both(left: Seen, right: Seen, bound: float, *, padded: bool = False) -> Par
     else:
         key = causes.kinds_key(spec.kind, right_spec.kind)
     return Parted(*names, finite, Cause(key=key, sentence=sentence))
+
+
+def _slices(left: Seen, right: Seen) -> Cause | None:
+    """Other values of one axis: neighbours of pairs, or halves; or another part."""
+    taken = [x for x in (_slice(left), _slice(right)) if x]
+    if len(taken) < 2 or taken[0] == taken[1]:
+        return None
+    told = [
+        f"{'every second' if x.step == 2 else 'each'} value from {x.start} to {x.stop} "
+        f"of axis {axis}"
+        for axis, x in taken
+    ]
+    sentence = f"left takes {told[0]}, right {told[1]}"
+    (axis, one), (other, two) = taken
+    if axis == other and {one.step, two.step} == {1, 2}:
+        sentence += ": one has pairs interleaved, the other one in halves"
+        return Cause(key="interleaving", sentence=sentence)
+    return Cause(key="crop", sentence=sentence)
+
+
+def _slice(seen: Seen) -> tuple[int, slice] | None:
+    """The axis and the part of it that a call takes of its input; None: another."""
+    if "getitem" not in seen.call.name or not seen.inputs or not seen.outputs:
+        return None
+    given, made = seen.inputs[0], seen.outputs[0]
+    if given.ndim != made.ndim:
+        return None
+    axes = [x for x in range(given.ndim) if given.shape[x] != made.shape[x]]
+    if len(axes) != 1:
+        return None
+    (axis,), length = axes, made.shape[axes[0]]
+    for step in (1, 2):
+        for start in range(given.shape[axis] - step * (length - 1)):
+            part = slice(start, start + step * (length - 1) + 1, step)
+            cut = (slice(None),) * axis + (part,)
+            if np.array_equal(given[cut], made):
+                return axis, part
+    return None
 
 
 def _broadcast(left: Seen, right: Seen) -> Cause | None:
