@@ -93,9 +93,7 @@ def segformer(eps: float = 1e-6, act: str = "gelu_pytorch_tanh") -> nn.Module:
     return lively(model)
 
 
-def mit(
-    change: tuple[str, dict[str, Any]] | None = None, **settings: Any
-) -> keras.Model:
+def mit(epsilon: float | None = None, **settings: Any) -> keras.Model:
     """MiTBackbone of keras-hub."""
     from keras_hub.models import MiTBackbone
 
@@ -111,7 +109,9 @@ def mit(
         "hidden_dims": [8, 16],
     }
     model = MiTBackbone(**(given | settings))
-    return changed(model, change[0], **change[1]) if change else model
+    if epsilon is not None:
+        model.get_layer("hierarchical_encoder_0_0").norm2.epsilon = epsilon
+    return model
 
 
 # MobileNetV2
@@ -387,14 +387,13 @@ FAMILIES = [
             fault(
                 "heads",
                 "attention-heads",
-                ["stages.1.blocks.0.attention", "hierarchical_encoder_1_0.attn"],
+                ["scaled_dot_product_attention", "stages.1.blocks.0.attention"],
                 layerwise_num_heads=[1, 4],
             ),
-            norms(
+            fault(
                 "epsilon of a block",
-                "stages.0.blocks.0.layernorm_after",
-                "hierarchical_encoder_0_0.norm2",
-                where="*hierarchical_encoder_0_0*norm2*",
+                "epsilon",
+                ["stages.0.blocks.0.layernorm_after", "hierarchical_encoder_0_0.norm2"],
                 epsilon=1e-3,
             ),
         ],
