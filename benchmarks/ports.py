@@ -127,9 +127,11 @@ def judge_family(path: Path, name: str) -> None:
         }
         if fault:
             new = [x for x in causes if x[0] not in truth]
-            row["wanted"] = [*fault["places"], fault["cause"]]
+            names = {x.replace("/", ".") for x in fault["places"]}  # as in a path
+            row["wanted"] = [*sorted(names), fault["cause"]]
+            row["got"] = [place for _, places in new[:1] for place in places[:1]]
             row["place"] = any(
-                {*fault["places"]} & {*_layers(left), *_layers(right)}
+                any(x in y for x in names for y in _layers(f"{left}, {right}"))
                 for _, places in new[:1]
                 for left, right in places
             )
@@ -147,7 +149,7 @@ def _layers(names: str) -> list[str]:
     found: list[str] = []
     for name in names.split(", "):
         found += [name, *name.split(":"), name.removeprefix("after ")]
-    return found
+    return [x.replace("/", ".") for x in found]
 
 
 def check_ports(folder: Path, each: int, keep: Keep) -> None:

@@ -368,6 +368,7 @@ def lone_key(kind: str, which: Literal["missing", "extra"]) -> str:
 def of_attention(
     known: LayerSpec,
     inputs: Sequence[Array],
+    masks: Sequence[Array],
     own: Array,
     other: Array,
     known_is_left: bool,
@@ -377,12 +378,15 @@ def of_attention(
     Args:
         known: the one that is a layer.
         inputs: query, and value and key where they are not the same.
+        masks: that it is given, true or 1 where something is seen, or hidden.
         own, other: what it gives, and what the one of other layers gives.
         known_is_left: which model has it.
     """
     try:
-        if relative_error(own, layers.apply(known, inputs)) > ALIKE:
-            return None
+        masked = [known, *(known.changed(mask=x) for x in _masks(masks))]
+        known = next(
+            x for x in masked if relative_error(own, layers.apply(x, inputs)) <= ALIKE
+        )
         before = relative_error(own, other)
         for settings in _attentions(known):
             made = layers.apply(known.changed(**settings), inputs)
@@ -391,7 +395,7 @@ def of_attention(
                 break
         else:
             return None
-    except (UnknownLayerError, KeyError, ValueError, IndexError, TypeError):
+    except (UnknownLayerError, LookupError, ValueError, TypeError, StopIteration):
         return None
     texts = []
     for name, value in settings.items():
@@ -404,6 +408,16 @@ def of_attention(
         before=before if np.isfinite(before) else None,
         after=after,
     )
+
+
+def _masks(given: Sequence[Array]) -> Iterator[Array]:
+    """Which keys are seen, (n, heads, queries, keys): a mask tells these or others."""
+    for array in given:
+        seen = array.astype(bool)
+        while seen.ndim < 4:
+            seen = seen[:, None]
+        yield seen
+        yield ~seen
 
 
 def _attentions(known: LayerSpec) -> Iterator[dict[str, Any]]:

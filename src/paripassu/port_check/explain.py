@@ -260,7 +260,8 @@ class Explainer:
         is_left = end[0] in attentions[0]
         trace = self.left if is_left else self.right
         call = trace.layer_calls(end[not is_left])[visit]
-        inputs = list(call.inputs[:3])
+        inputs = [x for x in call.inputs if x.dtype.kind == "f"][:3]
+        masks = [x for x in call.inputs if x.dtype.kind in "biu" and x.ndim > 1]
         entry = group.entry("left" if is_left else "right") or 0
         if not is_left:
             # What it was given was replaced by what the left model has.
@@ -273,7 +274,7 @@ class Explainer:
         spec = replace(known.spec, settings=dict(known.spec.settings))
         spec.settings.update(call.call.spec.settings)
         outputs = (wanted, right_out) if is_left else (right_out, wanted)
-        return causes.of_attention(spec, inputs, *outputs, is_left)
+        return causes.of_attention(spec, inputs, masks, *outputs, is_left)
 
     def _find_setting(self, group: Group, visit: int) -> Cause | None:
         """The setting of a layer that makes the difference."""

@@ -136,8 +136,15 @@ def group_norm(layer: LayerSpec, x: Array) -> Array:
     return _scaled(layer, x, of_each(split.mean((1, 3))), of_each(split.var((1, 3))))
 
 
+HIDDEN = -1e30  # a score that no softmax shows
+
+
 def attention(layer: LayerSpec, query: Array, *others: Array) -> Array:
-    """Of several heads; value and key, where not given, are the one before."""
+    """Of several heads; value and key, where not given, are the one before.
+
+    A setting `mask`, (n, heads or 1, queries or 1, keys), is true where a query sees a
+    key; one that sees none sees all alike.
+    """
     value = others[0] if others else query
     key = others[1] if len(others) > 1 else value
     weights, settings = layer.weights, layer.settings
@@ -151,6 +158,8 @@ def attention(layer: LayerSpec, query: Array, *others: Array) -> Array:
     if settings.get("causal"):
         later = np.triu(np.ones(scores.shape[-2:], bool), 1)
         scores = np.where(later, -np.inf, scores)
+    if (mask := settings.get("mask")) is not None:
+        scores = np.where(mask, scores, HIDDEN)
     made = (softmax(scores) @ v).swapaxes(1, 2)
     joined = made.reshape(*made.shape[:2], -1)
     return np.asarray(joined @ weights["output"] + weights.get("output_bias", 0.0))
