@@ -7,6 +7,49 @@ from pathlib import Path
 from typing import Any
 
 
+def families(record: dict[str, Any]) -> str:
+    """The table of pairs of public libraries, and an empty line.
+
+    Args:
+        record: of results/ports.json.
+    """
+    lines = [
+        "| libraries | as they come | left to right | right to left | faults | caught "
+        "| first place right | cause right |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    total = [0] * 5
+    for name, family in record["families"].items():
+        faults = family["faults"]
+        counts = [
+            sum(x["right"] for x in family["pairs"]),
+            len(faults),
+            sum(x["verdict"] == "differs" for x in faults),
+            sum(x["place"] for x in faults),
+            sum(x["cause"] for x in faults),
+        ]
+        total = [a + b for a, b in zip(total, counts, strict=True)]
+        told = [_verdict(x) for x in family["pairs"]]
+        link = f"[{name}](../benchmarks/families/{family['file']}.py)"
+        lines.append(f"| {' | '.join([link, *told, *map(str, counts[1:])])} |")
+    pairs = 3 * len(record["families"])
+    cells = f"{total[0]} of {pairs} right | | | {' | '.join(map(str, total[1:]))}"
+    lines.append(f"| all {len(record['families'])} | {cells} |")
+    versions = ", ".join(f"{name} {x}" for name, x in record["libraries"].items())
+    return (
+        "\n".join(lines) + f"\n\n{versions}, small models with random weights, which "
+        "differ until they are copied. Bold is wrong. A verdict names what truly "
+        "remains after copying.\n\n"
+    )
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    """A verdict with its causes; in bold where it is not the true one."""
+    causes = f": {', '.join(dict.fromkeys(row['causes']))}" if row["causes"] else ""
+    text = f"{row['verdict']}{causes}"
+    return text if row["right"] else f"**{text}**"
+
+
 def measured(root: Path) -> str:
     """The table, from results/ports.json.
 
@@ -43,7 +86,8 @@ def measured(root: Path) -> str:
         if not (x["place"] and x["cause"])
     ]
     return (
-        "\n".join(lines)
+        families(record)
+        + "\n".join(lines)
         + f"\n\n{versions}; record: [results/ports.json](../results/ports.json). What "
         "a reader would accept as place and cause is in each port's file, and was "
         "written by the same people as the tool: other people's faults may do worse."

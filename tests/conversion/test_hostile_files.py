@@ -57,7 +57,7 @@ def keras_file(
 def test_a_keras_file_gives_nothing_but_what_it_holds(tmp_path, monkeypatch):
     import h5py
 
-    from paripassu.frameworks.tensorflow import archive
+    from paripassu.frameworks.tensorflow import _archive as archive
 
     secret = tmp_path / "secret"
     secret.write_bytes(np.arange(8, dtype="f4").tobytes())

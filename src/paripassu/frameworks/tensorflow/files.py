@@ -1,4 +1,4 @@
-"""Keras's native files: for Keras alone to open; `archive` reads them."""
+"""Keras's native files: for Keras alone to open; `_archive` reads them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ from typing import Any
 from paripassu.core import layout
 from paripassu.core.recipe import Recipe
 from paripassu.core.steps import Arrays, Given
-from paripassu.frameworks.tensorflow import recipes
-from paripassu.frameworks.tensorflow.archive import NOTES, read
+from paripassu.frameworks.tensorflow import _archive, recipes
 from paripassu.frameworks.tensorflow.weights import LAYOUTS
-
-__all__ = ["read", "to_canonical", "write"]
 
 
 def write(
@@ -39,7 +36,16 @@ def write(
     network.save(path)
     recipes.set_precision(recipe)  # of all Keras: as it was in a training
     with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(NOTES, json.dumps(dict(notes)))
+        archive.writestr(_archive.NOTES, json.dumps(dict(notes)))
+
+
+def read(path: Path) -> tuple[Arrays, dict[str, str]]:
+    """The weights of a `.keras` file, without Keras: see `_archive`.
+
+    Raises:
+        UserError: it is damaged, points elsewhere, or promises too much.
+    """
+    return _archive.read(path)
 
 
 def to_canonical(recipe: Recipe, arrays: Mapping[str, Any]) -> Arrays:
