@@ -277,3 +277,52 @@ def test_pairs_that_are_interleaved_are_told_from_halves():
     found = paripassu.check(Left, Right, array(2, 6), copy="left-to-right")
     assert causes(found) == [("getitem", "interleaving")]
     assert "every second value from 0 to 7 of axis 1" in found.faults[0].cause.sentence
+
+
+def test_constants_of_layers_of_ones_own_are_told_though_written_otherwise():
+    """A norm's epsilon, where only one model's square is seen; angles of positions."""
+
+    def angles(base):
+        return np.outer(np.arange(5.0), base ** (-np.arange(0, 8, 2) / 8))
+
+    class Left(nn.Module):
+        def __init__(self, epsilon, base):
+            super().__init__()
+            torch.manual_seed(0)
+            self.epsilon, self.cos = epsilon, torch.tensor(np.cos(angles(base)))
+            for name in ("q", "k", "o"):
+                setattr(self, name, nn.Linear(4, 4))
+
+        def forward(self, x):
+            x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.epsilon)
+            turned = self.k(x)[:, None] * self.cos.to(x.dtype)
+            return self.o(self.q(x) + turned[:, 0])
+
+    class Right(keras.Model):
+        def __init__(self, epsilon, base):
+            super().__init__()
+            self.epsilon, self.cos = epsilon, np.cos(angles(base))
+            for name in ("q", "k", "o"):
+                setattr(self, name, L.Dense(4))
+
+        def call(self, x):
+            mean = keras.ops.mean(keras.ops.power(x, 2), -1, keepdims=True)
+            x = x * keras.ops.rsqrt(mean + self.epsilon)
+            cos = keras.ops.cast(self.cos, x.dtype)[:, None]
+            turned = keras.ops.expand_dims(self.k(x), 2) * cos
+            return self.o(self.q(x) + turned[:, :, 0])
+
+    given = array(2, 5, 4) / 30
+
+    def found(epsilon, base):
+        return paripassu.check(
+            lambda: Left(1e-5, 1e4),
+            lambda: Right(epsilon, base),
+            given,
+            copy="left-to-right",
+            gradients=False,
+        )
+
+    assert found(1e-5, 1e4).equal
+    assert [key for _, key in causes(found(1e-3, 1e4))] == ["epsilon"]
+    assert [key for _, key in causes(found(1e-5, 500.0))] == ["constant"]

@@ -96,6 +96,7 @@ class Explainer:
         self.left = Trace(left, {x for group in groups for x in group.left})
         self.right = Trace(right, {x for group in groups for x in group.right})
         self.told: set[tuple[str, str]] = set()
+        self.explained: list[tuple[Array, Array]] = []
 
     def _explain_places(self, runs: Runs) -> None:
         for point, error in self.run.errors.items():
@@ -318,6 +319,9 @@ class Explainer:
             self.findings.fault("forward", *names, size, cause, jump=jump)
             return
         wanted, got = max(pairs, key=lambda x: relative_error(*x))
+        if any(_are_equal((wanted, got), x) for x in self.explained):
+            return  # it is given what another layer is: query, key and value
+        self.explained.append((wanted, got))
         ends = end.call.serial, right_end.call.serial
         self._explain_between(names, ends, wanted, got, jump)
 
@@ -368,6 +372,10 @@ class Explainer:
                 at=at - 0.5,
                 source=source,
             )
+
+
+def _are_equal(left: Sequence[Array], right: Sequence[Array]) -> bool:
+    return all(map(np.array_equal, left, right))
 
 
 def _pair_inputs(group: Group, left: Seen, right: Seen) -> list[tuple[Array, Array]]:

@@ -28,9 +28,12 @@ from paripassu.port_check.match import INPUT
 from paripassu.port_check.results import Cause
 from paripassu.port_check.seen import Seen
 from paripassu.port_check.tolerance import ALIKE, GUESSED
+from paripassu.port_check.weights import have_same_values
 from paripassu.reference import layers
 from paripassu.sides.contract import Call, Watcher
 
+ROOT = 0.1  # no epsilon is larger
+SAME_EPSILON = 1e-3  # by which it may vary, relative
 NEUTRAL = {"flatten", "reshape", "permute", "dropout", "identity", "cast"}
 SHOWN = 12  # rows of a table that are told
 ARITHMETIC = {"add", "subtract", "multiply", "scale", "other"}
@@ -231,7 +234,11 @@ class Segments:
             size = _distance(left.outputs[0], right.outputs[0])
             places = left.call.name, right.call.name
             return Parted(*places, size if np.isfinite(size) else None, found)
-        if _family(left) != _family(right):
+        different = _family(left) != _family(right)
+        given = (lefts, rights) if different else ([left], [right])
+        if same := self._find_same_but(*given):
+            return same
+        if different:
             counts = [Counter(map(_family, found)) for found in (lefts, rights)]
             # The other model's call comes later on this side: this one is too much.
             fewer = _family(left) in counts[0] - counts[1]
@@ -246,11 +253,48 @@ class Segments:
                 return Parted(left.call.name, right.call.name, self.size, cause)
         return self._placed(_both(left, right, self.bound))
 
+    def _find_same_but(
+        self, lefts: Sequence[Seen], rights: Sequence[Seen]
+    ) -> Parted | None:
+        """Two calls of one function that are given the same beside another constant.
+
+        Calls before them may have no partner: one model squares, where the other one
+        takes a power that is not seen.
+        """
+        for left in lefts:
+            for right in rights:
+                if _family(left) != _family(right) or not left.varying:
+                    continue
+                if found := _root_apart(left, right, self.bound):
+                    return Parted(left.call.name, right.call.name, self.size, found)
+                if not _varies_alike(left, right, self.bound, anywhere=True):
+                    continue
+                specs = identified(left), identified(right)
+                cause = compare_constants(left, right)
+                names = left.call.name, right.call.name
+                if cause is not None:
+                    return Parted(*names, self.size, cause)
+                if specs[0].kind == "scale" and causes.differences(
+                    specs[:1], specs[1:]
+                ):
+                    return self._placed(_both(left, right, self.bound))
+        return None
+
+    def _precedes_root(self, name: str) -> bool:
+        """Whether a root is taken of what a call gives: it adds an epsilon."""
+        serials = {x.call.serial for x in self.left_segment if x.call.name == name}
+        return any(
+            "sqrt" in x.call.name and serials & {*x.call.sources}
+            for x in self.left_segment
+        )
+
     def _placed(self, parted: Parted) -> Parted:
         """A factor is named by where it is: at the input, or before a softmax."""
         cause = parted.cause
         if cause is None or cause.key != "input-scale" or self.left_after == INPUT:
             return parted
+        if self._precedes_root(parted.left):
+            return replace(parted, cause=cause.model_copy(update={"key": "epsilon"}))
         scores = any(identified(x).kind == "softmax" for x in self.left_segment)
         key = "attention-scale" if scores else "constant"
         return replace(parted, cause=cause.model_copy(update={"key": key}))
@@ -638,11 +682,46 @@ def _adds_table(seen: Seen, calls: Sequence[Seen]) -> bool:
     )
 
 
-def _varies_alike(left: Seen, right: Seen, bound: float) -> bool:
-    """Whether what two calls are given beside constants is the same."""
+def _varies_alike(
+    left: Seen, right: Seen, bound: float, *, anywhere: bool = False
+) -> bool:
+    """Whether what two calls are given beside constants is the same.
+
+    Args:
+        left, right: the calls.
+        bound: how far apart.
+        anywhere: with axes in any order.
+    """
+
+    def same(x: Array, y: Array) -> bool:
+        turned = anywhere and sorted(x.shape) == sorted(y.shape) and x.ndim > 2
+        return alike(x, y, bound) or (turned and have_same_values(x, y, bound))
+
     return len(left.varying) == len(right.varying) and all(
-        any(alike(x, y, bound) for y in right.varying) for x in left.varying
+        any(same(x, y) for y in right.varying) for x in left.varying
     )
+
+
+def _root_apart(left: Seen, right: Seen, bound: float) -> Cause | None:
+    """Two factors that are one over a root, of the same but for an epsilon."""
+    pairs = [
+        (x, y)
+        for x, y in zip(left.inputs, right.inputs, strict=False)
+        if not alike(x, y, bound)
+    ]
+    if len(pairs) != 1 or len(left.inputs) != len(right.inputs):
+        return None
+    one, two = pairs[0]
+    if one.shape != two.shape or one.size < 2 or min(one.min(), two.min()) <= 0:
+        return None
+    for power in (-2, 2):
+        apart = np.float64(two) ** power - np.float64(one) ** power
+        more = float(np.mean(apart))
+        if 0 < abs(more) < ROOT and np.ptp(apart) <= SAME_EPSILON * abs(more):
+            text = f"under the root, right adds {abs(more):.3g} "
+            text += "more" if more > 0 else "less"
+            return Cause(key="epsilon", sentence=f"{text} than left: another epsilon")
+    return None
 
 
 def _arrangement(left: Seen, right: Seen, bound: float) -> Cause | None:
