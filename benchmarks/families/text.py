@@ -83,8 +83,9 @@ def made(
             ]
             if not layers:
                 raise ValueError(f"no layer {where} with {attribute}")
+            function = keras.activations.get if attribute == "activation" else None
             for layer in layers:
-                setattr(layer, attribute, value)
+                setattr(layer, attribute, function(value) if function else value)
         return model
 
     return build
