@@ -136,6 +136,19 @@ def test_a_norm_that_was_forgotten_is_not_taken_for_a_folded_one():
     assert "layer-missing" in {x.cause.key for x in found.faults}
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("made", [drawn, lambda x: x])
+def test_a_norm_that_was_forgotten_beside_the_same_weights_is_missing(made, bias):
+    """Also one that was just made, which without its epsilon does nothing."""
+    left, right = made(Net(bias=bias)), Net(norm=False, bias=bias)
+    right.load_state_dict(left.state_dict(), strict=False)
+    found = paripassu.check(left, right, IMAGES, gradients=False)
+    assert not found.equal
+    assert [(x.key, x.places) for x in found.causes] == [
+        ("layer-missing", (("norm", "-"),))
+    ]
+
+
 class Forms(nn.Module):
     """Products and sums beside weights, or folded into them."""
 

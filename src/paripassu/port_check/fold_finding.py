@@ -56,18 +56,23 @@ def find_norms(
             fold = fold_norm(base, norm)
             other = others[(pair.right if here == 0 else pair.left) or ""]
             biased = "bias" in other.shapes and "bias" not in base.shapes
-            if biased or _was_folded(fold.of(own), other):
+            if biased or _was_folded(fold.of(own), base, other):
                 taken.add(base.name)
                 yield which, fold
 
 
-def _was_folded(fold: Block, other: Block) -> bool:
-    """Whether any weight is folded, rightly or wrongly."""
+def _was_folded(fold: Block, base: Block, other: Block) -> bool:
+    """Whether any weight is folded, rightly or wrongly; not, if it is the layer's own.
+
+    Then BatchNorm was forgotten: one that was just made may do next to nothing.
+    """
+    own = base.spec.weights
     return any(
         relative_error(fold.spec.weights[name], array) <= SAME_WEIGHT
         or _mistake(fold, name, array) is not None
         for name, array in other.spec.weights.items()
         if name in fold.shapes and fold.shapes[name] == array.shape
+        if name not in own or not _same(own[name], array)
     )
 
 
