@@ -13,6 +13,8 @@ def families(record: dict[str, Any]) -> str:
     Args:
         record: of results/ports.json.
     """
+    if not record.get("families"):
+        return ""
     lines = [
         "| libraries | as they come | left to right | right to left | faults | caught "
         "| first place right | cause right |",
