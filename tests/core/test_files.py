@@ -12,6 +12,7 @@ import pytest
 
 from paripassu.core import files
 from paripassu.core.errors import UserError
+from paripassu.sides.recording import writing
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="others have no such locks")
 
@@ -48,6 +49,45 @@ def test_what_a_killed_process_was_writing_goes_when_another_writes(
         first.write_text("b")
     assert sorted(x.name for x in kept.iterdir()) == ["b.txt", "c.txt"]
     assert not list(place.iterdir())
+
+
+WITHOUT_LOCKS = """
+import sys
+from pathlib import Path
+sys.modules["fcntl"] = None
+from paripassu.core import files
+from paripassu.sides.recording import writing
+with files.scratch() as a, files.replacing("b.txt") as b, writing(Path("c")) as c:
+    b.write_text("b")
+    print(a, b.absolute(), c.folder, sep=chr(10), flush=True)
+    input()
+"""
+
+
+def test_what_a_process_without_locks_uses_is_left_to_it(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", WITHOUT_LOCKS],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout
+        used = [Path(other.stdout.readline().strip()) for _ in range(3)]
+        with (
+            files.working_in(tmp_path),
+            files.temporary_folder(tmp_path, "paripassu-"),
+            files.replacing(tmp_path / "b.txt") as mine,
+            writing(tmp_path / "c"),
+        ):
+            mine.write_text("mine")
+            assert all(path.exists() for path in used)
+        _out, said = other.communicate("\n")
+    assert (other.returncode, said) == (0, "")
+    assert (tmp_path / "b.txt").read_text() == "b"
+    assert sorted(x.name for x in tmp_path.iterdir()) == [".lock", "b.txt"]
 
 
 @pytest.mark.parametrize("name", [".lock", ".owner", "stderr.log"])

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import shutil
 import stat
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialize_tensors
 
 from paripassu.core.errors import UserError
 
+with warnings.catch_warnings():  # of a system that has only locks of its own making
+    warnings.simplefilter("ignore", UserWarning)
+    from filelock import FileLock, Timeout
+
 Tensors = Mapping[str, npt.NDArray[Any]]
 
-MARK = ".tmp-paripassu"  # in the names of files that are being written
-
-SCRATCH = "paripassu-scratch-"
+# In the names of what its maker holds locked: whoever can lock it may delete it.
+MARK = ".tmp-paripassu"
+# In the names of what is not locked, or not yet: only its maker deletes it.
+UNLOCKED = ".new-paripassu"
 # What opening a safetensors file raises, and the last two for types that NumPy lacks.
 UNREADABLE = (SafetensorError, OSError, ValueError, TypeError, AttributeError)
 
@@ -82,9 +88,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     with explained(path):
-        for other in path.parent.glob(f".*{MARK}{path.suffix}"):
-            if other.is_file():
-                _delete_left(other)
+        _delete_left(path.parent, f".*{MARK}{glob.escape(path.suffix)}")
         handle, temporary = _temporary(path)
     try:
         with explained(path):
@@ -107,16 +111,24 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
 def _temporary(path: Path) -> tuple[int | None, Path]:
     """A new file beside `path`, and the handle that says that its writer lives."""
-    while True:
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.stem}.", suffix=f"{MARK}{path.suffix}"
-        )
-        if not _lock(handle):
-            os.close(handle)
-            return None, Path(name)
-        if os.fstat(handle).st_nlink:
-            return handle, Path(name)
-        os.close(handle)  # another process has taken it for what a killed one left
+    handle, name = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.stem}.", suffix=f"{UNLOCKED}{path.suffix}"
+    )
+    return _marked(handle, Path(name))
+
+
+def _marked(handle: int, made: Path) -> tuple[int | None, Path]:
+    """Lock what we have made; only then does it take the name of what others delete.
+
+    What cannot be locked, as on Windows and some network disks, keeps its name: no
+    other process could see that we live, even if it can lock.
+    """
+    if _lock(handle):
+        marked = made.with_name(MARK.join(made.name.rsplit(UNLOCKED, 1)))
+        with contextlib.suppress(OSError):
+            return handle, made.rename(marked)
+    os.close(handle)
+    return None, made
 
 
 def _lock(handle: int) -> bool:
@@ -130,37 +142,47 @@ def _lock(handle: int) -> bool:
     return True
 
 
-def _delete_left(path: Path) -> None:
-    """Delete a file or folder of ours if whoever was to do it was killed."""
-    with contextlib.suppress(OSError):
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
-        try:
-            if not _lock(handle):
-                return
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-        finally:
-            os.close(handle)
+def _delete_left(folder: Path, pattern: str) -> None:
+    """Delete the files and folders that killed processes have left."""
+    flags = sum(getattr(os, x, 0) for x in ("O_NOFOLLOW", "O_NONBLOCK"))
+    for path in folder.glob(pattern):
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_RDONLY | flags)
+            try:
+                if not _lock(handle):
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+            finally:
+                os.close(handle)
 
 
 @contextlib.contextmanager
-def scratch() -> Iterator[Path]:
-    """A folder for what nobody keeps; what killed processes left of theirs goes."""
-    for path in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
-        _delete_left(path)
-    with tempfile.TemporaryDirectory(
-        prefix=SCRATCH, ignore_cleanup_errors=True
-    ) as name:
-        handle = os.open(name, os.O_RDONLY) if os.name == "posix" else None
-        try:
-            if handle is not None:
-                _lock(handle)
-            yield Path(name)
-        finally:
-            if handle is not None:
-                os.close(handle)
+def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """A new folder in `parent`, until the end; what killed processes left there goes.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    _delete_left(parent, f"{glob.escape(prefix)}*{MARK}")
+    with explained(parent):
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix, suffix=UNLOCKED))
+    handle = None
+    try:
+        with contextlib.suppress(OSError):  # on Windows, where no folder can be opened
+            handle, folder = _marked(os.open(folder, os.O_RDONLY), folder)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def scratch() -> contextlib.AbstractContextManager[Path]:
+    """A folder for what nobody keeps."""
+    return temporary_folder(Path(tempfile.gettempdir()), "paripassu-")
 
 
 def _probe(path: Path) -> None:
@@ -210,8 +232,7 @@ def working_in(folder: Path) -> Iterator[None]:
     """
     make_folder(folder)
     with owned(folder):
-        for path in folder.glob(f".*{MARK}*"):
-            path.unlink(missing_ok=True)
+        _delete_left(folder, f".*{MARK}*")
         yield
 
 
@@ -303,7 +324,9 @@ def owned(folder: Path, patience: float = 5.0) -> Iterator[None]:
     owner = folder / ".owner"
     with explained(folder / ".lock"):
         try:
-            lock.acquire(timeout=patience, poll_interval=0.05)
+            with warnings.catch_warnings():  # of a disk that has no locks
+                warnings.simplefilter("ignore", UserWarning)
+                lock.acquire(timeout=patience, poll_interval=0.05)
         except Timeout:
             number = ""
             with contextlib.suppress(OSError):

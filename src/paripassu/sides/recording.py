@@ -11,13 +11,11 @@ import hashlib
 import json
 import math
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 from safetensors import safe_open
 
@@ -30,7 +28,6 @@ from paripassu.sides.recording_place import SUFFIX, TEXT, Level
 
 FORMAT: Literal["paripassu recording"] = "paripassu recording"
 VERSION: Literal[1] = 1
-LOCK = ".lock"
 PART_BYTES = 2**25  # of arrays that wait to be written
 ADVICE = "Record it again: paripassu record MODEL --input SHAPE --out"
 
@@ -518,16 +515,9 @@ def writing(path: Path) -> Iterator[Writer]:
     check_place(path)
     parent = files.make_folder(path.resolve().parent)
     prefix = f".{path.name}."
-    for other in parent.glob(f"{prefix}*{files.MARK}"):
-        with contextlib.suppress(Timeout, OSError), FileLock(other / LOCK, timeout=0):
-            shutil.rmtree(other, ignore_errors=True)  # its writer was killed
-    with files.explained(path):
-        folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix, suffix=files.MARK))
-    try:
-        with FileLock(folder / LOCK):
-            yield Writer(folder)
+    with files.temporary_folder(parent, prefix) as folder:
+        yield Writer(folder)
         with files.explained(path):
-            (folder / LOCK).unlink(missing_ok=True)
             folder.chmod(0o755)
             if not (folder / TEXT).exists():
                 return
@@ -538,8 +528,6 @@ def writing(path: Path) -> Iterator[Writer]:
                 shutil.rmtree(old, ignore_errors=True)
             else:
                 folder.replace(path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_place(path: Path) -> None:
