@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from paripassu.core.layer_spec import LayerSpec
+from paripassu.port_check import align
 from paripassu.port_check.match import INPUT, Placed, match_blocks
 from paripassu.sides.contract import Block
 
@@ -73,3 +74,16 @@ def test_what_would_do_as_well_is_said():
     assert "y would do as well" in found[0].doubt
     sure = match_blocks([left[0]], [right[0]])
     assert not sure[0].doubt
+
+
+def test_features_of_steps_are_not_rearranged_by_chance():
+    """Only what is the same in another order is: nearer is not enough."""
+    random = np.random.default_rng(0)
+    block = Block("dense", "dense", LayerSpec("dense", {}, {"kernel": np.eye(32)}))
+    left = random.standard_normal((2, 5, 32))
+    order = np.moveaxis(np.arange(32).reshape(2, 2, 8), -1, 0).ravel()
+    for noise, rows in ((0.5, False), (0.0, True)):
+        group = align.Group(["dense"], ["dense"], [(block, block)])
+        right = left[..., order] + noise * random.standard_normal(left.shape)
+        align.find_rows(group, left, right, {(2, 2, 8)})
+        assert (group.rows is not None) == rows
