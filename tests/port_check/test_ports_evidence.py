@@ -21,9 +21,10 @@ ROOT = Path(__file__).parents[2]
 PORTS = sorted((ROOT / "examples" / "ports").glob("*.py"))
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from ports import judged  # noqa: E402
+from ports import judged, judged_family  # noqa: E402
 
-RECORD = json.loads((ROOT / "results" / "ports.json").read_text())["ports"]
+WHOLE = json.loads((ROOT / "results" / "ports.json").read_text())
+RECORD, FAMILIES = WHOLE["ports"], WHOLE["families"]
 FOUND = ("equal", "place", "cause")  # what must be found again; seconds need not
 
 
@@ -76,3 +77,27 @@ def test_the_record_holds_what_is_promised():
     assert all(not x["equal"] for x in faults)
     assert sum(x["place"] for x in faults) >= 0.95 * len(faults)
     assert sum(x["cause"] for x in faults) >= 0.85 * len(faults)
+
+
+def test_the_record_of_library_families_holds_what_is_promised():
+    assert {"distilbert", "roberta", "llama", "t5", "whisper"} <= {*FAMILIES}
+    pairs = [x for family in FAMILIES.values() for x in family["pairs"]]
+    assert len(pairs) == 3 * len(FAMILIES)
+    assert not [x for x in pairs if not x["right"]]
+    faults = [x for family in FAMILIES.values() for x in family["faults"]]
+    assert not [x for x in faults if x["verdict"] != "differs"]
+    assert sum(x["place"] for x in faults) >= 0.8 * len(faults)
+    assert sum(x["cause"] for x in faults) >= 0.8 * len(faults)
+
+
+@pytest.mark.slow
+def test_a_family_of_libraries_is_what_the_record_says():
+    pytest.importorskip("transformers")
+    pytest.importorskip("keras_hub")
+    name = "distilbert"
+    rows = judged_family(ROOT / "benchmarks" / "families" / "text.py", name)
+    recorded = *FAMILIES[name]["pairs"], *FAMILIES[name]["faults"]
+    for row, known in zip(rows, recorded, strict=True):
+        assert [row[x] for x in ("name", "verdict", "causes")] == [
+            known[x] for x in ("name", "verdict", "causes")
+        ]
