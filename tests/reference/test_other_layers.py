@@ -251,6 +251,15 @@ def test_average_pools_by_hand():
     assert forward("global_max_pool", x, keepdims=True).tolist() == [[[[9]]]]
 
 
+def test_a_window_far_larger_than_the_image_costs_nothing():
+    """As EfficientNet's last pool has it: 1,280 x 1,280, over an image of 2 x 3."""
+    x = np.arange(6.0).reshape(1, 2, 3, 1)
+    size = {"size": (20_000, 20_000), "ceil": True}
+    assert forward("average_pool", x, **size).tolist() == [[[[2.5]]]]
+    assert forward("max_pool", x, **size).tolist() == [[[[5.0]]]]
+
+
+
 def test_sizes_by_hand():
     x = np.array([1.0, 2, 4]).reshape(1, 3, 1)
 

@@ -7,7 +7,6 @@ space. A missing setting is neutral: stride 1, no padding, no dilation, one grou
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import reduce
 from itertools import product
 from typing import Any
 
@@ -229,11 +228,41 @@ def _pool_windows(layer: LayerSpec, x: Array) -> Windows:
     return Windows(layer, size, x.shape[1:-1], size)
 
 
+def _pooled(windows: Windows, x: Array, gather: np.ufunc, empty: float) -> Array:
+    """What `gather` makes of each window's values, axis by axis, without padding.
+
+    A window may be far larger than x; what of it lies outside costs nothing.
+    """
+    for axis, (count, k, s, d, (before, _)) in enumerate(
+        zip(
+            windows.counts,
+            windows.size,
+            windows.strides,
+            windows.dilation,
+            windows.ends,
+            strict=True,
+        ),
+        start=1,
+    ):
+        n = x.shape[axis]
+        made = np.full((*x.shape[:axis], count, *x.shape[axis + 1 :]), empty)
+        for place in range(k):
+            begin = place * d - before  # of the first window's value
+            first = max(-(begin // s), 0)  # the first window that has one
+            last = min((n - 1 - begin) // s, count - 1)
+            if first > last:
+                continue
+            around = (slice(None),) * axis
+            to = made[(*around, slice(first, last + 1))]
+            given = slice(begin + first * s, begin + last * s + 1, s)
+            gather(to, x[(*around, given)], out=to)
+        x = made
+    return x
+
+
 def max_pool(layer: LayerSpec, x: Array) -> Array:
     """The largest of each window; rows and columns that fill none are left out."""
-    windows = _pool_windows(layer, x)
-    padded = _padded(x, windows.ends, value=-np.inf)
-    return reduce(np.maximum, (padded[tap] for _, tap in windows.taps()))
+    return _pooled(_pool_windows(layer, x), x, np.maximum, -np.inf)
 
 
 def max_pool_backward(
@@ -257,20 +286,19 @@ def max_pool_backward(
 def average_pool(layer: LayerSpec, x: Array) -> Array:
     """The mean of each window, of what is there or, with count_padding, of all."""
     windows = _pool_windows(layer, x)
-    ones = np.ones_like(x[:1])
-    if layer.settings.get("count_padding", True):
-        more = tuple(
-            (0, whole - own)
-            for (_, whole), (_, own) in zip(windows.ends, windows.padding, strict=True)
-        )
-        counted = _padded(_padded(ones, windows.padding, value=1.0), more)
-    else:
-        counted = _padded(ones, windows.ends)
-    return _sum(windows, _padded(x, windows.ends)) / _sum(windows, counted)
-
-
-def _sum(windows: Windows, padded: Array) -> Array:
-    return reduce(np.add, (padded[tap] for _, tap in windows.taps()))
+    sums = _pooled(windows, x, np.add, 0.0)
+    counts = zip(windows.counts, windows.size, windows.strides, strict=True)
+    for axis, ((count, k, s), n) in enumerate(
+        zip(counts, x.shape[1:-1], strict=True), start=1
+    ):
+        before, after = windows.padding[axis - 1]
+        begin = np.arange(count) * s - before
+        least, most = 0, n
+        if layer.settings.get("count_padding", True):
+            least, most = -before, n + after
+        own = np.minimum(begin + k, most) - np.maximum(begin, least)
+        sums /= own.reshape(-1, *(1,) * (x.ndim - 1 - axis))
+    return sums
 
 
 def subsample(layer: LayerSpec, x: Array) -> Array:
@@ -281,7 +309,7 @@ def subsample(layer: LayerSpec, x: Array) -> Array:
 
     Source: LeCun et al. 1998, section II.B, layers S2 and S4.
     """
-    sums = _sum(_pool_windows(layer, x), x)
+    sums = _pooled(_pool_windows(layer, x), x, np.add, 0.0)
     return np.asarray(sums * layer.weights["coefficient"] + layer.weights["bias"])
 
 
@@ -300,7 +328,7 @@ def subsample_backward(
         to_x[tap] += sent
     axes = tuple(range(x.ndim - 1))
     return to_x, {
-        "coefficient": (gradient * _sum(windows, x)).sum(axis=axes),
+        "coefficient": (gradient * _pooled(windows, x, np.add, 0.0)).sum(axis=axes),
         "bias": gradient.sum(axis=axes),
     }
 
