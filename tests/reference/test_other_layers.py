@@ -259,7 +259,6 @@ def test_a_window_far_larger_than_the_image_costs_nothing():
     assert forward("max_pool", x, **size).tolist() == [[[[5.0]]]]
 
 
-
 def test_sizes_by_hand():
     x = np.array([1.0, 2, 4]).reshape(1, 3, 1)
 
