@@ -29,6 +29,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples" / "ports"
+FAMILIES = [ROOT / "benchmarks" / "families" / x for x in ("text.py", "vision.py")]
 LIBRARIES = ("transformers", "keras_hub")
 UNCOPIED = ["weights-not-copied"]
 
@@ -152,6 +153,12 @@ def _layers(names: str) -> list[str]:
     return [x.replace("/", ".") for x in found]
 
 
+def commit() -> str:
+    """The commit of the code, with a plus where it has changes that are not in it."""
+    given = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--exclude=*"]
+    return subprocess.run(given, capture_output=True, text=True, check=True).stdout[:-1]
+
+
 def check_ports(folder: Path, each: int, keep: Keep) -> None:
     """All files of `examples/ports`."""
     record = {}
@@ -174,7 +181,7 @@ def check_families(before: dict[str, Any], only: list[str], keep: Keep) -> None:
 
     record = dict(before)
     known = []
-    for path in sorted((ROOT / "benchmarks" / "families").glob("*.py")):
+    for path in FAMILIES:
         sys.path.insert(0, str(path.parent))
         for family in importlib.import_module(path.stem).FAMILIES:
             known.append(name := family["name"])
@@ -182,7 +189,12 @@ def check_families(before: dict[str, Any], only: list[str], keep: Keep) -> None:
                 continue
             rows = judged_family(path, name)
             pairs, faults = rows[:3], rows[3:]
-            record[name] = {"file": path.stem, "pairs": pairs, "faults": faults}
+            record[name] = {
+                "file": path.stem,
+                "commit": commit(),
+                "pairs": pairs,
+                "faults": faults,
+            }
             print(
                 f"{name:15} right {sum(x['right'] for x in pairs)} of {len(pairs)}; "
                 f"of {len(faults)} faults caught "

@@ -1,22 +1,15 @@
-"""Text and speech models of two public libraries, small, with random weights.
-
-Each family of `FAMILIES` is a pair: `left()` makes the PyTorch model and
-`right(**mistakes)` the Keras model, with a mistake where one is given. `inputs` are for
-the left model. `truth` is what remains after the weights have been copied: "equal", or
-the keys of the causes, sorted. A fault is a mistake, the places that a reader would
-accept and the key of its cause. Needs transformers and keras-hub.
-"""
+"""Text and speech models of transformers and keras-hub, small, with random weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import keras
 import keras_hub.models as hub
 import numpy as np
 import torch
 import transformers as hf
+from pairs import activation, family, fault, gelu_tanh, made, setting
 
 SIZES = {
     "vocab_size": 100,
@@ -31,7 +24,21 @@ WIDTHS = {
     "hidden_dim": 32,
     "intermediate_dim": 64,
 }
-GROUPED = {"num_query_heads": 4, "num_key_value_heads": 2}
+# two heads of keys and values for four of queries
+GROUPED = {
+    **SIZES,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 32,
+    "use_cache": False,
+}
+GROUPED_WIDTHS = {**WIDTHS, "num_query_heads": 4, "num_key_value_heads": 2}
+ROBERTA = {
+    **SIZES,
+    "max_position_embeddings": 34,
+    "type_vocab_size": 1,  # which keras-hub has not
+    "pad_token_id": 1,
+    "layer_norm_eps": 1e-5,
+}
 
 random = np.random.default_rng(0)
 IDS = random.integers(2, 100, (2, 12))
@@ -47,48 +54,6 @@ TWO_TEXTS = {
     "decoder_input_ids": OTHER_IDS,
     "decoder_attention_mask": OTHER_MASK,
 }
-
-
-def gelu_tanh(x: Any) -> Any:
-    """GELU by its tanh form."""
-    return keras.activations.gelu(x, approximate=True)
-
-
-def nested(layer: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """All layers in a layer, with their paths."""
-    for inner in layer._layers:
-        path = f"{prefix}{inner.name}"
-        yield path, inner
-        yield from nested(inner, f"{path}/")
-
-
-def made(
-    backbone: Callable[..., keras.Model], **arguments: Any
-) -> Callable[..., keras.Model]:
-    """Make a backbone, with other arguments or with a layer's attribute changed.
-
-    A mistake is an argument of the backbone, or `change`: triples of a part of a
-    layer's path, the attribute, and its value.
-    """
-
-    def build(
-        change: tuple[tuple[str, str, Any], ...] = (), **mistakes: Any
-    ) -> keras.Model:
-        model = backbone(**{**arguments, **mistakes})
-        for where, attribute, value in change:
-            layers = [
-                x
-                for path, x in nested(model)
-                if where in path and hasattr(x, attribute)
-            ]
-            if not layers:
-                raise ValueError(f"no layer {where} with {attribute}")
-            function = keras.activations.get if attribute == "activation" else None
-            for layer in layers:
-                setattr(layer, attribute, function(value) if function else value)
-        return model
-
-    return build
 
 
 def scaled(model: torch.nn.Module) -> torch.nn.Module:
@@ -108,55 +73,22 @@ def left(
     return lambda: scaled(model(config(**settings)))
 
 
-def fault(name: str, cause: str, places: list[str], **mistakes: Any) -> dict[str, Any]:
-    """A mistake in the right model."""
-    return {"name": name, "cause": cause, "places": places, "mistakes": mistakes}
-
-
-def epsilon(layer: str, *places: str, value: float = 1e-3) -> dict[str, Any]:
+def epsilon(layer: str, *places: str) -> dict[str, Any]:
     """Another epsilon in one layer."""
-    return fault(
-        f"epsilon of {layer}",
-        "epsilon",
-        [layer, *places],
-        change=((layer, "epsilon", value),),
-    )
-
-
-def activation(layer: str, value: Any, *places: str) -> dict[str, Any]:
-    """Another activation in a dense layer."""
-    return fault(
-        f"activation of {layer}",
-        "activation-kind",
-        [layer, *places],
-        change=((layer, "activation", value),),
-    )
-
-
-def family(
-    name: str,
-    left: Callable[[], torch.nn.Module],
-    right: Callable[..., keras.Model],
-    inputs: dict[str, np.ndarray[Any, Any]],
-    *faults: dict[str, Any],
-    truth: str | list[str] = "equal",
-) -> dict[str, Any]:
-    """A pair with its faults."""
-    return {
-        "name": name,
-        "left": left,
-        "right": right,
-        "inputs": inputs,
-        "truth": truth,
-        "faults": list(faults),
-    }
+    return setting(layer, "epsilon", 1e-3, *places)
 
 
 HEADS = fault(
     "two heads for four", "attention-heads", ["attention", "attn"], num_heads=2
 )
+EPSILON = fault("epsilon", "epsilon", ["norm", "ln_f"], layer_norm_epsilon=1e-3)
+BASE = fault(
+    "base of rotary positions",
+    "constant",
+    ["rotary", "self_attention", "self_attn"],
+    rope_max_wavelength=500,
+)
 # of an encoder's layer in keras-hub, and of its like in transformers
-FIRST_NORM = ("transformer_layer_0/self_attention_layer_norm",)
 FIRST_DENSE = "transformer_layer_0/feedforward_intermediate_dense"
 
 EVERY: list[dict[str, Any]] = [
@@ -176,8 +108,7 @@ EVERY: list[dict[str, Any]] = [
         MASKED,
         HEADS,
         epsilon("embeddings_layer_norm", "embeddings.LayerNorm"),
-        activation(FIRST_DENSE, gelu_tanh, "transformer.layer.0.ffn")
-        | {"cause": "gelu-form"},
+        activation(FIRST_DENSE, gelu_tanh, "transformer.layer.0.ffn"),
     ),
     family(
         "bert",
@@ -243,19 +174,14 @@ EVERY: list[dict[str, Any]] = [
         {**MASKED, **SEGMENTS},
         HEADS,
         epsilon("embeddings_layer_norm", "embeddings.LayerNorm"),
-        activation(FIRST_DENSE, keras.activations.gelu, "encoder.layer.0.intermediate")
-        | {"cause": "gelu-form"},
+        activation(FIRST_DENSE, "gelu", "encoder.layer.0.intermediate"),
     ),
     family(
         "roberta",
         left(
             lambda config: hf.RobertaModel(config, add_pooling_layer=False),
             hf.RobertaConfig,
-            **SIZES,
-            max_position_embeddings=34,
-            type_vocab_size=1,  # which keras-hub has not
-            pad_token_id=1,
-            layer_norm_eps=1e-5,
+            **ROBERTA,
         ),
         made(hub.RobertaBackbone, **WIDTHS, num_heads=4, max_sequence_length=32),
         MASKED,
@@ -269,11 +195,7 @@ EVERY: list[dict[str, Any]] = [
         left(
             lambda config: hf.XLMRobertaModel(config, add_pooling_layer=False),
             hf.XLMRobertaConfig,
-            **SIZES,
-            max_position_embeddings=34,
-            type_vocab_size=1,  # which keras-hub has not
-            pad_token_id=1,
-            layer_norm_eps=1e-5,
+            **ROBERTA,
         ),
         made(hub.XLMRobertaBackbone, **WIDTHS, num_heads=4, max_sequence_length=32),
         MASKED,
@@ -325,55 +247,39 @@ EVERY: list[dict[str, Any]] = [
         left(
             hf.LlamaModel,
             hf.LlamaConfig,
-            **SIZES,
-            num_key_value_heads=2,
-            max_position_embeddings=32,
+            **GROUPED,
             rms_norm_eps=1e-5,
             use_cache=False,
         ),
         made(
             hub.LlamaBackbone,
-            **WIDTHS,
-            **GROUPED,
+            **GROUPED_WIDTHS,
             layer_norm_epsilon=1e-5,
             rope_max_wavelength=10000,
         ),
         MASKED,
-        fault(
-            "base of rotary positions",
-            "constant",
-            ["rotary", "self_attention", "self_attn"],
-            rope_max_wavelength=500,
-        ),
-        fault("epsilon", "epsilon", ["norm"], layer_norm_epsilon=1e-3),
+        BASE,
+        EPSILON,
     ),
     family(
         "mistral",
         left(
             hf.MistralModel,
             hf.MistralConfig,
-            **SIZES,
-            num_key_value_heads=2,
-            max_position_embeddings=32,
+            **GROUPED,
             rms_norm_eps=1e-6,
             use_cache=False,
             sliding_window=None,
         ),
         made(
             hub.MistralBackbone,
-            **WIDTHS,
-            **GROUPED,
+            **GROUPED_WIDTHS,
             layer_norm_epsilon=1e-6,
             sliding_window=512,
         ),
         MASKED,
-        fault(
-            "base of rotary positions",
-            "constant",
-            ["rotary", "self_attention", "self_attn"],
-            rope_max_wavelength=500,
-        ),
-        fault("epsilon", "epsilon", ["norm"], layer_norm_epsilon=1e-3),
+        BASE,
+        EPSILON,
         fault(
             "a sliding window of four", "mask", ["attention", "attn"], sliding_window=4
         ),
@@ -407,7 +313,7 @@ EVERY: list[dict[str, Any]] = [
             ["DenseReluDense", "input_projector"],
             activation="silu",
         ),
-        fault("epsilon", "epsilon", ["norm"], layer_norm_epsilon=1e-3),
+        EPSILON,
     ),
     family(
         "t5 gated",
@@ -438,7 +344,7 @@ EVERY: list[dict[str, Any]] = [
             ["DenseReluDense", "input_projector"],
             activation="gelu",
         ),
-        fault("epsilon", "epsilon", ["norm"], layer_norm_epsilon=1e-3),
+        EPSILON,
     ),
     family(
         "bart",
@@ -510,8 +416,7 @@ EVERY: list[dict[str, Any]] = [
             "transformer_encoder_layer_0/feedforward_intermediate_dense",
             gelu_tanh,
             "encoder.layers.0",
-        )
-        | {"cause": "gelu-form"},
+        ),
     ),
     family(
         "gpt-neox",
@@ -543,28 +448,24 @@ EVERY: list[dict[str, Any]] = [
         left(
             hf.GemmaModel,
             hf.GemmaConfig,
-            **SIZES,
-            num_key_value_heads=2,
+            **GROUPED,
             head_dim=8,
-            max_position_embeddings=32,
             use_cache=False,
         ),
         made(
             hub.GemmaBackbone,
-            **WIDTHS | {"intermediate_dim": 128},
-            **GROUPED,
+            **GROUPED_WIDTHS | {"intermediate_dim": 128},
             head_dim=8,
         ),
         MASKED,
-        fault("epsilon", "epsilon", ["norm"], layer_norm_epsilon=1e-3),
+        EPSILON,
     ),
     family(
         "gemma2",
         left(
             hf.Gemma2Model,
             hf.Gemma2Config,
-            **SIZES,
-            num_key_value_heads=2,
+            **GROUPED,
             head_dim=8,
             query_pre_attn_scalar=8,
             max_position_embeddings=32,
@@ -573,8 +474,7 @@ EVERY: list[dict[str, Any]] = [
         ),
         made(
             hub.GemmaBackbone,
-            **WIDTHS | {"intermediate_dim": 128},
-            **GROUPED,
+            **GROUPED_WIDTHS | {"intermediate_dim": 128},
             head_dim=8,
             use_post_ffw_norm=True,
             use_post_attention_norm=True,
@@ -584,7 +484,7 @@ EVERY: list[dict[str, Any]] = [
             sliding_window_size=4096,
         ),
         MASKED,
-        fault("epsilon", "epsilon", ["norm"], layer_norm_epsilon=1e-3),
+        EPSILON,
     ),
     family(
         "gemma3",
@@ -610,7 +510,7 @@ EVERY: list[dict[str, Any]] = [
             sliding_window_size=4096,
         ),
         MASKED,
-        fault("epsilon", "epsilon", ["norm"], layer_norm_epsilon=1e-3),
+        EPSILON,
     ),
     family(
         "deberta-v3",
@@ -651,7 +551,7 @@ EVERY: list[dict[str, Any]] = [
         made(hub.BloomBackbone, **WIDTHS | {"intermediate_dim": 128}, num_heads=4),
         MASKED,
         HEADS,
-        fault("epsilon", "epsilon", ["norm", "ln_f"], layer_norm_epsilon=1e-3),
+        EPSILON,
     ),
     family(
         "falcon",
@@ -677,59 +577,41 @@ EVERY: list[dict[str, Any]] = [
             ["attention", "attn"],
             num_attention_heads=2,
         ),
-        fault("epsilon", "epsilon", ["norm", "ln_f"], layer_norm_epsilon=1e-3),
+        EPSILON,
     ),
     family(
         "qwen2",
         left(
             hf.Qwen2Model,
             hf.Qwen2Config,
-            **SIZES,
-            num_key_value_heads=2,
-            max_position_embeddings=32,
+            **GROUPED,
             use_cache=False,
         ),
-        made(hub.QwenBackbone, **WIDTHS, **GROUPED),
+        made(hub.QwenBackbone, **GROUPED_WIDTHS),
         MASKED,
-        fault("epsilon", "epsilon", ["norm"], layer_norm_epsilon=1e-3),
-        fault(
-            "base of rotary positions",
-            "constant",
-            ["rotary", "self_attention", "self_attn"],
-            rope_max_wavelength=500,
-        ),
+        EPSILON,
+        BASE,
     ),
     family(
         "qwen3",
         left(
             hf.Qwen3Model,
             hf.Qwen3Config,
-            **SIZES,
-            num_key_value_heads=2,
+            **GROUPED,
             head_dim=8,
-            max_position_embeddings=32,
             use_cache=False,
         ),
-        made(
-            hub.Qwen3Backbone, **WIDTHS, **GROUPED, head_dim=8, sliding_window_size=None
-        ),
+        made(hub.Qwen3Backbone, **GROUPED_WIDTHS, head_dim=8, sliding_window_size=None),
         MASKED,
-        fault("epsilon", "epsilon", ["norm"], layer_norm_epsilon=1e-3),
-        fault(
-            "base of rotary positions",
-            "constant",
-            ["rotary", "self_attention", "self_attn"],
-            rope_max_wavelength=500,
-        ),
+        EPSILON,
+        BASE,
     ),
     family(
         "phi3",
         left(
             hf.Phi3Model,
             hf.Phi3Config,
-            **SIZES,
-            num_key_value_heads=2,
-            max_position_embeddings=32,
+            **GROUPED,
             original_max_position_embeddings=32,
             rms_norm_eps=1e-6,
             pad_token_id=0,
@@ -737,15 +619,10 @@ EVERY: list[dict[str, Any]] = [
             eos_token_id=2,
             use_cache=False,
         ),
-        made(hub.Phi3Backbone, **WIDTHS, **GROUPED),
+        made(hub.Phi3Backbone, **GROUPED_WIDTHS),
         MASKED,
-        fault("epsilon", "epsilon", ["norm"], layer_norm_epsilon=1e-3),
-        fault(
-            "base of rotary positions",
-            "constant",
-            ["rotary", "self_attention", "self_attn"],
-            rope_max_wavelength=500,
-        ),
+        EPSILON,
+        BASE,
     ),
     family(
         "fnet",
@@ -766,16 +643,15 @@ EVERY: list[dict[str, Any]] = [
         left(
             hf.MixtralModel,
             hf.MixtralConfig,
-            **SIZES,
-            num_key_value_heads=2,
+            **GROUPED,
             num_local_experts=4,
             max_position_embeddings=32,
             rms_norm_eps=1e-6,
             use_cache=False,
         ),
-        made(hub.MixtralBackbone, **WIDTHS, **GROUPED, num_experts=4),
+        made(hub.MixtralBackbone, **GROUPED_WIDTHS, num_experts=4),
         MASKED,
-        fault("epsilon", "epsilon", ["norm"], layer_norm_epsilon=1e-3),
+        EPSILON,
         fault("one expert for two", "layer-kind", ["moe", "mlp"], top_k=1),
     ),
     family(

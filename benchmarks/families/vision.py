@@ -1,21 +1,17 @@
 """Vision models of transformers beside those of keras-hub and keras.applications.
 
-Small ones with random weights; nothing is downloaded. Each family has a model of
-PyTorch (`left`), a function that makes the model of Keras (`right`, with mistakes where
-they are asked for), what both are given, and the truth once weights are copied:
-"equal", or the causes of what the two libraries really do differently. Each fault has
-the places and the cause that a reader would accept.
+Small ones with random weights; nothing is downloaded.
 """
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Callable
 from typing import Any
 
 import keras
+import keras_hub.models as hub
 import numpy as np
 import torch
+from pairs import activation, family, fault, made, setting
 from torch import nn
 
 RNG = np.random.default_rng(0)
@@ -43,26 +39,6 @@ def lively(model: nn.Module, **norms: float | None) -> nn.Module:
         if getattr(module, "bias", None) is not None:
             nn.init.normal_(module.bias, std=0.2, generator=generator)
     return model.eval()
-
-
-def changed(model: keras.Model, where: str, **settings: Any) -> keras.Model:
-    """The model with other settings of the layers whose path fits the pattern.
-
-    Raises:
-        ValueError: No layer fits.
-    """
-    fitting = [
-        x
-        for x in model._flatten_layers(include_self=False)
-        if fnmatch.fnmatch(x.path or x.name, where)
-        and all(hasattr(x, k) for k in settings)
-    ]
-    if not fitting:
-        raise ValueError(f"no layer is at {where}")
-    for layer in fitting:
-        for name, value in settings.items():
-            setattr(layer, name, value)
-    return model
 
 
 # SegFormer's encoder (MiT)
@@ -93,25 +69,18 @@ def segformer(eps: float = 1e-6, act: str = "gelu_pytorch_tanh") -> nn.Module:
     return lively(model)
 
 
-def mit(epsilon: float | None = None, **settings: Any) -> keras.Model:
-    """MiTBackbone of keras-hub."""
-    from keras_hub.models import MiTBackbone
-
-    given = {
-        "layerwise_depths": [1, 1],
-        "num_layers": 2,
-        "layerwise_num_heads": [1, 2],
-        "layerwise_sr_ratios": [2, 1],
-        "max_drop_path_rate": 0.0,
-        "layerwise_patch_sizes": [7, 3],
-        "layerwise_strides": [4, 2],
-        "image_shape": (64, 64, 3),
-        "hidden_dims": [8, 16],
-    }
-    model = MiTBackbone(**(given | settings))
-    if epsilon is not None:
-        model.get_layer("hierarchical_encoder_0_0").norm2.epsilon = epsilon
-    return model
+mit = made(
+    hub.MiTBackbone,
+    layerwise_depths=[1, 1],
+    num_layers=2,
+    layerwise_num_heads=[1, 2],
+    layerwise_sr_ratios=[2, 1],
+    max_drop_path_rate=0.0,
+    layerwise_patch_sizes=[7, 3],
+    layerwise_strides=[4, 2],
+    image_shape=(64, 64, 3),
+    hidden_dims=[8, 16],
+)
 
 
 # MobileNetV2
@@ -127,16 +96,15 @@ def mobilenet_v2(momentum: float = 0.001, eps: float = 1e-3) -> nn.Module:
     return lively(model, momentum=momentum, eps=eps)
 
 
-def keras_mobilenet_v2(change: tuple[str, dict[str, Any]] | None = None) -> keras.Model:
+def keras_mobilenet_v2() -> keras.Model:
     """MobileNetV2 of keras.applications."""
-    model = keras.applications.MobileNetV2(
+    return keras.applications.MobileNetV2(
         alpha=0.35,
         input_shape=(32, 32, 3),
         include_top=False,
         weights=None,
         pooling="avg",
     )
-    return changed(model, change[0], **change[1]) if change else model
 
 
 # EfficientNet
@@ -175,15 +143,13 @@ def efficientnet(momentum: float | None = 0.01) -> nn.Module:
     return lively(Scaled(), momentum=momentum)
 
 
-def keras_efficientnet(
-    change: tuple[str, dict[str, Any]] | None = None, **settings: Any
-) -> keras.Model:
+def keras_efficientnet(**settings: Any) -> keras.Model:
     """EfficientNet of keras.applications, of three stages."""
     from keras.src.applications.efficientnet import EfficientNet
 
     shapes = [(3, 1, 32, 16, 1, 1), (5, 2, 16, 24, 6, 2), (3, 1, 24, 40, 6, 2)]
     names = ("kernel_size", "repeats", "filters_in", "filters_out", "expand_ratio")
-    model = EfficientNet(
+    return EfficientNet(
         1.0,
         1.0,
         32,
@@ -199,7 +165,6 @@ def keras_efficientnet(
         pooling="avg",
         **settings,
     )
-    return changed(model, change[0], **change[1]) if change else model
 
 
 # ViT and DeiT
@@ -224,22 +189,15 @@ def vit(eps: float = 1e-6) -> nn.Module:
     return lively(ViTModel(config, add_pooling_layer=False))
 
 
-def keras_vit(
-    change: tuple[str, dict[str, Any]] | None = None, **settings: Any
-) -> keras.Model:
-    """ViTBackbone of keras-hub."""
-    from keras_hub.models import ViTBackbone
-
-    given = {
-        "image_shape": (32, 32, 3),
-        "patch_size": 8,
-        "num_layers": 2,
-        "num_heads": 4,
-        "hidden_dim": 32,
-        "mlp_dim": 64,
-    }
-    model = ViTBackbone(**(given | settings))
-    return changed(model, change[0], **change[1]) if change else model
+keras_vit = made(
+    hub.ViTBackbone,
+    image_shape=(32, 32, 3),
+    patch_size=8,
+    num_layers=2,
+    num_heads=4,
+    hidden_dim=32,
+    mlp_dim=64,
+)
 
 
 def deit(eps: float = 1e-6) -> nn.Module:
@@ -251,22 +209,15 @@ def deit(eps: float = 1e-6) -> nn.Module:
     return lively(DeiTModel(config, add_pooling_layer=False))
 
 
-def keras_deit(
-    change: tuple[str, dict[str, Any]] | None = None, **settings: Any
-) -> keras.Model:
-    """DeiTBackbone of keras-hub."""
-    from keras_hub.models import DeiTBackbone
-
-    given = {
-        "image_shape": (32, 32, 3),
-        "patch_size": 8,
-        "num_layers": 2,
-        "num_heads": 4,
-        "hidden_dim": 32,
-        "intermediate_dim": 64,
-    }
-    model = DeiTBackbone(**(given | settings))
-    return changed(model, change[0], **change[1]) if change else model
+keras_deit = made(
+    hub.DeiTBackbone,
+    image_shape=(32, 32, 3),
+    patch_size=8,
+    num_layers=2,
+    num_heads=4,
+    hidden_dim=32,
+    intermediate_dim=64,
+)
 
 
 # ConvNeXt
@@ -289,11 +240,11 @@ def convnext(eps: float = 1e-6) -> nn.Module:
     return lively(model)
 
 
-def keras_convnext(change: tuple[str, dict[str, Any]] | None = None) -> keras.Model:
+def keras_convnext() -> keras.Model:
     """ConvNeXt of keras.applications."""
     from keras.src.applications.convnext import ConvNeXt
 
-    model = ConvNeXt(
+    return ConvNeXt(
         [1, 1, 2, 1],
         [8, 16, 24, 32],
         layer_scale_init_value=0.5,
@@ -302,7 +253,6 @@ def keras_convnext(change: tuple[str, dict[str, Any]] | None = None) -> keras.Mo
         input_shape=(64, 64, 3),
         pooling="avg",
     )
-    return changed(model, change[0], **change[1]) if change else model
 
 
 # ResNet
@@ -326,56 +276,24 @@ def resnet(kind: str = "basic") -> nn.Module:
     )
 
 
-def keras_resnet(
-    change: tuple[str, dict[str, Any]] | None = None,
-    kind: str = "basic",
-    **settings: Any,
-) -> keras.Model:
-    """ResNetBackbone of keras-hub."""
-    from keras_hub.models import ResNetBackbone
-
-    given = {
-        "input_conv_filters": [64],
-        "input_conv_kernel_sizes": [7],
-        "stackwise_num_filters": [64, 128],
-        "stackwise_num_blocks": [1, 2],
-        "stackwise_num_strides": [1, 2],
-        "block_type": f"{kind}_block",
-        "image_shape": (64, 64, 3),
-    }
-    model = ResNetBackbone(**(given | settings))
-    return changed(model, change[0], **change[1]) if change else model
+keras_resnet = made(
+    hub.ResNetBackbone,
+    input_conv_filters=[64],
+    input_conv_kernel_sizes=[7],
+    stackwise_num_filters=[64, 128],
+    stackwise_num_blocks=[1, 2],
+    stackwise_num_strides=[1, 2],
+    block_type="basic_block",
+    image_shape=(64, 64, 3),
+)
 
 
-def family(
-    name: str,
-    left: Callable[[], nn.Module],
-    right: Callable[..., keras.Model],
-    inputs: Any,
-    faults: list[dict[str, Any]],
-    truth: str | list[str] = "equal",
-) -> dict[str, Any]:
-    """A family, as benchmarks/ports.py reads it."""
-    return {
-        "name": name,
-        "left": left,
-        "right": right,
-        "inputs": inputs,
-        "truth": truth,
-        "faults": faults,
-    }
-
-
-def fault(name: str, cause: str, places: list[str], **mistakes: Any) -> dict[str, Any]:
-    """A fault; `places` are names that a reader would accept."""
-    return {"name": name, "mistakes": mistakes, "places": places, "cause": cause}
-
-
-def norms(name: str, *places: str, **settings: Any) -> dict[str, Any]:
-    """A fault of norms: another epsilon or momentum."""
-    where = settings.pop("where")
-    return fault(name, next(iter(settings)), list(places), change=(where, settings))
-
+VIT_FAULTS = (
+    fault("epsilon", "epsilon", ["layers.0.layernorm_before"], layer_norm_epsilon=1e-5),
+    fault(
+        "heads", "attention-heads", ["layers.0.attention.q_proj", "mha"], num_heads=2
+    ),
+)
 
 FAMILIES = [
     family(
@@ -383,143 +301,84 @@ FAMILIES = [
         segformer,
         mit,
         images(),
-        [
-            fault(
-                "heads",
-                "attention-heads",
-                ["scaled_dot_product_attention", "stages.1.blocks.0.attention"],
-                layerwise_num_heads=[1, 4],
-            ),
-            fault(
-                "epsilon of a block",
-                "epsilon",
-                ["stages.0.blocks.0.layernorm_after", "hierarchical_encoder_0_0.norm2"],
-                epsilon=1e-3,
-            ),
-        ],
+        fault(
+            "heads",
+            "attention-heads",
+            ["scaled_dot_product_attention", "stages.1.blocks.0.attention"],
+            layerwise_num_heads=[1, 4],
+        ),
+        setting(
+            "hierarchical_encoder_0_0/norm2",
+            "epsilon",
+            1e-3,
+            "stages.0.blocks.0.layernorm_after",
+        ),
     ),
     family(
         "segformer as it comes",
         lambda: segformer(1e-5, "gelu"),
         mit,
         images(),
-        [],
-        ["epsilon", "gelu-form"],
+        truth=["epsilon", "gelu-form"],
     ),
     family(
         "mobilenet_v2",
         mobilenet_v2,
-        keras_mobilenet_v2,
+        made(keras_mobilenet_v2),
         images(32),
-        [
-            norms("momentum", "Conv1_bn", "bn_Conv1", where="*", momentum=0.9),
-            norms("epsilon", "bn_Conv1", where="*bn_Conv1", epsilon=1e-5),
-            fault(
-                "ReLU for ReLU6",
-                "activation-kind",
-                ["out_relu"],
-                change=("*out_relu", {"max_value": None}),
-            ),
-            fault(
-                "padding at the other end",
-                "padding",
-                ["block_1_depthwise"],
-                change=("*block_1_pad", {"padding": ((1, 0), (1, 0))}),
-            ),
-        ],
+        setting("", "momentum", 0.9, "Conv1_bn", "bn_Conv1"),
+        setting("bn_Conv1", "epsilon", 1e-5),
+        fault(
+            "ReLU for ReLU6",
+            "activation-kind",
+            ["out_relu"],
+            change=(("out_relu", "max_value", None),),
+        ),
+        fault(
+            "padding at the other end",
+            "padding",
+            ["block_1_depthwise"],
+            change=(("block_1_pad", "padding", ((1, 0), (1, 0))),),
+        ),
     ),
     family(
         "efficientnet",
         efficientnet,
-        keras_efficientnet,
+        made(keras_efficientnet),
         images(32) * 100,
-        [
-            fault("ReLU", "activation-kind", ["stem_activation"], activation="relu"),
-            norms("epsilon", "stem_bn", where="*stem_bn", epsilon=1e-5),
-            norms("momentum", "top_bn", where="*top_bn", momentum=0.9),
-        ],
+        fault("ReLU", "activation-kind", ["stem_activation"], activation="relu"),
+        setting("stem_bn", "epsilon", 1e-5),
+        setting("top_bn", "momentum", 0.9),
     ),
     family(
         "efficientnet as it comes",
         lambda: efficientnet(None),
-        keras_efficientnet,
+        made(keras_efficientnet),
         images(32) * 100,
-        [],
-        ["momentum"],
+        truth=["momentum"],
     ),
-    family(
-        "vit",
-        vit,
-        keras_vit,
-        images(32),
-        [
-            fault(
-                "epsilon",
-                "epsilon",
-                ["layers.0.layernorm_before"],
-                layer_norm_epsilon=1e-5,
-            ),
-            fault(
-                "heads",
-                "attention-heads",
-                ["layers.0.attention.q_proj", "mha"],
-                num_heads=2,
-            ),
-        ],
-    ),
-    family(
-        "deit",
-        deit,
-        keras_deit,
-        images(32),
-        [
-            fault(
-                "epsilon",
-                "epsilon",
-                ["layers.0.layernorm_before"],
-                layer_norm_epsilon=1e-5,
-            ),
-            fault(
-                "heads",
-                "attention-heads",
-                ["layers.0.attention.q_proj", "mha"],
-                num_heads=2,
-            ),
-        ],
-    ),
+    family("vit", vit, keras_vit, images(32), *VIT_FAULTS),
+    family("deit", deit, keras_deit, images(32), *VIT_FAULTS),
     family(
         "convnext",
         convnext,
-        keras_convnext,
+        made(keras_convnext),
         images(),
-        [
-            norms("epsilon", "layernorm", where="*layer_normalization*", epsilon=1e-3),
-            fault(
-                "ReLU",
-                "activation-kind",
-                ["convnext_stage_1_block_0_gelu"],
-                change=(
-                    "*stage_1_block_0_gelu",
-                    {"activation": keras.activations.relu},
-                ),
-            ),
-        ],
+        setting("layer_normalization", "epsilon", 1e-3, "layernorm"),
+        activation("convnext_stage_1_block_0_gelu", "relu"),
     ),
     family(
         "resnet",
         resnet,
         keras_resnet,
         images(),
-        [
-            norms("epsilon", "conv1_bn", where="*conv1_bn", epsilon=1e-3),
-            norms("momentum", "conv1_bn", where="*conv1_bn", momentum=0.99),
-        ],
+        setting("conv1_bn", "epsilon", 1e-3),
+        setting("conv1_bn", "momentum", 0.99),
     ),
     family(
         "resnet bottleneck",
         lambda: resnet("bottleneck"),
-        lambda **x: keras_resnet(kind="bottleneck", **x),
+        lambda: keras_resnet(block_type="bottleneck_block"),
         images(),
-        [],
     ),
 ]

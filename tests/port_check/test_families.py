@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import runpy
+import importlib
 from pathlib import Path
 
 import pytest
@@ -15,11 +15,12 @@ FAMILIES = Path(__file__).parents[2] / "benchmarks" / "families"
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the libraries'
 @pytest.mark.parametrize("name", ["bloom", "gemma", "opt", "roberta"])
-def test_what_remains_of_a_text_model(name):
+def test_what_remains_of_a_text_model(name, monkeypatch):
     """Fused heads, rounded gradients, positions from a mask, a table too much."""
     for library in ("torch", "transformers", "keras_hub"):
         pytest.importorskip(library)
-    every = runpy.run_path(str(FAMILIES / "text.py"))["FAMILIES"]
+    monkeypatch.syspath_prepend(FAMILIES)
+    every = importlib.import_module("text").FAMILIES
     (family,) = (x for x in every if x["name"] == name)
     models = family["left"], family["right"]
     found = paripassu.check(*models, family["inputs"], copy="left-to-right")

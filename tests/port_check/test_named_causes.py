@@ -326,3 +326,22 @@ def test_constants_of_layers_of_ones_own_are_told_though_written_otherwise():
     assert found(1e-5, 1e4).equal
     assert [key for _, key in causes(found(1e-3, 1e4))] == ["epsilon"]
     assert [key for _, key in causes(found(1e-5, 500.0))] == ["constant"]
+
+
+@pytest.mark.parametrize("kept", [0.9, 0.99])
+def test_a_running_mean_that_cancels_is_rounding(kept):
+    """The mean of a dense layer of normalised values is nought but for rounding."""
+    torch.manual_seed(0)
+    norm = {"eps": 1e-3, "momentum": 0.1}
+    left = nn.Sequential(
+        *(nn.Linear(6, 5), nn.BatchNorm1d(5, **norm)),
+        *(nn.Linear(5, 4, bias=False), nn.BatchNorm1d(4, **norm)),
+    )
+    right = keras.Sequential(
+        [
+            *(keras.Input((6,)), L.Dense(5), L.BatchNormalization(momentum=0.9)),
+            *(L.Dense(4, use_bias=False), L.BatchNormalization(momentum=kept)),
+        ]
+    )
+    found = paripassu.check(left, right, array(8, 6), copy="right-to-left")
+    assert causes(found) == ([] if kept == 0.9 else [("3", "momentum")])

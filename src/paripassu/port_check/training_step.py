@@ -572,6 +572,14 @@ class _KeptGradients:
         return found
 
 
+def _error_of_mean(left: Array, right: Array, spread: float) -> float:
+    """Of means, by the deviation of what they are of: a mean that cancels is rounding.
+
+    As after a dense layer of normalised values.
+    """
+    return relative_error(np.append(left, spread), np.append(right, spread))
+
+
 def _compare_running(
     blocks: tuple[Block, Block],
     left: Arrays,
@@ -581,17 +589,20 @@ def _compare_running(
 ) -> tuple[Cause | None, float]:
     """Compare running statistics; None: equal, or biased beside unbiased."""
     spec, other = (x.spec for x in blocks)
+    momentum, theirs = (float(x.settings.get("momentum", 0.0)) for x in (spec, other))
+    share = 1 - momentum  # of the batch
+    moved = left["variance"] - momentum * spec.weights["variance"]
+    spread = np.sqrt(np.abs(share * moved).max(initial=0))  # in the same share
     errors = {key: relative_error(carry(key, left[key]), right[key]) for key in left}
+    errors["mean"] = _error_of_mean(carry("mean", left["mean"]), right["mean"], spread)
     worst = max(errors.values())
     if worst <= limit:
         return None, worst
-    momentum, theirs = (float(x.settings.get("momentum", 0.0)) for x in (spec, other))
-    share = 1 - momentum  # of the batch
     if abs(momentum - theirs) > UNMOVED:
         mean = spec.weights["mean"]
         batch = (left["mean"] - momentum * mean) / share if share else 0
         expected = np.asarray(theirs * mean + (1 - theirs) * batch)
-        after = relative_error(carry("mean", expected), right["mean"])
+        after = _error_of_mean(carry("mean", expected), right["mean"], spread)
         cause = Cause(
             key="momentum",
             sentence=f"momentum: left keeps {momentum:.6g}, right {theirs:.6g}",
