@@ -76,12 +76,13 @@ def setting(layer: str, cause: str, value: Any, *places: str) -> dict[str, Any]:
 
 def activation(layer: str, value: Any, *places: str) -> dict[str, Any]:
     """Another activation in a dense layer; one of GELU's forms is so called."""
-    exact = keras.activations.gelu
+    function = keras.activations.get(value)
+    forms = keras.activations.gelu, gelu_tanh
     return fault(
         f"activation of {layer}",
-        "gelu-form" if value in (exact, gelu_tanh) else "activation-kind",
+        "gelu-form" if function in forms else "activation-kind",
         [layer, *places],
-        change=((layer, "activation", keras.activations.get(value)),),
+        change=((layer, "activation", function),),
     )
 
 
