@@ -337,7 +337,7 @@ FAMILIES = [
         fault(
             "padding at the other end",
             "padding",
-            ["block_1_depthwise"],
+            ["block_1_pad", "block_1_depthwise"],
             change=(("block_1_pad", "padding", ((1, 0), (1, 0))),),
         ),
     ),
