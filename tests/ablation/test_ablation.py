@@ -21,6 +21,7 @@ from helpers import (
     needs_both,
     run_paripassu,
     skip_without,
+    type_here,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -701,7 +702,7 @@ def test_other_recipes_and_other_data_do_not_take_a_ablations_place(
         (["--set", "batch_size=7"], tiny),
         ([], small),
     ):
-        refused = run_paripassu(*words(folder, data, out, *more))
+        refused = type_here(*words(folder, data, out, *more))
         assert refused.returncode == 2, refused.stderr
         assert "holds another ablation" in " ".join(refused.stderr.split())
     assert (out / "ablation.json").read_bytes() == before
@@ -714,7 +715,7 @@ def test_damaged_record_is_told_before_anything_is_trained(walked, folder, tiny)
     name = ablation.stops[0].runs[0].run
     (copy / "runs" / name).mkdir(parents=True)
     (copy / "runs" / name / "run.json").write_text("{")
-    refused = run_paripassu(*words(folder, tiny, copy))
+    refused = type_here(*words(folder, tiny, copy))
     assert refused.returncode == 2
     assert "that run is then repeated" in " ".join(refused.stderr.split())
     assert [x.name for x in (copy / "runs").iterdir()] == [name]
@@ -767,7 +768,7 @@ def test_failing_stop_is_told_and_the_others_go_on(walked, folder, tiny, tmp_pat
 )
 @needs_pytorch
 def test_bad_input_is_told_before_anything_is_trained(more, said, tmp_path):
-    done = run_paripassu("ablate", *more, "--no-proof", cwd=tmp_path)
+    done = type_here("ablate", *more, "--no-proof", cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert said in " ".join(done.stderr.split())
     assert done.stdout == ""
@@ -786,7 +787,7 @@ def test_chosen_framework_must_be_there(tmp_path):
 @needs_pytorch
 def test_folder_has_one_owner(folder, tiny, tmp_path):
     with files.owned(files.make_folder(tmp_path / "out")):
-        done = run_paripassu(*words(folder, tiny, tmp_path / "out"))
+        done = type_here(*words(folder, tiny, tmp_path / "out"))
     assert done.returncode == 2
     assert "in use by another process" in " ".join(done.stderr.split())
     assert not list((tmp_path / "out").glob("runs/*"))

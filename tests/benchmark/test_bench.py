@@ -10,7 +10,14 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from helpers import BOTH, environment, needs_both, run_paripassu, skip_without
+from helpers import (
+    BOTH,
+    environment,
+    needs_both,
+    run_paripassu,
+    skip_without,
+    type_here,
+)
 from make_bench import IMAGES, MATRIX, made, timed
 from rich.console import Console
 
@@ -213,7 +220,7 @@ def test_another_benchmark_is_not_gone_on_with(tmp_path):
     ],
 )
 def test_wrong_usage(words, message, tmp_path):
-    done = run_paripassu("bench", "--out", str(tmp_path / "out"), *words)
+    done = type_here("bench", "--out", str(tmp_path / "out"), *words)
     assert done.returncode == 2
     assert message in done.stderr
     assert not (tmp_path / "out").exists()

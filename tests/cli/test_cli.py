@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import typer.main
-from helpers import run_paripassu
+from helpers import type_here
 
 import paripassu
 from paripassu import cli
@@ -58,7 +58,7 @@ def test_every_command_and_option_is_explained(typed):
     ],
 )
 def test_json_is_one_document_on_standard_output(typed):
-    done = run_paripassu(*typed.split())
+    done = type_here(*typed.split())
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)
 
@@ -67,7 +67,7 @@ def test_json_is_one_document_on_standard_output(typed):
     ("typed", "meant"), [("ledger", "ablate"), ("bnech", "bench"), ("verfy", "verify")]
 )
 def test_an_unknown_command_is_told_what_was_meant(typed, meant):
-    done = run_paripassu(typed)
+    done = type_here(typed)
     assert done.returncode == 2
     assert f"No such command '{typed}'. Did you mean '{meant}'?" in done.stderr
 
@@ -109,6 +109,6 @@ def test_the_package_runs_as_a_module():
 
 
 def test_all_faults_have_a_command():
-    done = run_paripassu("verify", "--fault", "all")
+    done = type_here("verify", "--fault", "all")
     assert done.returncode == 2
     assert "paripassu faults check" in " ".join(done.stderr.split())

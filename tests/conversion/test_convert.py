@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import EACH, needs_both, run_paripassu, skip_without
+from helpers import EACH, needs_both, run_paripassu, skip_without, type_here
 from safetensors.numpy import load_file, save_file
 
 from paripassu.conversion import onnx_file
@@ -218,7 +218,7 @@ def test_a_file_that_answers_otherwise_is_not_written(tmp_path, fault):
 
 
 def test_the_command_ends_with_1_when_it_refuses(tmp_path):
-    done = run_paripassu(
+    done = type_here(
         *("convert", source_of(tmp_path), "--to", "safetensors"),
         *("--out", tmp_path / "a.safetensors", "--fault", "rounded"),
     )
@@ -341,7 +341,7 @@ def test_a_keras_archive_with_something_else_is_refused(tmp_path):
 )
 def test_wrong_usage_is_explained(tmp_path, arguments, word):
     (tmp_path / "a.txt").write_text("hello")
-    done = run_paripassu("convert", *arguments, cwd=tmp_path)
+    done = type_here("convert", *arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert word in done.stderr
     assert sorted(x.name for x in tmp_path.iterdir()) == ["a.txt"]
@@ -351,7 +351,7 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path):
     path = source_of(tmp_path)
     blocked = tmp_path / "blocked"
     blocked.write_text("a file")
-    done = run_paripassu(
+    done = type_here(
         *("convert", path, "--to", "safetensors"),
         *("--out", blocked / "a.safetensors"),
     )
@@ -374,10 +374,10 @@ def test_a_run_in_bfloat16_is_evaluated_again_and_converted(framework, tiny, tmp
     run = tmp_path / "run"
     words = ["-f", framework, "--epochs", 1, "--data", tiny, "--out", run]
     words += ["--set", "precision=bfloat16", "--threads", 1, "--json"]
-    done = run_paripassu("train", *words)
+    done = type_here("train", *words)
     assert done.returncode == 0, done.stderr
     trained = json.loads(done.stdout)["result"]
-    again = run_paripassu("evaluate", run, "--data", tiny, "--json")
+    again = type_here("evaluate", run, "--data", tiny, "--json")
     assert json.loads(again.stdout)["test_accuracy"] == trained["test_accuracy"]
     weights = load_file(run / "weights.safetensors")
     assert {array.dtype.name for array in weights.values()} == {"float32"}

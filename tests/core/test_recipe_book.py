@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import run_paripassu
+from helpers import type_here
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_records import make_comparison, make_environment, make_proof
@@ -45,7 +45,7 @@ def recipe_docs(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_list_has_every_recipe():
-    result = run_paripassu("recipes")
+    result = type_here("recipes")
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert len(lines) == 1 + 2 * len(built_in())
@@ -65,7 +65,7 @@ def test_list_has_every_recipe():
 
 
 def test_list_as_json():
-    found = json.loads(run_paripassu("recipes", "--json").stdout)
+    found = json.loads(type_here("recipes", "--json").stdout)
     assert [entry["name"] for entry in found] == built_in()
     for entry in found:
         recipe = load(entry["name"])
@@ -76,23 +76,23 @@ def test_list_as_json():
 
 @pytest.mark.parametrize("name", built_in())
 def test_what_show_prints_is_the_recipe(tmp_path, name):
-    printed = run_paripassu("recipes", "show", name).stdout
+    printed = type_here("recipes", "show", name).stdout
     path = tmp_path / "my.toml"
     path.write_text(printed)
     assert load(str(path)) == load(name)
     comments = " ".join(x[2:] for x in printed.splitlines() if x.startswith("#"))
     assert " ".join(load(name).source.split()) in comments
-    assert run_paripassu("recipes", "show", path).stdout == printed
+    assert type_here("recipes", "show", path).stdout == printed
 
 
 @pytest.mark.parametrize("words", ["show lenet5 --json", "--json show lenet5"])
 def test_show_as_json(words):
-    printed = run_paripassu("recipes", *words.split()).stdout
+    printed = type_here("recipes", *words.split()).stdout
     assert validate(json.loads(printed)) == load("lenet5")
 
 
 def test_an_unknown_recipe_is_refused_with_the_list():
-    result = run_paripassu("recipes", "show", "lenet-5")
+    result = type_here("recipes", "show", "lenet-5")
     assert (result.returncode, result.stdout) == (2, "")
     assert all(name in result.stderr for name in built_in())
 

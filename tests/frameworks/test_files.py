@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import FIRST_FAST, run_paripassu, same_bits, skip_without
+from helpers import FIRST_FAST, same_bits, skip_without, type_here
 
 from paripassu.conversion.model_source import read_source
 from paripassu.core import datasets, files, record
@@ -36,7 +36,7 @@ def run(request, tiny, tmp_path_factory) -> tuple[str, Path]:
     """A run of LeNet-5, whose layers are its own."""
     out = tmp_path_factory.mktemp("files") / "run"
     options = ["--recipe", "lenet5", "--epochs", "1", "--set", "validation_size=0"]
-    done = run_paripassu(
+    done = type_here(
         "train", "-f", request.param, *options, "--data", tiny, "--out", out
     )
     assert done.returncode == 0, done.stderr

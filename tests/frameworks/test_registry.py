@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import run_paripassu
+from helpers import type_here
 from make_records import make_run
 
 from paripassu.core.errors import UserError
@@ -158,7 +158,7 @@ def test_a_training_by_the_reference_is_refused_before_anything_is_written(tmp_p
     ],
 )
 def test_the_command_refuses_to_train_the_reference(words, tmp_path):
-    done = run_paripassu(*words.split(), cwd=tmp_path)
+    done = type_here(*words.split(), cwd=tmp_path)
     assert done.returncode == 2, done.stdout
     assert "NumPy is the reference for proofs and trains nothing" in done.stderr
     assert "pytorch, tensorflow" in done.stderr
@@ -169,7 +169,7 @@ def test_the_command_refuses_to_train_the_reference(words, tmp_path):
 
 def test_the_command_refuses_to_evaluate_in_the_reference(tmp_path):
     make_run(tmp_path / "run")
-    done = run_paripassu("evaluate", tmp_path / "run", "--framework", "numpy")
+    done = type_here("evaluate", tmp_path / "run", "--framework", "numpy")
     assert done.returncode == 2, done.stdout
     assert "NumPy is the reference for proofs and trains nothing" in done.stderr
     assert "Traceback" not in done.stderr

@@ -17,7 +17,7 @@ from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
-from helpers import BOTH, environment, hide_module, needs_both, run_paripassu
+from helpers import BOTH, environment, hide_module, needs_both, run_paripassu, type_here
 from PIL import Image
 from serving import Server
 
@@ -80,7 +80,7 @@ def test_a_package_that_cannot_be_imported_is_left_out(tmp_path):
 
 def test_it_is_not_there_without_its_package():
     assert "toy" not in FRAMEWORKS
-    done = run_paripassu("train", "-f", "toy")
+    done = type_here("train", "-f", "toy")
     assert done.returncode == 2
     assert "no framework 'toy'" in done.stderr
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from helpers import BOTH, EACH, break_module, run_paripassu, skip_without
+from helpers import BOTH, EACH, break_module, run_paripassu, type_here, skip_without
 
 from paripassu.analysis.lessons import lesson_text, sections
 from paripassu.core.errors import UserError
@@ -98,14 +98,14 @@ def test_a_notebook_edited_by_hand_is_found_and_written_anew(tmp_path):
     path = tmp_path / "pytorch.ipynb"
     shutil.copy(NOTEBOOKS / "pytorch.ipynb", path)
     words = ("notebooks", "--frameworks", "pytorch", "--out", str(tmp_path))
-    assert run_paripassu(*words, "--check").returncode == 0
+    assert type_here(*words, "--check").returncode == 0
     path.write_text(path.read_text().replace("What a kernel is", "What an eagle is"))
     before = path.read_bytes()
-    done = run_paripassu(*words, "--check")
+    done = type_here(*words, "--check")
     assert done.returncode == 1
     assert "out of date. Type: paripassu notebooks" in done.stdout
     assert path.read_bytes() == before
-    assert run_paripassu(*words).returncode == 0
+    assert type_here(*words).returncode == 0
     # Only prose was changed: what the cells showed is still true.
     assert path.read_bytes() == (NOTEBOOKS / "pytorch.ipynb").read_bytes()
 
@@ -153,7 +153,7 @@ def test_a_file_that_is_no_notebook_is_left_alone(tmp_path):
     ],
 )
 def test_wrong_usage(words, message, tmp_path):
-    done = run_paripassu("notebooks", "--out", str(tmp_path), *words)
+    done = type_here("notebooks", "--out", str(tmp_path), *words)
     assert done.returncode == 2
     assert message in done.stderr
     assert not list(tmp_path.iterdir())
@@ -174,7 +174,7 @@ def test_without_the_extra_it_says_what_to_install(module, tmp_path):
 @pytest.mark.parametrize("framework", EACH)
 def test_a_notebook_runs_from_top_to_bottom(framework, tmp_path):
     words = ["--frameworks", framework, "--out", str(tmp_path), "--execute", "--json"]
-    done = run_paripassu("notebooks", *words, "--epochs", "1", "--images", "500")
+    done = type_here("notebooks", *words, "--epochs", "1", "--images", "500")
     assert done.returncode == 0, done.stderr
     (made,) = json.loads(done.stdout)
     assert made["executed"]

@@ -21,6 +21,7 @@ from helpers import (
     run_paripassu,
     skip_without,
     start_weights,
+    type_here,
     wait_for,
 )
 from pictures import drawn, export, png_header
@@ -450,7 +451,7 @@ def test_bad_files_are_told_and_the_others_answered(folder, untrained, tmp_path)
 def test_wrong_usage_is_told_with_exit_code_2(tmp_path, untrained, arguments, message):
     drawn().save(tmp_path / "digit.png")
     words = [str(untrained) if x == "MODEL" else x for x in arguments]
-    done = run_paripassu("predict", *words, cwd=tmp_path)
+    done = type_here("predict", *words, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
     assert not done.stdout

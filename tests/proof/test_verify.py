@@ -15,6 +15,7 @@ from helpers import (
     break_module,
     needs_both,
     run_paripassu,
+    type_here,
 )
 
 from paripassu.analysis.proof.causes import likely_cause
@@ -166,7 +167,7 @@ def test_the_command_prints_the_proof_and_exits_with_0(tiny):
 
 @needs_both
 def test_a_fault_exits_with_1_and_says_where_and_why(tiny):
-    done = run_paripassu(
+    done = type_here(
         *("verify", "--data", tiny, "--steps", 3, "--set", "batch_size=8"),
         *("--fault", "softmax-twice", "--frameworks", "pytorch"),
     )
@@ -414,7 +415,7 @@ def test_a_fault_applies_as_soon_as_it_changes_something(name, recipe, changes):
 
 
 def test_faults_are_listed():
-    done = run_paripassu("faults")
+    done = type_here("faults")
     assert done.returncode == 0
     listed = [line.split()[0] for line in done.stdout.splitlines()]
     assert listed == list(FAULTS)
@@ -448,7 +449,7 @@ def test_faults_are_listed():
     ],
 )
 def test_bad_input_names_what_is_valid(words, said, tmp_path):
-    done = run_paripassu("verify", *words, cwd=tmp_path)
+    done = type_here("verify", *words, cwd=tmp_path)
     assert done.returncode == 2, done.stdout
     assert said in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
@@ -988,7 +989,7 @@ def test_rates_may_round_once_a_step():
 @pytest.mark.slow
 @needs_both
 def test_the_proof_of_a_chaotic_recipe_holds_on_all_its_steps():
-    done = run_paripassu(
+    done = type_here(
         *("verify", "--recipe", "article-pytorch-notebook", "--rungs", "0-5"),
         *("--precision", "float64"),
     )

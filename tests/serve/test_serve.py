@@ -28,6 +28,7 @@ from helpers import (
     hide_module,
     needs_both,
     run_paripassu,
+    type_here,
     wait_for,
 )
 from PIL import Image
@@ -661,7 +662,7 @@ def test_workers_do_not_outlive_a_killed_server(trained: Path, tmp_path: Path) -
 
 
 def test_a_port_in_use_is_said(served: Server, trained: Path) -> None:
-    result = run_paripassu("serve", "--model", trained, "--port", served.port)
+    result = type_here("serve", "--model", trained, "--port", served.port)
     assert result.returncode == 2
     assert f"port {served.port} of 127.0.0.1 is in use" in result.stderr
     assert f"--port {served.port + 1}" in result.stderr
@@ -680,7 +681,7 @@ def test_what_cannot_be_served_is_said(
     options: list[str], word: str, trained: Path
 ) -> None:
     model = [] if "--model" in options else ["--model", trained]
-    result = run_paripassu("serve", *model, *options)
+    result = type_here("serve", *model, *options)
     assert result.returncode == 2
     assert word in result.stderr
     assert "Traceback" not in result.stderr
@@ -710,7 +711,7 @@ def test_a_framework_that_cannot_start_ends_the_server(
 @needs_both
 def test_two_models_each_by_its_own_framework(trained: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.keras"
-    made = run_paripassu("convert", trained, "--to", "tensorflow", "--out", other)
+    made = type_here("convert", trained, "--to", "tensorflow", "--out", other)
     assert made.returncode == 0, made.stderr
     with Server("--model", trained, "--model", other, log=tmp_path / "log") as server:
         found = [(x["name"], x["source"]) for x in server.get("/models")["models"]]

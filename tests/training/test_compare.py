@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import run_paripassu, type_here
 
 from paripassu.cli.training import quick_epochs
 from paripassu.core import files, record
@@ -23,16 +22,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def paripassu(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", "from paripassu.cli import main; main()", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **environment},
-    )
-
-
 @pytest.fixture(scope="module")
 def compared(
     small: Path, tmp_path_factory: pytest.TempPathFactory
@@ -40,7 +29,7 @@ def compared(
     out = tmp_path_factory.mktemp("comparison") / "quick"
     words = ["compare", "--quick", "--data", str(small), "--out", str(out), "--json"]
     words += ["--set", "batch_size=16"]  # for the proof, whose steps it makes short
-    return out, paripassu(*words), words
+    return out, run_paripassu(*words), words
 
 
 @pytest.mark.slow
@@ -58,7 +47,7 @@ def test_quick_form(compared):
     assert printed["pairs"][0]["verdict"] == "undecided"
     assert "<svg" in (out / "report.html").read_text()
 
-    again = paripassu(*words)
+    again = type_here(*words)
     assert "already finished" in again.stderr
     first, second = printed, json.loads(again.stdout)
     assert {**second, "created": ""} == {**first, "created": ""}
@@ -87,7 +76,7 @@ def test_the_record_has_the_cross_entropy_of_the_answers(compared, framework):
 def test_report_is_rebuilt_from_records(compared):
     out, result, _words = compared
     (out / "report.html").unlink()
-    rebuilt = paripassu("report", str(out), "--json")
+    rebuilt = type_here("report", str(out), "--json")
     assert rebuilt.returncode == 0, rebuilt.stderr
     one, other = json.loads(result.stdout), json.loads(rebuilt.stdout)
     assert {**one, "created": ""} == {**other, "created": ""}
@@ -100,7 +89,7 @@ def test_evaluate_in_both_frameworks(compared, other):
     out, _result, _words = compared
     folder = out / "runs" / "pytorch-seed42"
     words = ("evaluate", str(folder), "--framework", other, "--json")
-    evaluated = paripassu(*words)
+    evaluated = type_here(*words)
     assert evaluated.returncode == 0, evaluated.stderr
     found = json.loads(evaluated.stdout)
     assert found["test_accuracy"] == pytest.approx(found["recorded_accuracy"])
@@ -112,10 +101,10 @@ def test_other_data_and_other_threads_are_refused(compared, tiny):
     out, _result, words = compared
     before = (out / "comparison.json").read_bytes()
     other = [str(tiny) if word.endswith("small.npz") else word for word in words]
-    refused = paripassu(*other)
+    refused = type_here(*other)
     assert refused.returncode == 2
     assert "holds a comparison on other data" in refused.stderr
-    refused = paripassu(*words, "--threads", "7")
+    refused = type_here(*words, "--threads", "7")
     assert refused.returncode == 2
     assert "and now there is 7" in refused.stderr
     assert (out / "comparison.json").read_bytes() == before
@@ -133,7 +122,7 @@ def test_a_damaged_run_is_told_with_what_to_do_and_the_rest_is_shown(
     path.write_bytes(path.read_bytes()[:100])
     (out / "proof.json").write_text("{")
     words = [str(out) if word == str(source) else word for word in words]
-    again = paripassu(*words)
+    again = type_here(*words)
     assert again.returncode == 1, again.stderr
     said = " ".join(again.stderr.split())
     assert f"Delete {run} and type the same command again" in said
@@ -143,7 +132,7 @@ def test_a_damaged_run_is_told_with_what_to_do_and_the_rest_is_shown(
     assert found["frameworks"]["pytorch"]["runs"] == []
 
     shutil.rmtree(run)
-    mended = paripassu(*words)
+    mended = type_here(*words)
     assert mended.returncode == 0, mended.stderr
 
 
@@ -157,7 +146,7 @@ def test_what_is_set_goes_before_quick(tiny, tmp_path):
     out = tmp_path / "out"
     words = ["--quick", "--set", "epochs=1", "--frameworks", "torch"]
     words += ["--recipe", "lenet5"]
-    done = paripassu("compare", *words, "--data", str(tiny), "--out", str(out))
+    done = type_here("compare", *words, "--data", str(tiny), "--out", str(out))
     assert done.returncode == 0, done.stderr
     run = json.loads((out / "runs" / "pytorch-seed42" / "run.json").read_text())
     assert len(run["epochs"]) == 1
@@ -166,7 +155,7 @@ def test_what_is_set_goes_before_quick(tiny, tmp_path):
 def test_a_bad_last_seed_is_said_before_anything_is_trained(tiny, tmp_path):
     out = tmp_path / "out"
     words = ["--seeds", "2", "--set", "seed=2147483647", "--out", str(out)]
-    done = paripassu("compare", *words, "--data", str(tiny))
+    done = type_here("compare", *words, "--data", str(tiny))
     assert done.returncode == 2
     assert "seed" in done.stderr
     assert not out.exists()
@@ -189,13 +178,7 @@ def test_turns_are_a_b_b_a():
     ],
 )
 def test_wrong_usage_exits_with_2(words, said, tmp_path):
-    result = subprocess.run(
-        [sys.executable, "-c", "from paripassu.cli import main; main()", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-    )
+    result = type_here(*words, cwd=tmp_path)
     assert result.returncode == 2, result.stderr
     assert said in result.stderr.replace("\n", " ")
     assert result.stdout == ""

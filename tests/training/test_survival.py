@@ -29,6 +29,7 @@ from helpers import (
     needs_both,
     run_paripassu,
     skip_without,
+    type_here,
     wait_for,
 )
 
@@ -380,7 +381,7 @@ def test_a_second_process_is_refused_and_the_first_undisturbed(
 def refused(folder: Path, framework: str, data: Path, *more: object) -> str:
     """Type a command that must be refused; what it says. Nothing may change."""
     before = contents(folder)
-    done = run_paripassu(*arguments(framework, data, folder, *more))
+    done = type_here(*arguments(framework, data, folder, *more))
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert contents(folder) == before
@@ -460,7 +461,7 @@ def test_a_damaged_record_is_named(damage, small, interrupted):
 @needs_pytorch
 def test_without_its_checkpoint_a_run_starts_over(small, straight_of, interrupted):
     (interrupted / record.CHECKPOINT_FILE).unlink()
-    done = run_paripassu(*arguments("pytorch", small, interrupted))
+    done = type_here(*arguments("pytorch", small, interrupted))
     assert done.returncode == 0, done.stderr
     assert "goes on" not in done.stderr
     check_same_end(interrupted, straight_of("pytorch"), 1)
@@ -533,7 +534,7 @@ def test_an_impossible_folder_is_refused(verb, tiny, tmp_path):
     ) or pytest.skip(skip_without(*BOTH).kwargs["reason"])
     option = {"train": "--framework", "compare": "--frameworks"}[verb]
     for folder in (file / "run", file, Path("/proc/paripassu")):
-        done = run_paripassu(verb, option, frameworks, "--data", tiny, "--out", folder)
+        done = type_here(verb, option, frameworks, "--data", tiny, "--out", folder)
         assert done.returncode == 2, done.stderr
         assert f"cannot write {folder}" in done.stderr
         assert "Traceback" not in done.stderr
@@ -580,7 +581,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_with_more_room(tiny, disk):
     disk.mount("size=3m")
     folder = disk.folder / "run"
     typed = [*arguments("pytorch", tiny, folder), "--epochs", 1]
-    done = run_paripassu(*typed)
+    done = type_here(*typed)
     assert done.returncode == 2, done.stderr
     assert "the disk is full" in done.stderr
     assert "Traceback" not in done.stderr
@@ -588,7 +589,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_with_more_room(tiny, disk):
     assert record.load_record(folder).status == "running"
 
     disk.remount("size=21m")  # room for checkpoint and weights, not for the model
-    done = run_paripassu(*typed)
+    done = type_here(*typed)
     assert done.returncode == 2, done.stderr
     assert "the disk is full" in done.stderr
     assert not (folder / "model.pt").exists()
@@ -596,7 +597,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_with_more_room(tiny, disk):
     assert list(folder.glob(".*.tmp*")) == []
 
     disk.remount("size=90m")
-    done = run_paripassu(*typed)
+    done = type_here(*typed)
     assert done.returncode == 0, done.stderr
     assert "continues with epoch 2" not in done.stderr
     assert record.load_record(folder).status == "finished"
@@ -608,7 +609,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_with_more_room(tiny, disk):
 def test_a_disk_too_small_for_the_model_is_told(tiny, disk):
     disk.mount("size=22m")  # the checkpoint and the weights fit, no more
     folder = disk.folder / "run"
-    done = run_paripassu(*arguments("tensorflow", tiny, folder), "--epochs", 1)
+    done = type_here(*arguments("tensorflow", tiny, folder), "--epochs", 1)
     assert done.returncode == 2, done.stderr
     assert "the disk is full" in done.stderr
     assert not (folder / "model.keras").exists()
@@ -619,7 +620,7 @@ def test_a_disk_too_small_for_the_model_is_told(tiny, disk):
 @needs_pytorch
 def test_a_read_only_disk_is_told(tiny, disk):
     disk.mount("size=3m,ro")
-    done = run_paripassu(*arguments("pytorch", tiny, disk.folder / "run"))
+    done = type_here(*arguments("pytorch", tiny, disk.folder / "run"))
     assert done.returncode == 2, done.stderr
     assert "the disk is read-only" in done.stderr
 
@@ -649,7 +650,7 @@ def test_a_finished_run_on_a_read_only_disk_is_used(small, straight_of, disk):
     folder = disk.folder / "run"
     shutil.copytree(straight_of("pytorch").folder, folder)
     disk.remount("ro")
-    done = run_paripassu(*arguments("pytorch", small, folder))
+    done = type_here(*arguments("pytorch", small, folder))
     assert done.returncode == 0, done.stderr
     assert "already finished, reused" in done.stderr
 
@@ -663,7 +664,7 @@ def test_a_kill_before_the_last_clearing_up_leaves_nothing(
     folder = tmp_path / "run"
     shutil.copytree(straight.folder, folder)
     shutil.copy(one_epoch_done / record.CHECKPOINT_FILE, folder)
-    done = run_paripassu(*arguments("pytorch", small, folder))
+    done = type_here(*arguments("pytorch", small, folder))
     assert done.returncode == 0, done.stderr
     assert "already finished, reused" in done.stderr
     check_same_end(folder, straight, 0)
