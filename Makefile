@@ -60,8 +60,9 @@ $(READY): $(VENV)/created $(SOURCES)
 	    --constraint constraints.txt --editable '.[all]'
 	@touch $@
 
-$(READY_DEV): $(READY)
-	@echo "installing the development tools ..."
+# Has all of READY, so that nothing is installed twice where there is neither.
+$(READY_DEV): $(VENV)/created $(SOURCES)
+	@echo "installing the pinned versions and the development tools ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	    --constraint constraints.txt --editable '.[all,dev]'
-	@touch $@
+	@touch $(READY) $@
