@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pictures import coloured, drawn, png_header
-from PIL import Image, ImageCms, ImageFilter, ImageOps
+from PIL import Image, ImageCms, ImageDraw, ImageFilter, ImageOps
 
 from paripassu.core import digits
 from paripassu.core.digits import PictureError, read_picture, to_digit
@@ -437,6 +437,18 @@ def test_each_measure_of_doubt_speaks():
     assert "parts" in doubts_of(pair)
     crossing = drawn(points=((0.0, 0.0), (0.0, 1.0), (0.5, 0.5)), width=10)
     assert "border" in doubts_of(crossing)
+    pole = Image.new("L", (100, 400), 255)
+    pole.paste(0, (45, 20, 65, 380))
+    assert "height" in doubts_of(pole)
+    text = Image.new("L", (300, 300), 255)
+    ImageDraw.Draw(text).text((30, 30), "a page of\nwords is\nno digit", 0, font_size=40)
+    assert "scattered" in doubts_of(text)
+
+
+@pytest.mark.parametrize("name", ["report.png", "serve.png"])
+def test_a_screenshot_of_a_web_page_is_in_doubt(name):
+    picture = Path(__file__).parents[2] / "docs" / name
+    assert doubts_of(digits.read_picture(picture))
 
 
 # Files that are none

@@ -11,6 +11,8 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 import paripassu
 from paripassu.port_check import page
@@ -274,6 +276,9 @@ def test_gradients_can_be_left_out():
         (image, image, np.zeros((2, 5, 8, 8), np.float32), {}, "^left model raised"),
         (image, image, None, {}, "--input is missing"),
         (image, image, "1,x", {}, "'1,x' is not understood"),
+        (image, image, {"x": "1,x"}, {}, "'x=1,x' is not understood"),
+        (image, image, ["1,3,8,8", PIXELS], {}, "both arrays and texts"),
+        (image, image, [["a"]], {}, "an array of <U1, but one of numbers is expected"),
         (image, image, PIXELS, {"copy": "both"}, "copy is 'both', but one of"),
         (image, lambda: 7, PIXELS, {}, "right is a int.*keras.Model"),
         (image, lambda: lambda: 1 / 0, PIXELS, {}, "raised ZeroDivisionError"),
@@ -282,6 +287,28 @@ def test_gradients_can_be_left_out():
 def test_what_cannot_be_checked_is_refused(left, right, inputs, more, message):
     with pytest.raises(paripassu.UserError, match=message):
         paripassu.check(left(), right(), inputs, **more)
+
+
+class Product(nn.Module):
+    """Two inputs, of which the second counts twice."""
+
+    def forward(self, one, two):
+        return one * two * two
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        ["2,4", "2,4"],
+        {"one": "2,4", "two": "2,4"},
+        (np.full((2, 4), 2.0), np.full((2, 4), 3.0)),
+        [torch.ones(2, 4), np.ones((2, 4))],
+    ],
+)
+def test_several_inputs_in_a_list_or_dict(inputs):
+    found = paripassu.check(Product(), Product(), inputs)
+    assert found.equal
+    assert not found.notes
 
 
 # One process for all cases: it takes longer to load TensorFlow than to check them.

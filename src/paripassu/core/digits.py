@@ -63,6 +63,8 @@ CLEAR = 6.0
 INK_SHARE = (0.025, 0.40)  # mean of 28 x 28 pixels, 0..1: 0.0254 to 0.3976
 WIDEST = 2.5  # width by height of the box around the ink
 APART = 0.2  # of the ink beside a gap: in 6 of the 60,000 images more
+TALLEST = 10.0  # height by width of the box around the ink
+LARGEST_PART = 0.45  # of the ink: in 1 of the 60,000 images less
 CROSSED = 0.25  # of the picture's border under ink: MNIST has 0.04 at most
 
 
@@ -79,6 +81,7 @@ class Digit:
         ink_share: mean of `image`, 0..1.
         width_by_height: of the box around the ink.
         apart: the share of the ink, 0..0.5, that a gap from top to bottom sets apart.
+        largest_part: the share of the ink, 0..1, in the largest part that holds together.
         crossed: the share of the picture's border that is under ink, 0..1.
     """
 
@@ -86,6 +89,7 @@ class Digit:
     ink_share: float
     width_by_height: float
     apart: float
+    largest_part: float
     crossed: float
 
     @property
@@ -101,6 +105,15 @@ class Digit:
             found["width"] = (
                 f"{self.width_by_height:.1f} times as wide as high (in MNIST at most "
                 f"{WIDEST})"
+            )
+        if self.width_by_height < 1 / TALLEST:
+            found["height"] = (
+                f"{1 / self.width_by_height:.1f} times as high as wide (in MNIST at "
+                f"most {TALLEST:.0f})"
+            )
+        if self.largest_part < LARGEST_PART:
+            found["scattered"] = (
+                f"in many parts, the largest with {self.largest_part:.0%} of the ink"
             )
         if self.apart > APART:
             found["parts"] = (
@@ -356,6 +369,7 @@ def to_digit(picture: Image.Image) -> Digit | None:
         ink_share=float(done.mean()) / 255,
         width_by_height=width / height,
         apart=_apart(ink),
+        largest_part=_largest_part(ink),
         crossed=crossed,
     )
 
@@ -503,6 +517,15 @@ def _apart(ink: Shades) -> float:
     sums = ink.sum(axis=0, dtype=np.float64).cumsum()
     left = sums[gaps] / sums[-1]
     return float(np.minimum(left, 1 - left).max())
+
+
+def _largest_part(ink: Shades) -> float:
+    """The share of the ink in its largest part, of pixels that touch."""
+    from scipy import ndimage  # which only pictures need
+
+    labels, count = ndimage.label(ink > BOX_THRESHOLD, np.ones((3, 3)))
+    sums = np.bincount(labels.ravel(), ink.ravel(), count + 1)[1:]
+    return float(sums.max() / sums.sum())
 
 
 def _placed(ink: Shades) -> npt.NDArray[np.uint8]:

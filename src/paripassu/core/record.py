@@ -149,9 +149,13 @@ def load_record(folder: Path) -> RunRecord:
     """
     path = folder / RUN_FILE
     if not path.exists():
+        inside = sorted(x.parent for x in folder.glob(f"**/{RUN_FILE}"))
+        advice = f"Make one with 'paripassu train --framework pytorch --out {folder}'."
+        if inside:
+            advice = f"Name one of the runs in it: {', '.join(map(str, inside[:6]))}"
+            advice += f" and {len(inside) - 6} more." if len(inside) > 6 else "."
         raise UserError(
-            f"{folder} is not a run folder: it has no {RUN_FILE}. Make one with "
-            f"'paripassu train --framework pytorch --out {folder}'."
+            f"{folder} is not a run folder: it has no {RUN_FILE}. {advice}"
         )
     return parse_record(read_json(path), path)
 

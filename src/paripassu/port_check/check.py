@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import tomli_w
+from numpy.typing import NDArray
 
 from paripassu.core import files
 from paripassu.core.errors import PariPassuError, UserError
@@ -131,9 +132,10 @@ def check(
             of no argument that builds one, which lets Keras build it in float64. The
             left one, or both, may be the path of a recording of `record`, which has
             the inputs.
-        inputs: the left model's: an array `(N, ...)`, a dict of them by name, or a
-            text such as "1,3,224,224" to have them drawn. May be left out where the
-            left model is Keras's and declares its shape.
+        inputs: the left model's: an array `(N, ...)`, several of them in a list or
+            tuple, or in a dict by name; or texts such as "1,3,224,224" in their places
+            to have them drawn. May be left out where the left model is Keras's and
+            declares its shape.
         copy: "left-to-right" or "right-to-left": give one model the other's weights,
             and leave them there.
         block_map: pairs of blocks, left name to right name, that are not to be
@@ -178,14 +180,50 @@ def check(
 
 
 def take_inputs(inputs: Any) -> Any:
-    """Inputs as a user of `check` gives them, as arrays by name, or to be drawn."""
+    """Inputs as a user of `check` gives them, as arrays by name, or to be drawn.
+
+    Raises:
+        UserError: they are neither numbers nor texts such as "1,3,224,224".
+    """
     from paripassu.port_check import targets
 
-    if isinstance(inputs, str):
-        return [targets.parse_input(inputs, 0)]
+    if inputs is None:
+        return None
+    named = {"input": inputs}
     if isinstance(inputs, Mapping):
-        return {str(name): np.asarray(x) for name, x in inputs.items()}
-    return None if inputs is None else {"input": np.asarray(inputs)}
+        named = {str(name): x for name, x in inputs.items()}
+    elif isinstance(inputs, list | tuple) and all(map(_is_whole_input, inputs)):
+        named = {f"input{n or ''}": x for n, x in enumerate(inputs)}
+    texts = [x for x in named.values() if isinstance(x, str)]
+    if not texts:
+        return {name: _as_array(name, x) for name, x in named.items()}
+    if len(texts) < len(named):
+        raise UserError(
+            f"inputs has both arrays and texts ({texts[0]!r}): give all as arrays, or "
+            "all as texts to be drawn."
+        )
+    if isinstance(inputs, Mapping):
+        texts = [f"{name}={x}" for name, x in named.items()]
+    return [targets.parse_input(x, n) for n, x in enumerate(texts)]
+
+
+def _is_whole_input(value: Any) -> bool:
+    """Whether it is an input by itself: a text or an array, no number or list of them."""
+    return isinstance(value, str) or bool(getattr(value, "shape", ()))
+
+
+def _as_array(name: str, value: Any) -> NDArray[Any]:
+    """An input as an array of numbers."""
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # of whatever library it is
+        raise UserError(f"{name} cannot be read as an array: {error}") from error
+    if array.dtype.kind not in "biufc":
+        raise UserError(
+            f"{name} is an array of {array.dtype}, but one of numbers is expected, a "
+            'dict of them by name, or texts such as "1,3,224,224".'
+        )
+    return array
 
 
 def _joined(names: Sequence[str] | Mapping[str, str]) -> tuple[str, ...]:
