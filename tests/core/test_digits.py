@@ -441,7 +441,9 @@ def test_each_measure_of_doubt_speaks():
     pole.paste(0, (45, 20, 65, 380))
     assert "height" in doubts_of(pole)
     text = Image.new("L", (300, 300), 255)
-    ImageDraw.Draw(text).text((30, 30), "a page of\nwords is\nno digit", 0, font_size=40)
+    ImageDraw.Draw(text).text(
+        (30, 30), "a page of\nwords is\nno digit", 0, font_size=40
+    )
     assert "scattered" in doubts_of(text)
 
 

@@ -154,9 +154,7 @@ def load_record(folder: Path) -> RunRecord:
         if inside:
             advice = f"Name one of the runs in it: {', '.join(map(str, inside[:6]))}"
             advice += f" and {len(inside) - 6} more." if len(inside) > 6 else "."
-        raise UserError(
-            f"{folder} is not a run folder: it has no {RUN_FILE}. {advice}"
-        )
+        raise UserError(f"{folder} is not a run folder: it has no {RUN_FILE}. {advice}")
     return parse_record(read_json(path), path)
 
 
