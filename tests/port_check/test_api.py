@@ -11,8 +11,6 @@ import sys
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 import paripassu
 from paripassu.port_check import page

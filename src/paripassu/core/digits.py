@@ -81,7 +81,7 @@ class Digit:
         ink_share: mean of `image`, 0..1.
         width_by_height: of the box around the ink.
         apart: the share of the ink, 0..0.5, that a gap from top to bottom sets apart.
-        largest_part: the share of the ink, 0..1, in the largest part that holds together.
+        largest_part: the share of the ink, 0..1, in its largest connected part.
         crossed: the share of the picture's border that is under ink, 0..1.
     """
 

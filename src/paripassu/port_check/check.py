@@ -208,7 +208,7 @@ def take_inputs(inputs: Any) -> Any:
 
 
 def _is_whole_input(value: Any) -> bool:
-    """Whether it is an input by itself: a text or an array, no number or list of them."""
+    """Whether it is an input by itself: a text or an array, no number or list."""
     return isinstance(value, str) or bool(getattr(value, "shape", ()))
 
 
