@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import paripassu
-from paripassu.port_check import markdown
+from paripassu.port_check import markdown, training_step
 
 torch = pytest.importorskip("torch")
 keras = pytest.importorskip("keras")
@@ -345,3 +345,51 @@ def test_a_running_mean_that_cancels_is_rounding(kept):
     )
     found = paripassu.check(left, right, array(8, 6), copy="right-to-left")
     assert causes(found) == ([] if kept == 0.9 else [("3", "momentum")])
+
+
+def test_a_layer_that_does_nothing_is_no_cause():
+    """As `Normalization` of Keras before it has statistics; with them, it is one."""
+    left = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
+    given = array(4, 6)
+    for adapted in (False, True):
+        normalize = L.Normalization()
+        right = keras.Sequential(
+            [
+                *(keras.Input((6,)), normalize),
+                *(L.Dense(5, "tanh"), L.Dense(3)),
+            ]
+        )
+        if adapted:
+            normalize.adapt(given * 3)
+        found = paripassu.check(left, right, given, copy="left-to-right")
+        keys = {x.key for x in found.causes}
+        assert keys == {"activation-kind"} | ({"layer-extra"} if adapted else set())
+
+
+class Scaled(nn.Module):
+    """Bytes to numbers up to one, and a normalised layer."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.dense = nn.Linear(6, 5)
+        self.norm = nn.BatchNorm1d(5, eps=1e-3, momentum=0.01)
+
+    def forward(self, x):
+        return self.norm(self.dense(x / 255)).relu()
+
+
+def test_statistics_of_what_rounds_to_float32_are_rounding(monkeypatch):
+    """Keras' Rescaling has a factor of float32; red: where nothing is measured."""
+    right = keras.Sequential(
+        [
+            *(keras.Input((6,)), L.Rescaling(1 / 255), L.Dense(5)),
+            *(L.BatchNormalization(), L.ReLU()),
+        ]
+    )
+    given = RANDOM.integers(0, 255, (8, 6)).astype(np.float32)
+    found = paripassu.check(Scaled(), right, given, copy="right-to-left")
+    assert not causes(found)
+    monkeypatch.setattr(training_step, "ROUNDINGS", 0)
+    found = paripassu.check(Scaled(), right, given, copy="right-to-left")
+    assert causes(found) == [("norm", "statistics")]
