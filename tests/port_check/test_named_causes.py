@@ -393,3 +393,17 @@ def test_statistics_of_what_rounds_to_float32_are_rounding(monkeypatch):
     monkeypatch.setattr(training_step, "ROUNDINGS", 0)
     found = paripassu.check(Scaled(), right, given, copy="right-to-left")
     assert causes(found) == [("norm", "statistics")]
+
+
+def test_one_mistake_in_activations_of_many_layers_is_one_cause():
+    left = nn.Sequential(
+        *(nn.Linear(6, 5), nn.SiLU(), nn.Linear(5, 4), nn.SiLU(), nn.Linear(4, 3))
+    )
+    right = keras.Sequential(
+        [
+            *(keras.Input((6,)), L.Dense(5, "relu"), L.Dense(4), L.Activation("relu")),
+            L.Dense(3),
+        ]
+    )
+    found = paripassu.check(left, right, array(8, 6), copy="left-to-right")
+    assert [(x.key, len(x.places)) for x in found.causes] == [("activation-kind", 2)]

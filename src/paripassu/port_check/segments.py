@@ -603,6 +603,9 @@ def _both(left: Seen, right: Seen, bound: float, *, padded: bool = False) -> Par
         key = "axis" if spec.kind != "other" else "layer-kind"
     else:
         key = causes.kinds_key(spec.kind, right_spec.kind)
+    # Without names of layers: one cause in many places.
+    kinds = f"the left model calls {spec.kind}, the right one {right_spec.kind}"
+    sentence = kinds if key == "activation-kind" else sentence
     return Parted(*names, finite, Cause(key=key, sentence=sentence))
 
 
