@@ -363,7 +363,7 @@ def test_a_layer_that_does_nothing_is_no_cause():
             normalize.adapt(given * 3)
         found = paripassu.check(left, right, given, copy="left-to-right")
         keys = {x.key for x in found.causes}
-        assert keys == {"activation-kind"} | ({"layer-extra"} if adapted else set())
+        assert "layer-extra" in keys if adapted else keys == {"activation-kind"}
 
 
 class Scaled(nn.Module):
@@ -407,3 +407,21 @@ def test_one_mistake_in_activations_of_many_layers_is_one_cause():
     )
     found = paripassu.check(left, right, array(8, 6), copy="left-to-right")
     assert [(x.key, len(x.places)) for x in found.causes] == [("activation-kind", 2)]
+
+
+def test_a_rounded_factor_moves_all_values_alike():
+    """Over 4,096 values, what rounds each by itself would average to far less."""
+    left = nn.Linear(4096, 3)
+    with torch.no_grad():
+        left.weight.abs_()
+    right = keras.Sequential([keras.Input((4096,)), L.Rescaling(1 / 255), L.Dense(3)])
+    scaled = nn.Sequential(Divided(), left)
+    given = RANDOM.uniform(0, 255, (2, 4096)).astype(np.float32)
+    assert paripassu.check(scaled, right, given, copy="left-to-right").equal
+
+
+class Divided(nn.Module):
+    """Bytes to numbers up to one."""
+
+    def forward(self, x):
+        return x / 255

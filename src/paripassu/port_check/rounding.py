@@ -24,6 +24,7 @@ from paripassu.sides import registry
 from paripassu.sides.contract import Arrays, Call
 
 HALF_ULP = EPS32 / 2
+CAST = "computes in float32"  # each value rounds by itself
 MOST = 1e-5  # that rounding may do to the outputs
 # Kinds that have no weights and that the reference computes from one input.
 COMPUTED = frozenset(
@@ -83,7 +84,7 @@ class _Finder:
             self._note(call, "its scale is a constant of float32", HALF_ULP)
             return
         if any(_is_lower(x) for x in inputs):
-            self._note(call, "computes in float32", HALF_ULP)
+            self._note(call, CAST, HALF_ULP)
             return
         for constant in call.constants:
             if _is_rounded(constant) and not self._is_known(constant):
@@ -98,7 +99,7 @@ class _Finder:
         if call.serial in self.found:
             return
         if _is_lower(outputs[0]):
-            self._note(call, "computes in float32", HALF_ULP)
+            self._note(call, CAST, HALF_ULP)
             return
         spec, inputs, made = call.spec, self._inputs, outputs[0]
         if spec.kind == "other" and len(inputs) == 1:
@@ -213,10 +214,21 @@ def find_rounded(
 
 
 class _Shaken:
-    """A watcher that moves what rounded calls give, by as much as they round."""
+    """A watcher that moves what rounded calls give, by as much as they round.
 
-    def __init__(self, calls: Mapping[int, RoundedCall], random: np.random.Generator):
-        self.calls, self.random = calls, random
+    Args:
+        calls: by their serials.
+        signs: that values are moved by; of one sign, all values move alike.
+        random: draws them.
+    """
+
+    def __init__(
+        self,
+        calls: Mapping[int, RoundedCall],
+        signs: Sequence[int],
+        random: np.random.Generator,
+    ):
+        self.calls, self.signs, self.random = calls, signs, random
 
     def enter(self, call: Call, inputs: Sequence[Array]) -> None:
         """Nothing."""
@@ -226,7 +238,7 @@ class _Shaken:
         rounded = self.calls.get(call.serial)
         if rounded is None or outputs[0].dtype.kind != "f":
             return None
-        signs = self.random.choice((-rounded.size, rounded.size), outputs[0].shape)
+        signs = rounded.size * self.random.choice(self.signs, outputs[0].shape)
         with np.errstate(over="ignore"):
             moved: Array = outputs[0] * (1 + signs)
         moved = np.where(np.isfinite(moved), moved, outputs[0])
@@ -239,9 +251,18 @@ def effect(
     calls: Mapping[int, RoundedCall],
     random: np.random.Generator,
 ) -> float:
-    """What the rounding of these calls does to a model's outputs, relative."""
+    """What the rounding of these calls does to a model's outputs, relative.
+
+    A constant that is rounded moves all values alike, which averages to more.
+    """
     if not calls:
         return 0.0
-    outputs, shaken = model.run(inputs), model.run(inputs, _Shaken(calls, random))
-    found = max(relative_error(x, shaken[name]) for name, x in outputs.items())
+    constants = {k: x for k, x in calls.items() if x.why != CAST}
+    ways = [_Shaken(calls, (-1, 1), random)]
+    ways += [_Shaken(constants, (1,), random)] if constants else []
+    outputs = model.run(inputs)
+    shaken = [model.run(inputs, x) for x in ways]
+    found = max(
+        relative_error(x, y[name]) for name, x in outputs.items() for y in shaken
+    )
     return min(found, MOST)  # more is no rounding any more, and excuses nothing
