@@ -25,6 +25,7 @@ from paripassu.sides.contract import Arrays, Call
 
 HALF_ULP = EPS32 / 2
 CAST = "computes in float32"  # each value rounds by itself
+CONSTANT = "has a constant of float32"
 MOST = 1e-5  # that rounding may do to the outputs
 # Kinds that have no weights and that the reference computes from one input.
 COMPUTED = frozenset(
@@ -83,12 +84,13 @@ class _Finder:
         if call.kind in self.scales and float(np.float32(scale)) != scale:
             self._note(call, "its scale is a constant of float32", HALF_ULP)
             return
-        if any(_is_lower(x) for x in inputs):
-            self._note(call, CAST, HALF_ULP)
+        if lower := [x.size for x in inputs if _is_lower(x)]:
+            whole = max(lower) == max(x.size for x in inputs)
+            self._note(call, CAST if whole else CONSTANT, HALF_ULP)
             return
         for constant in call.constants:
             if _is_rounded(constant) and not self._is_known(constant):
-                self._note(call, "has a constant of float32", HALF_ULP)
+                self._note(call, CONSTANT, HALF_ULP)
                 return
 
     def leave(self, call: Call, outputs: Sequence[Array]) -> None:
