@@ -232,6 +232,16 @@ BUILT_IN = (
         extra="tensorflow",
         aliases=("tf", "keras"),
     ),
+    Framework(
+        name="jax",
+        title="JAX",
+        package="paripassu.frameworks.jax",
+        import_roots=("jax", "flax", "optax"),
+        distributions=("jax", "jaxlib"),
+        suffixes=(".msgpack",),
+        extra="jax",
+        aliases=("flax",),
+    ),
 )
 
 

@@ -1,0 +1,1 @@
+"""The recipe book's networks in Flax, one a file, beside the lesson's."""

@@ -1,0 +1,211 @@
+"""What a recipe may ask for: the lesson's parts, and others beside them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from paripassu.core.recipe import Decay, Recipe
+from paripassu.frameworks.jax import lesson, optimizers
+
+Loss = Callable[[Any, Any], Any]
+Schedule = Callable[[Any], Any]
+BYTE_RATES = frozenset(n / 256 for n in range(1, 256))
+
+
+def set_precision(recipe: Recipe) -> None:
+    """Set the widest number type of all JAX; float64 has to be allowed."""
+    jax.config.update("jax_enable_x64", recipe.storage == "float64")
+    # Reduced precision inside float32 would make the twins unequal.
+    jax.config.update("jax_default_matmul_precision", "highest")
+
+
+def make_network(recipe: Recipe) -> Any:
+    """The recipe's network, `nnx.Module`, with a softmax if it has one.
+
+    Its attributes have the names of the architecture.
+    """
+    network_class = _class_of(recipe.network)
+    if recipe.output == "probabilities":
+        network_class = _with_softmax(network_class)
+    return network_class(**recipe.dropout, rngs=nnx.Rngs(recipe.seed))
+
+
+def _class_of(network: str) -> Any:
+    if network == "article":
+        return lesson.Network
+    module = network.replace("-", "_")
+    folder = "paripassu.frameworks.jax.networks"
+    return importlib.import_module(f"{folder}.{module}").Network
+
+
+@cache  # one class, so that what was compiled for it is found again
+def _with_softmax(network: Any) -> Any:
+    class Network(network):  # type: ignore[misc]
+        """The network with a softmax at its end."""
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self.softmax = nnx.softmax
+
+        def __call__(self, x: Any) -> Any:
+            """From images to probabilities."""
+            return self.softmax(super().__call__(x))
+
+    return Network
+
+
+def compute_in_bfloat16(network: Any) -> None:
+    """Let layers with weights compute in bfloat16; weights stay float32."""
+    for layer in vars(network).values():
+        if isinstance(layer, nnx.Conv | nnx.Linear):
+            layer.dtype = jnp.bfloat16
+
+
+def convolve_by_products(network: Any) -> None:
+    """Let convolutions on a CPU be one matrix product each.
+
+    XLA's own convolutions are several times slower there. The layers stay
+    `nnx.Conv`, with their weights, so that files do not change.
+    """
+    for layer in vars(network).values():
+        if isinstance(layer, nnx.Conv):
+            layer.conv_general_dilated = _convolve
+
+
+def _convolve(x: Any, kernel: Any, *_: Any, **__: Any) -> Any:
+    """A convolution of stride 1 without padding, channels last.
+
+    The input as many times as the kernel has places, each time moved by one,
+    side by side: `(N, h, w, places * i)`, times the kernel as a matrix.
+    """
+    rows, columns, _, channels = kernel.shape
+    h, w = x.shape[1] - rows + 1, x.shape[2] - columns + 1
+    moved = [
+        x[:, row : row + h, column : column + w]
+        for row in range(rows)
+        for column in range(columns)
+    ]
+    return jnp.concatenate(moved, axis=-1) @ kernel.reshape(-1, channels)
+
+
+def drop_by_bytes(network: Any) -> None:
+    """Let dropout on a CPU draw 8 random bits for a number, not 32.
+
+    A byte is as good where the rate is a multiple of 1/256: the chance of each
+    number to be dropped is exactly the rate, and the numbers stay independent.
+    Other rates are left as they are. The layers stay Flax's, with their keys.
+    """
+    for layer in vars(network).values():
+        if isinstance(layer, nnx.Dropout) and layer.rate in BYTE_RATES:
+            layer.__class__ = ByteDropout
+
+
+class ByteDropout(nnx.Dropout):  # type: ignore[misc]
+    """`nnx.Dropout` at a rate that is a multiple of 1/256, drawn in bytes."""
+
+    def __call__(self, inputs: Any, **_: Any) -> Any:
+        """The inputs with some of them dropped and the others scaled."""
+        if self.deterministic:
+            return inputs
+        words = jax.random.bits(self.rngs(), (-(-inputs.size // 4),), "uint32")
+        noise = jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)
+        noise = noise[: inputs.size].reshape(inputs.shape)
+        kept = (noise >= round(self.rate * 256)).astype(inputs.dtype)
+        return inputs * (kept * (1 / (1 - self.rate)))
+
+
+def make_loss(recipe: Recipe) -> Loss:
+    """From what leaves the network and labels to the mean loss, a scalar."""
+    if recipe.loss == "cross_entropy_on_probabilities":
+        return cross_entropy_on_probabilities
+    if recipe.precision == "bfloat16":
+        return cross_entropy_in_float32
+    return lesson.cross_entropy
+
+
+def cross_entropy_on_probabilities(probabilities: Any, y: Any) -> Any:
+    """The mean of -log p of the right class; p that is 0 counts as tiny."""
+    probabilities = probabilities.astype(
+        jnp.promote_types(probabilities.dtype, jnp.float32)
+    )
+    tiny = jnp.finfo(probabilities.dtype).tiny
+    logs = jnp.log(jnp.maximum(probabilities, tiny))
+    return -jnp.take_along_axis(logs, y[:, None], axis=1).mean()
+
+
+def cross_entropy_in_float32(logits: Any, y: Any) -> Any:
+    """The lesson's loss of what was computed in bfloat16."""
+    return lesson.cross_entropy(logits.astype(jnp.float32), y)
+
+
+def make_optimizer(network: Any, recipe: Recipe) -> Any:
+    """The recipe's optimizer, in its form, with a schedule that counts updates.
+
+    One that counts epochs is for the caller to take the rate from.
+    """
+    if recipe.optimizer.kind == "adadelta" and recipe.decay.unit == "epoch":
+        made = lesson.make_optimizer(network, recipe)
+        made.tx = _kept(recipe.optimizer, made.tx)
+        return made
+    steps = recipe.decay if recipe.decay.unit == "step" else None
+    return nnx.Optimizer(
+        network, _transformation(recipe.optimizer, steps), wrt=nnx.Param
+    )
+
+
+_TRANSFORMATIONS: dict[Any, Any] = {}
+
+
+def _kept(chosen: Any, made: optax.GradientTransformation) -> Any:
+    """The first that was made so: what was compiled for it is found again."""
+    return _TRANSFORMATIONS.setdefault(chosen, made)
+
+
+@cache
+def _transformation(
+    chosen: optimizers.Chosen, decay: Decay | None
+) -> optax.GradientTransformation:
+    start = chosen.learning_rate
+    rate = _schedule(start, decay) if decay else start
+    return optimizers.make(chosen, rate)
+
+
+def rate_of(optimizer: Any) -> Any:
+    """The variable that holds the learning rate."""
+    return optimizer.opt_state.hyperparams["learning_rate"]
+
+
+def set_rate(optimizer: Any, rate: Any) -> None:
+    """Set the learning rate, in its number type: else it is compiled anew."""
+    kept = rate_of(optimizer)
+    kept[...] = jnp.asarray(rate, kept.dtype)
+
+
+def make_schedule(recipe: Recipe) -> Schedule:
+    """The rate by what is finished, epochs or updates; arrays are taken."""
+    if recipe.decay.shape == "exponential" and recipe.decay.unit == "epoch":
+        return lesson.make_schedule(recipe)
+    return _schedule(recipe.optimizer.learning_rate, recipe.decay)
+
+
+def _schedule(start: float, decay: Decay) -> Schedule:
+    if decay.shape == "exponential":
+        return optax.exponential_decay(start, decay.interval, decay.factor)
+    return partial(_linear, start, decay)
+
+
+def _linear(start: float, decay: Decay, finished: Any) -> Any:
+    left = jnp.maximum(decay.interval - finished, 0.0)
+    falling = left / (decay.interval - decay.warm_up)
+    if not decay.warm_up:
+        return start * falling
+    rising = (finished + 1) / decay.warm_up
+    return start * jnp.where(finished < decay.warm_up, rising, falling)

@@ -1,0 +1,28 @@
+"""Opens a file of Flax's as its user would: run as a script, on its own.
+
+python trial.py MODEL RECIPE IMAGES OUT
+"""
+
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx, serialization
+
+from paripassu.core.recipe import parse
+from paripassu.frameworks.jax import recipes
+
+if __name__ == "__main__":
+    model, recipe, images, out = sys.argv[1:]
+    network = recipes.make_network(
+        parse(Path(recipe).read_text(encoding="utf-8"))
+    )
+    content = serialization.msgpack_restore(Path(model).read_bytes())
+    # A float64 file wants float64 to be allowed.
+    dtypes = {x.dtype.name for x in jax.tree.leaves(content["params"])}
+    jax.config.update("jax_enable_x64", "float64" in dtypes)
+    nnx.update(network, jax.tree.map(jnp.asarray, content["params"]))
+    network.eval()
+    np.save(out, network(jnp.asarray(np.load(images)[..., None])))

@@ -1,0 +1,209 @@
+"""The JAX lesson taken step by step: see `paripassu.frameworks.Twin`.
+
+It uses the lesson's network, loss and optimizer and defines no layer itself:
+while a step is traced, each layer stands behind a function that notes what it
+computes and puts the given masks in dropout's place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+from flax import nnx
+
+from paripassu.core.recipe import Recipe
+from paripassu.core.steps import Arrays, Given, TwinStep
+from paripassu.frameworks.jax import recipes
+from paripassu.frameworks.jax.trainer import Trainer, under, variables_of
+from paripassu.frameworks.jax.weights import from_common, to_common
+
+# Each optimizer's own names of what it keeps, and the reference's.
+SLOTS = {
+    "adadelta": {"e_g": "square_gradient", "e_x": "square_update"},
+    "sgd": {"trace": "velocity"},
+    "adam": {"mu": "mean_gradient", "nu": "square_gradient"},
+    "rmsprop": {"nu": "square_gradient"},
+}
+# Of a layer, what enters it, and its mask: None when evaluating, or for none.
+Override = Callable[[Any, Any, Any], Any]
+Overrides = tuple[tuple[str, Override], ...]
+
+
+class Twin:
+    """The lesson's network; what can be replaced is for seeded faults."""
+
+    def __init__(
+        self, recipe: Recipe, *, weights: Given, threads: int, device: str
+    ) -> None:
+        self.recipe = recipe
+        self.trainer = Trainer(
+            recipe, weights=weights, threads=threads, device=device
+        )
+        self.network = self.trainer.network
+        self.loss: Callable[[Any, Any], Any] = self.trainer.loss
+        self.overrides: dict[str, Override] = {
+            layer.name: given_mask
+            for layer in recipe.architecture.layers_of("dropout")
+        }
+        self.change: Callable[[Any], Any] = lambda gradients: gradients
+
+    @property
+    def _layers(self) -> Overrides:
+        """Every layer, with what takes its place; it may be compiled for."""
+        return tuple(
+            (layer.name, self.overrides.get(layer.name, as_it_is))
+            for layer in self.recipe.architecture.layers
+        )
+
+    def evaluate(self, images: npt.NDArray[np.float32]) -> Arrays:
+        x = self._images(images)
+        outputs = _outputs(self.network, x, layers=self._layers)
+        return {"input": np.array(x), **_arrays("", outputs)}
+
+    def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        return self.trainer.logits(images)
+
+    def begin_epoch(self, epoch: int) -> None:
+        if self.recipe.decay.unit == "epoch":
+            rate = self.trainer.schedule(epoch)
+            recipes.set_rate(self.trainer.optimizer, rate)
+
+    def learning_rates(self, length: int) -> npt.NDArray[np.float64]:
+        epochs, schedule = self.recipe.epochs, self.trainer.schedule
+        if self.recipe.decay.unit == "step":
+            rates = schedule(jnp.arange(epochs * length))
+            return np.asarray(rates, np.float64)
+        return np.repeat([float(schedule(x)) for x in range(epochs)], length)
+
+    def step(self, step: TwinStep) -> Arrays:
+        loss, outputs, gradients = self._step(step, traced=True)
+        common = to_common(self.recipe, gradients)
+        return {
+            "loss": np.array(loss),
+            **_arrays("activation.", outputs),
+            **{f"gradient.{name}": array for name, array in common.items()},
+        }
+
+    def advance(self, step: TwinStep) -> float:
+        return float(self._step(step, traced=False)[0])
+
+    def _step(self, step: TwinStep, *, traced: bool) -> tuple[Any, Any, Any]:
+        self.network.train()
+        (loss, outputs), gradients = _gradients(
+            self.network,
+            self._images(step.images),
+            jnp.asarray(step.labels),
+            {name: jnp.asarray(mask) for name, mask in step.masks.items()},
+            loss_of=self.loss,
+            layers=self._layers,
+            traced=traced,
+        )
+        _update(self.trainer.optimizer, self.network, self.change(gradients))
+        return loss, outputs, gradients
+
+    def _images(self, images: npt.NDArray[np.float32]) -> Any:
+        return jnp.asarray(images[..., None], self.recipe.storage)
+
+    def state(self) -> Arrays:
+        state = {f"weight.{n}": x for n, x in self.trainer.weights().items()}
+        for name, variable in self.slots().items():
+            state[f"slot.{name}"] = np.array(variable[...])
+        return state
+
+    def load_state(self, state: Given, *, epoch: int, step: int) -> None:
+        weights = from_common(self.recipe, under("weight.", state))
+        nnx.update(self.network, weights)
+        for name, variable in self.slots().items():
+            given = state.get(f"slot.{name}", np.zeros(variable.shape))
+            variable[...] = jnp.asarray(given, variable.dtype)
+        for name, variable in variables_of(self.trainer.optimizer).items():
+            if name.rpartition(".")[2] in ("count", "step"):
+                variable[...] = jnp.asarray(step, variable.dtype)
+        self.begin_epoch(epoch)
+
+    def slots(self) -> dict[str, Any]:
+        """The optimizer's variables by canonical names."""
+        names = SLOTS[self.recipe.optimizer.kind]
+        found = {}
+        for place, variable in variables_of(self.trainer.optimizer).items():
+            *_, own, layer, part = ("", "", *place.split("."))
+            if own in names:
+                found[f"{layer}.{part}.{names[own]}"] = variable
+        return found
+
+
+def as_it_is(layer: Any, x: Any, _mask: Any) -> Any:
+    """What a layer computes itself."""
+    return layer(x)
+
+
+def given_mask(layer: Any, x: Any, mask: Any) -> Any:
+    """Dropout by a given mask."""
+    return x if mask is None else x * mask.astype(x.dtype) / (1 - layer.rate)
+
+
+@contextmanager
+def _watched(
+    network: Any, layers: Overrides, masks: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Layer -> what leaves it, as soon as the network is called."""
+    outputs: dict[str, Any] = {}
+    own = dict(vars(network))
+
+    def put(name: str, override: Override) -> None:
+        def watch(x: Any) -> Any:
+            outputs[name] = override(own[name], x, masks.get(name))
+            return outputs[name]
+
+        vars(network)[name] = watch
+
+    for name, override in layers:
+        put(name, override)
+    try:
+        yield outputs
+    finally:
+        vars(network).update(own)
+
+
+@partial(nnx.jit, static_argnames="layers")
+def _outputs(network: Any, x: Any, *, layers: Overrides) -> Any:
+    with _watched(network, layers, {}) as outputs:
+        network(x)
+    return outputs
+
+
+@partial(nnx.jit, static_argnames=("loss_of", "layers", "traced"))
+def _gradients(
+    network: Any,
+    x: Any,
+    labels: Any,
+    masks: Any,
+    *,
+    loss_of: Callable[[Any, Any], Any],
+    layers: Overrides,
+    traced: bool,
+) -> Any:
+    """The loss and each layer's output, and the gradients of the weights."""
+
+    def forward(network: Any) -> Any:
+        with _watched(network, layers, masks) as outputs:
+            loss = loss_of(network(x), labels)
+        return loss, outputs if traced else {}
+
+    return nnx.value_and_grad(forward, has_aux=True)(network)
+
+
+@nnx.jit
+def _update(optimizer: Any, network: Any, gradients: Any) -> None:
+    optimizer.update(network, gradients)
+
+
+def _arrays(prefix: str, outputs: Mapping[str, jax.Array]) -> Arrays:
+    return {prefix + name: np.array(y) for name, y in outputs.items()}
