@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 # Installed when this file is newer than what was installed from.
 READY := $(VENV)/ready
 READY_DEV := $(VENV)/ready-dev
+comma := ,
 SOURCES := pyproject.toml constraints.txt
 
 # PyTorch's threads wait for each other by spinning. Tests run side by side, and threads
@@ -16,8 +17,9 @@ test slow: export GOMP_SPINCOUNT ?= 10000
 help: ## list what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-compare: $(READY) ## the main job, quick: both frameworks, 2 epochs, 1 seed, and a proof
-	@$(BIN)/paripassu compare --quick --out runs/quick
+compare: $(READY) ## the main job, quick: two frameworks, 2 epochs, 1 seed, and a proof
+	@$(BIN)/paripassu compare --quick $(if $(FRAMEWORKS),--frameworks $(FRAMEWORKS)) \
+	    --out $(if $(FRAMEWORKS),runs/quick-$(subst $(comma),-,$(FRAMEWORKS)),runs/quick)
 
 test: $(READY_DEV) ## all tests but the slow ones
 	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile

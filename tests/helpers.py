@@ -34,7 +34,7 @@ Once = Callable[[str, Callable[[Path], None]], Path]
 PATIENCE = 300  # seconds for whatever takes a few on an idle machine
 BOTH = tuple(FRAMEWORKS)[:2]  # where a test needs a pair
 MODULES = {name: framework.import_roots[0] for name, framework in FRAMEWORKS.items()}
-OTHER = dict(zip(FRAMEWORKS, [*list(FRAMEWORKS)[1:], *FRAMEWORKS], strict=False))
+OTHER = {name: next(x for x in BOTH if x != name) for name in FRAMEWORKS}
 TESTS = Path(__file__).parent
 COMMAND = [sys.executable, "-P", "-c", "from paripassu.cli import main; main()"]
 LOOK = {"COLUMNS": "200", "NO_COLOR": "1"}  # of what commands print

@@ -66,6 +66,35 @@ def gradient(layer, x, slope):
     return y.numpy(), tape.gradient(y, x, tf.fill(y.shape, slope)).numpy()
 """
 
+JAX = """
+from types import SimpleNamespace
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from paripassu.frameworks.jax import recipes
+
+jax.config.update("jax_enable_x64", True)
+layers = [nnx.Dropout(rate, rngs=nnx.Rngs(0)) for rate in RATES]
+recipes.drop_by_bytes(SimpleNamespace(**{f"x{n}": x for n, x in enumerate(layers)}))
+own = [type(x) is recipes.ByteDropout for x in layers]
+
+def seed(number):
+    for layer in layers:
+        layer.rngs.key.set_value(jax.random.key(number))
+        layer.rngs.count.set_value(jnp.uint32(0))
+
+def drop(layer, x, training=True, dtype="float32"):
+    layer.deterministic = not training
+    return layer(jnp.asarray(x, dtype))
+
+def numbers(y):
+    return np.asarray(y, "float64")
+
+def gradient(layer, x, slope):
+    y, back = nnx.vjp(lambda layer, x: layer(x), layer, jnp.asarray(x))
+    return np.asarray(y), np.asarray(back(jnp.full_like(y, slope))[1])
+"""
+
 DRAWN = """
 layer = layers[0]
 seed(1)
@@ -96,7 +125,7 @@ found["evaluating"] = all(
 )
 print(json.dumps(found))
 """
-CODE = {"pytorch": PYTORCH, "tensorflow": TENSORFLOW}
+CODE = {"pytorch": PYTORCH, "tensorflow": TENSORFLOW, "jax": JAX}
 RATES = [0.25, 0.5, 1 / 256, 255 / 256, 0.1, 0.0]
 
 

@@ -98,7 +98,7 @@ def test_every_built_in_recipe_runs_everywhere(name):
 
 def test_the_reference_trains_nothing():
     expected = r"NumPy is the reference for proofs and trains nothing\. "
-    expected += r"Expected one of pytorch, tensorflow\."
+    expected += r"Expected one of pytorch, tensorflow, jax\."
     with pytest.raises(UserError, match=expected):
         REFERENCE.check(Recipe())
     REFERENCE.check(Recipe(), trains=False)

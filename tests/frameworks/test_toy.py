@@ -41,7 +41,7 @@ def toy_path(folder: Path, *hidden: str) -> str:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The toy is the only framework that is installed."""
-    libraries = [FRAMEWORKS[name].import_roots[0] for name in BOTH]
+    libraries = [x.import_roots[0] for x in FRAMEWORKS.values()]
     return toy_path(tmp_path_factory.mktemp("alone"), *libraries)
 
 
@@ -74,7 +74,7 @@ def test_a_package_that_cannot_be_imported_is_left_out(tmp_path):
         text=True,
         check=True,
     )
-    assert tuple(done.stdout.split()) == BOTH
+    assert done.stdout.split() == list(FRAMEWORKS)
     assert "the framework toy is left out: paripassu_toy:TOY cannot be" in done.stderr
 
 

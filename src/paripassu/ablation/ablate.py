@@ -17,7 +17,7 @@ from paripassu.core.errors import UserError, WorkerError
 from paripassu.core.experiment import identify
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import registry
-from paripassu.frameworks.registry import FRAMEWORKS
+from paripassu.frameworks.registry import asked_by_default
 from paripassu.processes.conditions import DEFAULT, Conditions
 from paripassu.processes.pool import run_all
 from paripassu.processes.requests import TrainRequest
@@ -102,7 +102,7 @@ def ablate(
     way = walk(start, end)
     recipes = [[x.recipe.changed(seed=seed) for x in way.stops] for seed in seeds]
     dataset, warnings = _read_data(way.stops, conditions)
-    able, problems = _able(start)
+    able, problems = _able(start, framework)
     absent = [f"{text} The gap between the frameworks is unknown." for text in problems]
     for text in (*warnings, *absent):
         on_event(Warned(text))
@@ -132,12 +132,12 @@ def ablate(
         return _publish(out, replace(inquiry, failures=failures), records)
 
 
-def _able(recipe: Recipe) -> tuple[list[str], list[str]]:
-    """The frameworks that can train a recipe, and why others can't."""
+def _able(recipe: Recipe, own: str) -> tuple[list[str], list[str]]:
+    """The frameworks that can train a recipe, `own` too, and why others can't."""
     able, problems = [], []
-    for name, framework in FRAMEWORKS.items():
+    for name in dict.fromkeys([*(x.name for x in asked_by_default()), own]):
         try:
-            framework.check(recipe)
+            registry.find(name).check(recipe)
             able.append(name)
         except UserError as error:
             problems.append(str(error))

@@ -73,15 +73,26 @@ def differences(frameworks: Collection[str]) -> dict[str, str]:
     """What differs between the lessons that are shown, heading by heading, as markdown.
 
     The notes speak of the frameworks that their first line names: there are none unless
-    all of these are shown.
+    all of these are shown. What others have in `differences.md` is added to them.
     """
     path = files("paripassu") / "analysis" / "side-by-side.md"
-    head, *parts = path.read_text(encoding="utf-8").split("\n## ")
+    head, found = _notes(path.read_text(encoding="utf-8"))
     spoken_of = head.partition("<!-- of: ")[2].partition(".")[0].split(", ")
     if not set(spoken_of) <= set(frameworks):
         return {}
+    for name in frameworks:
+        known = FRAMEWORKS.get(name)
+        _head, own = _notes((known and known.text("differences.md")) or "")
+        for heading in own.keys() & found.keys():
+            found[heading] += f"\n\n{own[heading]}"
+    return found
+
+
+def _notes(text: str) -> tuple[str, dict[str, str]]:
+    """What stands before the first heading, and the text under each."""
+    head, *parts = text.split("\n## ")
     pairs = (part.partition("\n") for part in parts)
-    return {heading.strip(): text.strip() for heading, _line, text in pairs}
+    return head, {heading.strip(): words.strip() for heading, _line, words in pairs}
 
 
 def _cells(text: str) -> list[tuple[str, str]]:

@@ -110,7 +110,7 @@ NamesOption = Annotated[
     str | None,
     typer.Option(
         "--frameworks",
-        help="Comma-separated names. Default: all that 'paripassu info' lists.",
+        help="Comma-separated names, or all that are installed. Default: all but JAX.",
         metavar="NAMES",
     ),
 ]
@@ -247,11 +247,16 @@ def load_recipe(
 
 
 def framework_list(names: str | None) -> list[str]:
-    """The frameworks that `--frameworks` names; all of them if it is left out."""
-    from paripassu.frameworks.registry import FRAMEWORKS, find
+    """The frameworks that `--frameworks` names; those asked by default if none is.
+
+    "all" are those that are installed.
+    """
+    from paripassu.frameworks.registry import FRAMEWORKS, asked_by_default, find
 
     if names is None:
-        return list(FRAMEWORKS)
+        return [x.name for x in asked_by_default()]
+    if names.strip().lower() == "all":
+        return [n for n, x in FRAMEWORKS.items() if not x.problem] or list(FRAMEWORKS)
     listed = [find(name.strip()).name for name in names.split(",") if name.strip()]
     if not listed:
         known = ",".join(FRAMEWORKS)

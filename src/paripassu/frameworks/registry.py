@@ -48,6 +48,7 @@ class Framework:
         suffixes: of its own model files; the first is the one written.
         extra: the extra of `paripassu` that installs it; "" for none.
         aliases: other names that users type.
+        by_default: whether commands take it where none is named.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Framework:
     suffixes: tuple[str, ...] = ()
     extra: str = ""
     aliases: tuple[str, ...] = ()
+    by_default: bool = True
 
     @property
     def folder(self) -> Path:
@@ -241,6 +243,7 @@ BUILT_IN = (
         suffixes=(".msgpack",),
         extra="jax",
         aliases=("flax",),
+        by_default=False,
     ),
 )
 
@@ -278,6 +281,11 @@ class _Frameworks(Mapping[str, Framework]):
 
 
 FRAMEWORKS: Mapping[str, Framework] = _Frameworks()
+
+
+def asked_by_default() -> list[Framework]:
+    """Those that commands take where none is named."""
+    return [x for x in FRAMEWORKS.values() if x.by_default]
 
 
 def first_installed() -> str:

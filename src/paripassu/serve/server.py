@@ -75,9 +75,9 @@ def choose(paths: Sequence[Path]) -> list[Served]:
 
 
 def _able(source: ModelSource) -> list[str]:
-    """The installed frameworks that have the network."""
+    """The installed frameworks, of those asked by default, that have the network."""
     found, problems = [], []
-    for framework in registry.FRAMEWORKS.values():
+    for framework in registry.asked_by_default():
         try:
             framework.check(source.recipe)
             found.append(framework.name)

@@ -166,7 +166,7 @@ if __name__ == "__main__":
     optimizer, schedule = make_optimizer(network, recipe), make_schedule(recipe)
     rate = optimizer.opt_state.hyperparams["learning_rate"]
     for epoch in range(recipe.epochs):
-        rate[...] = jnp.float32(schedule(epoch))
+        rate[...] = schedule(epoch)
         network.train()
         for rows in draws.batches(recipe, len(training[0]), epoch):
             step = train_step(network, cross_entropy, optimizer, training, rows)

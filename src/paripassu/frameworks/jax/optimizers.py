@@ -17,7 +17,7 @@ import optax
 from paripassu.core import recipe
 
 Chosen = recipe.Adadelta | recipe.SGD | recipe.Adam | recipe.RMSprop
-Transformation = optax.GradientTransformation
+Transformation = Any  # `optax.GradientTransformation`
 
 
 def make(chosen: Chosen, rate: Any) -> Transformation:
@@ -47,12 +47,9 @@ def _links(chosen: Chosen, rate: Any) -> list[Transformation]:
         return [rms, step]
     rule = _rule(chosen)
     decay = chosen.weight_decay
-    if decay == 0:
-        before, behind = [], []
-    elif chosen.weight_decay_form == "l2":
-        before, behind = [optax.add_decayed_weights(decay)], []
-    else:
-        before, behind = [], [optax.add_decayed_weights(decay)]
+    decayed = [optax.add_decayed_weights(decay)] if decay else []
+    l2 = chosen.weight_decay_form == "l2"
+    before, behind = (decayed, []) if l2 else ([], decayed)
     if isinstance(chosen, recipe.SGD) and chosen.momentum_form == "rate_inside":
         if behind:  # it comes after the rate, and must have it
             behind = [optax.add_decayed_weights(-rate * decay)]

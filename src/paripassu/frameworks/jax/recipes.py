@@ -9,11 +9,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
 from paripassu.core.recipe import Decay, Recipe
 from paripassu.frameworks.jax import lesson, optimizers
+from paripassu.frameworks.jax.weights import from_common
 
 Loss = Callable[[Any, Any], Any]
 Schedule = Callable[[Any], Any]
@@ -30,12 +32,30 @@ def set_precision(recipe: Recipe) -> None:
 def make_network(recipe: Recipe) -> Any:
     """The recipe's network, `nnx.Module`, with a softmax if it has one.
 
-    Its attributes have the names of the architecture.
+    Its attributes have the names of the architecture. Its weights are zeros:
+    to compile what Flax draws them with would take seconds.
     """
     network_class = _class_of(recipe.network)
     if recipe.output == "probabilities":
         network_class = _with_softmax(network_class)
-    return network_class(**recipe.dropout, rngs=nnx.Rngs(recipe.seed))
+    network = nnx.eval_shape(
+        lambda: network_class(**recipe.dropout, rngs=nnx.Rngs(recipe.seed))
+    )
+    zeros = from_common(
+        recipe, {x.name: np.zeros(x.shape) for x in recipe.architecture.weights}
+    )
+    nnx.update(network, zeros)
+    for number, layer in enumerate(recipe.architecture.layers):
+        made = getattr(network, layer.name)
+        if isinstance(made, nnx.Dropout):
+            key = np.array([recipe.seed, number], np.uint32)
+            made.rngs.key.set_value(jax.random.wrap_key_data(key))
+            made.rngs.count.set_value(jnp.asarray(np.uint32(0)))
+        elif isinstance(made, nnx.Conv) and made.mask is not None:
+            kernel = layer.weights[0]
+            table = np.broadcast_to(kernel.connected, kernel.shape)
+            made.mask = jnp.asarray(table, recipe.storage)
+    return network
 
 
 def _class_of(network: str) -> Any:
