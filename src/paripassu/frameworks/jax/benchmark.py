@@ -78,7 +78,7 @@ def _layer_seconds(layer: Any, x: Any, *, is_first: bool) -> float:
     graph, weights = nnx.split(layer)
     slope = jnp.ones_like(layer(x))
 
-    @jax.jit
+    @jax.jit  # type: ignore[untyped-decorator]
     def gradients(weights: Any, x: Any) -> Any:
         def forward(weights: Any, x: Any) -> Any:
             return nnx.merge(graph, weights)(x)
@@ -188,7 +188,7 @@ class _Network(nnx.Module):  # type: ignore[misc]
         return nnx.softmax(self.linear2(x))
 
 
-@nnx.jit
+@nnx.jit  # type: ignore[untyped-decorator]
 def _step(network: Any, optimizer: Any, images: Any, labels: Any) -> Any:
     def loss_of(network: Any) -> Any:
         losses = optax.softmax_cross_entropy_with_integer_labels(
@@ -201,7 +201,7 @@ def _step(network: Any, optimizer: Any, images: Any, labels: Any) -> Any:
     return loss
 
 
-@nnx.jit
+@nnx.jit  # type: ignore[untyped-decorator]
 def _answers(network: Any, images: Any) -> Any:
     return network(images).argmax(1)
 

@@ -209,7 +209,7 @@ class Trainer:
         return data
 
 
-@nnx.jit
+@nnx.jit  # type: ignore[untyped-decorator]
 def _answer(network: Any, images: Any) -> Any:
     return network(images)
 

@@ -200,7 +200,7 @@ def _gradients(
     return nnx.value_and_grad(forward, has_aux=True)(network)
 
 
-@nnx.jit
+@nnx.jit  # type: ignore[untyped-decorator]
 def _update(optimizer: Any, network: Any, gradients: Any) -> None:
     optimizer.update(network, gradients)
 
