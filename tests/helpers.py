@@ -46,7 +46,13 @@ def skip_without(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(bool(problems), reason=" ".join(problems))
 
 
-EACH = [pytest.param(name, marks=skip_without(name)) for name in FRAMEWORKS]
+def marks_of(name: str) -> list[pytest.MarkDecorator]:
+    """Of tests in one framework: those not asked by default take their time."""
+    slow = [] if FRAMEWORKS[name].by_default else [pytest.mark.slow]
+    return [skip_without(name), *slow]
+
+
+EACH = [pytest.param(name, marks=marks_of(name)) for name in FRAMEWORKS]
 # Where one framework is enough to see most faults soon, and the others take their time.
 FIRST_FAST = [
     EACH[0],

@@ -22,7 +22,7 @@ from paripassu.core import datasets, draws, networks
 from paripassu.core.recipe import Recipe, validate
 from paripassu.core.steps import Arrays, TwinStep
 from paripassu.frameworks.contract import Twin
-from paripassu.frameworks.registry import FRAMEWORKS, REFERENCE
+from paripassu.frameworks.registry import FRAMEWORKS, REFERENCE, asked_by_default
 from paripassu.processes.launch import worker_environment
 
 NETWORK = networks.KERAS_EXAMPLE  # the one with the fewest weights
@@ -165,21 +165,27 @@ def findings(
 ) -> Iterator[Callable[[str], dict[str, Any]]]:
     """A function of the framework; each runs once, in its process, at one time."""
     folder = tmp_path_factory.mktemp("optimizers")
-    children = {}
-    for name, framework in FRAMEWORKS.items():
+    children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(name: str) -> None:
+        with (folder / name).open("w") as out, (folder / "log").open("a") as log:
+            children[name] = subprocess.Popen(
+                [sys.executable, __file__, name],
+                stdout=out,
+                stderr=log,
+                env=worker_environment(1),
+            )
+
+    for framework in asked_by_default():
         if framework.problem is None:
-            with (folder / name).open("w") as out, (folder / "log").open("a") as log:
-                children[name] = subprocess.Popen(
-                    [sys.executable, __file__, name],
-                    stdout=out,
-                    stderr=log,
-                    env=worker_environment(1),
-                )
+            start(framework.name)
 
     @cache
     def read(name: str) -> dict[str, Any]:
         if problem := FRAMEWORKS[name].problem:
             pytest.skip(problem)
+        if name not in children:
+            start(name)
         code = children[name].wait()
         assert code == 0, (folder / "log").read_text()[-4000:]
         found: dict[str, Any] = json.loads((folder / name).read_text())
@@ -192,7 +198,14 @@ def findings(
 
 
 every_form = pytest.mark.parametrize(
-    ("name", "form"), [(name, form) for name in FRAMEWORKS for form in FORMS]
+    ("name", "form"),
+    [
+        pytest.param(
+            name, form, marks=[] if framework.by_default else [pytest.mark.slow]
+        )
+        for name, framework in FRAMEWORKS.items()
+        for form in FORMS
+    ],
 )
 
 
