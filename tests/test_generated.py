@@ -27,7 +27,6 @@ def test_a_stale_document_is_found(tmp_path):
         without = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=without)
     shutil.copy(ROOT / "README.md", tmp_path)
-    assert run_check(tmp_path).returncode == 0
     page = tmp_path / "docs" / "proof.md"
     page.write_text(page.read_text().replace("10,000 of 10,000", "9,999 of 10,000"))
     with (tmp_path / "docs" / "cli.md").open("a") as file:
