@@ -11,11 +11,15 @@ import os
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from paripassu.core.errors import UserError
+from paripassu.port_check.optimizer import check_request
 from paripassu.port_check.optimizer_verdict import compare_optimizers, draw_trial
+from paripassu.port_check.requests import CheckOptimizerRequest
 from paripassu.reference.optimizers import OptimizerRule, step_all
 from paripassu.sides.registry import side_of_optimizer
 
@@ -438,6 +442,33 @@ def found():
     )
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
+
+
+OWN_RULE = """
+import torch
+
+
+def sgd(parameters, momentum=0.9):
+    return torch.optim.SGD(parameters, lr=0.1, momentum=momentum)
+"""
+
+
+@pytest.mark.parametrize(
+    ("left", "more", "told"),
+    [
+        ("own_rule.py:absent", {}, "own_rule.py has no 'absent'"),
+        ("torch.nn:Linear", {}, "the class torch.nn.modules"),
+        ("own_rule.py:sgd", {"left_args": "[1]"}, "a list"),
+        ("own_rule.py:sgd", {"right_args": '{"a": 1}'}, "'a'"),
+    ],
+)
+def test_what_is_no_optimizer_is_refused(left, more, told, tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    Path("own_rule.py").write_text(OWN_RULE)
+    request = CheckOptimizerRequest(left=left, right="own_rule.py:sgd", steps=3, **more)
+    with pytest.raises(UserError, match=told):
+        check_request(request)
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
-from helpers import needs_both
+from helpers import needs_both, type_here
 
 import paripassu
 
-pytestmark = [pytest.mark.slow, needs_both]  # each starts both frameworks
+# Each starts both frameworks; what is refused is in `test_check_optimizer.py`.
+pytestmark = [pytest.mark.slow, needs_both]
 OURS = """
 import torch
 
@@ -41,14 +40,7 @@ def folder(tmp_path_factory):
 
 
 def check(folder, *words):
-    code = "from paripassu.cli import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, "check-optimizer", *words],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return type_here("check-optimizer", *words, cwd=folder)
 
 
 def test_the_same_rule_takes_the_same_steps_in_both_frameworks(folder):
@@ -78,21 +70,10 @@ def test_settings_and_a_schedule_belong_to_it(folder):
     assert "First apart: step 6" in result.stdout
 
 
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (["ours.py:absent", "ours.py:sgd"], "ours.py has no 'absent'"),
-        (["torch.nn:Linear", "ours.py:sgd"], "the class torch.nn.modules"),
-        (["broken.py:x", "ours.py:sgd"], "ZeroDivisionError"),
-        (["ours.py:sgd", "ours.py:sgd", "--left-args", "[1]"], "a list"),
-        (["ours.py:sgd", "ours.py:sgd", "--right-args", '{"a": 1}'], "'a'"),
-    ],
-    ids=lambda x: x[0] if isinstance(x, list) else "",
-)
-def test_what_cannot_be_checked_is_said_with_exit_code_2(folder, words, told):
-    result = check(folder, *words)
+def test_what_cannot_be_checked_is_said_with_exit_code_2(folder):
+    result = check(folder, "broken.py:x", "ours.py:sgd")
     assert result.returncode == 2, result.stdout + result.stderr
-    assert told in " ".join(result.stderr.split())
+    assert "ZeroDivisionError" in " ".join(result.stderr.split())
 
 
 def test_the_same_from_python():
