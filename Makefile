@@ -64,10 +64,9 @@ $(READY): $(VENV)/created $(SOURCES)
 	    --constraint constraints.txt --editable '.[all]'
 	@touch $@
 
-# Has all of READY, so that nothing is installed twice where there is neither. Most of
-# the 14,000 modules are never imported: those that are, are compiled then.
+# Has all of READY, so that nothing is installed twice where there is neither.
 $(READY_DEV): $(VENV)/created $(SOURCES)
 	@echo "installing the pinned versions and the development tools ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	    --constraint constraints.txt --editable '.[all,dev]'
 	@touch $(READY) $@
