@@ -104,45 +104,56 @@ def judge_family(path: Path, name: str) -> None:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     import torch  # noqa: F401, before TensorFlow
 
-    import paripassu
-
     sys.path.insert(0, str(path.resolve().parent))
     families = {x["name"]: x for x in importlib.import_module(path.stem).FAMILIES}
-    family = families[name]
+    for copy, fault in cases(families[name]):
+        print("@@" + json.dumps(judge_case(families[name], copy, fault)), flush=True)
+
+
+def cases(family: dict[str, Any]) -> list[tuple[str | None, dict[str, Any] | None]]:
+    """What is copied, and the fault, of each check of a family."""
+    faults = [("left-to-right", x) for x in family["faults"]]
+    return [(None, None), ("left-to-right", None), ("right-to-left", None), *faults]
+
+
+def judge_case(
+    family: dict[str, Any], copy: str | None, fault: dict[str, Any] | None
+) -> dict[str, Any]:
+    """One check of a family, as the record has it."""
+    import paripassu
+
     truth = [] if family["truth"] == "equal" else family["truth"]
-    cases = [(x, None) for x in (None, "left-to-right", "right-to-left")]
-    cases += [("left-to-right", fault) for fault in family["faults"]]
-    for copy, fault in cases:
-        mistakes = fault["mistakes"] if fault else {}
+    mistakes = fault["mistakes"] if fault else {}
 
-        def build(mistakes: Any = mistakes) -> Any:
-            return family["right"](**mistakes)
+    def build() -> Any:
+        return family["right"](**mistakes)
 
-        found = paripassu.check(family["left"], build, family["inputs"], copy=copy)
-        causes = [(x.key, x.places) for x in found.causes]
-        row: dict[str, Any] = {
-            "name": fault["name"] if fault else copy or "as they come",
-            "verdict": found.verdict,
-            "causes": [key for key, _ in causes],
-            "seconds": round(found.seconds, 2),
-        }
-        if fault:
-            new = [x for x in causes if x[0] not in truth]
-            names = {x.replace("/", ".") for x in fault["places"]}  # as in a path
-            row["wanted"] = [*sorted(names), fault["cause"]]
-            row["got"] = [place for _, places in new[:1] for place in places[:1]]
-            row["place"] = any(
-                any(x in y for x in names for y in _layers(f"{left}, {right}"))
-                for _, places in new[:1]
-                for left, right in places
-            )
-            row["cause"] = [key for key, _ in new] == [fault["cause"]]
-        elif copy:
-            wanted = "differs" if truth else "equal"
-            row["right"] = found.verdict == wanted and set(row["causes"]) == set(truth)
-        else:
-            row["right"] = found.verdict == "differs" and row["causes"][:1] == UNCOPIED
-        print("@@" + json.dumps(row), flush=True)
+    found = paripassu.check(family["left"], build, family["inputs"], copy=copy)
+    causes = [(x.key, x.places) for x in found.causes]
+    row: dict[str, Any] = {
+        "name": fault["name"] if fault else copy or "as they come",
+        "commit": commit(),
+        "verdict": found.verdict,
+        "causes": [key for key, _ in causes],
+        "seconds": round(found.seconds, 2),
+    }
+    if fault:
+        new = [x for x in causes if x[0] not in truth]
+        names = {x.replace("/", ".") for x in fault["places"]}  # as in a path
+        row["wanted"] = [*sorted(names), fault["cause"]]
+        row["got"] = [place for _, places in new[:1] for place in places[:1]]
+        row["place"] = any(
+            any(x in y for x in names for y in _layers(f"{left}, {right}"))
+            for _, places in new[:1]
+            for left, right in places
+        )
+        row["cause"] = [key for key, _ in new] == [fault["cause"]]
+    elif copy:
+        wanted = "differs" if truth else "equal"
+        row["right"] = found.verdict == wanted and set(row["causes"]) == set(truth)
+    else:
+        row["right"] = found.verdict == "differs" and row["causes"][:1] == UNCOPIED
+    return row
 
 
 def _layers(names: str) -> list[str]:
@@ -189,12 +200,7 @@ def check_families(before: dict[str, Any], only: list[str], keep: Keep) -> None:
                 continue
             rows = judged_family(path, name)
             pairs, faults = rows[:3], rows[3:]
-            record[name] = {
-                "file": path.stem,
-                "commit": commit(),
-                "pairs": pairs,
-                "faults": faults,
-            }
+            record[name] = {"file": path.stem, "pairs": pairs, "faults": faults}
             print(
                 f"{name:15} right {sum(x['right'] for x in pairs)} of {len(pairs)}; "
                 f"of {len(faults)} faults caught "
