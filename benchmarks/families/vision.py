@@ -326,7 +326,12 @@ FAMILIES = [
         mobilenet_v2,
         made(keras_mobilenet_v2),
         images(32),
-        setting("", "momentum", 0.9, "Conv1_bn", "bn_Conv1"),
+        fault(
+            "momentum",
+            "momentum",
+            ["bn_Conv1", "conv_stem.first_conv.normalization"],
+            change=(("", "momentum", 0.9),),
+        ),
         setting("bn_Conv1", "epsilon", 1e-5),
         fault(
             "ReLU for ReLU6",
