@@ -75,12 +75,16 @@ def setting(layer: str, cause: str, value: Any, *places: str) -> dict[str, Any]:
 
 
 def activation(layer: str, value: Any, *places: str) -> dict[str, Any]:
-    """Another activation in a dense layer; one of GELU's forms is so called."""
+    """Another activation in a dense layer, another form of GELU, or none."""
     function = keras.activations.get(value)
-    forms = keras.activations.gelu, gelu_tanh
+    causes = {
+        keras.activations.gelu: "gelu-form",
+        gelu_tanh: "gelu-form",
+        keras.activations.linear: "activation-missing",
+    }
     return fault(
         f"activation of {layer}",
-        "gelu-form" if function in forms else "activation-kind",
+        causes.get(function, "activation-kind"),
         [layer, *places],
         change=((layer, "activation", function),),
     )

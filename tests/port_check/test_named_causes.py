@@ -425,3 +425,35 @@ class Divided(nn.Module):
 
     def forward(self, x):
         return x / 255
+
+
+class Added(nn.Module):
+    """A table of positions, and a dense layer."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.positions = nn.Parameter(torch.randn(1, 6, 4))
+        self.dense = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.dense(x + self.positions)
+
+
+class Kept(L.Layer):
+    """The same beside the table as it was read, unused, as keras-hub's DINOv2."""
+
+    def build(self, shape):
+        given = {"shape": (1, *shape[1:]), "initializer": "random_normal"}
+        self.positions = self.add_weight(**given, trainable=False, name="positions")
+        self.resized = self.add_weight(**given, name="resized")
+        self.resized.assign(self.positions)
+
+    def call(self, x):
+        return x + self.resized
+
+
+@pytest.mark.parametrize("copy", ["left-to-right", "right-to-left"])
+def test_a_frozen_weight_that_nothing_uses_is_no_partner(copy):
+    right = keras.Sequential([keras.Input((6, 4)), Kept(), L.Dense(3)])
+    assert paripassu.check(Added(), right, array(2, 6, 4), copy=copy).equal

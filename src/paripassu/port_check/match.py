@@ -64,12 +64,14 @@ class Placed:
         order: when it is called.
         depth: how many layers with weights come before, at most; None: not known.
         parents: the nearest layers with weights that it is fed by.
+        unused: whether no call is given it and training leaves it alone.
     """
 
     block: Block
     order: float
     depth: int | None
     parents: frozenset[str] | None = None
+    unused: bool = False
 
 
 def match_blocks(
@@ -334,6 +336,8 @@ def _cost(one: Placed, two: Placed) -> float:
     if one.depth is not None and two.depth is not None:
         cost += 0.25 * abs(one.depth - two.depth)
     if one.block.kind != two.block.kind:
+        cost += 5
+    if one.unused != two.unused:
         cost += 5
     ends = [bool(x.block.spec.settings.get("reverse")) for x in (one, two)]
     if ends[0] != ends[1]:

@@ -119,8 +119,9 @@ def _place(model: ExaminedModel, calls: CallOrder) -> list[Placed]:
     """The blocks in the order of their calls."""
     placed = []
     alike = Counter[tuple[int, ...]]()
-    for number, block in enumerate(model.blocks()):
-        name = block.layer
+    # A copy that is not trained is not what is used where the weight itself is there.
+    for number, block in sorted(enumerate(model.blocks()), key=_is_frozen):
+        name, unused = block.layer, False
         begin = calls.order.get(name, calls.begun.get(name, calls.count + number))
         depth, parents = calls.depths.get(name), calls.parents.get(name)
         if name not in calls.order:
@@ -129,14 +130,20 @@ def _place(model: ExaminedModel, calls: CallOrder) -> list[Placed]:
             if (nth := alike[tuple(uses)]) < len(uses):
                 begin = uses[nth]
                 depth, parents = calls.place_of(begin)
+            else:
+                unused = not block.trainable
             alike[tuple(uses)] += 1
         end = block.name.removeprefix(name)
         if end == "/output":
             parents = frozenset((name,))
         elif end.startswith("/") and end[1:] in PRODUCTS and depth:
             depth -= 1
-        placed.append(Placed(block, begin + 1e-4 * number, depth, parents))
+        placed.append(Placed(block, begin + 1e-4 * number, depth, parents, unused))
     return sorted(placed, key=lambda x: x.order)
+
+
+def _is_frozen(numbered: tuple[int, Block]) -> bool:
+    return not numbered[1].trainable
 
 
 def _without_partner(pairs: Sequence[Pair], placed: Placings) -> Placings:
