@@ -453,7 +453,8 @@ class Kept(L.Layer):
         return x + self.resized
 
 
-@pytest.mark.parametrize("copy", ["left-to-right", "right-to-left"])
-def test_a_frozen_weight_that_nothing_uses_is_no_partner(copy):
+def test_a_frozen_weight_that_nothing_uses_is_no_partner():
     right = keras.Sequential([keras.Input((6, 4)), Kept(), L.Dense(3)])
-    assert paripassu.check(Added(), right, array(2, 6, 4), copy=copy).equal
+    found = paripassu.check(Added(), right, array(2, 6, 4), gradients=False)
+    pairs = {x.left: x.right for x in found.pairs if x.left}
+    assert pairs == {"positions": "kept.resized", "dense": "dense"}
