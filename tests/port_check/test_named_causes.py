@@ -454,7 +454,8 @@ class Kept(L.Layer):
 
 
 def test_a_frozen_weight_that_nothing_uses_is_no_partner():
-    right = keras.Sequential([keras.Input((6, 4)), Kept(), L.Dense(3)])
+    layers = Kept(name="kept"), L.Dense(3, name="dense")
+    right = keras.Sequential([keras.Input((6, 4)), *layers])
     found = paripassu.check(Added(), right, array(2, 6, 4), gradients=False)
     pairs = {x.left: x.right for x in found.pairs if x.left}
     assert pairs == {"positions": "kept.resized", "dense": "dense"}
