@@ -105,8 +105,9 @@ def lesson_epoch(
     trainer.network.train()
     start = time.perf_counter()
     for rows in order:
+        x, y = lesson.take(data, rows)
         last = lesson.train_step(
-            trainer.network, trainer.loss, trainer.optimizer, data, rows
+            trainer.network, trainer.loss, trainer.optimizer, x, y
         )
     jax.block_until_ready(last)
     return time.perf_counter() - start

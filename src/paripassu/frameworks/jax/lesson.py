@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
@@ -19,15 +18,14 @@ from paripassu.frameworks.jax.weights import from_common
 
 # %% [markdown]
 # ## Data
-# Flax wants the channel axis last, and JAX finds the device by itself. The
-# whole set fits there, in bytes: a compiled function takes it as it is, and
-# looks a batch up in it. `levels` says what each byte becomes.
+# Flax wants the channel axis last, and JAX finds the device by itself: arrays
+# of NumPy go there when a compiled function is given them. The whole set stays
+# in bytes; `levels` says what each becomes in a batch.
 
 
 # %%
-def to_arrays(split, dtype=jnp.float32):
-    pixels, levels = split.pixels[..., None], split.levels.astype(dtype)
-    return jax.device_put((pixels, levels, split.labels))
+def to_arrays(split, dtype=np.float32):
+    return split.pixels[..., None], split.levels.astype(dtype), split.labels
 
 
 def take(data, rows):  # (B, 28, 28, 1) and (B,)
@@ -99,16 +97,15 @@ def make_schedule(recipe):
 
 # %%
 @partial(nnx.jit, static_argnames="loss_of")
-def forward(network, loss_of, data, rows):
-    x, y = take(data, rows)
+def forward(network, loss_of, x, y):
     output = network(x)
     return loss_of(output, y), (output.argmax(1) == y).sum()
 
 
 @partial(nnx.jit, static_argnames="loss_of")
-def train_step(network, loss_of, optimizer, data, rows):
+def train_step(network, loss_of, optimizer, x, y):
     gradient_of = nnx.value_and_grad(forward, has_aux=True)
-    found, gradients = gradient_of(network, loss_of, data, rows)
+    found, gradients = gradient_of(network, loss_of, x, y)
     optimizer.update(network, gradients)
     return found  # loss and right answers
 
@@ -117,7 +114,7 @@ def evaluate(network, loss_of, data):
     network.eval()
     count, loss, right = len(data[0]), 0.0, 0
     for rows in np.split(np.arange(count), range(100, count, 100)):
-        mean, correct = forward(network, loss_of, data, rows)
+        mean, correct = forward(network, loss_of, *take(data, rows))
         loss, right = loss + mean.item() * len(rows), right + correct.item()
     return loss / count, right / count
 
@@ -169,7 +166,8 @@ if __name__ == "__main__":
         rate[...] = schedule(epoch)
         network.train()
         for rows in draws.batches(recipe, len(training[0]), epoch):
-            step = train_step(network, cross_entropy, optimizer, training, rows)
+            x, y = take(training, rows)
+            step = train_step(network, cross_entropy, optimizer, x, y)
         print("loss of the last batch", step[0])
     print("test", *evaluate(network, cross_entropy, test))
-    print(predict(network, take(test, jnp.arange(1))[0]))
+    print(predict(network, take(test, np.arange(1))[0]))

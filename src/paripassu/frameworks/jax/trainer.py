@@ -25,7 +25,7 @@ from paripassu.frameworks.jax import lesson, recipes
 from paripassu.frameworks.jax.weights import from_common, to_common
 
 REPORT_EVERY = 10  # steps: reading a loss makes Python wait for the device
-Data = tuple[Any, Any, Any]  # pixels, levels and labels, on the device
+Data = tuple[Any, Any, Any]  # pixels, levels and labels
 AT_ONCE = 100  # images that are asked for their logits
 
 
@@ -124,8 +124,9 @@ class Trainer:
         unread: list[tuple[int, Any]] = []
         self.network.train()
         for step, rows in enumerate(batches, start=1):
+            x, y = lesson.take(data, rows)
             found = lesson.train_step(
-                self.network, self.loss, self.optimizer, data, rows
+                self.network, self.loss, self.optimizer, x, y
             )
             unread.append((len(rows), found))
             if step % REPORT_EVERY == 0 or step == len(batches):
@@ -200,11 +201,11 @@ class Trainer:
         return int(jax.devices()[0].memory_stats()["peak_bytes_in_use"])
 
     def to_arrays(self, split: Split) -> Data:
-        """A split on the device, put there once."""
+        """A split as the lesson takes it, made once."""
         for known, data in self._loaded:
             if known is split:
                 return data
-        data = lesson.to_arrays(split, getattr(jnp, self._recipe.storage))
+        data = lesson.to_arrays(split, self._recipe.storage)
         self._loaded.append((split, data))
         return data
 
