@@ -54,7 +54,7 @@ def make_network(recipe: Recipe) -> Any:
         elif isinstance(made, nnx.Conv) and made.mask is not None:
             kernel = layer.weights[0]
             table = np.broadcast_to(kernel.connected, kernel.shape)
-            made.mask = jnp.asarray(table, recipe.storage)
+            made.mask = nnx.data(jnp.asarray(table, recipe.storage))
     return network
 
 
