@@ -459,3 +459,40 @@ def test_a_frozen_weight_that_nothing_uses_is_no_partner():
     found = paripassu.check(Added(), right, array(2, 6, 4), gradients=False)
     pairs = {x.left: x.right for x in found.pairs if x.left}
     assert pairs == {"positions": "kept.resized", "dense": "dense"}
+
+
+class Towers(nn.Module):
+    """An image and a text, each with two layers of its own, of the same shapes."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        kinds = {"vision": nn.Tanh(), "text": nn.ReLU()}
+        for name, activation in kinds.items():
+            layers = nn.Linear(4, 4), activation, nn.Linear(4, 4)
+            setattr(self, f"{name}_model", nn.Sequential(*layers))
+
+    def forward(self, image, text):
+        return self.vision_model(image) * self.text_model(text)
+
+
+def test_layers_of_towers_are_told_apart_by_their_names():
+    """The same layers in both: the text's come first in Keras."""
+    text, image = (keras.Input((4,), name=x) for x in ("text", "image"))
+    made = {}
+    for name, x, activation in (("text", text, "relu"), ("vision", image, "tanh")):
+        first = L.Dense(4, activation, name=f"{name}_encoder_dense_1")
+        made[name] = L.Dense(4, name=f"{name}_encoder_dense_2")(first(x))
+    output = L.Multiply()([made["text"], made["vision"]])
+    right = keras.Model({"text": text, "image": image}, output)
+    given = {"image": array(3, 4), "text": array(3, 4)}
+    found = paripassu.check(
+        Towers(), right, given, copy="left-to-right", gradients=False
+    )
+    assert {x.left: x.right for x in found.pairs} == {
+        "vision_model.0": "vision_encoder_dense_1",
+        "vision_model.2": "vision_encoder_dense_2",
+        "text_model.0": "text_encoder_dense_1",
+        "text_model.2": "text_encoder_dense_2",
+    }
+    assert not found.faults

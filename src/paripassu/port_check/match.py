@@ -198,6 +198,22 @@ def role_of(name: str) -> str:
     return ""
 
 
+# Of a model of several inputs, each with layers of its own: words of their names.
+TOWERS = {
+    **dict.fromkeys(("text", "txt"), "text"),
+    **dict.fromkeys(("vision", "visual", "image", "img"), "image"),
+    **dict.fromkeys(("audio", "speech"), "audio"),
+}
+
+
+@functools.lru_cache(maxsize=4096)
+def tower_of(name: str) -> str:
+    """Which of several inputs a layer works on, as its name tells; or ""."""
+    words = re.split(r"[^a-z]+", name.lower())
+    found = {TOWERS[x] for x in words if x in TOWERS}
+    return found.pop() if len(found) == 1 else ""
+
+
 def _role(block: Block) -> str:
     """What it is in an attention: as it was cut to be, or as its name tells."""
     return str(block.spec.settings.get("_role") or role_of(block.name))
@@ -338,6 +354,8 @@ def _cost(one: Placed, two: Placed) -> float:
     if one.block.kind != two.block.kind:
         cost += 5
     if one.unused != two.unused:
+        cost += 5
+    if len({tower_of(x.block.name) for x in (one, two)} - {""}) == 2:
         cost += 5
     ends = [bool(x.block.spec.settings.get("reverse")) for x in (one, two)]
     if ends[0] != ends[1]:
