@@ -117,6 +117,60 @@ def test_a_keras_file_gives_nothing_but_what_it_holds(tmp_path, monkeypatch):
         archive.read(path)
 
 
+@pytest.mark.slow
+@skip_without("jax")
+def test_a_msgpack_file_holds_plain_numbers_or_is_refused(tmp_path):
+    code = """
+import msgpack, numpy as np
+from pathlib import Path
+from flax.serialization import msgpack_serialize
+from paripassu.core.errors import UserError
+from paripassu.frameworks.jax import files
+
+def array(shape, kind, content):
+    return msgpack.ExtType(1, msgpack.packb((shape, kind, content)))
+
+path = Path("a.msgpack")
+for words, kernel in {
+    "reshape": array((2**40,), "float32", bytes(12)),
+    "OBJECT": array((1,), "object", bytes(8)),
+    "no array of float": array((3,), "int64", bytes(24)),
+    "no array": msgpack.ExtType(9, b"x"),
+    "array of": 1.5,
+}.items():
+    path.write_bytes(msgpack.packb({"params": {"conv1": {"kernel": kernel}}}))
+    try:
+        files.read(path)
+    except UserError as error:
+        assert words in str(error), (words, error)
+        assert str(path) in str(error), error
+    else:
+        raise AssertionError(words)
+params = {"conv1": {"kernel": np.ones(3, np.float32)}}
+whole = msgpack_serialize({"params": params, "paripassu": {"a": "b"}})
+path.write_bytes(whole)
+arrays, notes = files.read(path)
+assert notes == {"a": "b"} and (arrays["conv1.kernel"] == 1).all()
+damaged = [b"", b"PK", b"\\xc1", whole + b"x", b"\\x91" * 100_000]
+for i in range(len(whole)):
+    damaged += [whole[:i], whole[:i] + bytes([whole[i] ^ 85]) + whole[i + 1:]]
+for content in damaged:
+    path.write_bytes(content)
+    try:
+        files.read(path)
+    except UserError:
+        pass
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @skip_without("pytorch")
 def test_a_state_dict_holds_plain_numbers_or_is_refused(tmp_path):
     code = """

@@ -11,6 +11,7 @@ import pytest
 from helpers import type_here
 from make_records import make_run
 
+from paripassu.cli.base import framework_list
 from paripassu.core.errors import UserError
 from paripassu.core.networks import NETWORKS
 from paripassu.core.recipe import Recipe, built_in, load
@@ -82,6 +83,19 @@ def test_asking_for_networks_imports_nothing():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+# Named, or asked by default
+
+
+def test_what_is_not_asked_by_default_is_taken_where_it_is_named():
+    later = {x.name for x in FRAMEWORKS.values() if not x.by_default}
+    assert later
+    assert set(framework_list(None)) == FRAMEWORKS.keys() - later
+    for name in later:
+        assert framework_list(f"pytorch,{name}") == ["pytorch", name]
+    installed = [name for name, x in FRAMEWORKS.items() if not x.problem]
+    assert framework_list("all") == (installed or list(FRAMEWORKS))
 
 
 # Check
