@@ -270,7 +270,9 @@ def _in_dtype(model: Any, build: Callable[[], Any] | None, dtype: str) -> Any:
     try:
         if build is not None:
             return build()
-        if isinstance(model, keras.Sequential) or hasattr(model, "operations"):
+        if isinstance(model, keras.Sequential):
+            return _sequential_in(model, dtype)
+        if hasattr(model, "operations"):
             return keras.models.clone_model(
                 model,
                 clone_function=lambda layer: type(layer).from_config(
@@ -286,6 +288,20 @@ def _in_dtype(model: Any, build: Callable[[], Any] | None, dtype: str) -> Any:
     finally:
         keras.config.set_floatx(before[1])
         keras.config.set_dtype_policy(before[0])
+
+
+def _sequential_in(model: Any, dtype: str) -> Any:
+    """A `Sequential` made anew; Keras' own clone keeps the float type of its input."""
+    inputs = [
+        keras.Input(
+            batch_shape=x.shape,
+            dtype=dtype if keras.backend.is_float_dtype(x.dtype) else x.dtype,
+            name=x.name,
+        )
+        for x in getattr(model, "inputs", None) or ()
+    ]
+    layers = [type(x).from_config(_retyped(x, dtype)) for x in model.layers]
+    return keras.Sequential([*inputs, *layers], name=model.name)
 
 
 def _retyped(layer: Any, dtype: str) -> dict[str, Any]:
