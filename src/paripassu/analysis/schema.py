@@ -115,6 +115,7 @@ class ProofRow(Model):
     holds: bool
     rung: int | None = None  # of the ladder in `analysis/tolerance.py`
     step: int | None = None  # counted from 0
+    start: str = ""  # "moved" or "amplified" weights; "": as the recipe says
     precision: str = "float64"
 
 
@@ -140,6 +141,7 @@ class Divergence(Model):
     rung: int
     precision: str
     step: int | None  # counted from 0; None: of no step
+    start: str = ""  # "moved" or "amplified" weights; "": as the recipe says
     layer: str | None
     quantity: str
     difference: float

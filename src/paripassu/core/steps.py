@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 Arrays = dict[str, npt.NDArray[Any]]
 Given = Mapping[str, npt.NDArray[Any]]  # to read only
+# Where a step of a proof may start, beside the initial weights: see `worker.starts`.
+STARTS = ("moved", "amplified")
 
 
 @dataclass(frozen=True)

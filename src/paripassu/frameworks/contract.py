@@ -80,12 +80,20 @@ class Trainer(Protocol):
         """The most accelerator memory held at once, where there is one."""
 
 
+Saw = Callable[[npt.NDArray[Any], npt.NDArray[Any]], None]
+
+
 class Twin(Protocol):
     """A lesson taken step by step, under given weights, batches and masks.
 
     It computes in the recipe's precision. Arrays have canonical names and
     layouts, channels last. All that a twin goes on from is in `state()`: it
     draws nothing itself.
+
+    A step is the trainer's own: it runs the lesson's loop, loss and update for
+    one batch, so that whatever is added there (losses of layers, constraints,
+    clipping, averages) is proven. The twin only reads it, and puts the masks
+    in dropout's place.
     """
 
     def evaluate(self, images: npt.NDArray[np.float32]) -> Arrays:
@@ -109,6 +117,14 @@ class Twin(Protocol):
 
     def advance(self, step: TwinStep) -> float:
         """Train one step, quickly: its loss."""
+
+    def watched(self, saw: Saw) -> Trainer:
+        """The twin's trainer, which from now on tells `saw` what it is fed.
+
+        That is every batch as it reaches network and loss in training: images
+        `(N, 28, 28)` and labels `(N,)`, in any number type. Where a rate is 0,
+        nothing is dropped.
+        """
 
     def state(self) -> Arrays:
         """`weight.<weight>` and the optimizer's `slot.<weight>.<name>`."""

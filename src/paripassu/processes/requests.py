@@ -70,7 +70,9 @@ class ProveRequest(FrameworkRequest):
         traced: how many of them are kept array by array.
         folder: where the files go.
         faults: seeded one after the other; empty for none.
-        states: the reference's file of states to start float32 steps from.
+        beyond: go beyond the first steps: from the reference's moved and amplified
+            starts, which it leaves in `folder`, and through a trainer's own loop.
+        single: take steps in float32 too, from two of those starts.
         only_single: nothing but those steps.
         curves: how many steps to train in float32 too, plainly and perturbed.
         control: nothing but the trajectory again, with one kernel perturbed.
@@ -82,7 +84,8 @@ class ProveRequest(FrameworkRequest):
     traced: int = TRACED
     folder: Path
     faults: tuple[str, ...] = ()
-    states: Path | None = None
+    beyond: bool = False
+    single: bool = False
     only_single: bool = False
     curves: int = 0
     control: bool = False

@@ -179,7 +179,6 @@ class _Climb:
         recipe = self._recipe.changed(precision="float64")
         single = "float32" in precisions and not {1, 2, 3}.isdisjoint(self._rungs)
         curves = "float32" in precisions and CONTROL_RUNG in self._rungs
-        states = folder / "states.safetensors" if single else None
 
         def request(name: str) -> ProveRequest:
             return ProveRequest(
@@ -188,18 +187,19 @@ class _Climb:
                 recipe=recipe,
                 steps=self._steps,
                 folder=folder,
+                beyond=not seeded,
             )
 
         reference = request(REFERENCE.name)
         self._tell()
         self._ask([reference])
-        if states and not self.failures:
-            asked = {"states": states, "only_single": True}
-            self._ask([reference.model_copy(update=asked)])
+        if single and not self.failures:
+            only = {"single": True, "only_single": True}
+            self._ask([reference.model_copy(update=only)])
         if self.failures:
             return
         asked = {
-            "states": states,
+            "single": single,
             "only_single": "float64" not in precisions,
             "curves": max(CONTROL_STEPS, self._steps) if curves else 0,
         }

@@ -71,6 +71,7 @@ def divergence_text(found: Divergence) -> Text:
         f"{display_name(found.framework)} parts from the reference on rung "
         f"{found.rung}, {rung.name}, in {found.precision}:",
         "  step        " + ("–" if found.step is None else str(found.step + 1)),
+        *([f"  weights     {found.start}"] if found.start else []),
         f"  layer       {found.layer or '–'}",
         f"  quantity    {found.quantity}",
         f"  difference  {_relative(found.difference)}; at most {found.bound:.0e} holds",

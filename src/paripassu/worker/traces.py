@@ -17,12 +17,14 @@ from paripassu.core import datasets, draws, files
 from paripassu.core.experiment import read_data, steps_per_epoch
 from paripassu.core.layout import hash_arrays
 from paripassu.core.recipe import Recipe
-from paripassu.core.steps import Arrays, TwinStep
+from paripassu.core.steps import STARTS, Arrays, TwinStep
 from paripassu.frameworks import registry
 from paripassu.frameworks.contract import Twin
 from paripassu.frameworks.faults import HEALTHY, Fault, find_fault
 from paripassu.processes.child import Emit
 from paripassu.processes.requests import CONTROLS, ProveRequest
+from paripassu.worker import starts
+from paripassu.worker.rehearsal import rehearse
 from paripassu.worker.trajectory import perturbed, shared_step, weights_in
 
 DRAWN = 3  # steps whose masks, images and labels are hashed
@@ -63,8 +65,8 @@ class Tracer:
             return
         if not request.only_single:
             yield "float64", self.exact(fault)
-        if request.states:
-            yield "float32", self.single(request.states)
+        if request.single:
+            yield "float32", self.single()
         if request.curves:
             perturbations = {"losses": None, **{name: name for name in CONTROLS}}
             yield (
@@ -102,32 +104,46 @@ class Tracer:
                 }
             else:
                 losses.append(twin.advance(step))
-        if self._framework is registry.REFERENCE:
-            self._write_states(given, twin.state())
-        return {**found, **_ending(twin, losses)}
+        found |= _ending(twin, losses)
+        if self._request.beyond:
+            if self._framework is registry.REFERENCE:
+                self._write_starts(given, twin.state())
+            found |= self._from_starts(twin)
+            found |= rehearse(self._framework, recipe, self._training, self._options())
+        return found
 
-    def single(self, states: Path) -> Arrays:
-        """One float32 step from each of the reference's states, rounded to float32."""
-        arrays, metadata = files.read_tensors(states)
+    def _from_starts(self, twin: Twin) -> Arrays:
+        """An evaluation and a step from each of the reference's starts."""
+        found: Arrays = {}
+        for name, start in starts.read(self._starts).items():
+            if name not in STARTS:
+                continue
+            epoch = start.number // self._length
+            twin.load_state(start.state, epoch=epoch, step=start.number)
+            evaluated = twin.evaluate(start.step.images)
+            arrays = {
+                "logits": twin.logits(start.step.images),
+                **{f"evaluation.{n}": x for n, x in evaluated.items()},
+                **twin.step(start.step),
+                **twin.state(),
+            }
+            found |= {f"{name}.{n}": array for n, array in arrays.items()}
+        return found
+
+    def single(self) -> Arrays:
+        """One float32 step from states of the reference's, rounded to float32."""
         recipe = self._recipe.changed(precision="float32")
         found: Arrays = {}
-        order = self._order(HEALTHY, recipe, max(map(int, metadata)) + 1)
+        known = starts.read(self._starts)
+        order = self._order(HEALTHY, recipe, known["moved"].number + 1)
         twin = self._twin(recipe, self._initial(recipe))
-        for text in metadata:
-            number = int(text)
-            state = {
-                name.partition(".")[2]: array.astype(np.float32)
-                for name, array in arrays.items()
-                if name.partition(".")[0] == text
-            }
+        for name, prefix in (("initial", "0"), ("moved", "moved")):
+            number = known[name].number
+            state = {n: x.astype(np.float32) for n, x in known[name].state.items()}
             twin.load_state(state, epoch=number // self._length, step=number)
-            found |= {
-                f"{text}.{name}": array
-                for name, array in {
-                    **twin.step(self._step(HEALTHY, order, number)),
-                    **twin.state(),
-                }.items()
-            }
+            arrays = twin.step(self._step(HEALTHY, order, number))
+            arrays |= twin.state()
+            found |= {f"{prefix}.{n}": array for n, array in arrays.items()}
         return found
 
     def losses(self, weights: str | None) -> npt.NDArray[np.float64]:
@@ -165,13 +181,11 @@ class Tracer:
             self._emit("step", done=number + 1, steps=steps, precision=precision)
 
     def _twin(self, recipe: Recipe, weights: Arrays) -> Twin:
+        return self._framework.make_twin(recipe, weights=weights, **self._options())
+
+    def _options(self) -> dict[str, Any]:
         conditions = self._request.conditions
-        return self._framework.make_twin(
-            recipe,
-            weights=weights,
-            threads=conditions.threads,
-            device=conditions.device,
-        )
+        return {"threads": conditions.threads, "device": conditions.device}
 
     def _initial(self, recipe: Recipe) -> Arrays:
         return draws.initial_weights(recipe.architecture, recipe)
@@ -217,15 +231,25 @@ class Tracer:
             "draws.labels": hash_arrays(step.labels for step in steps),
         }
 
-    def _write_states(self, initial: Arrays, state: Arrays) -> None:
-        """The states from which all frameworks take a step in float32."""
+    @property
+    def _starts(self) -> Path:
+        return self._request.folder / "starts.safetensors"
+
+    def _write_starts(self, initial: Arrays, state: Arrays) -> None:
+        """The states from which all frameworks take a step."""
         steps = self._request.steps
-        arrays = {f"0.weight.{name}": array for name, array in initial.items()}
-        arrays |= {f"{steps}.{name}": array for name, array in state.items()}
-        metadata = {"0": "initial", str(steps): "after the trajectory"}
-        files.write_tensors(
-            self._request.folder / "states.safetensors", arrays, metadata
+        order = self._order(HEALTHY, self._recipe, steps + 1)
+        first, next_one = (
+            starts.first_images(self._step(HEALTHY, order, number))
+            for number in (0, steps)
         )
+        begin = {f"weight.{name}": array for name, array in initial.items()}
+        found = {
+            "initial": starts.Start(begin, 0, first),
+            "moved": starts.Start(state, steps, next_one),
+            "amplified": starts.amplified(self._recipe, initial, first),
+        }
+        starts.write(self._starts, found)
 
 
 def _ending(twin: Twin, losses: list[float]) -> Arrays:

@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from paripassu.core.recipe import Recipe
 from paripassu.core.steps import Arrays, TwinStep
+from paripassu.frameworks.contract import Saw
 from paripassu_toy import lesson
+from paripassu_toy.trainer import Trainer
 
 
 class Twin:
@@ -49,6 +51,18 @@ class Twin:
 
     def advance(self, step: TwinStep) -> float:
         return float(self.step(step)["loss"])
+
+    def watched(self, saw: Saw) -> Trainer:
+        weights = self.network.arrays("weight.")
+        trainer = Trainer(self.recipe, weights=weights, threads=1, device="cpu")
+        step = trainer.network.twin.step
+
+        def told(given: TwinStep) -> Arrays:
+            saw(given.images, given.labels)
+            return step(given)
+
+        trainer.network.twin.step = told
+        return trainer
 
     def state(self) -> Arrays:
         return self.network.arrays("")

@@ -131,6 +131,8 @@ def likely_cause(
     `right` is the evidence of the reference, `wrong` that of the framework that parts
     from it at `found`; there are `count` training images.
     """
+    if found.start:
+        return None  # made elsewhere, it would have been found at the first step
     case = Case(found, right, wrong, recipe, count)
     words = {0: case.place, 1: case.layer_kind}
     key = found.rung, words.get(found.rung, case.kind)

@@ -78,7 +78,7 @@ def _judge_rows(number: int, precision: str, rows: Sequence[ProofRow]) -> RungRe
         precision,
         "holds" if all(row.holds for row in rows) else "fails",
         count=len(rows),
-        quantity=worst.quantity,
+        quantity=f"{worst.quantity}, {worst.start}" if worst.start else worst.quantity,
         difference=worst.difference,
         bound=worst.bound,
     )
@@ -182,9 +182,9 @@ def _judge_accuracy(pairs: Sequence[Pair]) -> RungResult:
 
 def shortened(rows: Sequence[ProofRow]) -> list[ProofRow]:
     """All rows that do not hold, and of the others each quantity's worst step."""
-    kept: dict[tuple[str, str, str], ProofRow] = {}
+    kept: dict[tuple[str, ...], ProofRow] = {}
     for row in rows:
-        key = (row.right, row.precision, row.quantity)
+        key = (row.right, row.precision, row.quantity, row.start)
         if row.holds and (key not in kept or nearness(row) > nearness(kept[key])):
             kept[key] = row
     chosen = set(map(id, kept.values()))

@@ -6,6 +6,10 @@ A trace is named arrays, as `paripassu.worker.traces` makes them:
 - `evaluation.<layer>` and `logits`: the first batch, dropout off;
 - `<step>.activation.<layer>`, `<step>.loss`, `<step>.gradient.<weight>`,
   `<step>.slot.<weight>.<slot>`, `<step>.weight.<weight>`: a training step;
+- `moved.` and `amplified.` before any of these but the step: from another start, see
+  `paripassu.worker.starts`;
+- `trained.<what>`: what a trainer's own short training reports and ends at, see
+  `paripassu.worker.rehearsal`;
 - `given.labels`: of the first batch, to find causes by, not compared;
 - `rate`: the learning rate of every step; `losses`: those of the trajectory;
   `final.weight.<weight>`: what it ends at.
@@ -30,6 +34,7 @@ from paripassu.analysis.proof.tolerance import (
 from paripassu.analysis.schema import Divergence, ProofRow
 from paripassu.core.layer_spec import relative_error
 from paripassu.core.networks import ARTICLE, Network
+from paripassu.core.steps import STARTS
 
 Trace = Mapping[str, npt.NDArray[Any]]
 LARGEST = 1e300  # stands for infinity, which JSON has not
@@ -42,11 +47,15 @@ class Name:
     step: int | None
     kind: str  # what its bound hangs on
     quantity: str  # as a person reads it
+    start: str = ""  # one of STARTS, or the initial weights
 
 
 def read_name(name: str) -> Name:
     """`"0.gradient.conv1.kernel"` -> step 0, "gradient", "gradient conv1.kernel"."""
     first, _, rest = name.partition(".")
+    if first in STARTS:
+        kind, _, place = rest.partition(".")
+        return Name(None, kind, f"{kind} {place}".strip(), first)
     if first.isdigit():
         word, _, place = rest.partition(".")
         kind = word if first == "0" else "later"
@@ -93,10 +102,7 @@ def compare_traces(
         if text.startswith("given."):
             continue
         name = read_name(text)
-        # A float32 step starts from a state that is given: it is always the first.
         kind = name.kind
-        if precision == "float32" and kind == "later":
-            kind = name.quantity.split()[0]
         bound = bound_of(kind, precision)
         size = rate_bound(a[text].size) if text == "rate" and text in a else bound.size
         gap, step = float("inf"), name.step
@@ -117,6 +123,7 @@ def compare_traces(
                 holds=gap <= size,
                 rung=RUNG_OF[kind],
                 step=step,
+                start=name.start,
                 precision=precision,
             )
         )
@@ -176,10 +183,11 @@ def _gaps(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def _order(network: Network) -> Any:
     layers = ["input", *(layer.name for layer in network.layers)]
-    drawn = ["order", "weight", "images", "labels", "masks"]
+    drawn = ["order", "weight", "images", "labels", "masks", "fed"]
+    starts = ["", *STARTS]
     kinds = (
         *("draws", "evaluation", "logits", "activation", "loss"),
-        *("gradient", "slot", "weight", "rate", "losses", "final"),
+        *("gradient", "slot", "weight", "rate", "losses", "final", "trained"),
     )
 
     def key(row: ProofRow) -> tuple[Any, ...]:
@@ -193,8 +201,17 @@ def _order(network: Network) -> Any:
         slot = place.rpartition(".")[2] if kind == "slot" else ""
         step = row.step
         if step is None:
-            step = 10**9 if kind in ("losses", "final") else -1  # last or first
-        return row.rung, step, kinds.index(kind), slot, position, place
+            last = ("losses", "final", "trained")
+            step = 10**9 if kind in last else -1  # last or first
+        return (
+            row.rung,
+            starts.index(row.start),
+            step,
+            kinds.index(kind),
+            slot,
+            position,
+            place,
+        )
 
     return key
 
@@ -218,8 +235,8 @@ def first_divergence(rows: Sequence[ProofRow]) -> Divergence | None:
         row
         for row in rows
         if row.quantity.split()[0] == kind
-        and (row.right, row.step, row.precision)
-        == (first.right, first.step, first.precision)
+        and (row.right, row.step, row.precision, row.start)
+        == (first.right, first.step, first.precision, first.start)
     ]
     culprit = _largest_jump(walk) if kind in WALKS else first
     place = culprit.quantity.partition(" ")[2]
@@ -228,6 +245,7 @@ def first_divergence(rows: Sequence[ProofRow]) -> Divergence | None:
         rung=first.rung or 0,
         precision=culprit.precision,
         step=culprit.step,
+        start=culprit.start,
         layer=place.split(".")[0] or None,
         quantity=culprit.quantity,
         difference=culprit.difference,

@@ -45,13 +45,14 @@ LADDER = (
         0,
         "draws",
         "initial weights, batch order, dropout masks, images and labels are the same "
-        "bytes in all frameworks",
+        "bytes in all frameworks, and so is every batch that a trainer feeds",
         {"draws": {"float64": EQUAL}},
     ),
     Rung(
         1,
         "forward",
-        "every activation, layer by layer, dropout off and on",
+        "every activation, layer by layer, dropout off and on; from initial, moved and "
+        "amplified weights",
         {
             kind: {
                 "float64": Bound(1e-12, "sums of up to 9,216 products, eps 2.2e-16"),
@@ -107,11 +108,15 @@ LADDER = (
     Rung(
         5,
         "trajectory",
-        "the loss of every step, dropout on, and the weights at the end",
+        "the loss of every step, dropout on, and the weights at the end; what a "
+        "trainer's own loop reports and ends at",
         {
+            "trained": {
+                "float64": Bound(1e-9, "some twenty steps, as for any other"),
+            },
             "later": {
                 "float64": Bound(1e-9, "what one step may differ by, grown by others"),
-            }
+            },
         },
     ),
     Rung(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -86,15 +86,16 @@ class Trainer:
     def warm_up(self, training: Split) -> None:
         before = self.state()
         rows = np.arange(min(self._recipe.batch_size, len(training)))
-        for _ in lesson.train_epoch(
-            self.network,
-            self.loss,
-            self.optimizer,
-            self.to_digits(training),
-            [rows, rows, rows],
-        ):
+        for _ in self.steps(self.to_digits(training), [rows, rows, rows]):
             pass
         self.load_state(before)
+
+    def steps(self, data: Any, batches: Iterable[Any]) -> Iterator[Any]:
+        """Train on batches of the data: the lesson's loop."""
+        found: Iterator[Any] = lesson.train_epoch(
+            self.network, self.loss, self.optimizer, data, batches
+        )
+        return found
 
     def train(
         self,
@@ -137,10 +138,8 @@ class Trainer:
         total_loss: Any = 0.0
         total_correct: Any = 0
         seen = 0
-        results = lesson.train_epoch(
-            self.network, self.loss, self.optimizer, digits, batches
-        )
-        for step, (loss, correct) in enumerate(results, start=1):
+        results = enumerate(self.steps(digits, batches), start=1)
+        for step, (loss, correct) in results:
             if self._recipe.decay.unit == "step":
                 self.schedule.step()
             size = len(batches[step - 1])

@@ -1,7 +1,7 @@
 """The PyTorch lesson taken step by step: see `paripassu.frameworks.Twin`.
 
-It uses the lesson's network, loss and optimizer and defines no layer itself:
-hooks read what each layer computes, and put the given masks in dropout's place.
+It takes its steps by the lesson's loop and defines no layer itself: hooks read
+what each layer computes, and put the given masks in dropout's place.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from paripassu.core.layout import relayout
 from paripassu.core.networks import Network
 from paripassu.core.recipe import Recipe
 from paripassu.core.steps import Arrays, Given, TwinStep
+from paripassu.frameworks.contract import Saw
 from paripassu.frameworks.pytorch import recipes
 from paripassu.frameworks.pytorch.trainer import Trainer, under
 from paripassu.frameworks.pytorch.weights import from_common, to_common
@@ -34,6 +35,16 @@ SLOTS = {
 Override = Callable[[nn.Module, Tensor], Tensor]
 
 
+class _Batch:
+    """One batch for the lesson's loop, which asks for it by rows."""
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self._both = images, labels
+
+    def __getitem__(self, _rows: object) -> tuple[Tensor, Tensor]:
+        return self._both
+
+
 class Twin:
     """The lesson's network; `overrides` and `loss` are for seeded faults."""
 
@@ -45,11 +56,11 @@ class Twin:
             recipe, weights=weights, threads=threads, device=device
         )
         self.network = self.trainer.network
-        self.loss: Callable[[Tensor, Tensor], Tensor] = self.trainer.loss
         self.overrides: dict[str, Override] = {}
         self.rates: dict[str, float] = {}
         self.masks: Mapping[str, npt.NDArray[np.bool_]] = {}
         self._outputs: dict[str, Tensor] | None = None
+        self._gradients: dict[str, Tensor | None] = {}
         self._epoch = 0
         self._slots = SLOTS[recipe.optimizer.kind]
         self._flat = _flattened(recipe.architecture)
@@ -59,6 +70,16 @@ class Twin:
                 # Its own draw would cost time and be thrown away.
                 self.rates[name], module.p = module.p, 0.0
             module.register_forward_hook(self._hook(name))
+        self._read_gradients()
+
+    @property
+    def loss(self) -> recipes.Loss:
+        """What the trainer minimises."""
+        return self.trainer.loss
+
+    @loss.setter
+    def loss(self, loss: recipes.Loss) -> None:
+        self.trainer.loss = loss
 
     def evaluate(self, images: npt.NDArray[np.float32]) -> Arrays:
         self._outputs = {}
@@ -96,7 +117,7 @@ class Twin:
     def step(self, step: TwinStep) -> Arrays:
         self._outputs = {}
         loss = self._step(step)
-        gradients = {n: p.grad for n, p in self.network.named_parameters()}
+        gradients, self._gradients = self._gradients, {}
         return {
             "loss": loss.numpy(force=True).copy(),
             **_prefixed("activation.", self._take_outputs()),
@@ -111,15 +132,30 @@ class Twin:
         place = self.trainer.place
         images = torch.from_numpy(step.images).unsqueeze(1).to(**place)
         labels = torch.from_numpy(step.labels).to(place["device"])
-        optimizer = self.trainer.optimizer
-        self.network.train()
-        loss = self.loss(self.network(images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        batch = _Batch(images, labels)
+        ((loss, _right),) = self.trainer.steps(batch, [None])
         if self.recipe.decay.unit == "step":
             self.trainer.schedule.step()
-        return loss.detach()
+        return torch.as_tensor(loss)
+
+    def watched(self, saw: Saw) -> Trainer:
+        """The trainer, which tells `saw` every batch that it trains on."""
+        images: list[Tensor] = []
+        loss = self.loss
+
+        def remember(network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if network.training:
+                images[:] = inputs
+
+        def tell(output: Tensor, labels: Tensor) -> Tensor:
+            if self.network.training:
+                (x,) = images
+                saw(x.squeeze(1).numpy(force=True), labels.numpy(force=True))
+            return loss(output, labels)
+
+        self.network.register_forward_pre_hook(remember)
+        self.loss = tell
+        return self.trainer
 
     def state(self) -> Arrays:
         slots: dict[str, dict[str, Tensor]] = {}
@@ -139,6 +175,7 @@ class Twin:
         self.network.load_state_dict(weights)
         optimizer = recipes.make_optimizer(self.network, self.recipe)
         self.trainer.optimizer = optimizer
+        self._read_gradients()
         self.trainer.schedule = recipes.make_schedule(optimizer, self.recipe)
         slots: dict[str, dict[str, Any]] = {}
         for name, array in under("slot.", state).items():
@@ -160,6 +197,18 @@ class Twin:
                 self.trainer.schedule.step()
         self._epoch = epoch
 
+    def _read_gradients(self) -> None:
+        """Have the optimizer show the gradients that it takes a step with."""
+
+        def read(*_: object) -> None:
+            if self._outputs is not None:
+                self._gradients = {
+                    name: None if x.grad is None else x.grad.clone()
+                    for name, x in self.network.named_parameters()
+                }
+
+        self.trainer.optimizer.register_step_pre_hook(read)
+
     def _common(self, tensors: Mapping[str, Any]) -> Arrays:
         return to_common(self.recipe, tensors)
 
@@ -179,7 +228,7 @@ class Twin:
 
     def _given_mask(self, name: str) -> Override:
         def masked(module: nn.Module, x: Tensor) -> Tensor:
-            if not module.training:
+            if not module.training or not self.rates[name]:
                 return x
             given = self.masks[name]
             if name in self._flat:

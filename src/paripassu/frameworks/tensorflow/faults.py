@@ -73,7 +73,7 @@ def _table_ignored(conv: Any, x: Any, _training: bool) -> Any:
 
 
 def _subsample_mean(layer: Any, x: Any, _training: bool) -> Any:
-    return (layer(x) - layer.bias) / 4 + layer.bias
+    return (type(layer).call(layer, x) - layer.bias) / 4 + layer.bias
 
 
 def _border(_layer: Any, x: Any, _training: bool) -> Any:
@@ -103,7 +103,7 @@ def _override(layer: str, function: Override) -> Callable[[Twin], None]:
 def _softmax_twice(twin: Twin) -> None:
     # Keras looks for a softmax before its loss and undoes it, with a warning:
     # this one is written so that it is not seen.
-    right = twin.loss
+    right = twin.trainer.loss
     twin.loss = lambda labels, logits: right(
         labels, tf.exp(tf.nn.log_softmax(logits))
     )
@@ -114,7 +114,7 @@ def _softmax_once(twin: Twin) -> None:
 
 
 def _summed_loss(twin: Twin) -> None:
-    right = twin.loss
+    right = twin.trainer.loss
     twin.loss = lambda labels, output: (
         right(labels, output) * ops.cast(ops.shape(output)[0], output.dtype)
     )

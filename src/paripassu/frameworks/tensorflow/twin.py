@@ -1,12 +1,13 @@
 """The TensorFlow lesson taken step by step: see `paripassu.frameworks.Twin`.
 
-It uses the lesson's network, loss and optimizer and defines no layer itself:
-it walks the network's layers, with the given masks in place of dropout's own.
+It takes the steps that `fit` takes and defines no layer itself: each call of a
+layer is passed on and read, and the given masks take the place of dropout.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import keras
@@ -16,6 +17,7 @@ import tensorflow as tf
 
 from paripassu.core.recipe import Recipe
 from paripassu.core.steps import Arrays, Given, TwinStep
+from paripassu.frameworks.contract import Saw
 from paripassu.frameworks.tensorflow import lesson, recipes
 from paripassu.frameworks.tensorflow.trainer import Trainer
 from paripassu.frameworks.tensorflow.weights import from_common
@@ -51,12 +53,21 @@ class Twin:
             recipe, weights=weights, threads=threads, device=device
         )
         self.network = self.trainer.network
-        self.loss: Callable[[Any, Any], Any] = self.trainer.loss
+        self.loss: Callable[[Any, Any], Any] | None = (
+            None  # None: the trainer's
+        )
         self.overrides: dict[str, Override] = {}
         self.masks: Mapping[str, Any] = {}
+        self._outputs: dict[str, Any] = {}
+        self._seen: dict[str, Any] = {}  # of the step: its loss, its gradients
+        self._saw: Saw | None = None
         for layer in self.network.layers:
             if isinstance(layer, keras.layers.Dropout):
                 self.overrides[layer.name] = self._given_mask
+            layer.call = partial(self._call, layer, layer.call)
+        network, optimizer = self.network, self.network.optimizer
+        network.compute_loss = partial(self._loss, network.compute_loss)
+        optimizer.apply = partial(self._apply, optimizer.apply)
         self._schedule = recipes.make_schedule(recipe)
         for callback in self._schedule:
             callback.set_model(self.network)
@@ -64,8 +75,9 @@ class Twin:
 
     def evaluate(self, images: npt.NDArray[np.float32]) -> Arrays:
         x = images[..., None].astype(keras.config.floatx())
-        outputs = self._walk(tf.constant(x), training=False)
-        return {"input": x, **{n: y.numpy() for n, y in outputs.items()}}
+        self.network(tf.constant(x), training=False)
+        outputs = {n: y.numpy() for n, y in self._outputs.items()}
+        return {"input": x, **outputs}
 
     def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         return self.trainer.logits(images)
@@ -99,6 +111,12 @@ class Twin:
     def advance(self, step: TwinStep) -> float:
         return float(self._graph(*self._given(step), traced=False))
 
+    def watched(self, saw: Saw) -> Trainer:
+        """The trainer, which tells `saw` every batch that it trains on."""
+        self._saw = saw
+        self.network.jit_compile = False  # compiled, nothing can be told
+        return self.trainer
+
     def state(self) -> Arrays:
         state = {f"weight.{n}": x for n, x in self.trainer.weights().items()}
         for name, variable in self.slots().items():
@@ -129,27 +147,49 @@ class Twin:
         self, x: Any, labels: Any, masks: Mapping[str, Any], *, traced: bool
     ) -> Any:
         self.masks = masks
-        variables = self.network.trainable_variables
-        with tf.GradientTape() as tape:
-            outputs = self._walk(x, training=True)
-            loss = self.loss(labels, outputs[self.network.layers[-1].name])
-        gradients = tape.gradient(loss, variables)
-        self.network.optimizer.apply(gradients, variables)
-        return (loss, outputs, gradients) if traced else loss
+        self.network.train_step((x, labels))
+        loss, gradients = self._seen["loss"], self._seen["gradients"]
+        return (loss, dict(self._outputs), gradients) if traced else loss
 
-    def _walk(self, x: Any, *, training: bool) -> dict[str, Any]:
-        outputs = {}
-        for layer in self.network.layers:
-            override = self.overrides.get(layer.name)
-            if override:
-                x = override(layer, x, training)
-            else:
-                x = layer(x, training=training)
-            outputs[layer.name] = x
-        return outputs
+    # What `train_step` calls, passed on.
+
+    def _call(self, layer: Any, own: Any, x: Any, **options: Any) -> Any:
+        override = self.overrides.get(layer.name)
+        if override:
+            y = override(layer, x, options.get("training", False))
+        else:
+            y = own(x, **options)
+        self._outputs[layer.name] = y
+        return y
+
+    def _loss(
+        self,
+        own: Any,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        if training and self._saw:
+            tf.numpy_function(self._tell, [x, y], [])
+        if self.loss:
+            found = self.loss(y, y_pred)
+        else:
+            found = own(x, y, y_pred, sample_weight, training=training)
+        self._seen["loss"] = found
+        return found
+
+    def _apply(self, own: Any, gradients: Any, variables: Any = None) -> Any:
+        self._seen["gradients"] = gradients
+        return own(gradients, variables)
+
+    def _tell(self, images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> None:
+        assert self._saw
+        self._saw(images.squeeze(-1), labels)
 
     def _given_mask(self, layer: Any, x: Any, training: bool) -> Any:
-        if not training:
+        if not training or not layer.rate:
             return x
         return x * tf.cast(self.masks[layer.name], x.dtype) / (1 - layer.rate)
 
