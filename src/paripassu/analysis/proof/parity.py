@@ -60,9 +60,10 @@ def read_name(name: str) -> Name:
         word, _, place = rest.partition(".")
         kind = word if first == "0" else "later"
         return Name(int(first), kind, f"{word} {place}".strip())
-    if first in ("losses", "final"):
-        return Name(None, "later", f"{first} {rest.removeprefix('weight.')}".strip())
-    return Name(None, first, f"{first} {rest}".strip())
+    kind = "later" if first in ("losses", "final") else first
+    if first in ("final", "trained"):
+        rest = rest.removeprefix("weight.")
+    return Name(None, kind, f"{first} {rest}".strip())
 
 
 def difference(
