@@ -34,7 +34,13 @@ def test_each_run_is_a_line_with_its_accuracy_or_its_failure(tmp_path: Path):
     lines = shown(
         Warned("nothing serious"),
         Scheduled({"one": 2, "two": 2}, reused=1),
-        RunTold("one", {"event": "training", "first_epoch": 1, "epochs": 2}),
+        RunTold(
+            "one",
+            {
+                **{"event": "training", "first_epoch": 1, "epochs": 2},
+                **{"threads": 2, "other_load": 0.0},
+            },
+        ),
         RunTold("one", STEP),
         RunFinished("one", finished),
         RunFinished("two", "it diverged"),

@@ -64,6 +64,36 @@ EPOCH = {
 }
 
 
+TRAINING = {
+    "event": "training",
+    "first_epoch": 1,
+    "epochs": 3,
+    "threads": 2,
+    "other_load": 0.1,
+}
+
+
+@pytest.mark.parametrize(
+    ("load", "threads", "said"),
+    [
+        (0.1, 2, None),
+        (0.11, 2, "Close them, or type --threads 1."),
+        (0.9, 1, "Close them."),
+    ],
+)
+def test_a_busy_machine_is_told_before_the_first_epoch(load, threads, said):
+    busy = {**TRAINING, "other_load": load, "threads": threads}
+    lines = shown(
+        RunStarted("pytorch-seed42", 1, 1, 3),
+        RunTold("pytorch-seed42", busy),
+        RunTold("pytorch-seed42", EPOCH),
+        RunEnded("pytorch-seed42", None),
+    )
+    assert len(lines) == (2 if said else 1)
+    assert not said or f"use {load:.0%} of the machine" in lines[0]
+    assert not said or lines[0].endswith(said)
+
+
 def test_a_comparison_is_told_line_by_line():
     assert shown(
         Warned("[red] is no markup here"),
@@ -71,7 +101,7 @@ def test_a_comparison_is_told_line_by_line():
         Proved("proof", made(holds=True), reused=False),
         RunStarted("pytorch-seed42", 1, 2, 3),
         RunTold("pytorch-seed42", {"event": "phase", "name": "data"}),
-        RunTold("pytorch-seed42", {"event": "training", "first_epoch": 2, "epochs": 3}),
+        RunTold("pytorch-seed42", {**TRAINING, "first_epoch": 2}),
         RunTold("pytorch-seed42", EPOCH),
         RunEnded("pytorch-seed42", None),
         RunStarted("tensorflow-seed42", 2, 2, 3),

@@ -19,6 +19,22 @@ def is_busy(load: float) -> bool:
     return load > BUSY
 
 
+def busy_warning(load: float, threads: int) -> str | None:
+    """Before a training: what others use of the machine, and what helps.
+
+    Args:
+        load: the share of all cores that others use, 0..1.
+        threads: those of the training, which wait for each other in every layer.
+    """
+    if not is_busy(load):
+        return None
+    helps = "Close them" if threads == 1 else "Close them, or type --threads 1"
+    return (
+        f"Other programs use {load:.0%} of the machine: epochs will take longer, and "
+        f"figures of time are not to be trusted. {helps}."
+    )
+
+
 def median_load(record: RunRecord) -> float:
     """What other programs used of the machine during a run's median epoch, 0..1."""
     return median([epoch.other_load for epoch in record.epochs] or [0.0])

@@ -56,6 +56,13 @@ def memory_bytes() -> int:
     return int(psutil.virtual_memory().total)
 
 
+def waiting_of_threads() -> str:
+    """How threads of OpenMP wait for each other, as far as this process was told."""
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    told = [f"{name}={os.environ[name]}" for name in names if name in os.environ]
+    return ", ".join(told) or "default"
+
+
 def load_average() -> float:
     """Runnable processes, mean of the last minute."""
     return float(psutil.getloadavg()[0])

@@ -22,6 +22,8 @@ ALLOCATOR = (
     "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296:"
     "glibc.malloc.hugetlb=1"
 )
+# How long a thread of GCC's OpenMP looks for the others before it sleeps.
+SPINS = "10000"
 
 
 def worker_environment(threads: int) -> dict[str, str]:
@@ -29,10 +31,19 @@ def worker_environment(threads: int) -> dict[str, str]:
 
     glibc's allocator by default gives large buffers back to the system after every
     step and has them filled with zeros again in the next; here it keeps them, in large
-    pages where the system has them. A `GLIBC_TUNABLES` of the user's own is kept.
+    pages where the system has them.
+
+    A thread of GCC's OpenMP, which PyTorch computes with, spins for milliseconds at
+    each barrier. Beside other programs the one that it waits for may not have a core,
+    and an epoch takes many times as long; so here it soon goes to sleep
+    (`benchmarks/busy.py` measures it).
+
+    A `GLIBC_TUNABLES`, `GOMP_SPINCOUNT` or `OMP_WAIT_POLICY` of the user's own is kept.
     """
+    waiting = {} if "OMP_WAIT_POLICY" in os.environ else {"GOMP_SPINCOUNT": SPINS}
     return {
         "GLIBC_TUNABLES": ALLOCATOR,
+        **waiting,
         **os.environ,
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),

@@ -23,6 +23,7 @@ from paripassu.analysis.ablation.attribution import (
 from paripassu.analysis.schema import Estimate
 from paripassu.analysis.statistics import excludes_zero
 from paripassu.analysis.text import counted, display_name, listed_seeds, points, signed
+from paripassu.analysis.warnings import busy_warning
 from paripassu.core.record import RunRecord
 from paripassu.processes.launch import Event
 from paripassu.terminal.progress import duration, fail, warn
@@ -103,6 +104,8 @@ class _Board:
                 self._doing[run] = f"{event['name']} …"
             case "training":
                 self._first[run] = event["first_epoch"] - 1
+                if text := busy_warning(event["other_load"], event["threads"]):
+                    warn(self._console, f"{run}: {text}")
             case "step":
                 done = event["epoch"] - 1 + event["step"] / event["steps"]
                 self._made[run] = done - self._first[run]

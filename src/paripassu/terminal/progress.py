@@ -16,6 +16,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from paripassu.analysis.warnings import busy_warning
 from paripassu.processes.launch import Event
 from paripassu.terminal.proof import watching_short_proofs
 from paripassu.training.events import (
@@ -89,6 +90,9 @@ class Display:
                     update = {"status": f"{event['name']} …"}
                 case "training":
                     began, first = time.monotonic(), event["first_epoch"]
+                    load, threads = event["other_load"], event["threads"]
+                    if warning := busy_warning(load, threads):
+                        warn(self._console, f"{name}: {warning}")
                     self._left -= first - 1
                     if first > 1:
                         self._console.print(

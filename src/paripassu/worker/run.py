@@ -82,6 +82,7 @@ class Run:
     def go(self) -> None:
         """Do whatever is not yet done."""
         load_average = machine.load_average()
+        self._load = machine.OtherLoad()
         data, prepared = self._timed(
             "data", lambda: read_data(self._recipe, self._conditions.data)
         )
@@ -172,6 +173,7 @@ class Run:
             settings={
                 **trainer.settings,
                 "allocator": os.environ.get("GLIBC_TUNABLES", "default"),
+                "OpenMP waits": machine.waiting_of_threads(),
             },
         )
 
@@ -184,7 +186,7 @@ class Run:
         epochs = list(current.epochs)
         count = len(prepared.training.labels)
         reporter = Reporter(self._emit, self._recipe, count, len(epochs) + 1)
-        load = machine.OtherLoad()
+        load = self._load
 
         def on_epoch(report: EpochReport) -> None:
             nonlocal current
@@ -200,7 +202,13 @@ class Run:
             reporter.epoch += 1
             load.look()
 
-        self._emit("training", first_epoch=len(epochs) + 1, epochs=self._recipe.epochs)
+        self._emit(
+            "training",
+            first_epoch=len(epochs) + 1,
+            epochs=self._recipe.epochs,
+            threads=self._conditions.threads,
+            other_load=load.look(),
+        )
         monitored = (
             prepared.validation if self._recipe.validation_size else prepared.test
         )

@@ -17,7 +17,7 @@ from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
 from paripassu.core.steps import Arrays, Given
 from paripassu.frameworks.contract import EpochReport
-from paripassu.frameworks.pytorch import lesson, recipes
+from paripassu.frameworks.pytorch import eager, lesson, recipes
 from paripassu.frameworks.pytorch.weights import from_common, to_common
 
 REPORT_EVERY = 10  # steps: reading a loss makes an accelerator wait
@@ -29,6 +29,7 @@ class Trainer:
     def __init__(
         self, recipe: Recipe, *, weights: Given, threads: int, device: str
     ) -> None:
+        eager.without_compiler()
         torch.set_num_threads(threads)
         # Reduced precision inside float32 would make the twins unequal.
         torch.set_float32_matmul_precision("highest")
@@ -65,8 +66,7 @@ class Trainer:
             "oneDNN": str(torch.backends.mkldnn.is_available()),
         }
 
-    # PyTorch's first optimizer imports its compiler, which takes seconds: who
-    # only asks the network does not wait for it.
+    # Made when first asked for: who only asks the network has no use for them.
 
     @cached_property
     def _steps(self) -> tuple[Any, Any]:
