@@ -20,7 +20,8 @@ from flax import nnx
 
 from paripassu.core.recipe import Recipe
 from paripassu.core.steps import Arrays, Given, TwinStep
-from paripassu.frameworks.jax import recipes
+from paripassu.frameworks.contract import Saw
+from paripassu.frameworks.jax import lesson, recipes
 from paripassu.frameworks.jax.trainer import Trainer, under, variables_of
 from paripassu.frameworks.jax.weights import from_common, to_common
 
@@ -93,6 +94,31 @@ class Twin:
 
     def advance(self, step: TwinStep) -> float:
         return float(self._step(step, traced=False)[0])
+
+    def watched(self, saw: Saw) -> Trainer:
+        """The trainer, which tells `saw` every batch that it trains on."""
+        train, loss = self.trainer._train_epoch, self.trainer.loss
+        take = lesson.take
+
+        def tell(images: Any, labels: Any) -> None:
+            saw(np.array(images).squeeze(-1), np.array(labels))
+
+        def told(data: Any, rows: Any) -> Any:
+            x, y = take(data, rows)
+            jax.debug.callback(tell, x, y, ordered=True)
+            return x, y
+
+        def train_epoch(*given: Any) -> tuple[float, float]:
+            lesson.take = told
+            try:
+                return train(*given)
+            finally:
+                lesson.take = take
+                jax.effects_barrier()
+
+        self.trainer._train_epoch = train_epoch  # type: ignore
+        self.trainer.loss = partial(loss)  # another: the step is compiled anew
+        return self.trainer
 
     def _step(self, step: TwinStep, *, traced: bool) -> tuple[Any, Any, Any]:
         self.network.train()
