@@ -75,11 +75,5 @@ TASKS: Tasks = {
     requests.ReachRequest: benchmark.reach,
 }
 
-# What Keras imports where it is there, though nothing is drawn or fetched here: it
-# takes a tenth of its own import.
-UNUSED = ("matplotlib", "requests")
-
 if __name__ == "__main__":
-    for name in UNUSED:
-        sys.modules[name] = None  # type: ignore[assignment] # as if not installed
     sys.exit(serve(TASKS))
