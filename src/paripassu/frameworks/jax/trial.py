@@ -16,13 +16,10 @@ from paripassu.frameworks.jax import recipes
 
 if __name__ == "__main__":
     model, recipe, images, out = sys.argv[1:]
-    network = recipes.make_network(
-        parse(Path(recipe).read_text(encoding="utf-8"))
-    )
+    experiment = parse(Path(recipe).read_text(encoding="utf-8"))
+    recipes.set_precision(experiment)  # a float64 file wants float64 allowed
+    network = recipes.make_network(experiment)
     content = serialization.msgpack_restore(Path(model).read_bytes())
-    # A float64 file wants float64 to be allowed.
-    dtypes = {x.dtype.name for x in jax.tree.leaves(content["params"])}
-    jax.config.update("jax_enable_x64", "float64" in dtypes)
     nnx.update(network, jax.tree.map(jnp.asarray, content["params"]))
     network.eval()
     np.save(out, network(jnp.asarray(np.load(images)[..., None])))
