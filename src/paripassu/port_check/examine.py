@@ -46,6 +46,7 @@ from paripassu.port_check.runs import Progress, Runner, Runs
 from paripassu.port_check.splitting import BlockMap
 from paripassu.port_check.tolerance import AGREEING, EPS32, EPS64, REMADE, ROUNDED
 from paripassu.port_check.training_step import TrainingStep
+from paripassu.sides import user_code
 from paripassu.sides.contract import Arrays, Draw
 
 SEEDS = 3  # with which models are compared that draw what cannot be shared
@@ -181,7 +182,12 @@ class Examination:
             self._enter("comparing gradients", 0.75)
             self._give_back_memory()
             eps = EPS64 if self.single else EPS32
-            TrainingStep(models, findings, self.runner, eps).go()
+            try:
+                TrainingStep(models, findings, self.runner, eps).go()
+            except ModelError as failed:  # which computes its outputs
+                text = f"the {failed.which} model raised {user_code.told(failed.error)}"
+                findings.check("training step", "not run", text)
+                findings.not_compared.append(f"training mode and gradients: {text}")
         if findings.faults:
             note_doubts(models, findings)
 
@@ -391,10 +397,10 @@ class Examination:
             (self.left, self.models.inputs),
             (self.right, self.models.right_inputs),
         ):
+            before = model.run(inputs)
             try:
-                before = model.run(inputs)
                 changed.append(model.probe.set_dtype("float64"))
-                after = model.run(in_float64(inputs))
+                after = _run_in_float64(model, inputs)
                 if any(relative_error(before[x], after[x]) > REMADE for x in before):
                     # Keras's own get_config of a subclassed model leaves out arguments.
                     raise UserError(
@@ -600,3 +606,15 @@ def _name_group(group: Group) -> str:
     """The left layers and the right ones."""
     left, right = ", ".join(group.left), ", ".join(group.right)
     return left if left == right else f"{left} | {right}"
+
+
+def _run_in_float64(model: ExaminedModel, inputs: Arrays) -> Arrays:
+    """Run a model that runs in float32.
+
+    Raises:
+        UserError: in float64 it does not, as a framework may lack the kernel.
+    """
+    try:
+        return model.run(in_float64(inputs))
+    except ModelError as failed:
+        raise UserError(f"it raised {user_code.told(failed.error)}.") from failed

@@ -513,12 +513,16 @@ def _computing_on_cpu(model: Any) -> Iterator[None]:
     """Let a CPU compute what TensorFlow has not there, or compiles for every call anew.
 
     Convolutions with channels first get channels last, and give channels first; groups
-    are computed one by one, since there is no gradient of a grouped convolution.
+    are computed one by one, since there is no gradient of a grouped convolution. Pools
+    of three axes in float64 are computed over the last two, then over the first.
     """
     with contextlib.ExitStack() as stack:
         if not tf.config.list_physical_devices("GPU"):
             grouped = _in_groups(backend.nn.conv)
             stack.enter_context(replaced(backend.nn, "conv", grouped))
+            for name in ("max_pool", "avg_pool"):
+                pool = _by_pools_in_2d(getattr(tf.nn, name))
+                stack.enter_context(replaced(tf.nn, name, pool))
             for name in CHANNELED.split() if has_channels_first(model) else ():
                 given = _with_channels_last(getattr(backend.nn, name))
                 stack.enter_context(replaced(backend.nn, name, given))
@@ -553,6 +557,35 @@ def _in_groups(original: Callable[..., Any]) -> Callable[..., Any]:
             given.update(inputs=x, kernel=y)
             made.append(original(*bound.args, **bound.kwargs))
         return tf.concat(made, -1)
+
+    return computed
+
+
+def _of_space(sizes: Any) -> tuple[int, ...]:
+    """Sizes of three axes of space, given as one number, one of each, or of all axes."""
+    if isinstance(sizes, int) or len(sizes) == 1:
+        return (*np.ravel(sizes).tolist(),) * 3
+    return tuple(sizes[1:4] if len(sizes) == 5 else sizes)
+
+
+def _by_pools_in_2d(original: Callable[..., Any]) -> Callable[..., Any]:
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def computed(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs).arguments
+        inputs, padding = tf.convert_to_tensor(given["input"]), given["padding"]
+        first = (given.get("data_format") or "").startswith("NC")
+        if len(inputs.shape) != 5 or inputs.dtype != tf.float64 or first:
+            return original(*args, **kwargs)
+        size, strides = (_of_space(given[x]) for x in ("ksize", "strides"))
+        n, depth, *plane = tf.unstack(tf.shape(inputs))
+        flat = tf.reshape(inputs, [n * depth, *plane])
+        flat = original(flat, size[1:], strides[1:], padding)
+        _, height, width, channels = tf.unstack(tf.shape(flat))
+        rows = tf.reshape(flat, [n, depth, height * width, channels])
+        rows = original(rows, (size[0], 1), (strides[0], 1), padding)
+        return tf.reshape(rows, [n, -1, height, width, channels])
 
     return computed
 

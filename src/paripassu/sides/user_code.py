@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
 import sysconfig
 import traceback
@@ -52,6 +53,13 @@ def describe_error(error: BaseException, what: str) -> str:
     lines += traceback.format_exception_only(error)
     text = "".join(lines).rstrip()
     return f"{what} raised {type(error).__name__}; this comes from its code:\n\n{text}"
+
+
+def told(error: Exception) -> str:
+    """An error in a line: its type, and what its message begins with."""
+    words = re.sub(r"\x1b\[[\d;]*m", "", str(error)).split()
+    text = " ".join(words)
+    return f"{type(error).__name__}: {text[:200]}{'...' if text[200:] else ''}"
 
 
 def calling_line() -> str:
