@@ -238,6 +238,33 @@ def test_groups_have_gradients_on_a_cpu():
     assert check(of_torch, grouped, "2,4,9,8").equal
 
 
+def test_pools_of_three_axes_compute_in_float64_on_a_cpu():
+    def pooled():
+        return keras.Sequential(
+            [
+                keras.Input((4, 7, 6, 3)),
+                layers.Conv3D(4, 1, activation="relu"),
+                layers.MaxPooling3D((1, 3, 2), (1, 2, 2), padding="same"),
+                layers.AveragePooling3D(2, (2, 1, 1)),
+            ]
+        )
+
+    def of_torch(average=nn.AvgPool3d(2, (2, 1, 1))):  # noqa: B008
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv3d(3, 4, 1),
+            nn.ReLU(),
+            nn.MaxPool3d((1, 3, 2), (1, 2, 2), padding=(0, 1, 0)),
+            average,
+        )
+
+    found = check(of_torch, pooled, "2,3,4,7,6")
+    assert found.equal
+    assert not any("float64" in x for x in found.notes)
+    other = lambda: of_torch(nn.MaxPool3d(2, (2, 1, 1)))  # noqa: E731
+    assert [x.key for x in check(other, pooled, "2,3,4,7,6").causes] == ["pool-kind"]
+
+
 def test_a_variable_may_be_what_a_layer_is_given():
     class Placed(keras.Model):
         """Positions are a variable, as in the vision towers of keras-hub."""

@@ -41,7 +41,6 @@ from paripassu.port_check.results import (
     describe_error,
     list_some,
 )
-from paripassu.port_check.rounding import find_rounded
 from paripassu.port_check.runs import Progress, Runner, Runs
 from paripassu.port_check.splitting import BlockMap
 from paripassu.port_check.tolerance import AGREEING, EPS32, EPS64, REMADE, ROUNDED
@@ -367,18 +366,8 @@ class Examination:
 
     def _find_rounding(self) -> None:
         """Find what computes in float32 although the models are set to float64."""
-        models = self.models
-        sides = (
-            (self.left, models.inputs, models.left_blocks),
-            (self.right, models.right_inputs, models.right_blocks),
-        )
-        left, right = (
-            find_rounded(model, inputs, {x.name: x.spec for x in blocks.values()})
-            for model, inputs, blocks in sides
-        )
-        self.runner.rounded = left[0], right[0]
-        calls = [*left[0].values(), *right[0].values()]
-        gradients = [*left[1], *right[1]]
+        self.runner.rounded, gradients = self.runner.find_rounding()
+        calls = [x for side in self.runner.rounded for x in side.values()]
         self.findings.rounded = bool(calls)
         self.findings.rounded_gradients = bool(calls or gradients)
         names = list(dict.fromkeys((*map(str, calls), *gradients)))

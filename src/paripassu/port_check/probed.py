@@ -245,7 +245,9 @@ class Prober:
             control = max((_error(x, moved[k]) for k, x in lefts.items()), default=0.0)
             bound = allow(control, self.eps)
             if error > bound and self.eps == EPS64:
-                bound = max(bound, self.runner.rounding())
+                # Other inputs may reach what rounds: softplus in PyTorch above 20.
+                rounded, _ = self.runner.find_rounding()
+                bound = max(bound, self.runner.rounding(rounded))
         return _Parted(error, bound, kept)
 
     def _explain(self, probing: Probing, explain: Callable[[Runs], None]) -> None:

@@ -237,7 +237,10 @@ class _Shaken:
         rounded = self.calls.get(call.serial)
         if rounded is None or outputs[0].dtype.kind != "f":
             return None
-        signs = rounded.size * self.random.choice(self.signs, outputs[0].shape)
+        size = rounded.size
+        if _is_lower(outputs[0]):
+            size *= 2  # half a unit may round back to what was there
+        signs = size * self.random.choice(self.signs, outputs[0].shape)
         with np.errstate(over="ignore"):
             moved: Array = outputs[0] * (1 + signs)
         moved = np.where(np.isfinite(moved), moved, outputs[0])
