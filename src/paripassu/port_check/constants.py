@@ -222,11 +222,14 @@ def compare_masks(left: Seen, right: Seen) -> Cause | None:
         return None
     if wanted.shape != got.shape or np.array_equal(wanted, got):
         return None
-    told = [f"{x} hides {_hides(y)}" for x, y in (("left", wanted), ("right", got))]
+    told = [f"{x} hides {tell_hidden(y)}" for x, y in (("left", wanted), ("right", got))]
     return Cause(key="mask", sentence="; ".join(told))
 
 
-def _hides(mask: Array) -> str:
+def tell_hidden(mask: Array) -> str:
+    """Which scores a mask hides, in words."""
+    if not mask.any():
+        return "nothing"
     part = f"{mask.mean():.0%} of the scores"
     rows, columns = mask.shape[-2:]
     whole = np.ones((rows, columns), bool)

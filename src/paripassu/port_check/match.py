@@ -181,6 +181,8 @@ ROLES = {
     "output": "o o_proj out_proj out_lin to_out wo w_o output_dense attention_output",
     "gate": "gate gate_proj gate_dense feedforward_gate_dense gate_projector",
     "up": "up up_proj up_dense feedforward_intermediate_dense",
+    "gamma": "gamma weight scale g a",
+    "beta": "beta bias shift offset b",
 }
 ROLE_OF = {name: role for role, names in ROLES.items() for name in names.split()}
 

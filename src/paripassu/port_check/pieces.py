@@ -139,6 +139,19 @@ def split_attention(block: Block) -> list[Piece]:
     ]
 
 
+def split_norm(block: Block) -> list[Piece]:
+    """A norm's gamma and beta, as parameters."""
+    return [
+        Piece(
+            f"{block.name}/{name}",
+            "parameter",
+            {"_role": name},
+            {"value": (name, Cut())},
+        )
+        for name in block.shapes
+    ]
+
+
 def cut_block(block: Block, cuts: Sequence[Cut]) -> list[Piece]:
     """A dense layer or a table of vectors in pieces."""
     found = []

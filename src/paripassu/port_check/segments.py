@@ -24,6 +24,7 @@ from paripassu.port_check.constants import (
     hidden,
     unless_repeated,
 )
+from paripassu.port_check.cores import compare_cores
 from paripassu.port_check.match import INPUT
 from paripassu.port_check.results import Cause
 from paripassu.port_check.seen import Seen
@@ -230,7 +231,9 @@ class Segments:
             padded = lefts[0] is not left or rights[0] is not right
             return _both(left, right, self.bound, padded=padded)
         left, right = lefts[0], rights[0]
-        if found := compare_masks(left, right):
+        segments = self.left_segment, self.right_segment
+        found = compare_masks(left, right)
+        if found := found or compare_cores(*segments, len(self.target.wanted)):
             size = _distance(left.outputs[0], right.outputs[0])
             places = left.call.name, right.call.name
             return Parted(*places, size if np.isfinite(size) else None, found)

@@ -20,6 +20,7 @@ from paripassu.core.errors import UserError
 from paripassu.port_check.examined import CallOrder, ExaminedModel
 from paripassu.port_check.folding import fold_named
 from paripassu.port_check.match import (
+    NORMS,
     Pair,
     Placed,
     can_pair,
@@ -39,6 +40,7 @@ from paripassu.port_check.pieces import (
     in_heads,
     pieces_named,
     split_attention,
+    split_norm,
 )
 from paripassu.sides.contract import Block
 
@@ -102,7 +104,7 @@ def pair_blocks(
 
     pairs, placed = match()
     choices: list[Choice] = []
-    for find in (_split_attentions, _split_fused, _cut_tables):
+    for find in (_split_attentions, _split_norms, _split_fused, _cut_tables):
         found = find(pairs, placed)
         if found.left or found.right:
             left.cuts |= found.left
@@ -169,6 +171,26 @@ def _split_attentions(pairs: Sequence[Pair], placed: Placings) -> _Found:
         for one in blocks:
             if one.block.kind == "attention" and one.block.name in names:
                 cuts[one.block.name] = split_attention(one.block)
+    return found
+
+
+def _split_norms(pairs: Sequence[Pair], placed: Placings) -> _Found:
+    """Norms whose other model has a gamma and a beta of its own instead."""
+    found = _Found()
+    alone = _without_partner(pairs, placed)
+    for cuts, own, others in zip(
+        (found.left, found.right), alone, alone[::-1], strict=True
+    ):
+        loose = Counter(
+            squeezed(x.block.shapes["value"])
+            for x in others
+            if x.block.kind == "parameter"
+        )
+        for block in (x.block for x in own if x.block.kind in NORMS):
+            shapes = {squeezed(x) for x in block.shapes.values()}
+            if len(block.shapes) == 2 and loose[shape := shapes.pop()] >= 2:
+                cuts[block.name] = split_norm(block)
+                loose[shape] -= 2
     return found
 
 

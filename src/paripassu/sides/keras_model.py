@@ -335,11 +335,12 @@ FUNCTIONS: dict[Any, str] = {
     keras.ops: (
         f"{ACTIVATIONS} max_pool average_pool add subtract multiply true_divide divide "
         "concatenate stack reshape squeeze expand_dims transpose swapaxes moveaxis "
-        "mean sum max pad matmul take split flip stop_gradient normalize"
+        "mean sum max pad matmul einsum dot_product_attention take split flip "
+        "stop_gradient normalize"
     ),
     keras.activations: ACTIVATIONS,
     tf: (
-        "concat reshape transpose reduce_mean reduce_sum pad matmul stop_gradient "
+        "concat reshape transpose reduce_mean reduce_sum pad matmul einsum stop_gradient "
         "sigmoid tanh"
     ),
     tf.math: "sigmoid tanh softplus",

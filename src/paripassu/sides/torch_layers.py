@@ -528,6 +528,9 @@ FUNCTIONS: dict[str, Row] = {
         ),
     ),
     "pad": Row("pad", _pad_given),
+    "scaled_dot_product_attention": Row(
+        "other", lambda x: {"scale": x.get("scale", 6)}
+    ),
 }
 IN_PLACE = ("iadd", "imul", "isub", "iradd", "irmul")
 
