@@ -222,7 +222,9 @@ def compare_masks(left: Seen, right: Seen) -> Cause | None:
         return None
     if wanted.shape != got.shape or np.array_equal(wanted, got):
         return None
-    told = [f"{x} hides {tell_hidden(y)}" for x, y in (("left", wanted), ("right", got))]
+    told = [
+        f"{x} hides {tell_hidden(y)}" for x, y in (("left", wanted), ("right", got))
+    ]
     return Cause(key="mask", sentence="; ".join(told))
 
 

@@ -52,7 +52,9 @@ class Core:
         return [x.reshape(*x.shape[:2], -1) for x in turned]
 
 
-def compare_cores(left: Sequence[Seen], right: Sequence[Seen], count: int) -> Cause | None:
+def compare_cores(
+    left: Sequence[Seen], right: Sequence[Seen], count: int
+) -> Cause | None:
     """What differs in the first attention of two segments that has the same inputs.
 
     Args:
@@ -76,7 +78,9 @@ def _compare(left: Core, right: Core) -> Cause | None:
     widths = [x.inputs[0].shape[-1] for x in (left, right)]
     scales = left.scale, right.scale * factors[0] * factors[1]
     if left.heads != right.heads:
-        found.append(("attention-heads", f"heads: left {left.heads}, right {right.heads}"))
+        found.append(
+            ("attention-heads", f"heads: left {left.heads}, right {right.heads}")
+        )
         natural = [abs(x * n**0.5 - 1) for x, n in zip(scales, widths, strict=True)]
         scaled = max(natural) > SAME_FACTOR
     else:
@@ -123,7 +127,9 @@ def _factor(left: Array, right: Array) -> float | None:
     if left.shape != right.shape or not (size := float(np.vdot(left, left))):
         return None
     factor = float(np.vdot(left, right)) / size
-    return factor if factor and relative_error(left * factor, right) <= GUESSED else None
+    return (
+        factor if factor and relative_error(left * factor, right) <= GUESSED else None
+    )
 
 
 def _find_cores(calls: Sequence[Seen], count: int) -> Iterator[Core]:
@@ -141,8 +147,10 @@ def _is_softmax(seen: Seen) -> bool:
     made = seen.outputs[0]
     if made.dtype.kind != "f" or made.ndim < 3 or made.shape[-1] < 2:
         return False
-    return seen.inputs[0].shape == made.shape and made.min() >= 0 and bool(
-        np.allclose(made.sum(-1), 1, atol=GUESSED)
+    return (
+        seen.inputs[0].shape == made.shape
+        and made.min() >= 0
+        and bool(np.allclose(made.sum(-1), 1, atol=GUESSED))
     )
 
 
@@ -187,7 +195,10 @@ def _written_out(calls: Sequence[Seen], number: int, count: int) -> Core | None:
         return None
     for given in after[0].inputs:
         for value in _each_layout(given, count):
-            if value.shape[:2] != weights.shape[:2] or value.shape[-2] != weights.shape[-1]:
+            if (
+                value.shape[:2] != weights.shape[:2]
+                or value.shape[-2] != weights.shape[-1]
+            ):
                 continue
             made = weights @ value
             if any(
@@ -249,7 +260,9 @@ def _of_function(seen: Seen) -> Core | None:
         *((~x, None) for x in masks if x.dtype.kind == "b"),
         *((x < HIDDEN, x) for x in masks if x.dtype.kind == "f"),
     ):
-        for scale in dict.fromkeys((told, 1.0, (made.shape[1] * made.shape[-1]) ** -0.5)):
+        for scale in dict.fromkeys(
+            (told, 1.0, (made.shape[1] * made.shape[-1]) ** -0.5)
+        ):
             logits = scale * scores
             if bias is not None:
                 logits = logits + np.where(hidden, 0.0, bias)

@@ -352,25 +352,28 @@ class Explainer:
             parted = segments.Segments(
                 self.left, self.right, target, self.findings.least
             ).part()
-        places = parted.left, parted.right
         alone = {(x.left, x.cause.key) for x in self.findings.faults if x.cause}
         if parted.cause and (parted.left, parted.cause.key) in alone:
             return  # a layer without a partner, which has been told
-        if places not in self.told:
-            self.told.add(places)
-            at = len(self.left.calls) if ends[0] is None else ends[0]
-            source = (
-                self.left.line(parted.left, ends[0]),
-                self.right.line(parted.right, ends[1]),
+        (left, line), (right, its_line) = (
+            trace.locate(place, end)
+            for trace, place, end in (
+                (self.left, parted.left, ends[0]),
+                (self.right, parted.right, ends[1]),
             )
+        )
+        if (left, right) not in self.told:
+            self.told.add((left, right))
+            at = len(self.left.calls) if ends[0] is None else ends[0]
             self.findings.fault(
                 "forward",
-                *places,
+                left,
+                right,
                 parted.size,
                 parted.cause,
                 jump=jump,
                 at=at - 0.5,
-                source=source,
+                source=(line, its_line),
             )
 
 

@@ -317,13 +317,19 @@ class Checked(Frozen):
 
 
 def _grouped(faults: Sequence[Fault]) -> tuple[CauseGroup, ...]:
-    """Faults by their cause, in the order of the first of each."""
-    groups: dict[tuple[str, str], list[int]] = {}
+    """Faults by their cause, in the order of the first of each.
+
+    A function that is called at one line, in each of several layers, is one cause.
+    """
+    groups: dict[tuple[str, ...], list[int]] = {}
     for number, fault in enumerate(faults):
         sentence = fault.cause.sentence if fault.cause else NO_CAUSE
         if fault.phase == WEIGHTS:
             sentence = WEIGHTS  # each names its weight
-        groups.setdefault((fault.key, sentence), []).append(number)
+        told: tuple[str, ...] = (sentence,)
+        if all(":" in x for x in (fault.left, fault.right)) and all(fault.source):
+            told = fault.source
+        groups.setdefault((fault.key, *told), []).append(number)
     return tuple(_group_of(faults, numbers) for numbers in groups.values())
 
 

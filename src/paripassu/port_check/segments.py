@@ -26,6 +26,7 @@ from paripassu.port_check.constants import (
 )
 from paripassu.port_check.cores import compare_cores
 from paripassu.port_check.match import INPUT
+from paripassu.port_check.norm_forms import compare_norms
 from paripassu.port_check.results import Cause
 from paripassu.port_check.seen import Seen
 from paripassu.port_check.tolerance import ALIKE, GUESSED
@@ -120,12 +121,21 @@ class Trace:
         before = [x for x in self.stops if end is None or x < end]
         return self.calls[max(before)] if before else None
 
-    def line(self, place: str, end: int | None) -> str:
-        """The line of code of the last call of this name before another, or ""."""
+    def locate(self, place: str, end: int | None) -> tuple[str, str]:
+        """A place with the layer that holds it, and its line of code, or "".
+
+        Args:
+            place: the name of a call, or "after" it; the last one before `end`.
+            end: the serial of a call; None: all calls.
+        """
         name = place.removeprefix("after ")
         calls = self.calls if end is None else self.calls[: end + 1]
-        found = (x.call.line for x in reversed(calls) if x.call.name == name)
-        return next(found, "")
+        call = next((x.call for x in reversed(calls) if x.call.name == name), None)
+        if call is None:
+            return place, ""
+        if call.of_function and (holders := call.inside[1:]):
+            place = place.removesuffix(name) + f"{holders[-1]}:{name}"
+        return place, call.line
 
     def segment(self, target: int | None) -> list[Seen]:
         """The calls whose values reach `target` from the layers that have a partner.
@@ -222,6 +232,8 @@ class Segments:
         if counted := self._find_positions(lefts, rights):
             return counted
         lefts, rights = _without_ids(lefts), _without_ids(rights)
+        if found := self._find_written_out(lefts, rights):
+            return found
         if not rights:
             return self._missing(lefts[0])
         if not lefts:
@@ -231,9 +243,7 @@ class Segments:
             padded = lefts[0] is not left or rights[0] is not right
             return _both(left, right, self.bound, padded=padded)
         left, right = lefts[0], rights[0]
-        segments = self.left_segment, self.right_segment
-        found = compare_masks(left, right)
-        if found := found or compare_cores(*segments, len(self.target.wanted)):
+        if found := compare_masks(left, right):
             size = _distance(left.outputs[0], right.outputs[0])
             places = left.call.name, right.call.name
             return Parted(*places, size if np.isfinite(size) else None, found)
@@ -255,6 +265,27 @@ class Segments:
                 cause = Cause(key="layer-order", sentence=text)
                 return Parted(left.call.name, right.call.name, self.size, cause)
         return self._placed(_both(left, right, self.bound))
+
+    def _find_written_out(
+        self, lefts: Sequence[Seen], rights: Sequence[Seen]
+    ) -> Parted | None:
+        """Whether attentions or norms differ that are layers, or written out."""
+        if not lefts and not rights:
+            return None
+        if lefts and rights and hidden(lefts[0]) is not None is not hidden(rights[0]):
+            return None  # masks that are made
+        segments = self.left_segment, self.right_segment
+        found = compare_cores(*segments, len(self.target.wanted))
+        if not (found := found or compare_norms(*segments)):
+            return None
+        names = (
+            (ours or theirs[-1:] or segment)[0].call.name
+            for ours, theirs, segment in zip(
+                (lefts, rights), (segments), segments, strict=True
+            )
+        )
+        left, right = names
+        return Parted(left, right, self.size, found)
 
     def _find_same_but(
         self, lefts: Sequence[Seen], rights: Sequence[Seen]

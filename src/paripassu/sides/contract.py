@@ -108,6 +108,11 @@ class Call:
         """Its kind."""
         return self.spec.kind
 
+    @property
+    def of_function(self) -> bool:
+        """Whether it is a function's, which has no name of its own."""
+        return self.name == self.title.partition("(")[0]
+
 
 class Watcher(Protocol):
     """Sees every call of a run; arrays have channels last where the kind has them."""

@@ -793,6 +793,7 @@ class _Watched(Observer):
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             if self.depth or not self.tensors((args, kwargs)):
                 return original(*args, **kwargs)
+            args = tuple(map(_value_of, args))
             try:
                 bound = inspect.signature(original).bind(*args, **kwargs)
                 bound.apply_defaults()

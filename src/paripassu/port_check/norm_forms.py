@@ -1,0 +1,163 @@
+"""What a norm that is written out computes: over which axes, with which epsilon.
+
+It is read off values: an output of a segment is a norm of its input if it is the input,
+centred or not, over one root for all that it is taken over. What the root adds to the
+variance is the epsilon, the same everywhere, if n or n - 1 and the form are right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, product
+
+import numpy as np
+
+from paripassu.core.layer_spec import Array, relative_error
+from paripassu.port_check.results import Cause
+from paripassu.port_check.seen import Seen
+from paripassu.port_check.tolerance import GUESSED
+
+LARGEST = 0.5  # no epsilon is larger
+LEAST = 1e-9  # of the variance; a smaller epsilon is rounding
+SAME_EPSILON = 1e-3  # relative
+LAYERS = ("layer_norm", "rms_norm")
+AXES = 4  # of arrays whose axes are tried
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A norm of one input.
+
+    Attributes:
+        axes: over which it is taken.
+        centred: whether the mean is taken away.
+        less: 1, where the variance is divided by n - 1.
+        outside: whether the epsilon is added to the root.
+        epsilon: what is added.
+    """
+
+    axes: tuple[int, ...]
+    centred: bool
+    less: int
+    outside: bool
+    epsilon: float
+
+
+def compare_norms(left: Sequence[Seen], right: Sequence[Seen]) -> Cause | None:
+    """What differs in the norms with which two segments begin; None: nothing, or none."""
+    weights = [x for seen in (*left, *right) for x in seen.constants]
+    found = [next(_find_norms(x, weights), None) for x in (left, right)]
+    if found[0] is None or found[1] is None:
+        return None
+    (given, one), (other, two) = found
+    if given.shape != other.shape or relative_error(given, other) > GUESSED:
+        return None
+    told: list[tuple[str, str]] = []
+    if one.axes != two.axes:
+        told.append(
+            ("axis", f"it is over axes {one.axes} on the left, {two.axes} right")
+        )
+    if one.centred != two.centred:
+        which = "left" if one.centred else "right"
+        told.append(("layer-kind", f"only the {which} one takes the mean away"))
+    if one.less != two.less:
+        names = [f"n{' - 1' if x.less else ''}" for x in (one, two)]
+        text = f"the variance is divided by {names[0]} on the left, by {names[1]} right"
+        told.append(("variance-divisor", text))
+    epsilons = one.epsilon, two.epsilon
+    if one.outside != two.outside:
+        places = ["outside" if x.outside else "under" for x in (one, two)]
+        text = f"epsilon: left {places[0]} the root, right {places[1]}"
+        told.append(("epsilon", text))
+    elif abs(epsilons[0] - epsilons[1]) > max(
+        SAME_EPSILON * max(epsilons), LEAST * float(np.var(given))
+    ):
+        text = f"epsilon: left {epsilons[0]:.3g}, right {epsilons[1]:.3g}"
+        told.append(("epsilon", text))
+    if not told:
+        return None
+    key, *also = (x for x, _ in told)
+    return Cause(key=key, sentence="; ".join(x for _, x in told), also=tuple(also))
+
+
+def _find_norms(
+    calls: Sequence[Seen], weights: Sequence[Array]
+) -> Iterator[tuple[Array, Norm]]:
+    """The norms of what a segment is given first, and that."""
+    begin = next((x for x in calls if x.varying or x.inputs), None)
+    if begin is None:
+        return
+    given = (begin.varying or begin.inputs)[0].astype(np.float64)
+    if not 2 <= given.ndim <= AXES or begin.inputs[0].dtype.kind != "f":
+        return
+    settings = begin.call.spec.settings
+    if begin.call.kind in LAYERS and "epsilon" in settings:
+        count = settings.get("axes", 1)
+        axes = settings.get("axis") or range(-count, 0)
+        axes = tuple(sorted(x % given.ndim for x in axes))
+        centred = begin.call.kind == "layer_norm"
+        yield given, Norm(axes, centred, 0, False, float(settings["epsilon"]))
+        return
+    weights = [
+        x.astype(np.float64)
+        for x in weights
+        if x.dtype.kind == "f" and 1 < x.size <= given.size
+    ]
+    for seen in calls:
+        for made in seen.outputs[:1]:
+            if made.shape == given.shape and made.dtype.kind == "f":
+                norm = _as_norm(given, made.astype(np.float64), weights)
+                if norm:
+                    yield given, norm
+
+
+def _as_norm(given: Array, made: Array, weights: Sequence[Array]) -> Norm | None:
+    """The norm that one array is of another one, times a weight or not."""
+    for weight in (None, *weights):
+        try:
+            plain = made if weight is None else made / weight
+        except ValueError:
+            continue
+        if plain.shape != given.shape or not np.isfinite(plain).all():
+            continue
+        for axes, centred in product(_axes(given.ndim), (True, False)):
+            mean = given.mean(axes, keepdims=True) if centred else 0.0
+            if norm := _with_root(given - mean, plain, axes, centred):
+                return norm
+    return None
+
+
+def _axes(count: int) -> Iterator[tuple[int, ...]]:
+    """Those over which norms are taken: the last one first."""
+    for size in range(1, count):
+        yield from reversed([*combinations(range(1, count), size)])
+
+
+def _with_root(
+    centre: Array, made: Array, axes: tuple[int, ...], centred: bool
+) -> Norm | None:
+    squares = (made**2).sum(axes, keepdims=True)
+    if not squares.all():
+        return None
+    root = (centre * made).sum(axes, keepdims=True) / squares
+    if root.size < 2 or not (root > 0).all():
+        return None
+    if (
+        np.ptp(root) <= GUESSED * root.max()
+        or relative_error(centre, made * root) > GUESSED
+    ):
+        return None
+    variance = (centre**2).mean(axes, keepdims=True)
+    count = centre.size // variance.size
+    best: tuple[float, Norm] | None = None
+    for less, outside in product((0, 1) if count > 1 else (0,), (False, True)):
+        whole = variance * count / (count - less)
+        added = root - np.sqrt(whole) if outside else root**2 - whole
+        spread = float(np.ptp(added)) / float(whole.max())
+        epsilon = max(float(np.median(added)), 0.0)
+        if float(np.median(added)) < -LEAST * float(whole.max()) or epsilon > LARGEST:
+            continue
+        if best is None or spread < best[0]:
+            best = spread, Norm(axes, centred, less, outside, epsilon)
+    return best[1] if best and best[0] <= GUESSED else None
