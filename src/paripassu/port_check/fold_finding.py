@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
+from itertools import chain
 from typing import Literal
 
 import numpy as np
 
 from paripassu.core.layer_spec import Array, relative_error
 from paripassu.port_check.examined import CallOrder
-from paripassu.port_check.folding import MAIN, Fold, Numbers, fold_norm
+from paripassu.port_check.folding import FOLDED, MAIN, Fold, Numbers, fold_norm
 from paripassu.port_check.match import Pair
 from paripassu.port_check.tolerance import SAME_WEIGHT
 from paripassu.sides.contract import Block
@@ -38,7 +39,7 @@ def find_norms(
     for here, which in enumerate(sides):
         own, others, order = blocks[here], blocks[1 - here], calls[here]
         partner = {(x.left, x.right)[here]: x for x in pairs if x.whole}
-        by_layer = {x.layer: x for x in own.values() if x.kind in ("conv", "dense")}
+        by_layer = {x.layer: x for x in own.values() if x.kind in FOLDED}
         taken: set[str] = set()
         for norm in own.values():
             if norm.kind != "batch_norm" or norm.name in partner:
@@ -118,9 +119,10 @@ def find_folds(
     same_bias = biases[0] is None or (
         biases[1] is not None and _same(biases[0], biases[1])
     )
-    ways = _by_input, _by_scale
-    for way in ways if first and biases[0] is None else ways[::-1]:
-        yield from way(own, weight, folded, biases, alone)
+    by_input = _by_input(own, weight, folded, biases)
+    by_scale = _by_scale(own, weight, folded, biases, alone)
+    early = first and biases[0] is None
+    yield from chain(by_input, by_scale) if early else chain(by_scale, by_input)
     if same_bias and own.kind not in ("dense", "conv"):
         yield from _by_sum(own, weight, folded, alone)
 
@@ -158,10 +160,8 @@ def _by_input(
     weight: Array,
     folded: Array,
     biases: list[Array | None],
-    alone: list[Block],
 ) -> Iterator[Fold]:
     """A product and a sum before it: of all input channels, or of each."""
-    del alone
     if own.kind not in ("dense", "conv") or own.spec.settings.get("groups", 1) != 1:
         return
     if (scale := _ratio(weight, folded, -2)) is None:

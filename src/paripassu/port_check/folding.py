@@ -21,6 +21,7 @@ from paripassu.core.layer_spec import Array, LayerSpec
 from paripassu.sides.contract import Arrays, Block, Live
 
 Form = Literal["norm", "scale", "add", "input"]
+FOLDED = ("conv", "conv_transpose", "dense")  # with the BatchNorm after it
 MAIN = ("kernel", "table", "value", "gamma")  # weights that a form changes
 Numbers = float | tuple[float, ...]
 ONE, ZERO = np.ones(()), np.zeros(())
@@ -63,7 +64,7 @@ class Fold:
         settings = {**base.spec.settings, "_fold": self}
         if self.form == "norm":
             settings["_layers"] = (blocks[self.other].layer,)
-        elif base.kind in ("dense", "conv", "embedding"):
+        elif base.kind in (*FOLDED, "embedding"):
             end = "_in" if self.form == "input" else "_out"
             settings[end] = self._affine(blocks)
         if self.form == "norm":
@@ -287,7 +288,7 @@ def fold_named(name: str, has: Callable[[str], Block | None]) -> Fold | None:
     base, sign, other = block(found[1]), found[2], found[3]
     if sign == "&":
         norm = block(other)
-        if norm.kind != "batch_norm" or base.kind not in ("conv", "dense"):
+        if norm.kind != "batch_norm" or base.kind not in FOLDED:
             raise UserError(
                 f"the map names {name!r}, but only a convolution or a dense layer and "
                 "the BatchNorm after it can be folded so."

@@ -7,9 +7,10 @@ variance is the epsilon, the same everywhere, if n or n - 1 and the form are rig
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,8 @@ LARGEST = 0.5  # no epsilon is larger
 LEAST = 1e-9  # of the variance; a smaller epsilon is rounding
 SAME_EPSILON = 1e-3  # relative
 LAYERS = ("layer_norm", "rms_norm")
+FIRST = 2  # examples that are looked at
+SPREAD = 1e-6  # of what is added, relative to the variance: float32 may be used
 AXES = 4  # of arrays whose axes are tried
 
 
@@ -34,7 +37,7 @@ class Norm:
         centred: whether the mean is taken away.
         less: 1, where the variance is divided by n - 1.
         outside: whether the epsilon is added to the root.
-        epsilon: what is added.
+        epsilon: what is added, and how far off it may be.
     """
 
     axes: tuple[int, ...]
@@ -42,10 +45,11 @@ class Norm:
     less: int
     outside: bool
     epsilon: float
+    doubt: float = 0.0
 
 
 def compare_norms(left: Sequence[Seen], right: Sequence[Seen]) -> Cause | None:
-    """What differs in the norms with which two segments begin; None: nothing, or none."""
+    """What differs in the first norms of two segments; None: nothing, or no norms."""
     weights = [x for seen in (*left, *right) for x in seen.constants]
     found = [next(_find_norms(x, weights), None) for x in (left, right)]
     if found[0] is None or found[1] is None:
@@ -71,7 +75,7 @@ def compare_norms(left: Sequence[Seen], right: Sequence[Seen]) -> Cause | None:
         text = f"epsilon: left {places[0]} the root, right {places[1]}"
         told.append(("epsilon", text))
     elif abs(epsilons[0] - epsilons[1]) > max(
-        SAME_EPSILON * max(epsilons), LEAST * float(np.var(given))
+        SAME_EPSILON * max(epsilons), one.doubt, two.doubt
     ):
         text = f"epsilon: left {epsilons[0]:.3g}, right {epsilons[1]:.3g}"
         told.append(("epsilon", text))
@@ -84,32 +88,36 @@ def compare_norms(left: Sequence[Seen], right: Sequence[Seen]) -> Cause | None:
 def _find_norms(
     calls: Sequence[Seen], weights: Sequence[Array]
 ) -> Iterator[tuple[Array, Norm]]:
-    """The norms of what a segment is given first, and that."""
-    begin = next((x for x in calls if x.varying or x.inputs), None)
-    if begin is None:
-        return
-    given = (begin.varying or begin.inputs)[0].astype(np.float64)
-    if not 2 <= given.ndim <= AXES or begin.inputs[0].dtype.kind != "f":
-        return
-    settings = begin.call.spec.settings
-    if begin.call.kind in LAYERS and "epsilon" in settings:
-        count = settings.get("axes", 1)
-        axes = settings.get("axis") or range(-count, 0)
-        axes = tuple(sorted(x % given.ndim for x in axes))
-        centred = begin.call.kind == "layer_norm"
-        yield given, Norm(axes, centred, 0, False, float(settings["epsilon"]))
-        return
-    weights = [
-        x.astype(np.float64)
-        for x in weights
-        if x.dtype.kind == "f" and 1 < x.size <= given.size
-    ]
-    for seen in calls:
-        for made in seen.outputs[:1]:
-            if made.shape == given.shape and made.dtype.kind == "f":
-                norm = _as_norm(given, made.astype(np.float64), weights)
-                if norm:
-                    yield given, norm
+    """The norms of a segment, and what each is given."""
+    for number, begin in enumerate(calls):
+        if not (begin.varying or begin.inputs):
+            continue
+        given = (begin.varying or begin.inputs)[0]
+        if not 2 <= given.ndim <= AXES or given.dtype.kind != "f":
+            continue
+        if begin.call.kind in LAYERS:
+            if "epsilon" in begin.call.spec.settings:
+                yield given, _of_layer(begin.call.spec.settings, given.ndim, begin)
+            continue
+        given = given[:FIRST].astype(np.float64)
+        scales = [
+            x.astype(np.float64)
+            for x in weights
+            if x.dtype.kind == "f" and 1 < x.size <= given.size
+        ]
+        for seen in calls[number:]:
+            for made in seen.outputs[:1]:
+                if made[:FIRST].shape == given.shape and made.dtype.kind == "f":
+                    norm = _as_norm(given, made[:FIRST].astype(np.float64), scales)
+                    if norm:
+                        yield (begin.varying or begin.inputs)[0], norm
+
+
+def _of_layer(settings: Mapping[str, Any], count: int, seen: Seen) -> Norm:
+    axes = settings.get("axis") or range(-settings.get("axes", 1), 0)
+    axes = tuple(sorted(x % count for x in axes))
+    centred = seen.call.kind == "layer_norm"
+    return Norm(axes, centred, 0, False, float(settings["epsilon"]))
 
 
 def _as_norm(given: Array, made: Array, weights: Sequence[Array]) -> Norm | None:
@@ -159,5 +167,6 @@ def _with_root(
         if float(np.median(added)) < -LEAST * float(whole.max()) or epsilon > LARGEST:
             continue
         if best is None or spread < best[0]:
-            best = spread, Norm(axes, centred, less, outside, epsilon)
-    return best[1] if best and best[0] <= GUESSED else None
+            doubt = float(np.ptp(added))
+            best = spread, Norm(axes, centred, less, outside, epsilon, doubt)
+    return best[1] if best and best[0] <= SPREAD else None

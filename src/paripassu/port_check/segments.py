@@ -34,8 +34,6 @@ from paripassu.port_check.weights import have_same_values
 from paripassu.reference import layers
 from paripassu.sides.contract import Call, Watcher
 
-ROOT = 0.1  # no epsilon is larger
-SAME_EPSILON = 1e-3  # by which it may vary, relative
 NEUTRAL = {"flatten", "reshape", "permute", "dropout", "identity", "cast"}
 SHOWN = 12  # rows of a table that are told
 ARITHMETIC = {"add", "subtract", "multiply", "scale", "other"}
@@ -234,6 +232,12 @@ class Segments:
         lefts, rights = _without_ids(lefts), _without_ids(rights)
         if found := self._find_written_out(lefts, rights):
             return found
+        lefts = self._with_activation(lefts, self.left_segment, rights)
+        rights = self._with_activation(rights, self.right_segment, lefts)
+        if not rights:
+            rights = self._activated_like(lefts[0], self.right_segment)
+        elif not lefts:
+            lefts = self._activated_like(rights[0], self.left_segment)
         if not rights:
             return self._missing(lefts[0])
         if not lefts:
@@ -251,20 +255,51 @@ class Segments:
         given = (lefts, rights) if different else ([left], [right])
         if same := self._find_same_but(*given):
             return same
-        if different:
-            counts = [Counter(map(_family, found)) for found in (lefts, rights)]
-            # The other model's call comes later on this side: this one is too much.
-            fewer = _family(left) in counts[0] - counts[1]
-            more = _family(right) in counts[1] - counts[0]
-            if more and not fewer:
-                return self._extra(right)
-            if fewer and not more:
-                return self._missing(left)
-            if not fewer and not more:
-                text = f"left {_title(left)} comes first, right {_title(right)}"
-                cause = Cause(key="layer-order", sentence=text)
-                return Parted(left.call.name, right.call.name, self.size, cause)
+        if different and (other := self._ordered_otherwise(lefts, rights)):
+            return other
         return self._placed(_both(left, right, self.bound))
+
+    def _with_activation(
+        self, own: list[Seen], segment: Sequence[Seen], others: Sequence[Seen]
+    ) -> list[Seen]:
+        """The calls, the first one an activation where that is written out."""
+        if not own or identified(own[0]).kind in causes.ACTIVATIONS:
+            return own
+        for given in map(_given, (*own[:1], *others[:1])):
+            if found := _as_activation(own[0], given, segment):
+                return [found, *own[1:]]
+        return own
+
+    def _activated_like(self, seen: Seen, segment: Sequence[Seen]) -> list[Seen]:
+        """The activation of a segment that is given what another one is."""
+        given = _given(seen)
+        if identified(seen).kind not in causes.ACTIVATIONS or given is None:
+            return []
+        return [
+            x
+            for x in segment
+            if identified(x).kind in causes.ACTIVATIONS
+            and alike(x.inputs[0], given, self.bound)
+        ][:1]
+
+    def _ordered_otherwise(
+        self, lefts: Sequence[Seen], rights: Sequence[Seen]
+    ) -> Parted | None:
+        """Whether one model calls something more, or the same in another order."""
+        left, right = lefts[0], rights[0]
+        counts = [Counter(map(_family, found)) for found in (lefts, rights)]
+        # The other model's call comes later on this side: this one is too much.
+        fewer = _family(left) in counts[0] - counts[1]
+        more = _family(right) in counts[1] - counts[0]
+        if more and not fewer:
+            return self._extra(right)
+        if fewer and not more:
+            return self._missing(left)
+        if fewer:
+            return None
+        text = f"left {_title(left)} comes first, right {_title(right)}"
+        cause = Cause(key="layer-order", sentence=text)
+        return Parted(left.call.name, right.call.name, self.size, cause)
 
     def _find_written_out(
         self, lefts: Sequence[Seen], rights: Sequence[Seen]
@@ -272,19 +307,16 @@ class Segments:
         """Whether attentions or norms differ that are layers, or written out."""
         if not lefts and not rights:
             return None
-        if lefts and rights and hidden(lefts[0]) is not None is not hidden(rights[0]):
-            return None  # masks that are made
+        if lefts and rights and compare_masks(lefts[0], rights[0]):
+            return None
         segments = self.left_segment, self.right_segment
         found = compare_cores(*segments, len(self.target.wanted))
         if not (found := found or compare_norms(*segments)):
             return None
-        names = (
-            (ours or theirs[-1:] or segment)[0].call.name
-            for ours, theirs, segment in zip(
-                (lefts, rights), (segments), segments, strict=True
-            )
+        left, right = (
+            (alone or every)[0].call.name
+            for alone, every in zip((lefts, rights), segments, strict=True)
         )
-        left, right = names
         return Parted(left, right, self.size, found)
 
     def _find_same_but(
@@ -299,9 +331,7 @@ class Segments:
             for right in rights:
                 if _family(left) != _family(right) or not left.varying:
                     continue
-                if found := _root_apart(left, right, self.bound):
-                    return Parted(left.call.name, right.call.name, self.size, found)
-                if not _varies_alike(left, right, self.bound, anywhere=True):
+                if not _varies_alike(left, right, self.bound):
                     continue
                 specs = identified(left), identified(right)
                 cause = compare_constants(left, right)
@@ -314,21 +344,11 @@ class Segments:
                     return self._placed(_both(left, right, self.bound))
         return None
 
-    def _precedes_root(self, name: str) -> bool:
-        """Whether a root is taken of what a call gives: it adds an epsilon."""
-        serials = {x.call.serial for x in self.left_segment if x.call.name == name}
-        return any(
-            "sqrt" in x.call.name and serials & {*x.call.sources}
-            for x in self.left_segment
-        )
-
     def _placed(self, parted: Parted) -> Parted:
         """A factor is named by where it is: at the input, or before a softmax."""
         cause = parted.cause
         if cause is None or cause.key != "input-scale" or self.left_after == INPUT:
             return parted
-        if self._precedes_root(parted.left):
-            return replace(parted, cause=cause.model_copy(update={"key": "epsilon"}))
         scores = any(identified(x).kind == "softmax" for x in self.left_segment)
         key = "attention-scale" if scores else "constant"
         return replace(parted, cause=cause.model_copy(update={"key": key}))
@@ -585,6 +605,29 @@ def identified(seen: Seen) -> LayerSpec:
     return told
 
 
+def _as_activation(
+    seen: Seen, given: Array | None, segment: Sequence[Seen]
+) -> Seen | None:
+    """The activation that begins with a call, if it is written out."""
+    if given is None or given.dtype.kind != "f":
+        return None
+    for one in segment:
+        if one.call.serial < seen.call.serial or not one.outputs:
+            continue
+        made = one.outputs[0]
+        call = replace(seen.call, spec=LayerSpec("other"), title="")
+        found = identified(replace(seen, call=call, inputs=(given,), outputs=(made,)))
+        if found.kind != "other" and not np.array_equal(given, made):
+            call = replace(call, spec=found, title=found.kind)
+            return replace(seen, call=call, inputs=(given,), outputs=(made,))
+    return None
+
+
+def _given(seen: Seen) -> Array | None:
+    """The first of its inputs that hang on the model's."""
+    return next(iter(seen.varying or seen.inputs), None)
+
+
 def _both(left: Seen, right: Seen, bound: float, *, padded: bool = False) -> Parted:
     size = _distance(left.outputs[0], right.outputs[0])
     finite = size if np.isfinite(size) else None
@@ -606,9 +649,6 @@ def _both(left: Seen, right: Seen, bound: float, *, padded: bool = False) -> Par
     if padded and spec.kind == right_spec.kind:
         return Parted(*names, finite, Cause(key="pool-padding", sentence=sentence))
     if found := _broadcast(left, right) or _arrangement(left, right, bound):
-        return Parted(*names, finite, found)
-    same = _family(left) == _family(right) and _varies_alike(left, right, bound)
-    if same and (found := compare_constants(left, right)):
         return Parted(*names, finite, found)
     if spec.kind == right_spec.kind and spec.kind != "other":
         got, found = right.outputs[0], None
@@ -719,46 +759,16 @@ def _adds_table(seen: Seen, calls: Sequence[Seen]) -> bool:
     )
 
 
-def _varies_alike(
-    left: Seen, right: Seen, bound: float, *, anywhere: bool = False
-) -> bool:
-    """Whether what two calls are given beside constants is the same.
-
-    Args:
-        left, right: the calls.
-        bound: how far apart.
-        anywhere: with axes in any order.
-    """
+def _varies_alike(left: Seen, right: Seen, bound: float) -> bool:
+    """Whether what two calls are given beside constants is the same, axes aside."""
 
     def same(x: Array, y: Array) -> bool:
-        turned = anywhere and sorted(x.shape) == sorted(y.shape) and x.ndim > 2
+        turned = sorted(x.shape) == sorted(y.shape) and x.ndim > 2
         return alike(x, y, bound) or (turned and have_same_values(x, y, bound))
 
     return len(left.varying) == len(right.varying) and all(
         any(same(x, y) for y in right.varying) for x in left.varying
     )
-
-
-def _root_apart(left: Seen, right: Seen, bound: float) -> Cause | None:
-    """Two factors that are one over a root, of the same but for an epsilon."""
-    pairs = [
-        (x, y)
-        for x, y in zip(left.inputs, right.inputs, strict=False)
-        if not alike(x, y, bound)
-    ]
-    if len(pairs) != 1 or len(left.inputs) != len(right.inputs):
-        return None
-    one, two = pairs[0]
-    if one.shape != two.shape or one.size < 2 or min(one.min(), two.min()) <= 0:
-        return None
-    for power in (-2, 2):
-        apart = np.float64(two) ** power - np.float64(one) ** power
-        more = float(np.mean(apart))
-        if 0 < abs(more) < ROOT and np.ptp(apart) <= SAME_EPSILON * abs(more):
-            text = f"under the root, right adds {abs(more):.3g} "
-            text += "more" if more > 0 else "less"
-            return Cause(key="epsilon", sentence=f"{text} than left: another epsilon")
-    return None
 
 
 def _arrangement(left: Seen, right: Seen, bound: float) -> Cause | None:
@@ -784,4 +794,5 @@ def _inputs(left: Seen, right: Seen, bound: float) -> Cause | None:
 
 
 def _title(seen: Seen) -> str:
-    return seen.call.title.splitlines()[0]
+    """What it is, as a reader would write it; of a layer, without its name."""
+    return seen.call.title.splitlines()[0].rpartition(":")[2]

@@ -111,7 +111,7 @@ class Call:
     @property
     def of_function(self) -> bool:
         """Whether it is a function's, which has no name of its own."""
-        return self.name == self.title.partition("(")[0]
+        return ":" not in self.name and self.name == self.title.partition("(")[0]
 
 
 class Watcher(Protocol):
