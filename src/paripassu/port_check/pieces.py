@@ -33,6 +33,7 @@ class Cut:
         rows: whether rows are meant.
         heads, parts: where not 0, columns are (heads, parts, width), and `begin` and
             `end` say which parts.
+        turned: whether a kernel is (out, in).
     """
 
     begin: int = 0
@@ -40,6 +41,7 @@ class Cut:
     rows: bool = False
     heads: int = 0
     parts: int = 0
+    turned: bool = False
 
     @property
     def label(self) -> str:
@@ -53,7 +55,7 @@ class Cut:
     def view(self, whole: Array) -> Array:
         """The values, where they lie."""
         if self.end is None:
-            return whole
+            return whole.T if self.turned else whole
         if self.heads:
             split = whole.reshape(*whole.shape[:-1], self.heads, self.parts, -1)
             return split[..., self.begin : self.end, :]
@@ -139,14 +141,19 @@ def split_attention(block: Block) -> list[Piece]:
     ]
 
 
-def split_norm(block: Block) -> list[Piece]:
-    """A norm's gamma and beta, as parameters."""
+def split_weights(block: Block, *, turned: bool = False) -> list[Piece]:
+    """A layer's weights, as parameters.
+
+    Args:
+        block: the layer.
+        turned: whether its kernel is to be (out, in).
+    """
     return [
         Piece(
             f"{block.name}/{name}",
             "parameter",
-            {"_role": name},
-            {"value": (name, Cut())},
+            {"_role": name} if name in ("gamma", "beta") else {},
+            {"value": (name, Cut(turned=turned and name == "kernel"))},
         )
         for name in block.shapes
     ]

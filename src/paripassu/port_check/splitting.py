@@ -40,7 +40,7 @@ from paripassu.port_check.pieces import (
     in_heads,
     pieces_named,
     split_attention,
-    split_norm,
+    split_weights,
 )
 from paripassu.sides.contract import Block
 
@@ -104,7 +104,7 @@ def pair_blocks(
 
     pairs, placed = match()
     choices: list[Choice] = []
-    for find in (_split_attentions, _split_norms, _split_fused, _cut_tables):
+    for find in (_split_attentions, _split_weights, _split_fused, _cut_tables):
         found = find(pairs, placed)
         if found.left or found.right:
             left.cuts |= found.left
@@ -174,23 +174,35 @@ def _split_attentions(pairs: Sequence[Pair], placed: Placings) -> _Found:
     return found
 
 
-def _split_norms(pairs: Sequence[Pair], placed: Placings) -> _Found:
-    """Norms whose other model has a gamma and a beta of its own instead."""
+def _split_weights(pairs: Sequence[Pair], placed: Placings) -> _Found:
+    """Norms and dense layers whose other model has parameters of its own instead."""
     found = _Found()
     alone = _without_partner(pairs, placed)
-    for cuts, own, others in zip(
-        (found.left, found.right), alone, alone[::-1], strict=True
+    sides: tuple[Which, Which] = ("left", "right")
+    for which, own, others, cuts in zip(
+        sides, alone, alone[::-1], (found.left, found.right), strict=True
     ):
         loose = Counter(
             squeezed(x.block.shapes["value"])
             for x in others
             if x.block.kind == "parameter"
         )
-        for block in (x.block for x in own if x.block.kind in NORMS):
-            shapes = {squeezed(x) for x in block.shapes.values()}
-            if len(block.shapes) == 2 and loose[shape := shapes.pop()] >= 2:
-                cuts[block.name] = split_norm(block)
-                loose[shape] -= 2
+        square: dict[str, Cuts] = {}
+        for block in (x.block for x in own if x.block.kind in (*NORMS, "dense")):
+            ways = [split_weights(block, turned=x) for x in (False, True)]
+            wanted = [
+                Counter(squeezed(x.of(block).shapes["value"]) for x in way)
+                for way in ways
+            ]
+            fitting = [n for n, x in enumerate(wanted) if x <= loose]
+            if not fitting:
+                continue
+            cuts[block.name] = ways[fitting[0]]
+            loose -= wanted[fitting[0]]
+            if len(fitting) > 1 and "kernel" in block.shapes:
+                signature = re.sub(r"\d+", "#", block.name)
+                square.setdefault(signature, {})[block.name] = ways[1]
+        found.choices += [Choice((way,), which) for way in square.values()]
     return found
 
 

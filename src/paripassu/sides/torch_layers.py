@@ -385,6 +385,10 @@ def _find(module: nn.Module) -> Row:
     return find_layer(type(module), LAYERS, "forward", f"{SPATIAL} dropout")
 
 
+# Of PyTorch, and yet with weights that are used one by one.
+LISTS = (nn.Transformer, nn.ParameterList, nn.ParameterDict)
+
+
 def describe(module: nn.Module) -> LayerSpec:
     """A module's kind and settings; of its weights, only which there are."""
     spec = _find(module).describe(module)
@@ -404,7 +408,7 @@ def parts(name: str, module: nn.Module) -> Iterator[observing.Part]:
         cls.__module__.startswith("torch.nn.modules") and cls is not nn.Module
         for cls in type(module).__mro__
     )
-    if not own or isinstance(module, nn.Transformer):
+    if not own or isinstance(module, LISTS):
         for key, tensor in tensors.items():
             label = key if name == "model" else f"{name}.{key}"
             yield Part(label, name, "parameter", {}, {"value": Slot(tensor)})
