@@ -52,6 +52,7 @@ class Core:
         return [x.reshape(*x.shape[:2], -1) for x in turned]
 
 
+@np.errstate(all="ignore")
 def compare_cores(
     left: Sequence[Seen], right: Sequence[Seen], count: int
 ) -> Cause | None:

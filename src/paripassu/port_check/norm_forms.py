@@ -48,6 +48,7 @@ class Norm:
     doubt: float = 0.0
 
 
+@np.errstate(all="ignore")
 def compare_norms(left: Sequence[Seen], right: Sequence[Seen]) -> Cause | None:
     """What differs in the first norms of two segments; None: nothing, or no norms."""
     weights = [x for seen in (*left, *right) for x in seen.constants]

@@ -590,6 +590,7 @@ GUESSES = (
 )
 
 
+@np.errstate(all="ignore")
 def identified(seen: Seen) -> LayerSpec:
     """What a function does that says nothing of itself: found by trying."""
     told = seen.call.spec
