@@ -52,10 +52,10 @@ class Norm:
 def compare_norms(left: Sequence[Seen], right: Sequence[Seen]) -> Cause | None:
     """What differs in the first norms of two segments; None: nothing, or no norms."""
     weights = [x for seen in (*left, *right) for x in seen.constants]
-    found = [next(_find_norms(x, weights), None) for x in (left, right)]
-    if found[0] is None or found[1] is None:
+    first, second = (next(_find_norms(x, weights), None) for x in (left, right))
+    if first is None or second is None:
         return None
-    (given, one), (other, two) = found
+    (given, one), (other, two) = first, second
     if given.shape != other.shape or relative_error(given, other) > GUESSED:
         return None
     told: list[tuple[str, str]] = []
