@@ -44,7 +44,7 @@ class Core:
     @property
     def heads(self) -> int:
         """How many there are."""
-        return self.inputs[0].shape[1]
+        return int(self.inputs[0].shape[1])
 
     def joined(self) -> list[Array]:
         """Query, key and value with their heads side by side, (N, steps, channels)."""
@@ -94,7 +94,8 @@ def _compare(left: Core, right: Core) -> Cause | None:
         masks = left.hidden[:, :1], right.hidden[:, :1]
     elif _differ(left.bias, right.bias):
         return None
-    if not np.array_equal(*np.broadcast_arrays(*masks)):
+    one, two = np.broadcast_arrays(*masks)
+    if not np.array_equal(one, two):
         told_masks = zip(("left", "right"), masks, strict=True)
         text = "; ".join(f"{x} hides {tell_hidden(y)}" for x, y in told_masks)
         found.append(("mask", text))

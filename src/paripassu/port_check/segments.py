@@ -230,8 +230,8 @@ class Segments:
         if counted := self._find_positions(lefts, rights):
             return counted
         lefts, rights = _without_ids(lefts), _without_ids(rights)
-        if found := self._find_written_out(lefts, rights):
-            return found
+        if written := self._find_written_out(lefts, rights):
+            return written
         lefts = self._with_activation(lefts, self.left_segment, rights)
         rights = self._with_activation(rights, self.right_segment, lefts)
         if not rights:
