@@ -230,7 +230,9 @@ def _told_apart(one: Block, two: Block) -> bool:
     """Whether names say that two blocks are the same."""
     if _plain(one.name) == _plain(two.name):
         return True
-    return bool(_role(one)) and _role(one) == _role(two)
+    role = _role(one)
+    # Any layer may have a gamma: it tells which weight, not of which layer.
+    return role not in ("", "gamma", "beta") and role == _role(two)
 
 
 def _assign(left: Sequence[Placed], right: Sequence[Placed]) -> list[Pair]:
