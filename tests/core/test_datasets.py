@@ -183,6 +183,35 @@ def test_an_undamaged_copy_of_the_package_loads(package_copy: Path) -> None:
 # Every way to give a data set
 
 
+def fill_emnist(folder: Path, kind: str = "digits") -> Path:
+    """The same images, transposed and named as EMNIST's files are."""
+    folder.mkdir(exist_ok=True)
+    for name, array in some_arrays().items():
+        content = encode(array.swapaxes(1, 2) if array.ndim == 3 else array)
+        own = f"emnist-{kind}-{name.replace('t10k', 'test')}.gz"
+        (folder / own).write_bytes(gzip.compress(content, 1))
+    return folder
+
+
+def test_emnists_images_are_turned_upright(tmp_path: Path) -> None:
+    data = load(fill_emnist(tmp_path / "raw"))
+    assert data.name == "emnist-digits"
+    assert (data.train_images == some_arrays()[TRAIN_IMAGES]).all()
+    assert (data.test_images == some_arrays()[TEST_IMAGES]).all()
+    assert "emnist-digits-test-images-idx3-ubyte" in data.sha256
+    assert not data.test_images.flags.writeable
+    assert "transposed" in prepare(data, mean=0.5, std=0.5).warnings[0]
+    (tmp_path / "raw" / "emnist-digits-test-labels-idx1-ubyte.gz").unlink()
+    assert "missing: emnist-digits-test-labels-idx1-ubyte" in refused(tmp_path / "raw")
+
+
+def test_emnists_sets_are_not_mixed(tmp_path: Path) -> None:
+    fill_emnist(fill_emnist(tmp_path / "two"), "mnist")
+    assert "got emnist-digits and emnist-mnist" in refused(tmp_path / "two")
+    fill(fill_emnist(tmp_path / "both"))
+    assert "emnist-digits and files without its name" in refused(tmp_path / "both")
+
+
 @pytest.mark.parametrize("gz", [False, True])
 @pytest.mark.parametrize("dotted", [False, True])
 def test_a_folder_of_idx_files(tmp_path: Path, gz: bool, dotted: bool) -> None:

@@ -120,6 +120,7 @@ def evaluate(
             f"{found['framework']}: test accuracy {found['test_accuracy']:.2%}, "
             f"test loss {found['test_loss']:.4f}, {found['test_count']:,} images "
             f"(the run measured {found['recorded_accuracy']:.2%})"
+            + "".join(f"\nnote: {x}" for x in found["notes"])
         ),
     )
 

@@ -7,42 +7,12 @@ from __future__ import annotations
 
 import sys
 
-from paripassu.core import draws, files, limits, record
-from paripassu.core.experiment import read_data
-from paripassu.core.recipe import Recipe, validate
+from paripassu.core import draws
+from paripassu.core.recipe import Recipe
 from paripassu.frameworks import registry
 from paripassu.processes import requests
 from paripassu.processes.child import Emit, Tasks, serve
-from paripassu.worker import benchmark, native, run, traces, trajectory
-
-
-def evaluate(request: requests.EvaluateRequest, emit: Emit) -> None:
-    """Load a finished run's model and evaluate it on the test set."""
-    finished = record.load_record(request.folder)
-    recipe = validate(finished.recipe)
-    _data, prepared = read_data(recipe, request.conditions.data)
-    framework = registry.find(request.framework)
-    if request.framework == finished.framework:
-        path = request.folder / finished.files["model"]
-        with limits.reading(path):
-            arrays, _notes = framework.files.read(path)
-        weights = framework.files.to_canonical(recipe, arrays)
-    else:
-        weights, _notes = files.read_tensors(request.folder / record.WEIGHTS_FILE)
-    trainer = framework.make_trainer(
-        recipe,
-        weights=weights,
-        threads=request.threads,
-        device=request.conditions.device,
-    )
-    loss, accuracy = trainer.evaluate(prepared.test)
-    emit(
-        "evaluated",
-        test_loss=loss,
-        test_accuracy=accuracy,
-        test_count=len(prepared.test.labels),
-        device=trainer.device,
-    )
+from paripassu.worker import benchmark, evaluation, native, run, traces, trajectory
 
 
 def describe(request: requests.DescribeRequest, emit: Emit) -> None:
@@ -64,7 +34,7 @@ def describe(request: requests.DescribeRequest, emit: Emit) -> None:
 
 TASKS: Tasks = {
     requests.TrainRequest: run.train,
-    requests.EvaluateRequest: evaluate,
+    requests.EvaluateRequest: evaluation.evaluate,
     requests.DescribeRequest: describe,
     requests.ProveRequest: traces.prove,
     requests.FollowRequest: trajectory.follow,

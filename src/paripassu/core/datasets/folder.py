@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from paripassu.core.datasets import idx, npz
 from paripassu.core.datasets.reading import (
@@ -24,16 +28,24 @@ STEMS = {
     TEST_IMAGES: ("t10k-images", "idx3-ubyte"),
     TEST_LABELS: ("t10k-labels", "idx1-ubyte"),
 }
+EMNIST = re.compile(r"(emnist-[a-z]+)-(?:train|test)-(?:images|labels)-idx[13]-ubyte")
 # Where torchvision puts the files under the root that it is given.
-_INSIDE = (".", "raw", "MNIST", "MNIST/raw", "FashionMNIST", "FashionMNIST/raw")
+_INSIDE = (
+    *(".", "raw", "MNIST", "MNIST/raw", "FashionMNIST", "FashionMNIST/raw"),
+    *("EMNIST", "EMNIST/raw"),
+)
 _EXPECTED = (
-    "the four IDX files (train-images-idx3-ubyte[.gz] and so on), torchvision's "
-    "MNIST/raw, or Keras' mnist.npz"
+    "the four IDX files (train-images-idx3-ubyte[.gz] and so on, or those of EMNIST), "
+    "torchvision's MNIST/raw, or Keras' mnist.npz"
 )
 
 
 def read(path: Path) -> dict[str, Piece]:
     """Read a data set from a folder, or from an `.npz` file.
+
+    The images in files with EMNIST's names are stored transposed, and given upright.
+    Source: G. Cohen, S. Afshar, J. Tapson and A. van Schaik, "EMNIST: an extension of
+    MNIST to handwritten letters", 2017, whose files keep MATLAB's order of the axes.
 
     Raises:
         UserError: nothing there, not all of it, more than one data set, or a file
@@ -43,15 +55,45 @@ def read(path: Path) -> dict[str, Piece]:
         place = _find(path)
         if place.is_file():
             return npz.read(place)
-        files = {role: _spellings(place, role) for role in ROLES}
-    missing = ["-".join(STEMS[role]) for role in ROLES if not files[role]]
+        owner = emnist_in(place)
+        files = {role: _spellings(place, role, owner) for role in ROLES}
+    missing = [_names(role, owner)[0] for role in ROLES if not files[role]]
     if missing:
         raise UserError(
             f"{place} is not complete: expected four IDX files, missing: "
             f"{', '.join(missing)} (or the same with .gz). Add what is missing, or "
             f"{OTHER_DATA}."
         )
-    return {role: _read_role(files[role], role) for role in ROLES}
+    pieces = {role: _read_role(files[role], role) for role in ROLES}
+    return {x: _upright(piece) for x, piece in pieces.items()} if owner else pieces
+
+
+def emnist_in(folder: Path) -> str:
+    """Which of EMNIST's sets a folder holds by its names, as "emnist-digits"; or "".
+
+    Raises:
+        UserError: it holds more than one.
+    """
+    found = map(EMNIST.match, (x.name for x in folder.glob("emnist-*")))
+    owners = sorted({x[1] for x in found if x})
+    if owners and any(_spellings(folder, role, "") for role in ROLES):
+        owners.append("files without its name")
+    if len(owners) > 1:
+        raise UserError(
+            f"{folder} is a mixture: expected one data set, got "
+            f"{' and '.join(owners)}. Keep each in a folder of its own, and "
+            f"{OTHER_DATA}."
+        )
+    return owners[0] if owners else ""
+
+
+def _upright(piece: Piece) -> Piece:
+    """A piece whose images are transposed."""
+    if piece.array.ndim != 3:
+        return piece
+    array = np.ascontiguousarray(piece.array.transpose(0, 2, 1)).view()
+    array.flags.writeable = False
+    return replace(piece, array=array)
 
 
 def _find(path: Path) -> Path:
@@ -73,7 +115,9 @@ def _find(path: Path) -> Path:
             f"{OTHER_DATA}."
         )
     folders = [path / inside for inside in _INSIDE]
-    places = [x for x in folders if any(_spellings(x, role) for role in ROLES)]
+    places = [
+        x for x in folders if any(_spellings(x, role, emnist_in(x)) for role in ROLES)
+    ]
     places += [x for x in [path / "mnist.npz"] if x.is_file()]
     if len(places) == 1:
         return places[0]
@@ -93,13 +137,15 @@ def _find(path: Path) -> Path:
     )
 
 
-def _names(role: str) -> list[str]:
+def _names(role: str, owner: str = "") -> list[str]:
     stem, kind = STEMS[role]
+    if owner:
+        stem = f"{owner}-{stem.replace('t10k', 'test')}"
     return [f"{stem}{dot}{kind}{gz}" for dot in "-." for gz in ("", ".gz")]
 
 
-def _spellings(folder: Path, role: str) -> list[Path]:
-    paths = [folder / name for name in _names(role)]
+def _spellings(folder: Path, role: str, owner: str) -> list[Path]:
+    paths = [folder / name for name in _names(role, owner)]
     return [path for path in paths if path.is_file()]
 
 

@@ -37,6 +37,7 @@ class ImageData:
         train_labels: uint8 0..9 `(N,)`.
         test_images: uint8 0..255 `(M, 28, 28)`.
         test_labels: uint8 0..9 `(M,)`.
+        notes: what was done to them, for who reads the results.
     """
 
     name: str
@@ -46,6 +47,7 @@ class ImageData:
     train_labels: Bytes
     test_images: Bytes
     test_labels: Bytes
+    notes: tuple[str, ...] = ()
 
     def with_first(self, count: int) -> ImageData:
         """The same with the first `count` training images only."""
@@ -58,11 +60,13 @@ def load(path: str | Path | None = None) -> ImageData:
 
     Args:
         path: a folder with IDX files (gzipped or not), torchvision's root, `MNIST`,
-            `FashionMNIST` or `raw`, or Keras' `mnist.npz`; None for the package.
+            `FashionMNIST` or `raw`, EMNIST's files, or Keras' `mnist.npz`; None for
+            the package.
 
     Raises:
         UserError: nothing readable there, or data that is damaged or does not fit.
     """
+    notes: tuple[str, ...] = ()
     if path is None:
         pieces = _read_package()
         name, source = "mnist", "package"
@@ -70,6 +74,9 @@ def load(path: str | Path | None = None) -> ImageData:
         path = Path(path)
         pieces = folder.read(path)
         name, source = recognise(pieces) or _own_name(path), str(path)
+        if owner := folder.EMNIST.match(pieces[TRAIN_IMAGES].key):
+            name = owner[1]
+            notes = ("EMNIST's files hold each image transposed: all were turned",)
     _check_pair(pieces[TRAIN_IMAGES], pieces[TRAIN_LABELS])
     _check_pair(pieces[TEST_IMAGES], pieces[TEST_LABELS])
     return ImageData(
@@ -77,6 +84,7 @@ def load(path: str | Path | None = None) -> ImageData:
         source=source,
         sha256={piece.key: piece.sha256 for piece in pieces.values()},
         **{role: piece.array for role, piece in pieces.items()},
+        notes=notes,
     )
 
 

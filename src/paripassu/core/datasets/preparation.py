@@ -118,7 +118,7 @@ def prepare(
         test=_split(data.test_images, data.test_labels, table),
         mean=used_mean,
         std=used_std,
-        warnings=_warnings(used_mean, used_std, own_mean, own_std),
+        warnings=[*data.notes, *_warnings(used_mean, used_std, own_mean, own_std)],
     )
 
 

@@ -20,6 +20,11 @@ NOTES = (
 )
 
 
+# What wraps a network puts before the names of its weights: torch.compile,
+# DataParallel and DistributedDataParallel, and modules of Lightning by habit.
+WRAPPERS = ("_orig_mod.", "module.", "model.", "net.", "network.")
+
+
 def write(
     recipe: Recipe, weights: Given, path: Path, notes: Mapping[str, str]
 ) -> None:
@@ -41,7 +46,9 @@ def write(
 def read(path: Path) -> tuple[Arrays, dict[str, str]]:
     """The arrays of a `state_dict`, in PyTorch's layout, and the notes with it.
 
-    Nothing but tensors in plain containers is unpickled.
+    Nothing but tensors in plain containers is unpickled. Of a checkpoint that
+    holds more than a `state_dict`, that one counts; what `torch.compile` and
+    the like put before all names is taken away.
 
     Returns:
         Arrays under canonical names, `conv1.kernel`, and the notes, or none.
@@ -60,16 +67,11 @@ def read(path: Path) -> tuple[Arrays, dict[str, str]]:
             f"{path} is not a state_dict that is safe to load: {reason}. "
             "Expected what torch.save(network.state_dict(), path) writes."
         ) from None
-    if not isinstance(state, dict) or not all(
-        isinstance(key, str) and isinstance(value, torch.Tensor)
-        for key, value in state.items()
-    ):
-        raise UserError(
-            f"{path} holds {type(state).__name__}, and a state_dict was "
-            "expected: names and tensors, nothing else."
-        )
+    state = _state_in(path, state)
     arrays = {
-        name.replace("weight", "kernel"): _array(path, name, tensor)
+        _own_name(name, state).replace("weight", "kernel"): _array(
+            path, name, tensor
+        )
         for name, tensor in state.items()
     }
     kept = getattr(state, "_metadata", None)
@@ -77,6 +79,41 @@ def read(path: Path) -> tuple[Arrays, dict[str, str]]:
     if not isinstance(notes, dict):
         notes = {}
     return arrays, {str(key): str(value) for key, value in notes.items()}
+
+
+def _state_in(path: Path, content: Any) -> Mapping[str, torch.Tensor]:
+    """The `state_dict` that a file holds, alone or among other things."""
+    if _is_state(content):
+        return content
+    held = content if isinstance(content, dict) else {}
+    names = [
+        str(key) for key, value in held.items() if value and _is_state(value)
+    ]
+    if len(names) == 1:
+        return next(x for key, x in held.items() if str(key) == names[0])
+    came = type(content).__name__
+    if names:
+        came = f"several of them, {', '.join(names)}"
+    raise UserError(
+        f"{path} holds {came}, and a state_dict was expected: names and "
+        "tensors, alone or as the only one in a checkpoint."
+    )
+
+
+def _is_state(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(key, str) and isinstance(x, torch.Tensor)
+        for key, x in value.items()
+    )
+
+
+def _own_name(name: str, state: Mapping[str, Any]) -> str:
+    """A weight's name without what wraps the whole network."""
+    for prefix in WRAPPERS:
+        if all(x.startswith(prefix) for x in state):
+            rest = {x.removeprefix(prefix): None for x in state}
+            return _own_name(name.removeprefix(prefix), rest)
+    return name
 
 
 def _array(path: Path, name: str, tensor: torch.Tensor) -> Any:
