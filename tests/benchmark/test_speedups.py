@@ -62,7 +62,7 @@ CHANGED = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("framework", EACH)
+@pytest.mark.parametrize("framework", [x for x in EACH if x.values[0] in CHANGED])
 def test_a_changed_training_runs(framework):
     for variant in CHANGED[framework]:
         assert variant in speedups.VARIANTS[framework]

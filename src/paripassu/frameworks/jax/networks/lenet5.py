@@ -54,7 +54,7 @@ class Network(nnx.Module):  # type: ignore[misc]
         self.tanh1 = scaled_tanh
         self.subsample1 = Subsample(6)  # S2 (N, 14, 14, 6)
         self.tanh2 = scaled_tanh
-        self.conv2 = conv(6, 16, mask=table)  # C3 (N, 10, 10, 16)
+        self.conv2 = conv(6, 16, mask=nnx.data(table))  # C3 (N, 10, 10, 16)
         self.tanh3 = scaled_tanh
         self.subsample2 = Subsample(16)  # S4 (N, 5, 5, 16)
         self.tanh4 = scaled_tanh
