@@ -10,9 +10,9 @@ from helpers import environment, skip_without
 
 CODE = """
 import json, sys
-from paripassu.frameworks.pytorch import eager
+from paripassu.frameworks.pytorch import _eager
 if {kept}:
-    eager.without_compiler()
+    _eager.without_compiler()
 import torch
 x = torch.nn.Parameter(torch.ones(3))
 optimizer = torch.optim.Adadelta([x])

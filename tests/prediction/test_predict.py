@@ -440,7 +440,7 @@ def test_bad_files_are_told_and_the_others_answered(folder, untrained, tmp_path)
     [
         (["-m", "MODEL", "nothing.png"], "nothing.png: it does not exist"),
         (["-m", "no-model", "digit.png"], "no-model does not exist"),
-        (["-m", "MODEL", "-f", "jax", "digit.png"], "no framework 'jax'"),
+        (["-m", "MODEL", "-f", "mxnet", "digit.png"], "no framework 'mxnet'"),
         (["-m", "MODEL", "-f", "numpy", "digit.png"], "trains nothing"),
         (
             ["-m", "MODEL", "--show-preprocessing", "a.jpg", "digit.png"],

@@ -36,9 +36,9 @@ from serving import JSON, PNG, Later, Server
 
 from paripassu.core import datasets
 from paripassu.core.digits import read_picture, to_digit
-from paripassu.frameworks.registry import FRAMEWORKS
+from paripassu.frameworks.registry import FRAMEWORKS, asked_by_default
 
-INSTALLED = [x.name for x in FRAMEWORKS.values() if not x.problem]
+INSTALLED = [x.name for x in asked_by_default() if not x.problem]
 BLACK = [[0] * 28 for _ in range(28)]
 ROW = [0] * 28
 

@@ -108,7 +108,9 @@ def _find_norms(
         ]
         for seen in calls[number:]:
             for made in seen.outputs[:1]:
-                if made[:FIRST].shape == given.shape and made.dtype.kind == "f":
+                if made.ndim != given.ndim or made.dtype.kind != "f":
+                    continue
+                if made[:FIRST].shape == given.shape:
                     norm = _as_norm(given, made[:FIRST].astype(np.float64), scales)
                     if norm:
                         yield (begin.varying or begin.inputs)[0], norm

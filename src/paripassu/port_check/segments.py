@@ -310,7 +310,9 @@ class Segments:
         if lefts and rights and compare_masks(lefts[0], rights[0]):
             return None
         segments = self.left_segment, self.right_segment
-        found = compare_cores(*segments, len(self.target.wanted))
+        arrays = [self.target.wanted, *(x for y in segments[0] for x in y.inputs)]
+        count = next((len(x) for x in arrays if x.ndim), 0)  # of images or texts
+        found = compare_cores(*segments, count) if count else None
         if not (found := found or compare_norms(*segments)):
             return None
         left, right = (

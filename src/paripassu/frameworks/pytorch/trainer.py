@@ -17,7 +17,7 @@ from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
 from paripassu.core.steps import Arrays, Given
 from paripassu.frameworks.contract import EpochReport
-from paripassu.frameworks.pytorch import eager, lesson, recipes
+from paripassu.frameworks.pytorch import _eager, lesson, recipes
 from paripassu.frameworks.pytorch.weights import from_common, to_common
 
 REPORT_EVERY = 10  # steps: reading a loss makes an accelerator wait
@@ -29,7 +29,7 @@ class Trainer:
     def __init__(
         self, recipe: Recipe, *, weights: Given, threads: int, device: str
     ) -> None:
-        eager.without_compiler()
+        _eager.without_compiler()
         torch.set_num_threads(threads)
         # Reduced precision inside float32 would make the twins unequal.
         torch.set_float32_matmul_precision("highest")
