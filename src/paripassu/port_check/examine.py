@@ -140,21 +140,7 @@ class Examination:
         """All comparisons, in an order in which the verdict never waits for a cause."""
         models, findings = self.models, self.findings
         random = self._check_determinism()
-        lefts = self.runner.align(store)
-        decide(models, self.runner, self.options.copy)
-        if models.choices:
-            models.regroup(afresh=True)  # what was aligned by another way is void
-            lefts = self.runner.align(store)
-            if self.options.copy:
-                models.copy_weights(self.options.copy)
-        self.pairings = compare_weights(models)
-        if self._is_mispaired() and (models.fold_products() or models.unpair_guesses()):
-            lefts = self.runner.align(store)
-            self.pairings = compare_weights(models)
-        if self.options.taken:
-            models.copy_weights("left-to-right", self._but(self.options.taken))
-            self.pairings = compare_weights(models)
-        check_weights(models, self.pairings, findings)
+        lefts = self._pair_weights(store)
         self._enter("comparing in float32", 0.2)
         known = None if self.options.copy == "right-to-left" else lefts
         runs = self.runner.compare_outputs(store, "float32", 0.2, left=known)
@@ -182,16 +168,40 @@ class Examination:
             findings.check("training mode", "not run", text)
             findings.not_compared.append(f"training mode and gradients: {text}")
         else:
-            self._enter("comparing gradients", 0.75)
-            self.runner.give_back_memory()
-            try:
-                TrainingStep(self.runner, findings, self.runs).go()
-            except ModelError as failed:  # which computes its outputs
-                text = f"the {failed.which} model raised {user_code.told(failed.error)}"
-                findings.check("training step", "not run", text)
-                findings.not_compared.append(f"training mode and gradients: {text}")
+            self._compare_training()
         if findings.faults:
             note_doubts(models, findings)
+
+    def _pair_weights(self, store: Store) -> Arrays:
+        """Find which weights are which, and copy those that are to be; the outputs."""
+        models = self.models
+        lefts = self.runner.align(store)
+        decide(models, self.runner, self.options.copy)
+        if models.choices:
+            models.regroup(afresh=True)  # what was aligned by another way is void
+            lefts = self.runner.align(store)
+            if self.options.copy:
+                models.copy_weights(self.options.copy)
+        self.pairings = compare_weights(models)
+        if self._is_mispaired() and (models.fold_products() or models.unpair_guesses()):
+            lefts = self.runner.align(store)
+            self.pairings = compare_weights(models)
+        if self.options.taken:
+            models.copy_weights("left-to-right", self._but(self.options.taken))
+            self.pairings = compare_weights(models)
+        check_weights(models, self.pairings, self.findings)
+        return lefts
+
+    def _compare_training(self) -> None:
+        """Compare training mode, gradients and statistics."""
+        self._enter("comparing gradients", 0.75)
+        self.runner.give_back_memory()
+        try:
+            TrainingStep(self.runner, self.findings, self.runs).go()
+        except ModelError as failed:  # which computes its outputs
+            text = f"the {failed.which} model raised {user_code.told(failed.error)}"
+            self.findings.check("training step", "not run", text)
+            self.findings.not_compared.append(f"training mode and gradients: {text}")
 
     def _judge_random(self, store: Store, runs: Runs) -> None:
         """Compare what does not hang on draws that both cannot be given."""
