@@ -50,6 +50,7 @@ def test_the_one_state_dict_of_a_checkpoint_counts(tmp_path):
         "model_state_dict": net.state_dict(),
         "optimizer_state_dict": optimizer.state_dict(),
         "scheduler": {},
+        "class_weights": torch.ones(2),
     }
     assert list(read(tmp_path, content)) == NAMES
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,9 @@ def read(path: Path) -> tuple[Arrays, dict[str, str]]:
             "Expected what torch.save(network.state_dict(), path) writes."
         ) from None
     state = _state_in(path, state)
+    prefix = _wrapping(state)
     arrays = {
-        _own_name(name, state).replace("weight", "kernel"): _array(
+        name.removeprefix(prefix).replace("weight", "kernel"): _array(
             path, name, tensor
         )
         for name, tensor in state.items()
@@ -86,14 +87,12 @@ def _state_in(path: Path, content: Any) -> Mapping[str, torch.Tensor]:
     if _is_state(content):
         return content
     held = content if isinstance(content, dict) else {}
-    names = [
-        str(key) for key, value in held.items() if value and _is_state(value)
-    ]
-    if len(names) == 1:
-        return next(x for key, x in held.items() if str(key) == names[0])
+    states = {str(key): x for key, x in held.items() if _is_state(x) and x}
+    if len(states) == 1:
+        return next(iter(states.values()))
     came = type(content).__name__
-    if names:
-        came = f"several of them, {', '.join(names)}"
+    if states:
+        came = f"several of them, {', '.join(states)}"
     raise UserError(
         f"{path} holds {came}, and a state_dict was expected: names and "
         "tensors, alone or as the only one in a checkpoint."
@@ -107,13 +106,14 @@ def _is_state(value: Any) -> bool:
     )
 
 
-def _own_name(name: str, state: Mapping[str, Any]) -> str:
-    """A weight's name without what wraps the whole network."""
-    for prefix in WRAPPERS:
-        if all(x.startswith(prefix) for x in state):
-            rest = {x.removeprefix(prefix): None for x in state}
-            return _own_name(name.removeprefix(prefix), rest)
-    return name
+def _wrapping(names: Collection[str]) -> str:
+    """What wrappers of the whole network put before all names."""
+    prefix, more = "", bool(names)
+    while more:
+        longer = (prefix + x for x in WRAPPERS)
+        fitting = [x for x in longer if all(n.startswith(x) for n in names)]
+        prefix, more = (fitting or [prefix])[0], bool(fitting)
+    return prefix
 
 
 def _array(path: Path, name: str, tensor: torch.Tensor) -> Any:
