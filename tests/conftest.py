@@ -116,7 +116,7 @@ def trained(once: Once, mnist: datasets.ImageData) -> Path:
 
 @pytest.fixture(scope="session")
 def served(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server of that run, with every framework; whoever hurts it waits for it."""
+    """A server of that run in those asked by default; who hurts it waits for it."""
     pytest.importorskip("fastapi", reason="type: pip install 'paripassu[serve]'")
     log = tmp_path_factory.mktemp("served") / "stderr.log"
     with Server("--model", trained, log=log) as server:

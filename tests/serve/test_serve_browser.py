@@ -11,10 +11,11 @@ from helpers import wait_for
 from serving import Server, strokes_of
 
 from paripassu.core import datasets
-from paripassu.frameworks.registry import FRAMEWORKS
+from paripassu.frameworks.registry import asked_by_default
 
-TITLES = [x.title for x in FRAMEWORKS.values() if not x.problem]
-NAMES = [x.name for x in FRAMEWORKS.values() if not x.problem]
+ANSWERING = [x for x in asked_by_default() if not x.problem]
+TITLES = [x.title for x in ANSWERING]
+NAMES = [x.name for x in ANSWERING]
 PATIENCE = 60_000  # milliseconds
 
 
