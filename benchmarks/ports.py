@@ -24,6 +24,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,27 +37,27 @@ UNCOPIED = ["weights-not-copied"]
 Keep = Callable[[str, dict[str, Any]], None]  # write a part of the record
 
 
-def judged(path: Path, each: int = 1) -> list[dict[str, Any]]:
-    """What is found of the right port of a file, and of every so many faulty one.
+def judged(*paths: Path, each: int = 1) -> list[list[dict[str, Any]]]:
+    """What is found of files' right ports, and of every so many faulty one.
 
-    A process of its own: a fault must not be seen by what another one left behind.
+    In one process for all of them, which imports the frameworks once; the record is
+    made with a process for each file.
     """
     result = subprocess.run(
-        [sys.executable, __file__, "--judge", str(path), "--each", str(each)],
+        [sys.executable, __file__, "--judge", *map(str, paths), "--each", str(each)],
         capture_output=True,
         text=True,
         check=False,
     )
     if result.returncode:
-        raise RuntimeError(f"{path}: {result.stderr[-3000:]}")
-    return [json.loads(x[2:]) for x in result.stdout.splitlines() if x[:2] == "@@"]
+        raise RuntimeError(f"{paths}: {result.stderr[-3000:]}")
+    rows = [json.loads(x[2:]) for x in result.stdout.splitlines() if x[:2] == "@@"]
+    starts = [number for number, row in enumerate(rows) if row["name"] is None]
+    return [rows[a:b] for a, b in pairwise([*starts, len(rows)])]
 
 
 def judge(path: Path, each: int) -> None:
     """Check the ports of a file here, and print what was found."""
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    import torch  # noqa: F401, before TensorFlow
-
     from paripassu.port_check import session, targets
 
     sys.path.insert(0, str(path.resolve().parent))
@@ -101,9 +102,6 @@ def judged_family(path: Path, name: str) -> list[dict[str, Any]]:
 
 def judge_family(path: Path, name: str) -> None:
     """Check a family here: as it comes, copied either way, and its faults."""
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    import torch  # noqa: F401, before TensorFlow
-
     sys.path.insert(0, str(path.resolve().parent))
     families = {x["name"]: x for x in importlib.import_module(path.stem).FAMILIES}
     for copy, fault in cases(families[name]):
@@ -174,7 +172,7 @@ def check_ports(folder: Path, each: int, keep: Keep) -> None:
     """All files of `examples/ports`."""
     record = {}
     for path in sorted(folder.glob("*.py")):
-        right, *faults = judged(path, each)
+        ((right, *faults),) = judged(path, each=each)
         record[path.stem] = {"right": right, "faults": faults}
         print(
             f"{path.stem:15} right port {'equal' if right['equal'] else 'NOT EQUAL'}; "
@@ -218,7 +216,7 @@ def check_families(before: dict[str, Any], only: list[str], keep: Keep) -> None:
 def main() -> None:
     """Check all of them and write the record."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--judge", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--judge", type=Path, nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--family", help=argparse.SUPPRESS)
     parser.add_argument("--only", choices=("ports", "families"), help="one part")
     parser.add_argument("--families", nargs="+", default=[], help="only these of them")
@@ -227,10 +225,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "ports.json")
     given = parser.parse_args()
     if given.judge:
-        if given.family:
-            judge_family(given.judge, given.family)
-        else:
-            judge(given.judge, given.each)
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+        import torch  # noqa: F401, before TensorFlow
+
+        for path in given.judge:
+            if given.family:
+                judge_family(path, given.family)
+            else:
+                judge(path, given.each)
         return
     from paripassu.core import files
     from paripassu.frameworks.registry import FRAMEWORKS

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from pathlib import Path
 
 import pytest
 from helpers import run_paripassu, type_here
+
+import paripassu
 
 pytestmark = pytest.mark.slow  # each starts both frameworks
 ROOT = Path(__file__).parents[2]
@@ -95,6 +98,13 @@ def folder(tmp_path_factory):
     return made
 
 
+@pytest.fixture
+def nets(folder, monkeypatch):
+    """Both files as modules: what hangs on no command starts no process."""
+    monkeypatch.syspath_prepend(folder)
+    return importlib.import_module("nets"), importlib.import_module("ported")
+
+
 def check(folder, *words):
     return type_here("check", *words, cwd=folder)
 
@@ -131,9 +141,6 @@ def test_a_faulty_port_is_located_and_explained(tmp_path):
 
 def test_weights_are_copied_and_the_ported_model_is_written(folder):
     words = ["nets.py:dense", "ported.py:dense", "--input", "2,4"]
-    apart = found(folder, *words)
-    assert not apart["equal"]
-    assert apart["faults"][0]["cause"]["key"] == "weights-not-copied"
     saved = folder / "ported.keras"
     more = ["--copy", "left-to-right", "--save", str(saved)]
     assert found(folder, *words, *more)["equal"]
@@ -151,23 +158,29 @@ def test_weights_are_copied_the_other_way(folder):
     assert saved.is_file()
 
 
-def test_a_sequence_of_any_length(folder):
-    words = ["nets:Sequence", "ported:sequence", "--copy", "left-to-right"]
-    assert found(folder, *words, "--input", "2,4,9")["equal"]
+def test_weights_that_were_not_copied_and_a_nan_among_them_are_said(nets):
+    here, ported = nets
+    for right, cause in (
+        (ported.dense, "weights-not-copied"),
+        (ported.nan, "not-finite"),
+    ):
+        apart = paripassu.check(here.dense(), right, "2,4")
+        assert not apart.equal
+        assert apart.faults[0].cause.key == cause
+
+
+def test_a_sequence_of_any_length(nets):
+    here, ported = nets
+    models = here.Sequence(), ported.sequence
+    assert paripassu.check(*models, "2,4,9", copy="left-to-right").equal
 
 
 def test_one_framework_twice_and_arguments(folder):
-    same = found(folder, "nets:dense", "nets:model", "--input", "2,4")
-    assert same["equal"]
-    words = ["nets:dense", "nets:dense", "--input", "2,4", "--left-args", "[4]"]
-    other = found(folder, *words)
+    words = ["nets:dense", "nets:model", "--input", "2,4"]
+    assert found(folder, *words)["equal"]
+    other = found(folder, *words, "--left-args", "[4]")
     assert not other["equal"]
     assert other["faults"][0]["cause"]["key"] == "weights-shape"
-
-
-def test_nan_in_a_weight_is_said(folder):
-    result = found(folder, "nets.py:dense", "ported.py:nan", "--input", "2,4")
-    assert result["faults"][0]["cause"]["key"] == "not-finite"
 
 
 def test_several_inputs_and_outputs_and_a_map_that_is_written_and_obeyed(folder):

@@ -1,7 +1,7 @@
 """How many ports that are right pass, and how many faults are caught and named.
 
 Every file in `examples/ports` has a right port and faulty ones, with the places and the
-causes that a reader would accept. Every ninth fault is tried; with `EACH=1`, all.
+causes that a reader would accept. Every 13th fault is tried; with `EACH=1`, all.
 The record of all of them, `results/ports.json`, is held to what the project promises,
 and what is tried here is held to the record: it must be what today's code finds.
 """
@@ -31,7 +31,7 @@ FOUND = ("equal", "place", "cause")  # what must be found again; seconds need no
 def check(right, faults):
     """All right ports pass, all faults are caught, 95% of places, 85% of causes."""
     assert right["equal"]
-    assert len(faults) >= 2
+    assert faults
     assert not [x["name"] for x in faults if x["equal"]]
     misplaced = [x for x in faults if not x["place"]]
     assert len(misplaced) <= 0.05 * len(faults), misplaced
@@ -60,11 +60,15 @@ def test_what_differs_from_the_record_is_named():
 
 @needs_both
 @pytest.mark.slow
-@pytest.mark.parametrize("path", PORTS, ids=lambda x: x.stem)
-def test_the_right_port_passes_and_faults_are_caught_and_named(path):
-    rows = judged(path, int(os.environ.get("EACH", "9")))
-    check(rows[0], rows[1:])
-    assert not differing(RECORD[path.stem], rows)
+@pytest.mark.parametrize("part", range(3))
+def test_the_right_port_passes_and_faults_are_caught_and_named(part, subtests):
+    """In three processes: to import the frameworks takes longer than a check."""
+    paths = PORTS[part::3]
+    found = judged(*paths, each=int(os.environ.get("EACH", "13")))
+    for path, (right, *faults) in zip(paths, found, strict=True):
+        with subtests.test(path.stem):
+            check(right, faults)
+            assert not differing(RECORD[path.stem], [right, *faults])
 
 
 def test_the_record_holds_what_is_promised():
