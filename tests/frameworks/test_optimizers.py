@@ -176,16 +176,16 @@ def findings(
                 env=worker_environment(1),
             )
 
-    for framework in asked_by_default():
-        if framework.problem is None:
-            start(framework.name)
-
     @cache
     def read(name: str) -> dict[str, Any]:
         if problem := FRAMEWORKS[name].problem:
             pytest.skip(problem)
         if name not in children:
-            start(name)
+            # Those that the same run of tests will ask, side by side.
+            default = FRAMEWORKS[name].by_default
+            for each in asked_by_default() if default else [FRAMEWORKS[name]]:
+                if each.problem is None:
+                    start(each.name)
         code = children[name].wait()
         assert code == 0, (folder / "log").read_text()[-4000:]
         found: dict[str, Any] = json.loads((folder / name).read_text())

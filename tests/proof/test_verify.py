@@ -139,8 +139,12 @@ def test_curves_stay_together_in_float64_and_part_in_float32(proof):
         assert curve.gaps == sorted(curve.gaps)
 
 
+# Elsewhere in this file: by `proof`, and on all its steps.
+PROVEN = ("article", "article-pytorch-notebook")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [x for x in built_in() if x != "article"])
+@pytest.mark.parametrize("name", [x for x in built_in() if x not in PROVEN])
 @needs_both
 def test_the_proof_holds_for_every_built_in_recipe(name, tiny):
     # Rung 6 takes many steps, and on so few images Adam makes whole steps of gradients
@@ -887,10 +891,10 @@ def test_a_training_ends_where_the_lockstep_ends(framework, unit, tiny, tmp_path
     train(framework, recipe, out=tmp_path / "run", conditions=conditions)
     trained, _ = files.read_tensors(tmp_path / "run" / record.WEIGHTS_FILE)
     stepped = {}
-    for name, chosen in {
-        "same": recipe,
-        "other": recipe.changed(decay={"factor": 0.71}),
-    }.items():
+    chosen_of = {"same": recipe}
+    if unit == "epoch":  # red: another decay
+        chosen_of["other"] = recipe.changed(decay={"factor": 0.71})
+    for name, chosen in chosen_of.items():
         out = tmp_path / name
         lockstep(
             [framework], chosen, out=out, conditions=conditions, precisions=["float64"]
@@ -901,8 +905,8 @@ def test_a_training_ends_where_the_lockstep_ends(framework, unit, tiny, tmp_path
     def gap(arrays: dict[str, np.ndarray]) -> float:
         return max(difference(arrays[f"weight.{n}"], trained[n]) for n in trained)
 
-    assert gap(stepped["same"]) < 1e-12
-    assert gap(stepped["other"]) > 1e-6  # red: another decay
+    assert gap(stepped.pop("same")) < 1e-12
+    assert all(gap(x) > 1e-6 for x in stepped.values())
 
 
 @pytest.mark.slow
