@@ -22,8 +22,37 @@ from paripassu.frameworks.registry import FRAMEWORKS
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A machine that is busy with something else is slow, and no test fails by that.
-settings.register_profile("paripassu", deadline=None)
+settings.register_profile("paripassu", deadline=None, max_examples=50)
 settings.load_profile("paripassu")
+
+
+class _AtOnce:
+    """Tells of a failure when it happens: until the end, it may be minutes."""
+
+    def __init__(self, terminal: Any) -> None:
+        self._terminal = terminal
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self._terminal.write_line(f"\n{report.nodeid} failed in its {report.when}:")
+            self._terminal.write_line(report.longreprtext)
+
+
+@pytest.hookimpl(trylast=True)  # when there is a terminal
+def pytest_configure(config: pytest.Config) -> None:
+    if terminal := config.pluginmanager.get_plugin("terminalreporter"):
+        config.pluginmanager.register(_AtOnce(terminal))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What XLA compiled for one of these tests' processes is there for the others."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = _common_root(tmp_path_factory) / "compiled"
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -72,12 +101,16 @@ def child_of(
         child.close()
 
 
+def _common_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all processes of these tests."""
+    root = tmp_path_factory.getbasetemp()
+    return root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     """The folder of a name, filled once for all processes of the tests; to be read."""
-    root = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent
+    root = _common_root(tmp_path_factory)
 
     def once(name: str, fill: Callable[[Path], None]) -> Path:
         folder = root / name
