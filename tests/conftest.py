@@ -46,9 +46,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What XLA compiled for one of these tests' processes is there for the others."""
+    """What XLA compiled for a process of a test is there for those of later tests.
+
+    Not for those of other workers: what is being written is not whole.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        folder = _common_root(tmp_path_factory) / "compiled"
+        folder = tmp_path_factory.mktemp("compiled")
         patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder))
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
@@ -101,16 +104,12 @@ def child_of(
         child.close()
 
 
-def _common_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of all processes of these tests."""
-    root = tmp_path_factory.getbasetemp()
-    return root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
-
-
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     """The folder of a name, filled once for all processes of the tests; to be read."""
-    root = _common_root(tmp_path_factory)
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
 
     def once(name: str, fill: Callable[[Path], None]) -> Path:
         folder = root / name
