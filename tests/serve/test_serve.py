@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -28,6 +29,7 @@ from helpers import (
     hide_module,
     needs_both,
     run_paripassu,
+    skip_without,
     type_here,
     wait_for,
 )
@@ -36,7 +38,9 @@ from serving import JSON, PNG, Later, Server
 
 from paripassu.core import datasets
 from paripassu.core.digits import read_picture, to_digit
+from paripassu.core.errors import UserError
 from paripassu.frameworks.registry import FRAMEWORKS, asked_by_default
+from paripassu.serve.server import choose
 
 INSTALLED = [x.name for x in asked_by_default() if not x.problem]
 BLACK = [[0] * 28 for _ in range(28)]
@@ -90,6 +94,24 @@ def test_models_and_health(served: Server) -> None:
         "status": "ok",
         "models": dict.fromkeys(INSTALLED, "ready"),
     }
+
+
+def test_one_model_is_answered_by_those_that_are_named(trained: Path) -> None:
+    assert [x.framework for x in choose([trained])] == INSTALLED
+    named = list(reversed(INSTALLED))
+    assert [x.framework for x in choose([trained], named)] == named
+    with pytest.raises(UserError, match="no framework 'abc'"):
+        choose([trained], ["abc"])
+    with pytest.raises(UserError, match="each of several is answered by its own"):
+        choose([trained, trained], named)
+
+
+@skip_without("jax")
+def test_what_trained_a_model_answers_too(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, run := tmp_path / "run")
+    made = run / "record.json"
+    made.write_text(json.dumps({**json.loads(made.read_text()), "framework": "jax"}))
+    assert [x.framework for x in choose([run])] == [*INSTALLED, "jax"]
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,8 @@ NamesOption = Annotated[
     str | None,
     typer.Option(
         "--frameworks",
-        help="Comma-separated names, or all that are installed. Default: all but JAX.",
+        help="Comma-separated names, or all that are installed. Default: all but "
+        "those that `paripassu info` says are taken where they are named.",
         metavar="NAMES",
     ),
 ]

@@ -9,10 +9,12 @@ import typer
 
 from paripassu.cli.base import (
     JsonOption,
+    NamesOption,
     ThreadsOption,
     app,
     complain,
     exit_unless,
+    framework_list,
     framework_names,
     load_recipe,
     recipe_names,
@@ -195,6 +197,7 @@ def predict(
 @app.command(
     epilog="**Examples**\n\n"
     "- `paripassu serve --model runs/mine`\n\n"
+    "- `paripassu serve --model runs/mine --frameworks all`\n\n"
     "- `paripassu serve --model runs/mine --model model.keras --port 8080`\n\n"
     "- `curl -H 'Content-Type: image/png' --data-binary @digit.png "
     "http://127.0.0.1:8000/predict`"
@@ -207,10 +210,11 @@ def serve(
             "-m",
             metavar="PATH",
             help="A run's folder, or a .safetensors, .pt, .keras or .onnx file. One "
-            "model runs in every installed framework; several (repeat the option) run "
-            "each in its own.",
+            "model runs in several frameworks; several (repeat the option) run each "
+            "in its own.",
         ),
     ],
+    frameworks: NamesOption = None,
     host: Annotated[
         str,
         typer.Option(
@@ -222,7 +226,7 @@ def serve(
     ] = 8000,
     threads: Annotated[int, typer.Option(min=1, help="Per framework.")] = 1,
 ) -> None:
-    """Serve a page to draw digits on, answered by every framework, and an HTTP API.
+    """Serve a page to draw digits on, answered side by side, and an HTTP API.
 
     The page is at /, the API documentation at /docs. Ctrl-C stops the server after
     the current requests.
@@ -246,6 +250,7 @@ def serve(
     with status:
         run(
             model,
+            frameworks=framework_list(frameworks) if frameworks is not None else (),
             host=host,
             port=port,
             threads=threads,

@@ -37,11 +37,11 @@ MOST_CONNECTIONS = 500
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
-def choose(paths: Sequence[Path]) -> list[Served]:
+def choose(paths: Sequence[Path], frameworks: Sequence[str] = ()) -> list[Served]:
     """Which frameworks answer with which networks.
 
-    One network is answered by every framework that is installed and has it; each of
-    several by its own.
+    One network is answered by the frameworks that are named; by those asked by default
+    and the one that trained it where none is. Each of several is answered by its own.
 
     Raises:
         UserError: a file is no network, or no framework can answer with it.
@@ -53,8 +53,13 @@ def choose(paths: Sequence[Path]) -> list[Served]:
                 f"{source.path} has weights that are not numbers: its training has "
                 "failed. Train again, or name another run."
             )
+    if len(sources) > 1 and frameworks:
+        raise UserError(
+            "--frameworks is of one model; each of several is answered by its own."
+        )
     if len(sources) == 1:
-        pairs = [(sources[0], name) for name in _able(sources[0])]
+        names = frameworks or _able(sources[0])
+        pairs = [(sources[0], name) for name in names]
     else:
         pairs = [(source, source.framework or _able(source)[0]) for source in sources]
     for source, name in pairs:
@@ -75,12 +80,15 @@ def choose(paths: Sequence[Path]) -> list[Served]:
 
 
 def _able(source: ModelSource) -> list[str]:
-    """The installed frameworks, of those asked by default, that have the network."""
+    """Those installed that have the network: asked by default, and its own."""
     found, problems = [], []
-    for framework in registry.asked_by_default():
+    names = [x.name for x in registry.asked_by_default()]
+    if source.framework in registry.FRAMEWORKS:
+        names.append(str(source.framework))
+    for name in dict.fromkeys(names):
         try:
-            framework.check(source.recipe)
-            found.append(framework.name)
+            registry.find(name).check(source.recipe)
+            found.append(name)
         except UserError as problem:
             problems.append(str(problem))
     if not found:
@@ -155,6 +163,7 @@ def allowed_hosts(listener: socket.socket) -> frozenset[str] | None:
 def serve(
     paths: Sequence[Path],
     *,
+    frameworks: Sequence[str] = (),
     host: str,
     port: int,
     threads: int,
@@ -165,6 +174,7 @@ def serve(
 
     Args:
         paths: runs or files of trained networks.
+        frameworks: by name, that answer with one network; see `choose`.
         host: an address of this machine.
         port: 0 for any that is free.
         threads: of each framework.
@@ -176,7 +186,7 @@ def serve(
         UserError: a model or the address cannot be used.
         WorkerError: a framework crashed before it could answer.
     """
-    served = choose(paths)
+    served = choose(paths, frameworks)
     with contextlib.closing(bind(host, port)) as listener:
         batchers = [Batcher(x, threads=threads, tell=tell) for x in served]
         asyncio.run(_serve(batchers, listener, announce, tell))

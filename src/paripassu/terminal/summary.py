@@ -111,6 +111,8 @@ def info_table(found: dict[str, Any]) -> RenderableType:
             )
         else:
             text = f"[red]not usable[/] {escape(entry['problem'])}"
+        if not entry["by_default"]:
+            text += "\n[dim]taken where it is named[/]"
         table.add_row(entry["title"], text)
     return table
 

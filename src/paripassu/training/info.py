@@ -20,7 +20,8 @@ def info() -> dict[str, Any]:
     Returns:
         Plain values: `paripassu`, `python`, `platform`, `processor`, `cores`,
         `memory_bytes`, `load_average`, and `frameworks`, by name: `usable`, `version`,
-        `device`, `versions`, `settings`, and where it is not usable `problem`.
+        `by_default`, `device`, `versions`, `settings`, and where it is not usable
+        `problem`.
     """
     return {
         "paripassu": __version__,
@@ -39,6 +40,7 @@ def info() -> dict[str, Any]:
 def _try(framework: registry.Framework) -> dict[str, Any]:
     description: dict[str, Any] = {
         "title": framework.title,
+        "by_default": framework.by_default,
         "version": framework.version,
         "usable": False,
     }
