@@ -45,6 +45,8 @@ OWNERS: dict[str, tuple[str, ...]] = {
 OWNERS["torch"] += ("sides.torch_",)
 OWNERS["keras"] += ("sides.keras_",)
 OWNERS["tensorflow"] += ("sides.keras_",)
+OWNERS["jax"] += ("sides.optax_",)
+OWNERS["optax"] += ("sides.optax_",)
 
 
 def imports_of(text: str) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from helpers import needs_both, type_here
+from helpers import needs_both, skip_without, type_here
 
 import paripassu
 
@@ -28,6 +28,13 @@ import keras
 
 sgd = keras.optimizers.SGD(0.1, momentum=0.9)
 """
+CHAINED = """
+import optax
+
+
+def rmsprop(rate=1e-3):
+    return optax.rmsprop(rate, 0.9, 1e-7)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +42,7 @@ def folder(tmp_path_factory):
     made = tmp_path_factory.mktemp("optimizers")
     (made / "ours.py").write_text(OURS)
     (made / "ported.py").write_text(PORTED)
+    (made / "chained.py").write_text(CHAINED)
     (made / "broken.py").write_text("import torch\nx = 1 / 0\n")
     return made
 
@@ -47,6 +55,16 @@ def test_the_same_rule_takes_the_same_steps_in_both_frameworks(folder):
     result = check(folder, "ours.py:sgd", "ported.py:sgd")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Equal: the same steps" in result.stdout
+
+
+@skip_without("jax")
+def test_optax_is_checked_beside_keras(folder):
+    words = "keras.optimizers:RMSprop", "chained.py:rmsprop"
+    result = check(folder, *words)
+    assert result.returncode == 0, result.stdout + result.stderr
+    result = check(folder, *words, "--right-args", '{"rate": 0.01}')
+    assert result.returncode == 1, result.stderr
+    assert "optax.rmsprop(learning_rate=0.001)" in result.stdout
 
 
 def test_defaults_part_and_the_constants_are_named(folder):

@@ -40,9 +40,9 @@ def check_optimizer(left: Any, right: Any, *, steps: int = STEPS) -> OptimizerCh
 
     Args:
         left, right: of each framework, or of one: a class of optimizers; a Keras
-            optimizer; a function of a list of parameters that makes a
-            `torch.optim.Optimizer`, alone or with its scheduler; a function of nothing
-            that makes a Keras one.
+            optimizer or an `optax.GradientTransformation`; a function of a list of
+            parameters that makes a `torch.optim.Optimizer`, alone or with its
+            scheduler; a function of nothing that makes one of the others.
         steps: how many; float64.
 
     Returns:
@@ -104,9 +104,9 @@ def examine(
         if side is None:
             raise UserError(
                 f"{source} is {_said(found)}. An optimizer "
-                "is expected: a class of them; a Keras optimizer; a function of "
-                "parameters that makes a torch.optim.Optimizer, or of nothing that "
-                "makes a Keras one."
+                "is expected: a class of them; a Keras or optax optimizer; a function "
+                "of parameters that makes a torch.optim.Optimizer, or of nothing that "
+                "makes one of the others."
             )
         module = side.optimizer_module()
         rule, path = module.examine(found, source, parameters, gradients)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from paripassu.reference.optimizers import OptimizerRule
-from paripassu.sides.advice import KERAS, PYTORCH
+from paripassu.sides.advice import KERAS, OPTAX, PYTORCH, Advice
 
 FLOAT32 = 5e-7  # of a constant: it may have passed through float32
 
@@ -19,6 +19,7 @@ def advice(
 ) -> tuple[str, ...]:
     """What to write on the right for it to do as the left does."""
     keras = right.name.startswith(("keras.", KERAS.subclasses))
+    optax = right.name.startswith("optax.")
     found = []
     for key in causes:
         form = {"epsilon": "epsilon_form", "weight_decay": "decay_form"}.get(key)
@@ -29,6 +30,13 @@ def advice(
                 f"{right.name or 'the right'} is another method ({right.family}) than "
                 f"{left.name or 'the left'} ({left.family}). Write one of that family."
             )
+        elif key == "learning_rate":
+            words = OPTAX if optax else KERAS if keras else PYTORCH
+            found.append(_rate(left, right, words))
+        elif key == "amsgrad_form":
+            found.append(AMSGRAD.format(left=left.name, right=right.name))
+        elif optax:
+            found.append(_of_optax(key, left, right))
         elif key.endswith("_form"):
             found.append(_form(key, left, right, keras))
         else:
@@ -38,8 +46,6 @@ def advice(
 
 def _setting(key: str, left: OptimizerRule, right: OptimizerRule, keras: bool) -> str:
     value = left.get(key)
-    if key == "learning_rate":
-        return _rate(left, right, keras)
     name = right.name or "the right"
     if key.startswith("clip_") and not keras:
         if not value:
@@ -49,14 +55,17 @@ def _setting(key: str, left: OptimizerRule, right: OptimizerRule, keras: bool) -
         )
     if key in KERAS.settings and key.startswith("clip_") and not value:
         return f"{name}({KERAS.settings[key]}=None): the left does not clip so."
-    if keras and key in KERAS.missing:
-        return f"Keras has no {KERAS.missing[key]}."
+    words = KERAS if keras else PYTORCH
+    if key in words.missing:
+        return f"{words.title} has no {words.missing[key]}."
+    if key == "nesterov" and right.family == "rmsprop":
+        return f"{name} has no Nesterov momentum: optax's rmsprop has."
     if keras and key == "amsgrad" and not right.name.endswith(("Adam", "AdamW")):
         return f"{name} has no amsgrad: keras.optimizers.Adam has."
     if not keras and key in ("beta1", "beta2"):
         betas = shown(left.get("beta1")), shown(left.get("beta2"))
         return f"{name}(betas=({', '.join(betas)}))"
-    spelled = (KERAS if keras else PYTORCH).settings.get(key, key)
+    spelled = words.settings.get(key, key)
     if key == "rho" and not keras and right.family == "rmsprop":
         spelled = "alpha"
     if key == "weight_decay" and keras and not value:
@@ -67,9 +76,69 @@ def _setting(key: str, left: OptimizerRule, right: OptimizerRule, keras: bool) -
     return f"{name}({spelled}={text})"
 
 
-def _rate(left: OptimizerRule, right: OptimizerRule, keras: bool) -> str:
+def _of_optax(key: str, left: OptimizerRule, right: OptimizerRule) -> str:
+    """What to write for an optimizer of optax, which is a chain."""
+    value, name, epsilon = left.get(key), right.name, shown(left.get("epsilon"))
+    if key in OPTAX.missing:
+        return f"optax has no {OPTAX.missing[key]}."
+    if key in OPTAX.clips:
+        clip = OPTAX.clips[key]
+        if not value:
+            return f"Take {clip.partition('(')[0]} out of the chain."
+        return f"optax.chain({clip.format(shown(value))}, ...): before all else."
+    if key in ("weight_decay", "decay_form"):
+        link = f"optax.add_decayed_weights({shown(left.number('weight_decay'))})"
+        if left.forms.get("decay_form") == "l2":
+            return f"optax.chain({link}, ...): before the rule it is in the gradient."
+        return (
+            f"Put {link} between the rule and optax.scale_by_learning_rate, as "
+            "optax.adamw does: there it goes past the gradient."
+        )
+    if key == "momentum_form":
+        place = "behind" if value == "rate_inside" else "before"
+        link = f"optax.trace({shown(left.get('momentum'))})"
+        return f"Put {link} {place} optax.scale_by_learning_rate in a chain."
+    if key == "amsgrad":
+        other = "optax.amsgrad" if value else "optax.adam"
+        return f"{other}, not {name}: it is another function."
+    if key == "epsilon_form":
+        return _epsilon_of_optax(epsilon, left, right)
+    spelled = OPTAX.settings.get(key, key)
+    if key == "rho" and right.family == "rmsprop":
+        spelled = "decay"
+    text = repr(value) if isinstance(value, bool) else shown(value)
+    return f"{name}({spelled}={text})"
+
+
+def _epsilon_of_optax(epsilon: str, left: OptimizerRule, right: OptimizerRule) -> str:
+    if right.family == "adam":
+        if left.forms["epsilon_form"] == "outside":
+            return f"optax.adam(eps={epsilon}), which corrects before it adds."
+        return (
+            f"{right.name}(eps={epsilon}) adds it after the correction of the mean "
+            "square, the left before it, which no one number maps. Write "
+            f"optax.chain({OPTAX.subclasses}.scale_by_adam_hat(b1, b2, {epsilon}), "
+            "optax.scale_by_learning_rate(rate))."
+        )
+    if right.family == "rmsprop":
+        inside = left.forms["epsilon_form"] == "inside"
+        return f"{right.name}(eps={epsilon}, eps_in_sqrt={inside})"
+    return (
+        f"{right.name} has its epsilon elsewhere, which no number maps. Write an "
+        "epsilon of 1e-30 on both sides, or a transformation with the left's line."
+    )
+
+
+AMSGRAD = (
+    "{left} and {right} do not both take the largest mean square before it is "
+    "corrected: optax.amsgrad takes it afterwards, PyTorch and Keras before. No "
+    "setting maps one to the other: write one of them by hand, or both without it."
+)
+
+
+def _rate(left: OptimizerRule, right: OptimizerRule, words: Advice) -> str:
     rate, other = left.settings["learning_rate"], right.settings["learning_rate"]
-    name = "learning_rate" if keras else "lr"
+    name = words.settings.get("learning_rate", "learning_rate")
     if not isinstance(rate, Sequence):
         also = " and no schedule" if isinstance(other, Sequence) else ""
         return f"{right.name or 'the right'}({name}={shown(rate)}){also}"
@@ -82,11 +151,11 @@ def _rate(left: OptimizerRule, right: OptimizerRule, keras: bool) -> str:
     smooth = all(x != y for x, y in itertools.pairwise(other))
     meet = all(i < len(other) and alike(rate[i], other[i]) for i in [0, *drops])
     if ladder and smooth and meet:
-        if keras:
+        if words.schedule:
             return (
-                "keras.optimizers.schedules.ExponentialDecay(..., staircase=True): the "
-                f"left's rate stays for {drops[0]} steps and then falls at once; Keras "
-                "counts steps, and lets it fall with each."
+                f"{words.schedule}(..., staircase=True): the left's rate stays for "
+                f"{drops[0]} steps and then falls at once; {words.title} counts steps, "
+                "and lets it fall with each."
             )
         return (
             f"Step the schedule once in {drops[0]} steps, not in each, with the whole "
@@ -100,8 +169,8 @@ def _rate(left: OptimizerRule, right: OptimizerRule, keras: bool) -> str:
     one, two = left.learning_rate(at + 1), right.learning_rate(at + 1)
     return (
         f"The schedules part at step {at + 1}: {shown(one)} and {shown(two)}. "
-        "PyTorch's move when scheduler.step() is called, Keras's with every step of "
-        "the optimizer."
+        "PyTorch's move when scheduler.step() is called, Keras's and optax's with "
+        "every step of the optimizer."
     )
 
 

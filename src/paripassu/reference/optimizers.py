@@ -28,6 +28,7 @@ GATES = {
     "momentum_form": "momentum",
     "nesterov": "momentum",
     "dampening": "momentum",
+    "amsgrad_form": "amsgrad",
 }
 
 
@@ -42,6 +43,7 @@ class OptimizerRule:
             clip_value, maximize, and of each family its own.
         forms: decay_form "l2" or "decoupled"; momentum_form "rate_outside" or
             "rate_inside"; epsilon_form "outside", "hat", "inside" or "maximum";
+            amsgrad_form "raw" or "corrected";
             clip_form "plain" or "plus 1e-6"; constants one of `CONSTANTS`.
         name: of the class, as a user writes it, such as `torch.optim.Adam`.
         because: why the family is "other".
@@ -290,23 +292,28 @@ def adam(
                       / (sqrt(square_gradient) + epsilon)
 
     The second is the first with epsilon / sqrt(c2) for epsilon: 32 times as much at the
-    first step with beta2 = 0.999, the same in the end. With amsgrad, the largest
-    square_gradient so far is in its place. Sources: Kingma and Ba 2015
-    (arXiv:1412.6980): outside is algorithm 1 and PyTorch's `Adam`; hat is the remark at
-    the end of section 2, and Keras's. Amsgrad: Reddi et al. 2018, with the maximum
-    taken before the correction, as both frameworks do.
+    first step with beta2 = 0.999, the same in the end. epsilon_root is added under the
+    root. With amsgrad, the largest square_gradient so far is in its place; in the form
+    "corrected", the largest square_gradient / c2. Sources: Kingma and Ba 2015
+    (arXiv:1412.6980): outside is algorithm 1, PyTorch's `Adam` and optax's, whose
+    `eps_root` is the other; hat is the remark at the end of section 2, and Keras's.
+    Amsgrad: Reddi et al. 2018, who correct nothing; the maximum is taken before the
+    correction in PyTorch and Keras, after it in optax.
     """
     mean = _mean(state, "mean_gradient", rule.number("beta1"), gradient)
     square = _mean(state, "square_gradient", rule.number("beta2"), gradient**2)
     kept = {"mean_gradient": mean, "square_gradient": square}
-    if rule.settings.get("amsgrad"):
-        square = np.maximum(state.get("largest_square", np.zeros_like(square)), square)
-        kept["largest_square"] = square
     c1, c2 = 1 - rule.cast("beta1") ** step, 1 - rule.cast("beta2") ** step
-    epsilon = rule.number("epsilon")
+    if rule.settings.get("amsgrad"):
+        part = c2 if rule.forms.get("amsgrad_form") == "corrected" else 1.0
+        before = state.get("largest_square", np.zeros_like(square))
+        kept["largest_square"] = np.maximum(before, square / part)
+        square = kept["largest_square"] * part
+    epsilon, root = rule.number("epsilon"), rule.number("epsilon_root")
     if rule.forms.get("epsilon_form") == "hat":
-        return rate * (np.sqrt(c2) / c1 * mean / (np.sqrt(square) + epsilon)), kept
-    return rate * ((mean / c1) / (np.sqrt(square / c2) + epsilon)), kept
+        size = np.sqrt(square + root) + epsilon
+        return rate * (np.sqrt(c2) / c1 * mean / size), kept
+    return rate * ((mean / c1) / (np.sqrt(square / c2 + root) + epsilon)), kept
 
 
 def nadam(
@@ -383,7 +390,8 @@ def rmsprop(
     3e-4. Centered, the square of the mean gradient is taken off the mean square (Graves
     2013, arXiv:1308.0850). Source: Tieleman and Hinton 2012 (lecture 6.5 of "Neural
     networks for machine learning"), who have no epsilon; outside is PyTorch's
-    `RMSprop`, inside Keras's, and so the forms of momentum.
+    `RMSprop`, inside Keras's and optax's, and so the forms of momentum; nesterov is
+    optax's.
     """
     rho, momentum = rule.number("rho"), rule.number("momentum")
     square = _mean(state, "square_gradient", rho, gradient**2)
@@ -395,9 +403,10 @@ def rmsprop(
     if momentum == 0:
         return rate * gradient / root, kept
     inside = rule.forms.get("momentum_form") == "rate_inside"
-    velocity = momentum * state.get("velocity", np.zeros_like(gradient))
-    velocity = velocity + (rate * gradient if inside else gradient) / root
-    return velocity if inside else rate * velocity, {**kept, "velocity": velocity}
+    part = (rate * gradient if inside else gradient) / root
+    velocity = momentum * state.get("velocity", np.zeros_like(gradient)) + part
+    ahead = part + momentum * velocity if rule.settings.get("nesterov") else velocity
+    return ahead if inside else rate * ahead, {**kept, "velocity": velocity}
 
 
 def adagrad(

@@ -18,6 +18,7 @@ class Advice:
         missing: settings that its optimizers lack, and what to do instead.
         clips: what to write before a step to clip, where no optimizer does.
         subclasses: the module of ours that has other forms of its optimizers.
+        schedule: what falls by a factor and counts steps, where it has that.
     """
 
     title: str
@@ -26,8 +27,13 @@ class Advice:
     subclasses: str
     missing: Mapping[str, str] = field(default_factory=dict)
     clips: Mapping[str, str] = field(default_factory=dict)
+    schedule: str = ""
 
 
+EPSILON_ROOT = (
+    "eps_root, which optax adds under the root: write eps_root=0.0 there, or a "
+    "subclass here"
+)
 KERAS = Advice(
     title="Keras",
     causes={
@@ -51,7 +57,9 @@ KERAS = Advice(
         "clip_value": "clipvalue",
     },
     subclasses="paripassu.frameworks.tensorflow.optimizers",
+    schedule="keras.optimizers.schedules.ExponentialDecay",
     missing={
+        "epsilon_root": EPSILON_ROOT,
         "dampening": "dampening. Keep v = momentum * v + (1 - dampening) * g in a "
         "subclass",
         "learning_rate_decay": "lr_decay. Give "
@@ -77,10 +85,40 @@ PYTORCH = Advice(
         "learning_rate_decay": "lr_decay",
     },
     subclasses="paripassu.frameworks.pytorch.optimizers",
+    missing={"epsilon_root": EPSILON_ROOT},
     clips={
         "clip_norm": "for p in parameters: p.grad.mul_(c / p.grad.norm().clamp(min=c))",
         "clip_global_norm": "torch.nn.utils.clip_grad_norm_(parameters, c)",
         "clip_value": "torch.nn.utils.clip_grad_value_(parameters, c)",
+    },
+)
+OPTAX = Advice(
+    title="optax",
+    causes={},
+    settings={
+        "beta1": "b1",
+        "beta2": "b2",
+        "epsilon": "eps",
+        "epsilon_root": "eps_root",
+        "accumulator": "initial_accumulator_value",
+    },
+    subclasses="paripassu.frameworks.jax.optimizers",
+    schedule="optax.exponential_decay",
+    missing={
+        "dampening": "dampening. Scale the gradient before optax.trace, but for the "
+        "first step",
+        "learning_rate_decay": "lr_decay. Give lambda n: rate / (1 + lr_decay * n) as "
+        "the learning rate",
+        "maximize": "maximize. Turn the sign of the loss, or optax.scale(-1.0) before "
+        "it in a chain",
+        "momentum_decay": "momentum_decay: its nadam is PyTorch's NAdam with one so "
+        "large that its momentum is the same in each step. Write that on the other "
+        "side",
+        "clip_norm": "clipping by the norm of each gradient. Scale them before",
+    },
+    clips={
+        "clip_global_norm": "optax.clip_by_global_norm({})",
+        "clip_value": "optax.clip({})",
     },
 )
 

@@ -180,6 +180,7 @@ CLIPS = {
 }
 CONSTANTS = {"beta_1": "beta1", "beta_2": "beta2", "epsilon": "epsilon"}
 METHODS = ("update_step", "apply", "apply_gradients")
+ADAM_FORMS = {"epsilon_form": "hat", "amsgrad_form": "raw"}
 known = keras.optimizers
 # Of each class: the family, the attribute of each setting or its value, and forms.
 OPTIMIZERS: dict[type, tuple[str, dict[str, Any], dict[str, str]]] = {
@@ -188,8 +189,8 @@ OPTIMIZERS: dict[type, tuple[str, dict[str, Any], dict[str, str]]] = {
         {"momentum": "momentum", "nesterov": "nesterov", "dampening": 0.0},
         {"momentum_form": "rate_inside"},
     ),
-    known.Adam: ("adam", {"amsgrad": "amsgrad"}, {"epsilon_form": "hat"}),
-    known.AdamW: ("adam", {"amsgrad": "amsgrad"}, {"epsilon_form": "hat"}),
+    known.Adam: ("adam", {"amsgrad": "amsgrad"}, ADAM_FORMS),
+    known.AdamW: ("adam", {"amsgrad": "amsgrad"}, ADAM_FORMS),
     known.Nadam: ("nadam", {"momentum_decay": 1.0}, {}),
     known.Adamax: ("adamax", {}, {"epsilon_form": "outside"}),
     known.RMSprop: (

@@ -32,15 +32,15 @@ class Side:
         import_roots: what it needs, the first of which its users import; also
             whose versions count.
         extra: the extra of `paripassu` that installs them.
-        models: the module that opens models.
         optimizers: the module that opens optimizers.
-        suffixes: of the files that it can write.
-        model_classes: classes of the framework that a model has among its bases.
-        model_type: what a user's model is, for messages.
         optimizer_roots: beginnings of the modules that hold optimizers.
         optimizer_type: what a user's optimizer is, for messages.
         bound: whether an optimizer is made for given parameters, so that a function
             that makes one has to take them.
+        models: the module that opens models; "" where optimizers alone are opened.
+        suffixes: of the files that it can write.
+        model_classes: classes of the framework that a model has among its bases.
+        model_type: what a user's model is, for messages.
         channels_first: whether its layers have channels at axis 1, unless they are
             told otherwise.
         given_names: what it calls tensors that nobody has named.
@@ -54,14 +54,14 @@ class Side:
     title: str
     import_roots: tuple[str, ...]
     extra: str
-    models: str
     optimizers: str
-    suffixes: tuple[str, ...]
-    model_classes: tuple[str, ...]
-    model_type: str
     optimizer_roots: tuple[str, ...]
     optimizer_type: str
     bound: bool
+    models: str = ""
+    suffixes: tuple[str, ...] = ()
+    model_classes: tuple[str, ...] = ()
+    model_type: str = ""
     channels_first: bool = False
     given_names: tuple[str, ...] = ()
     float32_scales: tuple[str, ...] = ()
@@ -98,7 +98,9 @@ class Side:
         return cls.__name__ in self.model_classes and root == self.import_roots[0]
 
     def has_optimizer(self, value: Any) -> bool:
-        """Whether a value is an optimizer of it, or a class of them."""
+        """Whether a value is an optimizer of it, or a class or function of its own."""
+        if inspect.isfunction(value):
+            return str(value.__module__).startswith(self.optimizer_roots)
         cls = value if isinstance(value, type) else type(value)
         return any(x.__module__.startswith(self.optimizer_roots) for x in cls.__mro__)
 
@@ -136,9 +138,19 @@ SIDES = (
         given_names=("keras_tensor", "input_layer", "dense", "activation"),
         float32_scales=("attention",),
     ),
+    Side(
+        name="optax",
+        title="optax",
+        import_roots=("optax", "jax"),
+        extra="jax",
+        optimizers="paripassu.sides.optax_optimizer",
+        optimizer_roots=("optax",),
+        optimizer_type="optax.GradientTransformation",
+        bound=False,
+    ),
 )
 CHANNELS_FIRST = frozenset(x.name for x in SIDES if x.channels_first)
-MODEL_TYPES = ", a ".join(x.model_type for x in SIDES)  # for messages
+MODEL_TYPES = ", a ".join(x.model_type for x in SIDES if x.models)  # for messages
 
 
 def side_of_model(value: Any) -> Side | None:
@@ -161,14 +173,15 @@ def side_of_optimizer(found: Any) -> Side | None:
     """The side whose optimizer it is, or which a function makes; None: nobody's.
 
     A function that has to be given something makes one that is bound to its
-    parameters.
+    parameters; another is called, since what it makes says whose it is.
     """
-    if isinstance(found, functools.partial) and isinstance(found.func, type):
-        found = found.func
+    told = found.func if isinstance(found, functools.partial) else found
     for side in SIDES:
-        if side.has_optimizer(found):
+        if side.has_optimizer(told):
             return side
-    if isinstance(found, type) or not callable(found):
+    if isinstance(told, type):
+        return None
+    if not callable(found):
         return None
     try:
         wanted = inspect.signature(found).parameters.values()
@@ -178,7 +191,14 @@ def side_of_optimizer(found: Any) -> Side | None:
         x.default is x.empty and x.kind in (x.POSITIONAL_ONLY, x.POSITIONAL_OR_KEYWORD)
         for x in wanted
     )
-    return next(x for x in SIDES if x.bound == bound)
+    able = [x for x in SIDES if x.bound == bound]
+    if len(able) > 1:
+        try:
+            made = found()
+        except (Exception, SystemExit):  # its side tells it
+            return able[0]
+        return next((x for x in able if x.has_optimizer(made)), able[0])
+    return able[0]
 
 
 @contextlib.contextmanager
@@ -186,7 +206,7 @@ def lines_noted() -> Iterator[None]:
     """Note at which lines layers are made, in the frameworks that are imported."""
     with contextlib.ExitStack() as stack:
         for side in SIDES:
-            if all(x in sys.modules for x in side.import_roots):
+            if side.models and all(x in sys.modules for x in side.import_roots):
                 stack.enter_context(side.model_module().lines_noted())
         yield
 

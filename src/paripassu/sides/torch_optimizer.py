@@ -168,6 +168,7 @@ CONSTANTS = (
 )
 
 
+ADAM_FORMS = {"epsilon_form": "outside", "amsgrad_form": "raw"}
 # Of each class: the family, the group's key of each setting, and forms.
 OPTIMIZERS: dict[type, tuple[str, dict[str, str], dict[str, str]]] = {
     torch.optim.SGD: (
@@ -175,8 +176,8 @@ OPTIMIZERS: dict[type, tuple[str, dict[str, str], dict[str, str]]] = {
         {"momentum": "momentum", "nesterov": "nesterov", "dampening": "dampening"},
         {"momentum_form": "rate_outside"},
     ),
-    torch.optim.Adam: ("adam", {"amsgrad": "amsgrad"}, {"epsilon_form": "outside"}),
-    torch.optim.AdamW: ("adam", {"amsgrad": "amsgrad"}, {"epsilon_form": "outside"}),
+    torch.optim.Adam: ("adam", {"amsgrad": "amsgrad"}, ADAM_FORMS),
+    torch.optim.AdamW: ("adam", {"amsgrad": "amsgrad"}, ADAM_FORMS),
     torch.optim.NAdam: ("nadam", {"momentum_decay": "momentum_decay"}, {}),
     torch.optim.Adamax: ("adamax", {}, {"epsilon_form": "maximum"}),
     torch.optim.RMSprop: (

@@ -81,4 +81,12 @@ def scale_by_adam_hat(b1: float, b2: float, eps: float) -> Transformation:
         )
         return updates, state
 
+    # What `sides.contract` reads: a transformation has no class that says it.
+    update.rule_changes = {  # type: ignore[attr-defined]
+        "family": "adam",
+        "beta1": b1,
+        "beta2": b2,
+        "epsilon": eps,
+        "epsilon_form": "hat",
+    }
     return optax.GradientTransformation(right.init, update)
