@@ -71,9 +71,16 @@ def test_page_in_a_browser(
     assert page.evaluate(broken) == 0
     assert page.evaluate(OUTSIDE) == []
     assert page.evaluate(SQUEEZED) == []
+    if state == "full":  # three frameworks: none is out of sight, on paper neither
+        assert page.evaluate(FIGURES) <= width
+        page.set_viewport_size({"width": PRINTED, "height": 900})
+        page.emulate_media(media="print")
+        assert page.evaluate("document.documentElement.scrollWidth") == PRINTED
     context.close()
 
 
+PRINTED = 688  # pixels between the margins of A4
+FIGURES = "document.querySelector('.figures').getBoundingClientRect().right"
 # Labels that a chart cuts off or pushes out of its figure.
 OUTSIDE = """
 [...document.querySelectorAll('svg.chart text')].filter(text => {
@@ -85,10 +92,11 @@ OUTSIDE = """
 """
 
 
-# Headings of tables that stand letter below letter.
+# Headings and captions of tables that stand letter below letter.
 SQUEEZED = """
-[...document.querySelectorAll('th')].filter(
-  cell => cell.innerText.length > 3 && cell.clientWidth < 30
+[...document.querySelectorAll('th, caption')].filter(
+  cell => cell.innerText.length > 3
+    && cell.clientWidth < (cell.tagName === 'TH' ? 30 : 60)
 ).map(cell => cell.innerText)
 """
 

@@ -109,7 +109,7 @@ def test_one_model_is_answered_by_those_that_are_named(trained: Path) -> None:
 @skip_without("jax")
 def test_what_trained_a_model_answers_too(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, run := tmp_path / "run")
-    made = run / "record.json"
+    made = run / "run.json"
     made.write_text(json.dumps({**json.loads(made.read_text()), "framework": "jax"}))
     assert [x.framework for x in choose([run])] == [*INSTALLED, "jax"]
 
