@@ -209,9 +209,9 @@ def mistake(framework: str) -> dict[str, Any]:
     said = said[said.index("Traceback") :]
     return {
         "frames": len(re.findall(r'^  File "', said, re.MULTILINE)),
-        "says": re.split(r"^(?=\w+(?:\.\w+)*(?:Error|Exception))", said, flags=re.M)[
-            -1
-        ].strip()[:400],
+        "says": re.split(r"^(?=\w+(?:\.\w+)*(?:Error|Exception))", said, flags=re.M)[-1]
+        .partition("\n---")[0]
+        .strip()[:400],
     }
 
 

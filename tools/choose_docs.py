@@ -11,7 +11,9 @@ from typing import Any
 from paripassu.analysis.benchmark import BENCH_FILE, Bench
 from paripassu.analysis.comparison import load
 from paripassu.analysis.text import display_name, mebibytes
+from paripassu.frameworks.registry import FRAMEWORKS
 
+MISSING = "not measured"
 ARTICLE = "[results/article](../results/article/comparison.json)"
 BENCH = "[results/bench/float32](../results/bench/float32/bench.json)"
 CHOOSE = "[results/choose.json](../results/choose.json)"
@@ -27,16 +29,30 @@ def measured(root: Path) -> str:
     rounds = f"median of {len(bench.rounds)}"
     article = load(root / "results" / "article")
     each = [found["frameworks"][name] for name in names]
-    trained = [article.frameworks[name] for name in names]
+    trained = [article.frameworks.get(name) for name in names]
+    timed = [name if name in bench.frameworks else None for name in names]
     rows = [
         "test accuracy, `article`, 10 epochs, mean and 95% interval"
-        + _cells([_accuracy(x.test_accuracy) for x in trained], f"n = 3; {ARTICLE}"),
+        + _cells(
+            [_accuracy(x.test_accuracy) if x else MISSING for x in trained],
+            f"n = 3; {ARTICLE}",
+        ),
         f"one epoch of training, 60,000 images, the lesson, {rounds}"
         + _cells(
-            [f"{bench.seconds(x, 'lesson').median * epoch:.1f} s" for x in names], BENCH
+            [
+                f"{bench.seconds(x, 'lesson').median * epoch:.1f} s" if x else MISSING
+                for x in timed
+            ],
+            BENCH,
         ),
         f"peak memory of that process, {rounds}"
-        + _cells([mebibytes(bench.memory(x, "lesson").median) for x in names], BENCH),
+        + _cells(
+            [
+                mebibytes(bench.memory(x, "lesson").median) if x else MISSING
+                for x in timed
+            ],
+            BENCH,
+        ),
         "from the start of Python's imports to the first answer"
         + _start_up(each, "first_answer_seconds", "{:.1f} s".format),
         "one image, over and over, on a warm network"
@@ -88,8 +104,15 @@ def measured(root: Path) -> str:
             f"| | {' | '.join(map(display_name, names))} | record |",
             f"|{'---|' * (len(names) + 2)}",
             *(f"| {row}" for row in rows),
+            *_absent(names),
         ]
     )
+
+
+def _absent(names: list[str]) -> list[str]:
+    """Of frameworks that these records lack: that nothing was measured."""
+    absent = " and ".join(x.title for x in FRAMEWORKS.values() if x.name not in names)
+    return ["", f"{absent}: not measured in these records."] if absent else []
 
 
 def _cells(values: list[str], record: str) -> str:
