@@ -20,17 +20,19 @@ TOPICS = (
     "Numbers",
 )
 HEAD = """\
-# Known differences of PyTorch and Keras
+# Known differences of PyTorch, Keras and JAX
 
-What the two frameworks do differently as they come, and what makes them equal. Each
-row is a function in [examples/differences](../examples/differences), which computes the
-same thing in both: the defaults are read from the installed versions, the sizes are
-measured, in float64 where the framework has it.
+What PyTorch and Keras do differently as they come, what makes them equal, and what JAX
+does there: Flax NNX, optax and `jax.image`. Each row is a function in
+[examples/differences](../examples/differences), which computes the same thing in
+PyTorch and Keras, and one that runs JAX and tells what it found; a dash where JAX has
+no such thing. Defaults are read from the installed versions, the sizes are measured, in
+float64 where the framework has it.
 `tests/port_check/test_framework_differences.py` measures them again.
 
-- **apart**: the largest difference with the defaults, over the largest value; for
-  initialisers, of the spread; for optimizers, over the largest step of
-  [`paripassu check-optimizer`](check.md#optimizers).
+- **apart**: the largest difference of PyTorch and Keras with the defaults, over the
+  largest value; for initialisers, of the spread; for optimizers, over the largest step
+  of [`paripassu check-optimizer`](check.md#optimizers).
 - **equal**: the same with what the last column says. What is about 1e-7 has constants
   that pass through float32 in one framework.
 - **check**: the cause under which [`paripassu check`](check.md) or `check-optimizer`

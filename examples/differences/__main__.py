@@ -1,9 +1,9 @@
-"""Where the defaults of PyTorch and Keras differ, each shown by running it.
+"""Where the defaults of PyTorch and Keras differ, and what JAX does, each by running it.
 
 Every function of this folder is one difference: it makes both frameworks compute the
 same thing, first as they come, then with the settings that make them equal, in float64,
 and returns how far they are apart each time. The defaults that it tells are read from
-the installed versions. `python examples/differences` writes them to
+the installed versions. What JAX does there is found in `jax_column.py`. `python examples/differences` writes them to
 `results/differences.json`, from which `docs/framework-differences.md` is made.
 """
 
@@ -29,6 +29,7 @@ import numerics  # noqa: F401
 import pooling  # noqa: F401
 import recurrence  # noqa: F401
 import steps  # noqa: F401
+from jax_column import COLUMN
 from shared import KNOWN
 
 from paripassu.core import files
@@ -53,6 +54,7 @@ def main() -> None:
                 "title": known.title,
                 "pytorch": str(found.pytorch),
                 "keras": str(found.keras),
+                "jax": COLUMN[known.key](),
                 "write": known.write,
                 "cause": known.cause,
                 "default": float(f"{found.default:.1e}"),
@@ -60,11 +62,11 @@ def main() -> None:
                 "rest": known.rest,
             }
         )
-    names = ("torch", "keras", "tensorflow-cpu")
+    names = ("torch", "keras", "tensorflow-cpu", "jax", "flax", "optax")
     record = {
         "command": "python examples/differences",
         "versions": {name: version(name) for name in names},
-        "sides": {"pytorch": "PyTorch", "keras": "Keras"},
+        "sides": {"pytorch": "PyTorch", "keras": "Keras", "jax": "JAX"},
         "differences": rows,
     }
     files.write_text(given.out, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
