@@ -1,10 +1,11 @@
-"""Where the defaults of PyTorch and Keras differ, and what JAX does, each by running it.
+"""Where defaults of PyTorch and Keras differ, and what JAX does, each by running it.
 
 Every function of this folder is one difference: it makes both frameworks compute the
 same thing, first as they come, then with the settings that make them equal, in float64,
 and returns how far they are apart each time. The defaults that it tells are read from
-the installed versions. What JAX does there is found in `jax_column.py`. `python examples/differences` writes them to
-`results/differences.json`, from which `docs/framework-differences.md` is made.
+the installed versions. What JAX does there, `jax_column.py` finds.
+`python examples/differences` writes them to `results/differences.json`, from which
+`docs/framework-differences.md` is made.
 """
 
 from __future__ import annotations
