@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from helpers import (
     BOTH,
-    EACH,
+    FIRST_FAST,
     MODULES,
     OTHER,
     Arrays,
@@ -56,7 +56,7 @@ def test(prepared) -> Images:
     return prepared.test.images[:1100], prepared.test.labels[:1100]
 
 
-@pytest.fixture(scope="module", params=EACH)
+@pytest.fixture(scope="module", params=FIRST_FAST)
 def child(request, child_of: Callable[[str], Child]) -> Child:
     return child_of(request.param)
 
@@ -274,6 +274,7 @@ def test_saves_and_loads_in_its_own_format(child, test, trained, tmp_path):
     assert loss == pytest.approx(mean_loss(expected, labels), rel=1e-5)
 
 
+@pytest.mark.slow
 @needs_both
 def test_weights_of_one_framework_give_the_same_answers_in_the_other(
     child_of, training, test
@@ -741,6 +742,7 @@ for name, kind in (
 """
 
 
+@pytest.mark.slow
 @skip_without("tensorflow")
 def test_keras_does_not_undo_the_second_softmax(child_of):
     found, _ = child_of("tensorflow").ask("run", code=UNDONE)
@@ -796,6 +798,7 @@ def test_bfloat16_is_for_computing_and_not_for_keeping(child, training):
     assert low_bits(child.logits(training[0])).any()
 
 
+@pytest.mark.slow
 @needs_both
 def test_in_bfloat16_the_frameworks_round_alike(child_of, training):
     # Where a processor has no bfloat16 of its own, frameworks round at other places:

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import EACH, environment
+from helpers import FIRST_FAST, environment
 
 PYTORCH = """
 import torch
@@ -129,7 +129,7 @@ CODE = {"pytorch": PYTORCH, "tensorflow": TENSORFLOW, "jax": JAX}
 RATES = [0.25, 0.5, 1 / 256, 255 / 256, 0.1, 0.0]
 
 
-@pytest.fixture(scope="module", params=EACH)
+@pytest.fixture(scope="module", params=FIRST_FAST)
 def drawn(request):
     head = f"import json\nimport numpy as np\nRATES = {RATES}\n"
     done = subprocess.run(

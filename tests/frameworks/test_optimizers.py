@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -22,7 +21,7 @@ from paripassu.core import datasets, draws, networks
 from paripassu.core.recipe import Recipe, validate
 from paripassu.core.steps import Arrays, TwinStep
 from paripassu.frameworks.contract import Twin
-from paripassu.frameworks.registry import FRAMEWORKS, REFERENCE, asked_by_default
+from paripassu.frameworks.registry import FRAMEWORKS, REFERENCE
 from paripassu.processes.launch import worker_environment
 
 NETWORK = networks.KERAS_EXAMPLE  # the one with the fewest weights
@@ -159,71 +158,50 @@ def examine(name: str) -> dict[str, Any]:
 # The frameworks against the reference
 
 
-@pytest.fixture(scope="module")
-def findings(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Callable[[str], dict[str, Any]]]:
-    """A function of the framework; each runs once, in its process, at one time."""
-    folder = tmp_path_factory.mktemp("optimizers")
-    children: dict[str, subprocess.Popen[bytes]] = {}
-
-    def start(name: str) -> None:
-        with (folder / name).open("w") as out, (folder / "log").open("a") as log:
-            children[name] = subprocess.Popen(
-                [sys.executable, __file__, name],
-                stdout=out,
-                stderr=log,
-                env=worker_environment(1),
-            )
-
-    @cache
-    def read(name: str) -> dict[str, Any]:
-        if problem := FRAMEWORKS[name].problem:
-            pytest.skip(problem)
-        if name not in children:
-            # Those that the same run of tests will ask, side by side.
-            default = FRAMEWORKS[name].by_default
-            for each in asked_by_default() if default else [FRAMEWORKS[name]]:
-                if each.problem is None:
-                    start(each.name)
-        code = children[name].wait()
-        assert code == 0, (folder / "log").read_text()[-4000:]
-        found: dict[str, Any] = json.loads((folder / name).read_text())
-        return found
-
-    yield read
-    for child in children.values():
-        child.kill()
-        child.wait()
+@cache
+def findings(name: str) -> dict[str, Any]:
+    """What a framework's own process, started once, finds of every form."""
+    if problem := FRAMEWORKS[name].problem:
+        pytest.skip(problem)
+    done = subprocess.run(
+        [sys.executable, __file__, name],
+        capture_output=True,
+        text=True,
+        env=worker_environment(1),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 every_form = pytest.mark.parametrize(
     ("name", "form"),
     [
-        pytest.param(
-            name, form, marks=[] if framework.by_default else [pytest.mark.slow]
-        )
-        for name, framework in FRAMEWORKS.items()
+        # The first shows most faults soon; the others take their time.
+        pytest.param(name, form, marks=[pytest.mark.slow] if number else [])
+        for number, name in enumerate(FRAMEWORKS)
         for form in FORMS
     ],
 )
 
 
 @every_form
-def test_every_form_is_that_of_the_reference(findings, name, form):
+def test_every_form_is_that_of_the_reference(name, form):
     found = findings(name)[form]
     print(f"{name}, {form}: {found['kept']:.1e}, {found['ends']:.1e}")
     assert found["kept"] < BOUND
     assert found["ends"] < BOUND
 
 
-def test_one_pass_takes_the_steps_of_kerass_own_adadelta(findings):
+@pytest.mark.slow
+def test_one_pass_takes_the_steps_of_kerass_own_adadelta():
     """The lesson's optimizer composes its step; runs take it in one operation."""
     assert findings("tensorflow")["adadelta"]["own"] < BOUND
 
 
 @every_form
-def test_slots_have_the_names_of_the_reference(findings, name, form):
+def test_slots_have_the_names_of_the_reference(name, form):
     chosen = FORMS[form]
     plain = chosen["kind"] == "sgd" and "momentum" not in chosen
     slots = set() if plain else SLOTS[chosen["kind"]]
@@ -233,12 +211,12 @@ def test_slots_have_the_names_of_the_reference(findings, name, form):
 
 
 @every_form
-def test_a_resumed_twin_ends_where_an_uninterrupted_one_does(findings, name, form):
+def test_a_resumed_twin_ends_where_an_uninterrupted_one_does(name, form):
     assert findings(name)[form]["resumed"] == 0
 
 
 @every_form
-def test_another_form_is_another_training(findings, name, form):
+def test_another_form_is_another_training(name, form):
     """Red: with the reference in another form, the comparison fails clearly."""
     others = findings(name)[form]["others"]
     # Without momentum, both forms of weight decay are one.
