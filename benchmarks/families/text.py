@@ -24,6 +24,7 @@ WIDTHS = {
     "hidden_dim": 32,
     "intermediate_dim": 64,
 }
+ONE, LAYER = {"num_hidden_layers": 1}, {"num_layers": 1}
 # two heads of keys and values for four of queries
 GROUPED = {
     **SIZES,
@@ -486,13 +487,13 @@ EVERY: list[dict[str, Any]] = [
         left(
             hf.Gemma3TextModel,
             hf.Gemma3TextConfig,
-            **GROUPED | {"num_hidden_layers": 6},
+            **GROUPED | ONE,
             head_dim=8,
             query_pre_attn_scalar=8,
         ),
         made(
             hub.Gemma3Backbone,
-            **GROUPED_WIDTHS | {"num_layers": 6},
+            **GROUPED_WIDTHS | LAYER,
             head_dim=8,
             image_size=8,
             use_post_ffw_norm=True,
@@ -502,13 +503,19 @@ EVERY: list[dict[str, Any]] = [
         ),
         MASKED,
         EPSILON,
+        fault(
+            "scale of rotary positions",
+            "constant",
+            ["rope", "rotary", "attention", "self_attn"],
+            local_rope_scaling_factor=2.0,
+        ),
     ),
     family(
         "deberta-v3",
         left(
             hf.DebertaV2Model,
             hf.DebertaV2Config,
-            **SIZES,
+            **SIZES | ONE,
             max_position_embeddings=32,
             relative_attention=True,
             position_buckets=8,
@@ -520,12 +527,13 @@ EVERY: list[dict[str, Any]] = [
         ),
         made(
             hub.DebertaV3Backbone,
-            **WIDTHS,
+            **WIDTHS | LAYER,
             num_heads=4,
             max_sequence_length=32,
             bucket_size=8,
         ),
         MASKED,
+        HEADS,
         epsilon("embeddings_layer_norm", "embeddings.LayerNorm"),
     ),
     family(
@@ -551,7 +559,7 @@ EVERY: list[dict[str, Any]] = [
             hf.FalconConfig,
             vocab_size=100,
             hidden_size=32,
-            num_hidden_layers=2,
+            num_hidden_layers=1,
             num_attention_heads=4,
             ffn_hidden_size=64,
             alibi=True,
@@ -560,7 +568,7 @@ EVERY: list[dict[str, Any]] = [
             parallel_attn=False,
             use_cache=False,
         ),
-        made(hub.FalconBackbone, **WIDTHS, num_attention_heads=4),
+        made(hub.FalconBackbone, **WIDTHS | LAYER, num_attention_heads=4),
         MASKED,
         fault(
             "two heads for four",
@@ -587,13 +595,18 @@ EVERY: list[dict[str, Any]] = [
         left(
             hf.Qwen3Model,
             hf.Qwen3Config,
-            **GROUPED,
+            **GROUPED | ONE,
             head_dim=8,
         ),
-        made(hub.Qwen3Backbone, **GROUPED_WIDTHS, head_dim=8, sliding_window_size=None),
+        made(
+            hub.Qwen3Backbone,
+            **GROUPED_WIDTHS | LAYER,
+            head_dim=8,
+            sliding_window_size=None,
+        ),
         MASKED,
-        EPSILON,
         BASE,
+        truth=["epsilon"],  # of the norms of queries and keys
     ),
     family(
         "phi3",
@@ -631,11 +644,19 @@ EVERY: list[dict[str, Any]] = [
         left(
             hf.MixtralModel,
             hf.MixtralConfig,
-            **GROUPED,
+            **GROUPED | ONE,
             num_local_experts=4,
             rms_norm_eps=1e-6,
+            rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+            experts_implementation="eager",  # the other one refuses float64
         ),
-        made(hub.MixtralBackbone, **GROUPED_WIDTHS, num_experts=4),
+        made(
+            hub.MixtralBackbone,
+            **GROUPED_WIDTHS | LAYER,
+            num_experts=4,
+            layer_norm_epsilon=1e-6,
+            router_aux_loss_coef=0.0,
+        ),
         MASKED,
         EPSILON,
         fault("one expert for two", "layer-kind", ["moe", "mlp"], top_k=1),
@@ -657,6 +678,26 @@ EVERY: list[dict[str, Any]] = [
         fault("epsilon", "epsilon", ["norm", "Norm"], layer_norm_eps=1e-3),
     ),
     family(
+        "siglip text",
+        left(
+            hf.SiglipTextModel,
+            hf.SiglipTextConfig,
+            **SIZES | ONE,
+            max_position_embeddings=12,
+            layer_norm_eps=1e-6,
+        ),
+        made(
+            hub.SigLIPTextEncoder,
+            **WIDTHS | LAYER,
+            embedding_dim=32,
+            num_heads=4,
+            max_sequence_length=12,
+        ),
+        {"input_ids": IDS},
+        HEADS,
+        EPSILON,
+    ),
+    family(
         "moonshine",
         left(
             hf.MoonshineModel,
@@ -664,8 +705,8 @@ EVERY: list[dict[str, Any]] = [
             vocab_size=100,
             hidden_size=32,
             intermediate_size=64,
-            encoder_num_hidden_layers=2,
-            decoder_num_hidden_layers=2,
+            encoder_num_hidden_layers=1,
+            decoder_num_hidden_layers=1,
             encoder_num_attention_heads=4,
             decoder_num_attention_heads=4,
             max_position_embeddings=32,
@@ -680,8 +721,8 @@ EVERY: list[dict[str, Any]] = [
             hub.MoonshineBackbone,
             vocabulary_size=100,
             filter_dim=32,
-            encoder_num_layers=2,
-            decoder_num_layers=2,
+            encoder_num_layers=1,
+            decoder_num_layers=1,
             hidden_dim=32,
             intermediate_dim=64,
             encoder_num_heads=4,
@@ -704,5 +745,6 @@ RIGHT = {
     *("distilbert", "bert", "albert", "electra", "gpt2", "llama", "mistral"),
     *("t5", "t5 gated", "bart", "whisper", "gpt-neox", "gemma", "bloom"),
     *("opt", "roberta", "xlm-roberta", "qwen2", "falcon", "phi3"),
+    *("qwen3", "gemma3", "deberta-v3", "siglip text"),
 }
 FAMILIES = [x for x in EVERY if x["name"] in RIGHT]

@@ -255,6 +255,108 @@ def keras_convnext() -> keras.Model:
     )
 
 
+# MobileNet
+
+
+def mobilenet_v1(momentum: float = 0.01) -> nn.Module:
+    """Of few channels; transformers has momentum 0.9997, the other way round."""
+    from transformers import MobileNetV1Config, MobileNetV1Model
+
+    torch.manual_seed(0)
+    model = MobileNetV1Model(MobileNetV1Config(image_size=32, depth_multiplier=0.25))
+    return lively(model, momentum=momentum)
+
+
+def keras_mobilenet_v1() -> keras.Model:
+    """MobileNet of keras.applications."""
+    return keras.applications.MobileNet(
+        alpha=0.25,
+        input_shape=(32, 32, 3),
+        include_top=False,
+        weights=None,
+        pooling="avg",
+    )
+
+
+# SigLIP's image encoder
+
+
+def siglip(eps: float = 1e-6) -> nn.Module:
+    """A layer, and an attention that pools."""
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+
+    torch.manual_seed(0)
+    one = TINY | {"num_hidden_layers": 1}
+    return lively(SiglipVisionModel(SiglipVisionConfig(**one, layer_norm_eps=eps)))
+
+
+keras_siglip = made(
+    hub.SigLIPVisionEncoder,
+    patch_size=8,
+    hidden_dim=32,
+    num_layers=1,
+    num_heads=4,
+    intermediate_dim=64,
+    image_shape=(32, 32, 3),
+)
+
+
+# The image encoder of Segment Anything (ViTDet)
+
+
+class Normalized(nn.Module):
+    """Images by the mean and deviation of ImageNet, which keras-hub has inside."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(N, 3, h, w) to (N, c, h / patch, w / patch)."""
+        mean = torch.tensor([0.485, 0.456, 0.406]).to(images)[:, None, None]
+        deviation = torch.tensor([0.229, 0.224, 0.225]).to(images)[:, None, None]
+        return self.model((images - mean) / deviation).last_hidden_state
+
+
+def sam(eps: float = 1e-6) -> nn.Module:
+    """A layer with windows, and one that sees all."""
+    from transformers import SamVisionConfig
+    from transformers.models.sam.modeling_sam import SamVisionEncoder
+
+    torch.manual_seed(0)
+    config = SamVisionConfig(
+        hidden_size=32,
+        output_channels=16,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=64,
+        patch_size=8,
+        window_size=3,
+        global_attn_indexes=[1],
+        mlp_dim=64,
+        layer_norm_eps=eps,
+    )
+    model = lively(SamVisionEncoder(config))
+    for name, weight in model.named_parameters():
+        if "pos" in name:
+            nn.init.normal_(weight, std=0.3)
+    return Normalized(model)
+
+
+keras_sam = made(
+    hub.ViTDetBackbone,
+    hidden_size=32,
+    num_layers=2,
+    intermediate_dim=64,
+    num_heads=4,
+    global_attention_layer_indices=[1],
+    image_shape=(64, 64, 3),
+    patch_size=8,
+    num_output_channels=16,
+    window_size=3,
+)
+
+
 # ResNet
 
 
@@ -363,6 +465,36 @@ FAMILIES = [
         truth=["momentum"],
     ),
     family("vit", vit, keras_vit, images(32), *VIT_FAULTS),
+    family(
+        "mobilenet_v1",
+        mobilenet_v1,
+        made(keras_mobilenet_v1),
+        images(32),
+        setting("conv1_bn", "epsilon", 1e-5, "conv_stem.normalization"),
+        fault(
+            "ReLU for ReLU6",
+            "activation-kind",
+            ["conv_pw_13_relu", "layer.25.activation"],
+            change=(("conv_pw_13_relu", "max_value", None),),
+        ),
+    ),
+    family(
+        "siglip",
+        siglip,
+        keras_siglip,
+        images(32),
+        fault("heads", "attention-heads", ["head.attention", "self_attn"], num_heads=2),
+        setting("post_layer_norm", "epsilon", 1e-3, "post_layernorm"),
+        activation("encoder_block_0/mlp/fc1", "gelu", "encoder.layers.0.mlp"),
+    ),
+    family(
+        "sam",
+        sam,
+        keras_sam,
+        images(),
+        fault("other windows", "unknown", ["attn", "encoder"], window_size=4),
+        setting("encoder/layer_normalization", "epsilon", 1e-3, "layer_norm1"),
+    ),
     family("deit", deit, keras_deit, images(32), *VIT_FAULTS),
     family(
         "convnext",

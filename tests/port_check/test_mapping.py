@@ -561,3 +561,40 @@ def test_a_fused_layer_is_not_taken_for_one_of_its_width():
     found = paripassu.check(*models, STEPS_IN, copy="left-to-right")
     assert found.equal
     assert ("gate_up_proj[24:48]", "up_proj") in names(found)
+
+
+class Grouped(nn.Module):
+    """Queries that share keys and values in two groups; fused group by group (Falcon),
+    or queries alone, and keys and values in one layer."""
+
+    def __init__(self, *, fused):
+        super().__init__()
+        torch.manual_seed(int(fused))
+        self.fused = fused
+        if fused:
+            self.query_key_value = nn.Linear(WIDTH, 2 * WIDTH)
+        else:
+            self.q_proj, self.kv_proj = nn.Linear(WIDTH, 12), nn.Linear(WIDTH, 12)
+
+    def forward(self, x):
+        if self.fused:  # in each of two groups: two queries, a key, a value
+            made = self.query_key_value(x).unflatten(-1, (2, 4, 3))
+            query, key, value = made[..., :2, :], made[..., 2, :], made[..., 3, :]
+        else:
+            query = self.q_proj(x).unflatten(-1, (2, 2, 3))
+            key, value = self.kv_proj(x).unflatten(-1, (2, 2, 3)).unbind(-3)
+        scores = torch.einsum("ntgqd,nsgd->ngqts", query, key).softmax(-1)
+        return torch.einsum("ngqts,nsgd->ntgqd", scores, value).flatten(2)
+
+
+def test_a_fused_layer_may_stand_beside_one_that_fuses_less():
+    found = paripassu.check(
+        Grouped(fused=True), Grouped(fused=False), STEPS_IN, copy="left-to-right"
+    )
+    assert found.equal
+    pieces = [("[0:2 of 2x4]", "q_proj"), ("[2 of 2x4]", "kv_proj[0:6]")]
+    assert {(f"query_key_value{x}", y) for x, y in pieces} <= names(found)
+    back = paripassu.check(
+        Grouped(fused=False), Grouped(fused=True), STEPS_IN, copy="left-to-right"
+    )
+    assert back.equal

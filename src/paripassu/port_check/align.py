@@ -474,7 +474,7 @@ def find_rows(
 def _squares(size: int, shapes: set[tuple[int, ...]]) -> set[tuple[int, ...]]:
     """Square patches of so many values, of the images that were seen."""
     found: set[tuple[int, ...]] = set()
-    for channels in {x for shape in shapes if len(shape) == 3 for x in shape}:
+    for channels in {x for y in shapes if len(y) == 3 for x in y if x}:
         side = math.isqrt(size // channels)
         if side > 1 and side * side * channels == size:
             found.add((side, side, channels))

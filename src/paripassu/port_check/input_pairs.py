@@ -7,7 +7,7 @@ nothing where names do, and is said where it decides.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,7 @@ from paripassu.sides.contract import ANY, Arrays, Declared
 
 Takes = Mapping[str, Declared]
 Move = tuple[int, int]  # of an axis, as `np.moveaxis` takes it
+Way = Callable[[Array], Array | None]  # to arrange an array; None: it cannot be
 DEFAULT = "not given"
 
 
@@ -269,9 +270,27 @@ def ways(
         moved = [np.ascontiguousarray(np.moveaxis(array, *x)) for x in moves]
         # Images move, sequences stay, unless something else is known.
         found = [*moved, array] if move and array.ndim > 3 else [array, *moved]
+    if declared is not None:
+        # Sound as (n, t), and as (n, t, 1): an axis of size 1 more, or fewer.
+        found += [x for way in LONE_AXES if (x := way(array)) is not None]
     for one in found:
         if declared is None or _fits(one.shape, declared):
             yield one
+
+
+def _added(axis: int) -> Way:
+    return lambda array: np.expand_dims(array, axis) if array.ndim > 1 else None
+
+
+def _dropped(axis: int) -> Way:
+    def drop(array: Array) -> Array | None:
+        lone = array.ndim > 2 and array.shape[axis] == 1
+        return np.squeeze(array, axis) if lone else None
+
+    return drop
+
+
+LONE_AXES: tuple[Way, ...] = (_added(-1), _added(1), _dropped(-1), _dropped(1))
 
 
 def arrangements(
@@ -304,15 +323,15 @@ def arrangements(
     return [dict(zip(names, x, strict=True)) for x in itertools.product(*every)]
 
 
-def same_inputs(left: Arrays, right: Arrays) -> Iterator[tuple[str, str, Move]]:
-    """Which inputs of both models are the same, and how their channels were moved.
+def same_inputs(left: Arrays, right: Arrays) -> Iterator[tuple[str, str, Way]]:
+    """Which inputs of both models are the same, and how they were arranged.
 
     Args:
         left, right: what the models are given, by name: the same values but for the
-            place of channels.
+            place of channels, and axes of size 1.
 
     Yields:
-        The left name, the right name, and the move, as `np.moveaxis` takes it.
+        The left name, the right name, and what arranges an array of the left so.
     """
     for name, array in right.items():
         # Of two with equal values, that of the same meaning.
@@ -320,25 +339,23 @@ def same_inputs(left: Arrays, right: Arrays) -> Iterator[tuple[str, str, Move]]:
         others = [x for x in left if meaning_of_input(x) == meaning]
         others += [x for x in left if x not in others]
         for other in others:
-            move = _find_move(left[other], array)
-            if move is not None:
-                yield other, name, move
+            way = _find_way(left[other], array)
+            if way is not None:
+                yield other, name, way
                 break
 
 
-def _find_move(left: Array, right: Array) -> Move | None:
-    """How the left input's channels were moved; None: the right one is another."""
-    moves: list[Move] = [(0, 0), (1, -1), (-1, 1)]
-    for move in moves if left.ndim > 1 else moves[:1]:
-        turned = move_channels(left, move)
-        if turned.shape == right.shape and np.array_equal(turned, right):
-            return move
+def _find_way(left: Array, right: Array) -> Way | None:
+    """How the left input was made the right one; None: that is another one."""
+    ways: list[Way] = [lambda x: x]
+    if left.ndim > 1:
+        ways += [lambda x: np.moveaxis(x, 1, -1), lambda x: np.moveaxis(x, -1, 1)]
+        ways += LONE_AXES
+    for way in ways:
+        made = way(left)
+        if made is not None and np.array_equal(made, right):
+            return way
     return None
-
-
-def move_channels(array: Array, move: Move) -> Array:
-    """An array with an axis moved; (0, 0) leaves it as it is."""
-    return array if move == (0, 0) else np.moveaxis(array, *move)
 
 
 def carry_inputs(left: Arrays, right: Arrays, fresh: Arrays) -> Arrays:
@@ -349,9 +366,9 @@ def carry_inputs(left: Arrays, right: Arrays, fresh: Arrays) -> Arrays:
         fresh: the left model's.
     """
     made = dict(right)
-    for name, other, move in same_inputs(left, right):
-        turned = np.ascontiguousarray(move_channels(fresh[name], move))
-        made[other] = turned.astype(right[other].dtype)
+    for name, other, way in same_inputs(left, right):
+        if (turned := way(fresh[name])) is not None:
+            made[other] = np.ascontiguousarray(turned).astype(right[other].dtype)
     return made
 
 

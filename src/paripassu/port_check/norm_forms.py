@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, product
+from itertools import combinations, islice, product
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from paripassu.core.layer_spec import Array, relative_error
 from paripassu.port_check.results import Cause
 from paripassu.port_check.seen import Seen
-from paripassu.port_check.tolerance import GUESSED
+from paripassu.port_check.tolerance import GUESSED, GUESSED_32
 
 LARGEST = 0.5  # no epsilon is larger
 LEAST = 1e-9  # of the variance; a smaller epsilon is rounding
@@ -25,6 +25,7 @@ SAME_EPSILON = 1e-3  # relative
 LAYERS = ("layer_norm", "rms_norm")
 FIRST = 2  # examples that are looked at
 SPREAD = 1e-6  # of what is added, relative to the variance: float32 may be used
+NORMS = 4  # that are looked at in a segment
 AXES = 4  # of arrays whose axes are tried
 
 
@@ -50,14 +51,24 @@ class Norm:
 
 @np.errstate(all="ignore")
 def compare_norms(left: Sequence[Seen], right: Sequence[Seen]) -> Cause | None:
-    """What differs in the first norms of two segments; None: nothing, or no norms."""
+    """What differs in the norms of two segments; None: nothing, or no norms."""
     weights = [x for seen in (*left, *right) for x in seen.constants]
-    first, second = (next(_find_norms(x, weights), None) for x in (left, right))
-    if first is None or second is None:
-        return None
-    (given, one), (other, two) = first, second
-    if given.shape != other.shape or relative_error(given, other) > GUESSED:
-        return None
+    ones, twos = (list(islice(_find_norms(x, weights), NORMS)) for x in (left, right))
+    for given, one in ones:
+        for other, two in twos:
+            if _is_same(given, other):
+                if found := _compare(one, two):
+                    return found
+                break
+    return None
+
+
+def _is_same(one: Array, other: Array) -> bool:
+    return one.shape == other.shape and relative_error(one, other) <= GUESSED
+
+
+def _compare(one: Norm, two: Norm) -> Cause | None:
+    """What differs in two norms of the same input."""
     told: list[tuple[str, str]] = []
     if one.axes != two.axes:
         told.append(
@@ -89,31 +100,46 @@ def compare_norms(left: Sequence[Seen], right: Sequence[Seen]) -> Cause | None:
 def _find_norms(
     calls: Sequence[Seen], weights: Sequence[Array]
 ) -> Iterator[tuple[Array, Norm]]:
-    """The norms of a segment, and what each is given."""
+    """The norms of a segment, each of another input, and what they are given."""
+    known: list[Array] = []
     for number, begin in enumerate(calls):
         if not (begin.varying or begin.inputs):
             continue
         given = (begin.varying or begin.inputs)[0]
         if not 2 <= given.ndim <= AXES or given.dtype.kind != "f":
             continue
+        if any(_is_same(given, x) for x in known):
+            continue
         if begin.call.kind in LAYERS:
             if "epsilon" in begin.call.spec.settings:
+                known.append(given)
                 yield given, _of_layer(begin.call.spec.settings, given.ndim, begin)
             continue
-        given = given[:FIRST].astype(np.float64)
-        scales = [
-            x.astype(np.float64)
-            for x in weights
-            if x.dtype.kind == "f" and 1 < x.size <= given.size
-        ]
-        for seen in calls[number:]:
-            for made in seen.outputs[:1]:
-                if made.ndim != given.ndim or made.dtype.kind != "f":
-                    continue
-                if made[:FIRST].shape == given.shape:
-                    norm = _as_norm(given, made[:FIRST].astype(np.float64), scales)
-                    if norm:
-                        yield (begin.varying or begin.inputs)[0], norm
+        if norm := _first_norm(given, calls[number:], weights):
+            known.append(given)
+            yield given, norm
+
+
+def _first_norm(
+    whole: Array, calls: Sequence[Seen], weights: Sequence[Array]
+) -> Norm | None:
+    """The first of what is called that is a norm of an input."""
+    given = whole[:FIRST].astype(np.float64)
+    scales = [
+        x.astype(np.float64)
+        for x in weights
+        if x.dtype.kind == "f" and 1 < x.size <= given.size
+    ]
+    for seen in calls:
+        for made in seen.outputs[:1]:
+            if made.ndim != given.ndim or made.dtype.kind != "f":
+                continue
+            if made[:FIRST].shape == given.shape:
+                near = GUESSED_32 if made.dtype == np.float32 else GUESSED
+                wide = made[:FIRST].astype(np.float64)
+                if norm := _as_norm(given, wide, scales, near):
+                    return norm
+    return None
 
 
 def _of_layer(settings: Mapping[str, Any], count: int, seen: Seen) -> Norm:
@@ -123,7 +149,9 @@ def _of_layer(settings: Mapping[str, Any], count: int, seen: Seen) -> Norm:
     return Norm(axes, centred, 0, False, float(settings["epsilon"]))
 
 
-def _as_norm(given: Array, made: Array, weights: Sequence[Array]) -> Norm | None:
+def _as_norm(
+    given: Array, made: Array, weights: Sequence[Array], near: float
+) -> Norm | None:
     """The norm that one array is of another one, times a weight or not."""
     for weight in (None, *weights):
         try:
@@ -134,7 +162,7 @@ def _as_norm(given: Array, made: Array, weights: Sequence[Array]) -> Norm | None
             continue
         for axes, centred in product(_axes(given.ndim), (True, False)):
             mean = given.mean(axes, keepdims=True) if centred else 0.0
-            if norm := _with_root(given - mean, plain, axes, centred):
+            if norm := _with_root(given - mean, plain, axes, centred, near):
                 return norm
     return None
 
@@ -146,7 +174,7 @@ def _axes(count: int) -> Iterator[tuple[int, ...]]:
 
 
 def _with_root(
-    centre: Array, made: Array, axes: tuple[int, ...], centred: bool
+    centre: Array, made: Array, axes: tuple[int, ...], centred: bool, near: float
 ) -> Norm | None:
     squares = (made**2).sum(axes, keepdims=True)
     if not squares.all():
@@ -154,10 +182,7 @@ def _with_root(
     root = (centre * made).sum(axes, keepdims=True) / squares
     if root.size < 2 or not (root > 0).all():
         return None
-    if (
-        np.ptp(root) <= GUESSED * root.max()
-        or relative_error(centre, made * root) > GUESSED
-    ):
+    if np.ptp(root) <= near * root.max() or relative_error(centre, made * root) > near:
         return None
     variance = (centre**2).mean(axes, keepdims=True)
     count = centre.size // variance.size

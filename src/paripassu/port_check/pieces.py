@@ -2,16 +2,17 @@
 
 An attention is four dense layers: `mha/query`, `mha/key`, `mha/value`, `mha/output`. A
 fused product is several: `qkv[0:64]` are the columns of a kernel and the values of a
-bias, `qkv[0 of 4x3]` the first of three in each of four heads, and of a table of
-vectors `table[2:34]` are rows. A piece is read, written and given gradients like a
-block; the block's other values stay.
+bias, `qkv[0 of 4x3]` the first of three in each of four heads, of a table of vectors
+`table[2:34]` are rows, and of kernels of experts in one parameter `up[0:64].T` are
+columns after the last two axes were exchanged. A piece is read, written and given
+gradients like a block; the block's other values stay.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -33,7 +34,7 @@ class Cut:
         rows: whether rows are meant.
         heads, parts: where not 0, columns are (heads, parts, width), and `begin` and
             `end` say which parts.
-        turned: whether a kernel is (out, in).
+        turned: whether the last two axes are exchanged, first of all.
     """
 
     begin: int = 0
@@ -49,13 +50,17 @@ class Cut:
         if self.heads:
             several = self.end != self.begin + 1
             parts = f"{self.begin}:{self.end}" if several else f"{self.begin}"
-            return f"[{parts} of {self.heads}x{self.parts}]"
-        return f"[{self.begin}:{self.end}]"
+            name = f"[{parts} of {self.heads}x{self.parts}]"
+        else:
+            name = f"[{self.begin}:{self.end}]"
+        return f"{name}.T" if self.turned else name
 
     def view(self, whole: Array) -> Array:
         """The values, where they lie."""
+        if self.turned:
+            whole = whole.swapaxes(-1, -2)
         if self.end is None:
-            return whole.T if self.turned else whole
+            return whole
         if self.heads:
             split = whole.reshape(*whole.shape[:-1], self.heads, self.parts, -1)
             return split[..., self.begin : self.end, :]
@@ -66,7 +71,7 @@ class Cut:
     def take(self, whole: Array) -> Array:
         """The values, with the axes of the whole."""
         found = self.view(whole)
-        return found.reshape(*whole.shape[:-1], -1) if self.heads else found
+        return found.reshape(*found.shape[:-3], -1) if self.heads else found
 
     def put(self, whole: Array, values: Array) -> None:
         """Write them into the whole."""
@@ -208,10 +213,17 @@ def pieces_named(block: Block, names: Sequence[str]) -> list[Piece]:
             )
         return found
     cuts = _cuts_named(block, labels)
-    return cut_block(block, [*cuts, *_between(block, cuts)])
+    turned = cuts[0].turned
+    between = _between(_columns_of(block, turned=turned), cuts)
+    return cut_block(block, [*cuts, *(replace(x, turned=turned) for x in between)])
 
 
-def _between(block: Block, cuts: Sequence[Cut]) -> list[Cut]:
+def _columns_of(block: Block, *, turned: bool) -> int:
+    """How many columns its kernel has, or that of each expert."""
+    return _main_shape(block)[-2 if turned else -1]
+
+
+def _between(size: int, cuts: Sequence[Cut]) -> list[Cut]:
     """The columns that no cut has; the rest of a table's rows is of no use."""
     if cuts[0].rows:
         return []
@@ -224,38 +236,45 @@ def _between(block: Block, cuts: Sequence[Cut]) -> list[Cut]:
         if begin < cut.begin:
             found.append(Cut(begin, cut.begin))
         begin = cut.end or 0
-    if begin < (size := block.shapes["kernel"][-1]):
+    if begin < size:
         found.append(Cut(begin, size))
     return found
 
 
-def _cuts_named(block: Block, labels: Sequence[str]) -> list[Cut]:
+def _main_shape(block: Block) -> tuple[int, ...]:
     names = {"dense": "kernel", "embedding": "table", "parameter": "value"}
-    main = block.shapes.get(names.get(block.kind, ""), ())
-    if len(main) != 2:
+    return block.shapes.get(names.get(block.kind, ""), ())
+
+
+def _cuts_named(block: Block, labels: Sequence[str]) -> list[Cut]:
+    main = _main_shape(block)
+    stacked = block.kind == "parameter" and len(main) == 3  # kernels of experts
+    if len(main) != 2 and not stacked:
         raise UserError(
             f"the map names {block.name}{labels[0]}, but a layer of kind {block.kind} "
             "cannot be cut. Dense layers and tables of vectors can, and an attention "
             f"has {', '.join(f'/{x}' for x in PRODUCTS)}."
         )
-    rows = block.kind != "dense"
-    size = main[0 if rows else -1]
+    rows = block.kind != "dense" and not stacked
+    turned = stacked and labels[0].endswith(".T")
+    size = main[0] if rows else _columns_of(block, turned=turned)
     found = []
-    for label in labels:
+    for whole in labels:
+        label = whole.removesuffix(".T") if turned else whole
         if each := re.fullmatch(r"\[(\d+)(?::(\d+))? of (\d+)x(\d+)\]", label):
             begin, heads, parts = (int(each[n]) for n in (1, 3, 4))
             end = int(each[2] or begin + 1)
             good = not rows and begin < end <= parts and heads
             good = good and size % (heads * parts) == 0
-            cut = Cut(begin, end, heads=heads, parts=parts)
+            cut = Cut(begin, end, heads=heads, parts=parts, turned=turned)
         elif each := re.fullmatch(r"\[(\d+):(\d+)\]", label):
             begin, end = map(int, each.groups())
-            good, cut = begin < end <= size, Cut(begin, end, rows)
+            good, cut = begin < end <= size, Cut(begin, end, rows, turned=turned)
         else:
             good = False
         if not good:
             raise UserError(
-                f"the map names {block.name}{label}, which is no piece of it. Of its "
+                f"the map names {block.name}{whole}, which is no piece of it. Of its "
                 f"{size} {'rows' if rows else 'columns'}, the first are written "
                 f"{block.name}[0:{max(size // 2, 1)}]."
             )

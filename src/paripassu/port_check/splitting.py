@@ -104,7 +104,7 @@ def pair_blocks(
 
     pairs, placed = match()
     choices: list[Choice] = []
-    for find in (_split_attentions, _split_weights, _split_fused, _cut_tables):
+    for find in FINDERS:
         found = find(pairs, placed)
         if found.left or found.right:
             left.cuts |= found.left
@@ -243,6 +243,7 @@ def _split_fused(pairs: Sequence[Pair], placed: Placings) -> _Found:
         lonely = {x.block.name for x in alone[which == "left"]}
         used: set[str] = set()
         ways: dict[tuple[str, int], list[Cuts]] = {}
+        also: dict[tuple[str, int], list[Cuts]] = {}  # of the other model's own fused
         for one in own:
             kernel = _kernel(one.block)
             fitting = [
@@ -266,20 +267,57 @@ def _split_fused(pairs: Sequence[Pair], placed: Placings) -> _Found:
                 ),
             )
             used |= {x.block.name for x in run}
-            first, *more = _ways_to_cut(one.block, [x.block for x in run])
+            parts = []
+            for block in (x.block for x in run):
+                halves = _halves(block) if len(run) == 2 else []
+                if halves:
+                    its = found.right if which == "left" else found.left
+                    its[block.name] = halves[0]
+                    other = re.sub(r"\d+", "#", block.name), -len(halves)
+                    per = also.setdefault(other, [{} for _ in halves[1:]])
+                    for number, way in enumerate(halves[1:]):
+                        per[number][block.name] = way
+                parts += [x.of(block) for x in halves[0]] if halves else [block]
+            first, *more = _ways_to_cut(one.block, parts)
             cuts[one.block.name] = first
             for number, way in enumerate(more):
                 signature = re.sub(r"\d+", "#", one.block.name), len(more)
                 per = ways.setdefault(signature, [{} for _ in more])
                 per[number][one.block.name] = way
         found.choices += [Choice(tuple(x), which) for x in ways.values()]
+        there: Which = "right" if which == "left" else "left"
+        found.choices += [Choice(tuple(x), there) for x in also.values()]
     return found
+
+
+def _halves(block: Block) -> list[list[Piece]]:
+    """How a layer that is itself fused may hold two, as its name tells; or none."""
+    word, width = _last_word(block.name), _kernel(block)[1]
+    roles = next((x for told, x in TOLD.items() if told in word), ())
+    if roles != PRODUCTS[1:3] or width % 2:
+        return []
+    heads = [x for x in HEADS if width // 2 % x == 0]
+    return [
+        _named_pieces(block, way, roles)
+        for way in (columns([width // 2] * 2), *(in_heads(x, 2) for x in heads))
+    ]
+
+
+def _named_pieces(
+    block: Block, cuts: Sequence[Cut], roles: Sequence[str]
+) -> list[Piece]:
+    """Pieces that are known to be these parts of an attention."""
+    return [
+        replace(piece, settings={**piece.settings, "_role": role})
+        for piece, role in zip(cut_block(block, cuts), roles, strict=True)
+    ]
 
 
 def _ways_to_cut(block: Block, run: Sequence[Block]) -> list[list[Piece]]:
     """How a fused layer may hold others, the likeliest first."""
     sizes = [_kernel(x)[1] for x in run]
-    orders = _orders(block.name, [role_of(x.name) for x in run])
+    roles = [str(x.spec.settings.get("_role") or role_of(x.name)) for x in run]
+    orders = _orders(block.name, roles)
     ways = [_in_order(sizes, orders[0])]
     if len(set(sizes)) == 1:
         known = {x.spec.settings.get("_heads", 0) for x in (block, *run)} - {0}
@@ -291,20 +329,14 @@ def _ways_to_cut(block: Block, run: Sequence[Block]) -> list[list[Piece]]:
         ways += [in_groups(x, parts) for x in HEADS if sizes[1] % x == 0]
     for order in orders[1:]:
         ways.append(_in_order(sizes, order))
-    roles = [role_of(x.name) for x in run]
-    return [
-        [
-            replace(piece, settings={**piece.settings, "_role": role})
-            for piece, role in zip(cut_block(block, way), roles, strict=True)
-        ]
-        for way in ways
-    ]
+    return [_named_pieces(block, way, roles) for way in ways]
 
 
 TOLD = {
     "qkv": PRODUCTS[:3],
     "query_key_value": PRODUCTS[:3],
     "kv": PRODUCTS[1:3],
+    "key_value": PRODUCTS[1:3],
     "gate_up": ("gate", "up"),
     "up_gate": ("up", "gate"),
 }
@@ -328,6 +360,67 @@ def _in_order(sizes: Sequence[int], order: Sequence[int]) -> list[Cut]:
     """Cuts that lie in another order than the layers that they are."""
     cuts = columns([sizes[x] for x in order])
     return [cuts[order.index(n)] for n in range(len(sizes))]
+
+
+def _stacked(block: Block) -> tuple[int, ...]:
+    """The shape of the kernels of several experts in one parameter."""
+    shape = block.shapes.get("value", ()) if block.kind == "parameter" else ()
+    return shape if len(shape) == 3 and min(shape) > 1 else ()
+
+
+def _split_stacked(pairs: Sequence[Pair], placed: Placings) -> _Found:
+    """Kernels of experts that lie the other way round, or are fused in one model."""
+    found = _Found()
+    alone = _without_partner(pairs, placed)
+    sides: tuple[Which, Which] = ("left", "right")
+    used: set[tuple[Which, str]] = set()
+    ways: dict[tuple[Which, str, int], list[Cuts]] = {}
+    for which, own, others, cuts in zip(
+        sides, alone, alone[::-1], (found.left, found.right), strict=True
+    ):
+        other: Which = "right" if which == "left" else "left"
+        for block in (x.block for x in own if _stacked(x.block)):
+            rest = [
+                x.block
+                for x in others
+                if _stacked(x.block) and (other, x.block.name) not in used
+            ]
+            fitting = None
+            if (which, block.name) not in used:
+                fitting = _stacked_parts(_stacked(block), rest)
+            if fitting is None:
+                continue
+            run, turned = fitting
+            used |= {(other, x.name) for x in run}
+            sizes = [_stacked(x)[-1] for x in run]
+            every = [_in_order(sizes, x) for x in permutations(range(len(run)))]
+            if len(run) == 2:  # or in turn
+                every.insert(1, in_heads(sizes[0], 2))
+            pieces = [
+                cut_block(block, [replace(x, turned=turned) for x in way])
+                for way in every
+            ]
+            cuts[block.name] = pieces[0]
+            signature = which, re.sub(r"\d+", "#", block.name), len(pieces)
+            per = ways.setdefault(signature, [{} for _ in pieces[1:]])
+            for number, way in enumerate(pieces[1:]):
+                per[number][block.name] = way
+    found.choices += [Choice(tuple(x), key[0]) for key, x in ways.items() if x]
+    return found
+
+
+def _stacked_parts(
+    shape: tuple[int, ...], others: Sequence[Block]
+) -> tuple[list[Block], bool] | None:
+    """One or two that such a parameter holds, and whether its axes are exchanged."""
+    for turned in (False, True):
+        count, rows, width = (shape[0], *(shape[:0:-1] if turned else shape[1:]))
+        for many in (1, 2):
+            wanted = (count, rows, width // many)
+            run = [x for x in others if _stacked(x) == wanted][:many]
+            if len(run) == many and width % many == 0:
+                return run, turned
+    return None
 
 
 def _cut_tables(pairs: Sequence[Pair], placed: Placings) -> _Found:
@@ -359,6 +452,15 @@ def _cut_tables(pairs: Sequence[Pair], placed: Placings) -> _Found:
         choice = Choice(({block.name: last},), which, telling=True)
         found.choices.append(choice)
     return found
+
+
+FINDERS = (
+    _split_attentions,
+    _split_weights,
+    _split_fused,
+    _split_stacked,
+    _cut_tables,
+)
 
 
 def _take_back(

@@ -35,6 +35,8 @@ CANCELLED = 1e-12
 ALIKE = 1e-9
 # A function found by trying: TensorFlow's GELU of float64 has constants of float32.
 GUESSED = 1e-7
+# The same of a function that computes in float32, in the model of float64.
+GUESSED_32 = 2e-6
 # A weight on which a mistake was tried: float32's rounding, far below what it does.
 SAME_WEIGHT = 1e-6
 # A correlation below it is that of weights drawn anew.

@@ -1,0 +1,133 @@
+"""What public libraries write otherwise: experts, norms within an attention, axes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import random
+
+import paripassu
+
+torch = pytest.importorskip("torch")
+keras = pytest.importorskip("keras")
+nn, functional, L = torch.nn, torch.nn.functional, keras.layers
+WIDTH, STEPS, EXPERTS, INNER = 12, 5, 3, 8
+STEPS_IN = random(2, STEPS, WIDTH).astype(np.float32)
+
+
+def drawn(*shape):
+    return nn.Parameter(torch.randn(*shape) / shape[-1] ** 0.5)
+
+
+class Experts(nn.Module):
+    """All experts at once; gate and up fused and (out, in), as transformers has them,
+    or three parameters (in, out), as keras-hub has them."""
+
+    def __init__(self, *, fused, swapped=False):
+        super().__init__()
+        torch.manual_seed(int(fused))
+        self.fused, self.swapped = fused, swapped
+        self.router = nn.Linear(WIDTH, EXPERTS, bias=False)
+        if fused:
+            self.gate_up_proj = drawn(EXPERTS, 2 * INNER, WIDTH)
+            self.down_proj = drawn(EXPERTS, WIDTH, INNER)
+        else:
+            self.gate_dense = drawn(EXPERTS, WIDTH, INNER)
+            self.intermediate_dense = drawn(EXPERTS, WIDTH, INNER)
+            self.output_dense = drawn(EXPERTS, INNER, WIDTH)
+
+    def forward(self, x):
+        weights = self.router(x).softmax(-1)
+        if self.fused:
+            made = torch.einsum("nti,eoi->etno", x, self.gate_up_proj)
+            gate, up = made.chunk(2, -1)
+            down = self.down_proj.transpose(1, 2)
+        else:
+            gate = torch.einsum("nti,eio->etno", x, self.gate_dense)
+            up = torch.einsum("nti,eio->etno", x, self.intermediate_dense)
+            down = self.output_dense
+        gate, up = (up, gate) if self.swapped else (gate, up)
+        made = torch.einsum("etno,eoi->etni", functional.silu(gate) * up, down)
+        return torch.einsum("etni,nte->nti", made, weights)
+
+
+@pytest.mark.parametrize("copy", ["left-to-right", "right-to-left"])
+def test_kernels_of_experts_are_turned_and_split(copy):
+    models = Experts(fused=True), Experts(fused=False)
+    found = paripassu.check(*models, STEPS_IN, copy=copy)
+    assert found.equal
+    pairs = {(x.left, x.right) for x in found.pairs}
+    assert ("gate_up_proj[0:8].T", "gate_dense") in pairs
+    assert ("down_proj[0:8].T", "output_dense") in pairs
+    written = {x: y for x, y in pairs if x and y}
+    again = paripassu.check(*models, STEPS_IN, block_map=written)
+    assert again.equal
+
+
+class Normed(nn.Module):
+    """Queries and keys with norms of their own, in float32, and the product of them."""
+
+    def __init__(self, epsilon):
+        super().__init__()
+        torch.manual_seed(0)
+        self.query, self.key = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.weights = nn.ParameterList([drawn(WIDTH), drawn(WIDTH)])
+        self.epsilon = epsilon
+
+    def norm(self, x, number):
+        wide = x.to(torch.float32)
+        root = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.epsilon[number])
+        return self.weights[number] * (wide * root).to(x.dtype)
+
+    def forward(self, x):
+        query, key = self.norm(self.query(x), 0), self.norm(self.key(x), 1)
+        return query @ key.transpose(1, 2)
+
+
+@pytest.mark.parametrize("epsilon", [(1e-4, 1e-6), (1e-6, 1e-4), (1e-4, 1e-4)])
+def test_the_epsilon_of_any_norm_in_float32_is_named(epsilon):
+    left, right = Normed((1e-6, 1e-6)), Normed(epsilon)
+    found = paripassu.check(left, right, STEPS_IN, gradients=False)
+    assert found.verdict == "differs"
+    assert {x.key for x in found.causes} == {"epsilon"}
+
+
+class Sound(nn.Module):
+    """A convolution over sound that comes without an axis of channels."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv1d(1, 4, 3)
+
+    def forward(self, values):
+        return self.conv(values[:, None]).transpose(1, 2)
+
+
+def test_an_input_may_have_one_axis_of_size_one_more():
+    def right():
+        return keras.Sequential([L.Input((20, 1)), L.Conv1D(4, 3)])
+
+    found = paripassu.check(
+        Sound, right, random(2, 20).astype(np.float32), copy="left-to-right"
+    )
+    assert found.equal
+    assert "input gradients, float64" in {x.name for x in found.checks}
+
+
+class Rotated(nn.Module):
+    """Rotates a part of the features, here all of them: the rest is empty."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.dense, self.last = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 4)
+
+    def forward(self, x):
+        made = self.dense(x)
+        turned, rest = made[..., :WIDTH] * 2, made[..., WIDTH:]
+        return self.last(torch.cat([turned, rest], -1))
+
+
+def test_an_array_without_values_is_no_crash():
+    assert paripassu.check(Rotated(), Rotated(), STEPS_IN).equal
