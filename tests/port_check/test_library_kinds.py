@@ -131,3 +131,34 @@ class Rotated(nn.Module):
 
 def test_an_array_without_values_is_no_crash():
     assert paripassu.check(Rotated(), Rotated(), STEPS_IN).equal
+
+
+class Counted(nn.Module):
+    """Positions by a mask, as OPT finds them, or one after the other."""
+
+    def __init__(self, *, by_mask, epsilon=1e-5):
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.places = nn.Embedding(20, WIDTH), nn.Embedding(20, WIDTH)
+        self.norm, self.last = nn.LayerNorm(WIDTH, eps=epsilon), nn.Linear(WIDTH, 4)
+        self.by_mask = by_mask
+
+    def forward(self, input_ids, attention_mask):
+        if self.by_mask:
+            places = attention_mask.cumsum(1) * attention_mask
+            places = self.places(places + 1)
+        else:
+            places = self.places.weight[2 : 2 + input_ids.shape[1]]
+        return self.last(self.norm(self.words(input_ids) + places))
+
+
+def test_what_differs_at_padding_alone_is_no_cause_beside_a_fault():
+    given = {
+        "input_ids": np.arange(10).reshape(2, 5) + 1,
+        "attention_mask": np.array([[1] * 5, [1, 1, 1, 0, 0]]),
+    }
+    left = Counted(by_mask=True)
+    assert paripassu.check(left, Counted(by_mask=False), given).equal
+    faulty = Counted(by_mask=False, epsilon=1e-2)
+    found = paripassu.check(left, faulty, given, gradients=False)
+    assert [x.key for x in found.causes] == ["epsilon"]

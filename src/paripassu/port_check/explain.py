@@ -25,12 +25,13 @@ from paripassu.port_check.align import (
 from paripassu.port_check.constants import find_constants
 from paripassu.port_check.fold_finding import find_mistake
 from paripassu.port_check.match import INPUT
-from paripassu.port_check.output_pairs import pair_outputs
+from paripassu.port_check.output_pairs import masks_of, pair_outputs
 from paripassu.port_check.pairing import PairedModels
 from paripassu.port_check.results import WEIGHTS, Cause, Findings, finite
 from paripassu.port_check.runs import Run, Runner, Runs
 from paripassu.port_check.seen import Seen
 from paripassu.port_check.segments import CallRecorder, Trace
+from paripassu.port_check.tolerance import ALIKE
 from paripassu.sides.contract import Arrays, Call
 
 SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
@@ -41,6 +42,10 @@ RECORDED_LAYERS = (
     "the recording holds layers with weights only: which function between two of them "
     "differs is told by one of --level full"
 )
+
+
+# What is compared between layers: names, ends, arrays, and how far beyond the bound.
+Between = tuple[tuple[str, str], tuple[int | None, int | None], Array, Array, float]
 
 
 class Explainer:
@@ -97,6 +102,7 @@ class Explainer:
         self.right = Trace(right, {x for group in groups for x in group.right})
         self.told: set[tuple[str, str]] = set()
         self.explained: list[tuple[Array, Array]] = []
+        self.hidden: list[Between] = []
 
     def _explain_places(self, runs: Runs) -> None:
         for point, error in self.run.errors.items():
@@ -114,6 +120,9 @@ class Explainer:
         told = self.findings.faults and not math.isfinite(error)
         if error > runs.output_bound and not told:
             self._explain_outputs(runs, error / runs.output_bound)
+        if not self.findings.faults:
+            for names, ends, wanted, got, jump in self.hidden:
+                self._explain_parted(names, ends, wanted, got, jump)
 
     def _has_other_shapes(self, group: Group) -> bool:
         """Whether its weights' shapes differ, which has been told already."""
@@ -340,7 +349,33 @@ class Explainer:
         got: Array,
         jump: float,
     ) -> None:
-        """What lies between the last layers that are groups and a layer or the end."""
+        """What lies between the last layers that are groups and a layer or the end.
+
+        What differs only at steps that a mask hides is told where nothing else is:
+        a layer that looks at them is a fault of its own.
+        """
+        if self._are_hidden(wanted, got):
+            self.hidden.append((names, ends, wanted, got, jump))
+        else:
+            self._explain_parted(names, ends, wanted, got, jump)
+
+    def _are_hidden(self, wanted: Array, got: Array) -> bool:
+        """Whether both are the same but for steps that a given mask hides."""
+        masks = masks_of(self.models.inputs).values()
+        fitting = [x for x in masks if x.shape == wanted.shape[:2]]
+        if wanted.shape != got.shape or len(fitting) != 1 or fitting[0].all():
+            return False
+        error = relative_error(wanted[fitting[0]], got[fitting[0]])
+        return error <= max(ALIKE, self.findings.least)
+
+    def _explain_parted(
+        self,
+        names: tuple[str, str],
+        ends: tuple[int | None, int | None],
+        wanted: Array,
+        got: Array,
+        jump: float,
+    ) -> None:
         if (recorded := self.models.left.recorded) and recorded.found.level != "full":
             # The functions between layers were not recorded.
             self.findings.notes.append(RECORDED_LAYERS)

@@ -371,56 +371,59 @@ def _stacked(block: Block) -> tuple[int, ...]:
 def _split_stacked(pairs: Sequence[Pair], placed: Placings) -> _Found:
     """Kernels of experts that lie the other way round, or are fused in one model."""
     found = _Found()
+    stacked = [[x.block for x in side if _stacked(x.block)] for side in placed]
     alone = _without_partner(pairs, placed)
+    # One may have a partner of its shape by chance: the kernel of another product.
+    if not any(_stacked(x.block) for side in alone for x in side):
+        return found
     sides: tuple[Which, Which] = ("left", "right")
-    used: set[tuple[Which, str]] = set()
-    ways: dict[tuple[Which, str, int], list[Cuts]] = {}
-    for which, own, others, cuts in zip(
-        sides, alone, alone[::-1], (found.left, found.right), strict=True
-    ):
-        other: Which = "right" if which == "left" else "left"
-        for block in (x.block for x in own if _stacked(x.block)):
-            rest = [
-                x.block
-                for x in others
-                if _stacked(x.block) and (other, x.block.name) not in used
-            ]
-            fitting = None
-            if (which, block.name) not in used:
-                fitting = _stacked_parts(_stacked(block), rest)
-            if fitting is None:
-                continue
-            run, turned = fitting
-            used |= {(other, x.name) for x in run}
-            sizes = [_stacked(x)[-1] for x in run]
-            every = [_in_order(sizes, x) for x in permutations(range(len(run)))]
-            if len(run) == 2:  # or in turn
-                every.insert(1, in_heads(sizes[0], 2))
-            pieces = [
-                cut_block(block, [replace(x, turned=turned) for x in way])
-                for way in every
-            ]
-            cuts[block.name] = pieces[0]
-            signature = which, re.sub(r"\d+", "#", block.name), len(pieces)
-            per = ways.setdefault(signature, [{} for _ in pieces[1:]])
-            for number, way in enumerate(pieces[1:]):
-                per[number][block.name] = way
-    found.choices += [Choice(tuple(x), key[0]) for key, x in ways.items() if x]
+    used: tuple[set[str], set[str]] = set(), set()
+    for side, which in enumerate(sides):
+        rest, cuts = stacked[1 - side], found.left if which == "left" else found.right
+        ways: dict[str, list[Cuts]] = {}
+        turned = False  # as the fused ones are, so the others
+        for many in (2, 1):
+            for block in stacked[side]:
+                free = [x for x in rest if x.name not in used[1 - side]]
+                fitting = _stacked_parts(_stacked(block), free, many, turned)
+                if block.name in used[side] or fitting is None:
+                    continue
+                run, turned = fitting
+                used[side].add(block.name)
+                used[1 - side].update(x.name for x in run)
+                if many == 1 and not turned:
+                    continue
+                first, *more = _ways_to_unstack(block, len(run), turned=turned)
+                cuts[block.name] = first
+                if more:
+                    signature = re.sub(r"\d+", "#", block.name)
+                    per = ways.setdefault(signature, [{} for _ in more])
+                    for number, way in enumerate(more):
+                        per[number][block.name] = way
+        found.choices += [Choice(tuple(x), which) for x in ways.values()]
     return found
 
 
 def _stacked_parts(
-    shape: tuple[int, ...], others: Sequence[Block]
+    shape: tuple[int, ...], others: Sequence[Block], many: int, first: bool
 ) -> tuple[list[Block], bool] | None:
-    """One or two that such a parameter holds, and whether its axes are exchanged."""
-    for turned in (False, True):
+    """So many that such a parameter holds, and whether its axes are exchanged."""
+    for turned in (first, not first):
         count, rows, width = (shape[0], *(shape[:0:-1] if turned else shape[1:]))
-        for many in (1, 2):
-            wanted = (count, rows, width // many)
-            run = [x for x in others if _stacked(x) == wanted][:many]
-            if len(run) == many and width % many == 0:
-                return run, turned
+        run = [x for x in others if _stacked(x) == (count, rows, width / many)][:many]
+        if len(run) == many:
+            return run, turned
     return None
+
+
+def _ways_to_unstack(block: Block, many: int, *, turned: bool) -> list[list[Piece]]:
+    """How a parameter may hold kernels: side by side, in turn, the other way round."""
+    width = _stacked(block)[1 if turned else 2] // many
+    sizes = [width] * many
+    every = [_in_order(sizes, x) for x in permutations(range(many))]
+    if many == 2:
+        every.insert(1, in_heads(width, 2))
+    return [cut_block(block, [replace(x, turned=turned) for x in way]) for way in every]
 
 
 def _cut_tables(pairs: Sequence[Pair], placed: Placings) -> _Found:
