@@ -162,3 +162,33 @@ def test_what_differs_at_padding_alone_is_no_cause_beside_a_fault():
     faulty = Counted(by_mask=False, epsilon=1e-2)
     found = paripassu.check(left, faulty, given, gradients=False)
     assert [x.key for x in found.causes] == ["epsilon"]
+
+
+class Scaled(nn.Embedding):
+    """A table whose vectors are scaled when they are looked up, as Gemma's."""
+
+    def forward(self, ids):
+        return super().forward(ids) * 3.0
+
+
+class Words(nn.Module):
+    """Scales words in their layer, or after it."""
+
+    def __init__(self, *, inside, epsilon=1e-5):
+        super().__init__()
+        torch.manual_seed(0)
+        self.inside = inside
+        self.words = (Scaled if inside else nn.Embedding)(20, WIDTH)
+        self.norm, self.last = nn.LayerNorm(WIDTH, eps=epsilon), nn.Linear(WIDTH, 4)
+
+    def forward(self, ids):
+        words = self.words(ids)
+        return self.last(self.norm(words if self.inside else words * 3.0))
+
+
+def test_a_factor_within_a_layer_is_no_cause_where_it_stands_after_the_other():
+    left, ids = Words(inside=True), np.arange(10).reshape(2, 5)
+    assert paripassu.check(left, Words(inside=False), ids).equal
+    faulty = Words(inside=False, epsilon=1e-2)
+    found = paripassu.check(left, faulty, ids, gradients=False)
+    assert [x.key for x in found.causes] == ["epsilon"]

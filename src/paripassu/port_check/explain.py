@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Literal
@@ -63,7 +63,7 @@ class Explainer:
         own = self._exchange_weights()
         try:
             with closing(Store()) as store:
-                self._trace(store)
+                self._trace(store, runs)
             if own:
                 self._explain_weights(own, runs.forced.errors, self.run.errors)
             self._explain_places(runs)
@@ -87,24 +87,65 @@ class Explainer:
             self.models.reread()
         return own
 
-    def _trace(self, store: Store) -> None:
+    def _trace(self, store: Store, runs: Runs) -> None:
         """Run both, the right one forced, and keep the arrays of all calls."""
         models, groups = self.models, self.models.groups
         recorder = CallRecorder(Anchors(groups, "left", store.record))
         models.left.run(models.inputs, recorder, sources=True)
-        comparer = Comparer(groups, store, forced=True)
-        other = CallRecorder(Anchors(groups, "right", comparer))
-        outputs = models.right.run(models.right_inputs, other, sources=True)
-        self.run = Run(comparer.errors, outputs)
         left = find_constants(models.left, models.inputs, recorder.seen)
-        right = find_constants(models.right, models.right_inputs, other.seen)
         self.left = Trace(left, {x for group in groups for x in group.left})
-        self.right = Trace(right, {x for group in groups for x in group.right})
+        self._trace_right(store)
+        # A factor may stand in one model's layer, and after the other's.
+        faulty = {
+            x[0] for x in self.run.errors if x[2] == "out" and self._is_off(x, runs)
+        }
+        self.made_up: set[int] = set()
+        if faulty:
+            self._trace_right(store, faulty)
+            self.made_up = self._find_made_up(faulty, runs)
+            if self.made_up != faulty:
+                self._trace_right(store, self.made_up)
         self.told: set[tuple[str, str]] = set()
         self.explained: list[tuple[Array, Array]] = []
         self.hidden: list[Between] = []
 
+    def _trace_right(self, store: Store, free: Collection[int] = ()) -> None:
+        """Run the right model; outputs of some groups stay its own."""
+        models, groups = self.models, self.models.groups
+        comparer = Comparer(groups, store, forced=True, free=free)
+        recorder = CallRecorder(Anchors(groups, "right", comparer))
+        outputs = models.right.run(models.right_inputs, recorder, sources=True)
+        self.run = Run(comparer.errors, outputs)
+        right = find_constants(models.right, models.right_inputs, recorder.seen)
+        self.right = Trace(right, {x for group in groups for x in group.right})
+
+    def _is_off(self, point: Point, runs: Runs) -> bool:
+        """Whether it is further off than rounding makes it."""
+        return self.run.errors[point] > max(runs.bound(point), self.findings.least)
+
+    def _find_made_up(self, faulty: Collection[int], runs: Runs) -> set[int]:
+        """Of groups, those whose outputs only go into what both models have."""
+        groups, calls = self.models.groups, self.right.layer_calls
+        number_of = {
+            x.call.serial: number
+            for number in faulty
+            for x in calls(groups[number].right[-1])
+        }
+        output = runs.output_error(self.run.outputs) > runs.output_bound
+        ends = [(self.right.feeding(None), output)]
+        for point in self.run.errors:
+            its = calls(groups[point[0]].right[0])
+            if point[2] == "in" and point[1] < len(its):
+                fed = self.right.feeding(its[point[1]].call.serial)
+                ends.append((fed, self._is_off(point, runs)))
+        off: dict[int, list[bool]] = {}
+        for fed, is_off in ends:
+            for serial in fed & number_of.keys():
+                off.setdefault(number_of[serial], []).append(is_off)
+        return {number for number, found in off.items() if not any(found)}
+
     def _explain_places(self, runs: Runs) -> None:
+        later: list[tuple[Group, int, float, float]] = []
         for point, error in self.run.errors.items():
             bound = runs.bound(point)
             group = self.models.groups[point[0]]
@@ -113,7 +154,10 @@ class Explainer:
             ):
                 continue
             if point[2] == "out":
-                self._explain_layer(group, point[1], error, error / bound)
+                if point[0] in self.made_up:
+                    later.append((group, point[1], error, error / bound))
+                else:
+                    self._explain_layer(group, point[1], error, error / bound)
             else:
                 self._explain_segment(group, point[1], error / bound)
         error = runs.output_error(self.run.outputs)
@@ -121,6 +165,8 @@ class Explainer:
         if error > runs.output_bound and not told:
             self._explain_outputs(runs, error / runs.output_bound)
         if not self.findings.faults:
+            for layer in later:
+                self._explain_layer(*layer)
             for names, ends, wanted, got, jump in self.hidden:
                 self._explain_parted(names, ends, wanted, got, jump)
 

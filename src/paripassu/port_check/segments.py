@@ -135,6 +135,22 @@ class Trace:
             place = place.removesuffix(name) + f"{holders[-1]}:{name}"
         return place, call.line
 
+    def feeding(self, target: int | None) -> set[int]:
+        """The layers with a partner whose values reach a call, or the outputs."""
+        if target is None:
+            pending = [self.calls[-1].call.serial]
+        else:
+            pending = list(self.calls[target].call.sources)
+        found: set[int] = set()
+        while pending:
+            serial = pending.pop()
+            if serial < 0 or serial in found:
+                continue
+            found.add(serial)
+            if serial not in self.stops:
+                pending += self.calls[serial].call.sources
+        return found & self.stops
+
     def segment(self, target: int | None) -> list[Seen]:
         """The calls whose values reach `target` from the layers that have a partner.
 
