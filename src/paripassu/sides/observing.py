@@ -310,6 +310,17 @@ class Observer:
             self.latest_weighted = call.name
         return call
 
+    def pass_on(self, given: Any, result: Any) -> Any:
+        """Let what a function that is no call gives come from where its input does."""
+        if self.origins is not None and (made := self.tensors(result)):
+            known = [self.origins.get(id(x)) for x in self.tensors(given)]
+            sources = [x for x in known if x is not None]
+            if sources:
+                self.alive.append(result)
+                for tensor in made:
+                    self.origins.setdefault(id(tensor), sources[0])
+        return result
+
     @our_errors()
     def enter(self, call: Call, layer: Any, given: Any) -> Any:
         """Tell of a call before it computes; what it is to be given, or None."""

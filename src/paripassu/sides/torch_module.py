@@ -359,8 +359,10 @@ class _Watched(Observer, TorchFunctionMode):
             return self._function(func, name, args, kwargs)
 
     def _function(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
-        if self.depth or name in torch_layers.QUIET or not self.tensors((args, kwargs)):
+        if self.depth or not self.tensors((args, kwargs)):
             return func(*args, **kwargs)
+        if name in torch_layers.QUIET:
+            return self.pass_on((args, kwargs), func(*args, **kwargs))
         spec, title, args, kwargs = torch_layers.function(name, args, kwargs)
         call = self.begin(title.partition("(")[0], title, spec, (args, kwargs))
         self.depth += 1
