@@ -410,8 +410,9 @@ def _stacked_parts(
     """So many that such a parameter holds, and whether its axes are exchanged."""
     for turned in (first, not first):
         count, rows, width = (shape[0], *(shape[:0:-1] if turned else shape[1:]))
-        run = [x for x in others if _stacked(x) == (count, rows, width / many)][:many]
-        if len(run) == many:
+        wanted = (count, rows, width // many)
+        run = [x for x in others if _stacked(x) == wanted][:many]
+        if len(run) == many and width % many == 0:
             return run, turned
     return None
 
