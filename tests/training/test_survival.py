@@ -205,13 +205,13 @@ def at_any_time(
     return lambda: time.monotonic() >= end
 
 
-def survive(framework, data, folder, straight, kill, moments, seed) -> int:
+def survive(framework, data, folder, straight, moments, seed) -> int:
     """Kill one command after the other, then let it end; how many were killed."""
     print(f"seed {seed}")
     draw = random.Random(seed)
     kills = 0
     log = folder.with_suffix(".log")
-    for moment in moments:
+    for kill, moment in moments:
         reached = moment(folder, draw, straight)
         with Running(*arguments(framework, data, folder), log=log) as command:
             command.wait_for(command.workers, "a worker")
@@ -228,59 +228,44 @@ def survive(framework, data, folder, straight, kill, moments, seed) -> int:
     return kills
 
 
-FAST = [
+KILLS = [
     pytest.param(
         "pytorch",
-        kill_worker,
-        [writing("checkpoint"), during_training, writing("weights")],
-        marks=[needs_pytorch, pytest.mark.slow],
-        id="pytorch-worker",
+        [
+            (kill_worker, writing("checkpoint")),
+            (kill_parent, writing("checkpoint")),
+            (kill_worker, during_training),
+            # From here on a moment may be missed, and the run be over.
+            (kill_parent, writing("run")),
+            (kill_parent, at_any_time),
+            (kill_worker, writing("weights")),
+            (kill_parent, writing("model")),
+            (kill_parent, writing("predictions")),
+        ],
+        marks=needs_pytorch,
+        id="pytorch",
     ),
     pytest.param(
         "tensorflow",
-        kill_parent,
-        [during_training],
-        marks=[skip_without("tensorflow"), pytest.mark.slow],
-        id="tensorflow-command",
+        [
+            (kill_worker, writing("checkpoint")),
+            (kill_parent, during_training),
+            (kill_worker, writing("model")),
+        ],
+        marks=skip_without("tensorflow"),
+        id="tensorflow",
     ),
 ]
 
 
-@pytest.mark.parametrize(("framework", "kill", "moments"), FAST)
-def test_a_killed_run_ends_as_if_it_had_not_been(
-    framework, kill, moments, small, straight_of, tmp_path
-):
+@pytest.mark.slow
+@pytest.mark.parametrize(("framework", "moments"), KILLS)
+def test_a_run_survives_many_kills(framework, moments, small, straight_of, tmp_path):
     straight, folder = straight_of(framework), tmp_path / "run"
-    kills = survive(framework, small, folder, straight, kill, moments, seed=1)
-    assert kills >= 1
+    kills = survive(framework, small, folder, straight, moments, seed=0)
+    assert kills >= 2
     check_same_end(folder, straight, kills)
     assert len(record.load_record(folder).sessions) >= 2
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("framework", "kill"),  # the other two are among FAST
-    [
-        pytest.param("pytorch", kill_parent, marks=needs_pytorch),
-        pytest.param("tensorflow", kill_worker, marks=skip_without("tensorflow")),
-    ],
-)
-def test_a_run_survives_many_kills(framework, kill, small, straight_of, tmp_path):
-    straight, folder = straight_of(framework), tmp_path / "run"
-    moments = [
-        writing("checkpoint"),
-        writing("checkpoint"),
-        during_training,
-        # From here on a moment may be missed, and the run be over.
-        at_any_time,
-        writing("model"),
-    ]
-    if framework == "pytorch":  # the one that starts sooner
-        moments[-1:-1] = [writing("run"), at_any_time]
-        moments.append(writing("predictions"))
-    kills = survive(framework, small, folder, straight, kill, moments, seed=0)
-    assert kills >= 3
-    check_same_end(folder, straight, kills)
 
 
 @pytest.mark.slow
