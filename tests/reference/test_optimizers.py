@@ -10,7 +10,14 @@ import numpy.typing as npt
 import pytest
 
 from paripassu.core.recipe import SGD, Adadelta, Adam, Decay, Recipe, RMSprop
-from paripassu.reference.optimizers import State, learning_rate, rule_of, step_once
+from paripassu.reference.optimizers import (
+    OptimizerRule,
+    State,
+    learning_rate,
+    rule_of,
+    step_all,
+    step_once,
+)
 
 
 def descend(
@@ -175,3 +182,29 @@ def test_learning_rate(decay, epoch, step, expected):
     recipe = Recipe().changed(optimizer=optimizer, decay=decay.model_dump())
     found = learning_rate(recipe, epoch=epoch, step=step)
     assert found == pytest.approx(expected, rel=1e-15)
+
+
+def followed(family, settings, forms, gradients, rates):
+    """The weight after each step of a rule, from 0."""
+    rule = OptimizerRule(family, {**settings, "learning_rate": rates}, forms)
+    given = [{"w": np.array([x])} for x in gradients]
+    return [float(x["w"][0]) for x in step_all(rule, {"w": np.zeros(1)}, given)]
+
+
+def test_forms_that_optax_alone_has_by_hand():
+    # Adam's first step, of the gradient 3: 3 / (√(9 + 16) + 1).
+    adam = {"beta1": 0.0, "beta2": 0.75, "epsilon": 1.0, "epsilon_root": 16.0}
+    outside = {"epsilon_form": "outside"}
+    assert followed("adam", adam, outside, [3.0], [1.0]) == pytest.approx([-0.5])
+    # Mean squares of 2 and 1 are 1 and 1, corrected 4 and 16/7: the largest is kept.
+    amsgrad = {"beta1": 0.0, "beta2": 0.75, "epsilon": 0.0, "amsgrad": True}
+    for form, second in (("corrected", 1 / 2), ("raw", math.sqrt(7) / 4)):
+        forms = {**outside, "amsgrad_form": form}
+        found = followed("adam", amsgrad, forms, [2.0, 1.0], [1.0, 1.0])
+        assert found == pytest.approx([-1, -1 - second], rel=1e-15)
+    # RMSprop's parts are 1 and 1/2 (see above); the momentum 1/2 looks ahead.
+    rms = {"rho": 0.75, "epsilon": 2.0, "momentum": 0.5, "nesterov": True}
+    for form, last in (("rate_outside", -2.0), ("rate_inside", -2.125)):
+        forms = {**outside, "momentum_form": form}
+        found = followed("rmsprop", rms, forms, [4.0, 2.0], [1.0, 0.5])
+        assert found == [-1.5, last]
