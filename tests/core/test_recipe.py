@@ -84,6 +84,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
         "beta2": 0.999,
         "epsilon": 1e-8,
         "epsilon_form": "outside",
+        "epsilon_root": 0.0,
         "weight_decay": 0.0,
         "weight_decay_form": "l2",
     },
@@ -125,6 +126,7 @@ OTHER_VALUES: dict[str, Any] = {
 # Another legal value of every constant and form of the other optimizers.
 OTHER_CONSTANTS: dict[str, Any] = {
     "learning_rate": 0.5,
+    "epsilon_root": 1e-8,
     "momentum": 0.9,
     "momentum_form": "rate_inside",
     "weight_decay": 1e-4,
@@ -144,6 +146,9 @@ def expected_hash(table: dict[str, Any], *more: str) -> str:
     if "decay" in hashed:
         decay = hashed["decay"].items()
         hashed["decay"] = {k: v for k, v in decay if (k, v) not in later}
+    if "optimizer" in hashed:
+        own = hashed["optimizer"].items()
+        hashed["optimizer"] = {k: v for k, v in own if (k, v) != ("epsilon_root", 0.0)}
     text = json.dumps([hashed, *more], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -601,6 +606,17 @@ def test_a_decay_that_contradicts_itself(decay, expected):
     with pytest.raises(UserError) as refused:
         parse(f"[decay]\n{decay}\n")
     assert expected in str(refused.value)
+
+
+def test_an_epsilon_under_the_root_is_of_one_form_and_counts():
+    adam = {"kind": "adam", "epsilon_root": 1e-8}
+    with pytest.raises(UserError, match="Expected epsilon_form = 'outside'"):
+        validate({"optimizer": {**adam, "epsilon_form": "hat"}})
+    plain = validate({"optimizer": {"kind": "adam"}})
+    assert validate({"optimizer": adam}).hash() != plain.hash()
+    before = plain.model_dump(exclude=NOT_DECISIVE)
+    del before["optimizer"]["epsilon_root"]  # as it was before there was one
+    assert plain.hash() == expected_hash(before)
 
 
 def test_hash_separates_the_recipe_from_what_is_added():

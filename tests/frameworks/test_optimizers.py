@@ -55,6 +55,11 @@ for decay, constants in DECAYS.items():
             "epsilon_form": form,
             **constants,
         }
+FORMS["adam root, decoupled"] = {
+    "kind": "adam",
+    "epsilon_root": 1e-3,
+    **DECAYS[", decoupled"],
+}
 SCALES = {
     "adadelta": {"learning_rate": 1.0},
     "sgd": {"learning_rate": 0.1},

@@ -31,6 +31,7 @@ NOT_DECISIVE = {
 # Fields that came later: where they say what was so before, the hash is what it was.
 UNHASHED = {"output": "logits"}
 UNHASHED_DECAY = {"shape": "exponential", "warm_up": 0.0}
+UNHASHED_OPTIMIZER = {"epsilon_root": 0.0}
 
 
 class Part(BaseModel):
@@ -86,8 +87,9 @@ class Adam(Part):
     """Adam (Kingma and Ba 2015), or AdamW (Loshchilov and Hutter 2019).
 
     Forms of epsilon e: "outside", PyTorch's, divides by sqrt(mean square, corrected)
-    + e; "hat", Keras's, by sqrt(mean square) + e, and corrects the quotient. Forms of
-    weight decay are those of `SGD`.
+    + e; "hat", Keras's, by sqrt(mean square) + e, and corrects the quotient. In the
+    first, optax adds a second one under the root. Forms of weight decay are those of
+    `SGD`.
     """
 
     kind: Literal["adam"] = Field(description="Adam, Kingma and Ba 2015; AdamW")
@@ -100,8 +102,20 @@ class Adam(Part):
         description="added after the correction of the mean square (outside, "
         "PyTorch) or before it (hat, Keras)",
     )
+    epsilon_root: float = Field(
+        0.0, ge=0, description="added under the root (optax's eps_root); with outside"
+    )
     weight_decay: WeightDecay = 0.0
     weight_decay_form: WeightDecayForm = "l2"
+
+    @model_validator(mode="after")
+    def _epsilon_root(self) -> Adam:
+        if self.epsilon_root and self.epsilon_form == "hat":
+            raise ValueError(
+                "optimizer.epsilon_root is added to the corrected mean square. "
+                "Expected epsilon_form = 'outside' with it, or epsilon_root = 0.0"
+            )
+        return self
 
 
 class RMSprop(Part):
@@ -305,10 +319,13 @@ class Recipe(Part):
     def hash(self, *more: str) -> str:
         """SHA-256, 16 hex digits, of all that decides the result, and of `more`."""
         decisive = self.model_dump(exclude=NOT_DECISIVE)
-        decay = decisive["decay"]
-        for table, earlier in ((decisive, UNHASHED), (decay, UNHASHED_DECAY)):
+        for table, earlier in (
+            (decisive, UNHASHED),
+            (decisive["decay"], UNHASHED_DECAY),
+            (decisive["optimizer"], UNHASHED_OPTIMIZER),
+        ):
             for key, value in earlier.items():
-                if table[key] == value:
+                if table.get(key) == value:
                     del table[key]
         text = json.dumps([decisive, *more], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -63,7 +63,7 @@ def _rule(chosen: recipe.SGD | recipe.Adam) -> list[Transformation]:
     constants = chosen.beta1, chosen.beta2, chosen.epsilon
     if chosen.epsilon_form == "hat":
         return [scale_by_adam_hat(*constants)]
-    return [optax.scale_by_adam(*constants)]
+    return [optax.scale_by_adam(*constants, eps_root=chosen.epsilon_root)]
 
 
 def scale_by_adam_hat(b1: float, b2: float, eps: float) -> Transformation:

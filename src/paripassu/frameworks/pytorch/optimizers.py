@@ -35,12 +35,14 @@ def make(
     decoupled = decay > 0 and chosen.weight_decay_form == "decoupled"
     if isinstance(chosen, recipe.Adam):
         betas, epsilon = (chosen.beta1, chosen.beta2), chosen.epsilon
+        constants = parameters, rate, betas, epsilon, decay
         if chosen.epsilon_form == "hat":
-            return AdamHat(
-                parameters, rate, betas, epsilon, decay, decoupled=decoupled
-            )
+            return AdamHat(*constants, decoupled=decoupled)
+        if chosen.epsilon_root:
+            root = chosen.epsilon_root
+            return AdamRoot(*constants, decoupled=decoupled, epsilon_root=root)
         adam = torch.optim.AdamW if decoupled else torch.optim.Adam
-        return adam(parameters, rate, betas, epsilon, decay)
+        return adam(*constants)
     inside = chosen.momentum > 0 and chosen.momentum_form == "rate_inside"
     if inside or decoupled:
         return SGD(
@@ -135,10 +137,40 @@ class AdamHat(torch.optim.Adam):
             mean.lerp_(gradient, 1 - beta1)
             square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
             step = state["step"].item()
-            rate = group["lr"] * math.sqrt(1 - beta2**step) / (1 - beta1**step)
-            root = square.sqrt().add_(group["eps"])
+            c1, c2 = 1 - beta1**step, 1 - beta2**step
+            root, factor = self._root(square, group["eps"], c2)
+            rate = group["lr"] * factor / c1
             parameter.addcdiv_(mean, root, value=-rate)
         return loss
+
+    def _root(
+        self, square: Tensor, eps: float, c2: float
+    ) -> tuple[Tensor, float]:
+        """What the mean is divided by, and what it is multiplied by."""
+        return square.sqrt().add_(eps), math.sqrt(c2)
+
+
+class AdamRoot(AdamHat):
+    """`torch.optim.Adam` with optax's second epsilon, under the root."""
+
+    def __init__(
+        self, *arguments: Any, epsilon_root: float, **options: Any
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self.epsilon_root = epsilon_root
+
+    @property
+    def rule_changes(self) -> dict[str, Any]:
+        """How its rule differs from its base's; see `sides.contract`."""
+        return {
+            "epsilon_root": self.epsilon_root,
+            **_decay_form(self.decoupled),
+        }
+
+    def _root(
+        self, square: Tensor, eps: float, c2: float
+    ) -> tuple[Tensor, float]:
+        return (square / c2).add_(self.epsilon_root).sqrt_().add_(eps), 1.0
 
 
 class RMSpropInside(torch.optim.RMSprop):

@@ -52,6 +52,7 @@ def make(
                 chosen.epsilon,
                 **decoupled,
                 epsilon_outside=outside,
+                epsilon_root=chosen.epsilon_root,
                 l2=l2,
             )
         return keras.optimizers.Adam(rate, *betas, chosen.epsilon, **decoupled)
@@ -134,22 +135,31 @@ class SGD(keras.optimizers.SGD):  # type: ignore[misc]
 
 @keras.saving.register_keras_serializable("paripassu")
 class Adam(keras.optimizers.Adam):  # type: ignore[misc]
-    """`keras.optimizers.Adam` with PyTorch's epsilon and weight decay."""
+    """`keras.optimizers.Adam` with PyTorch's epsilon and weight decay.
+
+    With its epsilon outside, it may have optax's under the root, too.
+    """
 
     def __init__(
         self,
         *arguments: Any,
         epsilon_outside: bool = False,
+        epsilon_root: float = 0.0,
         l2: float = 0.0,
         **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
         self.epsilon_outside, self.l2 = epsilon_outside, l2
+        self.epsilon_root = epsilon_root
 
     @property
     def rule_changes(self) -> dict[str, Any]:
         """How its rule differs from its base's; see `sides.contract`."""
-        outside = {"epsilon_form": "outside", "amsgrad": False}
+        outside = {
+            "epsilon_form": "outside",
+            "epsilon_root": self.epsilon_root,
+            "amsgrad": False,
+        }
         return (outside if self.epsilon_outside else {}) | _l2_rule(self.l2)
 
     def update_step(
@@ -167,12 +177,16 @@ class Adam(keras.optimizers.Adam):  # type: ignore[misc]
         mean, square = self._momentums[index], self._velocities[index]
         self.assign_add(mean, (gradient - mean) * (1 - self.beta_1))
         self.assign_add(square, (gradient**2 - square) * (1 - self.beta_2))
-        root = ops.sqrt(square / (1 - self.beta_2**step)) + self.epsilon
+        square = square / (1 - self.beta_2**step)
+        if self.epsilon_root:
+            square = square + self.epsilon_root
+        root = ops.sqrt(square) + self.epsilon
         self.assign_sub(variable, rate / (1 - self.beta_1**step) * mean / root)
 
     def get_config(self) -> dict[str, Any]:
         """What Keras saves of it."""
-        own = {"epsilon_outside": self.epsilon_outside, "l2": self.l2}
+        names = ("epsilon_outside", "epsilon_root", "l2")
+        own = {name: getattr(self, name) for name in names}
         return {**super().get_config(), **own}
 
 
