@@ -37,6 +37,11 @@ RIGHT = {
     "adam": ("lambda p: t.Adam(p, 1e-3)", "o.adam(1e-3)"),
     "adamw": ("lambda p: t.AdamW(p, 1e-3)", "o.adamw(1e-3, weight_decay=1e-2)"),
     "adadelta": ("lambda p: t.Adadelta(p)", "o.adadelta(1.0, 0.9, 1e-6)"),
+    "eps_root": (
+        "lambda p: to.AdamRoot(p, 1e-3, (0.9, 0.999), 1e-8, 0.0, decoupled=False, "
+        "epsilon_root=1e-6)",
+        "o.adam(1e-3, eps_root=1e-6)",
+    ),
     "nadam": ("lambda p: t.NAdam(p, 0.1, momentum_decay=1e9)", "o.nadam(0.1)"),
     "rmsprop": (
         "lambda p: t.RMSprop(p, 0.1)",
@@ -71,7 +76,7 @@ FAULTS = {
         "o.adam(1e-3, eps_root=1e-8)",
         "lambda p: t.Adam(p)",
         "epsilon_root",
-        "PyTorch has no eps_root",
+        "AdamRoot(..., epsilon_root=...)",
     ),
     "hat": (
         "o.chain(jo.scale_by_adam_hat(0.9, 0.999, 1e-8), o.scale(-1e-3))",
@@ -133,11 +138,13 @@ def made(code: str) -> Any:
     import torch
 
     from paripassu.frameworks.jax import optimizers
+    from paripassu.frameworks.pytorch import optimizers as torch_own
 
     def ladder(optimizer: Any) -> Any:
         return optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 4, 0.7)
 
     names = {"o": optax, "t": torch.optim, "jo": optimizers, "ladder": ladder}
+    names["to"] = torch_own
     return eval(code, {**names, "NAMES": NAMES})
 
 

@@ -31,8 +31,7 @@ class Advice:
 
 
 EPSILON_ROOT = (
-    "eps_root, which optax adds under the root: write eps_root=0.0 there, or a "
-    "subclass here"
+    "eps_root, which optax adds under the root. Write eps_root=0.0 there, or "
 )
 KERAS = Advice(
     title="Keras",
@@ -59,7 +58,8 @@ KERAS = Advice(
     subclasses="paripassu.frameworks.tensorflow.optimizers",
     schedule="keras.optimizers.schedules.ExponentialDecay",
     missing={
-        "epsilon_root": EPSILON_ROOT,
+        "epsilon_root": f"{EPSILON_ROOT}paripassu.frameworks.tensorflow.optimizers."
+        "Adam(..., epsilon_outside=True, epsilon_root=...)",
         "dampening": "dampening. Keep v = momentum * v + (1 - dampening) * g in a "
         "subclass",
         "learning_rate_decay": "lr_decay. Give "
@@ -85,7 +85,10 @@ PYTORCH = Advice(
         "learning_rate_decay": "lr_decay",
     },
     subclasses="paripassu.frameworks.pytorch.optimizers",
-    missing={"epsilon_root": EPSILON_ROOT},
+    missing={
+        "epsilon_root": f"{EPSILON_ROOT}paripassu.frameworks.pytorch.optimizers."
+        "AdamRoot(..., epsilon_root=...)",
+    },
     clips={
         "clip_norm": "for p in parameters: p.grad.mul_(c / p.grad.norm().clamp(min=c))",
         "clip_global_norm": "torch.nn.utils.clip_grad_norm_(parameters, c)",
