@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+import scipy.optimize
 
 from paripassu.core.layer_spec import LayerSpec
-from paripassu.port_check import align
+from paripassu.port_check import align, match
 from paripassu.port_check.match import INPUT, Placed, match_blocks
 from paripassu.sides.contract import Block
 
@@ -87,3 +89,16 @@ def test_features_of_steps_are_not_rearranged_by_chance():
         right = left[..., order] + noise * random.standard_normal(left.shape)
         align.find_rows(group, left, right, {(2, 2, 8)})
         assert (group.rows is not None) == rows
+
+
+def test_the_cheapest_pairs_are_found_with_and_without_scipy():
+    random = np.random.default_rng(0)
+    costs = [random.random((n, m)) for n, m in ((3, 3), (4, 6), (6, 4), (5, 5))]
+    costs += [np.eye(4)[::-1] * -1.0, np.zeros((3, 3)), np.zeros((2, 0))]
+    for cost in costs:
+        rows, columns = scipy.optimize.linear_sum_assignment(cost)
+        found = match._assign_cheapest(cost)
+        assert list(found) == list(rows)
+        assert sum(cost[x, y] for x, y in found.items()) == pytest.approx(
+            float(cost[rows, columns].sum())
+        )

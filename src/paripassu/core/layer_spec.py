@@ -110,15 +110,22 @@ def relative_error(left: Array, right: Array) -> float:
     left, right = np.atleast_1d(left), np.atleast_1d(right)
     rows = max(1, PART * max(len(left), 1) // max(left.size, 1))
     for begin in range(0, len(left), rows):  # a part at a time: arrays may be large
-        one = left[begin : begin + rows].astype(wide)
-        two = right[begin : begin + rows].astype(wide)
-        finite = np.isfinite(one)
-        if not np.array_equal(finite, np.isfinite(two)):
-            return float("inf")
-        if not finite.all():
+        one = left[begin : begin + rows].astype(wide, copy=False)
+        two = right[begin : begin + rows].astype(wide, copy=False)
+        difference = _largest_difference(one, two)
+        if not np.isfinite(difference):  # some value is not, or they are huge
+            finite = np.isfinite(one)
+            if not np.array_equal(finite, np.isfinite(two)):
+                return float("inf")
             if not np.array_equal(one[~finite], two[~finite], equal_nan=True):
                 return float("inf")
             one, two = one[finite], two[finite]
+            difference = _largest_difference(one, two)
         scale = max(scale, float(np.abs(one).max(initial=0)))
-        apart = max(apart, float(np.abs(one - two).max(initial=0)))
+        apart = max(apart, difference)
     return apart / scale if scale else (0.0 if apart == 0 else float("inf"))
+
+
+def _largest_difference(left: Array, right: Array) -> float:
+    with np.errstate(invalid="ignore", over="ignore"):
+        return float(np.abs(left - right).max(initial=0))

@@ -9,18 +9,17 @@ moved, the same way in both models, and the outputs are compared again.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 
 from paripassu.core.layer_spec import Array
-from paripassu.port_check.align import Store
 from paripassu.port_check.examined import ExaminedModel
 from paripassu.port_check.pairing import PairedModels
 from paripassu.port_check.runs import Beside, Runner, apart
-from paripassu.port_check.tolerance import EPS64, allow
+from paripassu.port_check.tolerance import allow
 from paripassu.sides.contract import Block
 
 SHARE = 0.1  # of a weight's spread, by which it is moved
@@ -29,36 +28,33 @@ AMPLIFIED = 8
 STEP = 0.01  # of the largest weight, by which a training step moves
 
 
-def with_other_weights(
-    models: PairedModels, runner: Runner, eps: float = EPS64
-) -> Beside:
+def with_other_weights(runner: Runner) -> Beside:
     """Both models' outputs with their weights moved alike; the weights are put back."""
+    models = runner.models
     if recorded := models.left.recorded:
-        with _put_back(models), recorded.changed("other-weights", move):
+        with put_back(models), recorded.changed("other-weights", move):
             _copy_moved(models)
-            return runner.beside(eps)
-    return with_weights_changed(models, runner, move, eps)
+            return runner.beside()
+    return with_weights_changed(runner, move)
 
 
 def with_weights_changed(
-    models: PairedModels,
-    runner: Runner,
-    change: Callable[[str, str, Array], Array],
-    eps: float,
+    runner: Runner, change: Callable[[str, str, Array], Array]
 ) -> Beside:
     """Both models' outputs with their weights changed alike; they are put back.
 
     Where clamps hide what one ulp at the inputs does, one ulp at each weight shows what
     rounding within the models may do.
     """
+    models = runner.models
     with weights_changed(models, change):
-        found = runner.beside(eps)
+        found = runner.beside()
         if found.equal:
             return found
         left = models.left.run(models.inputs)
     with weights_changed(models, lambda *x: runner.perturb(change(*x))):
         control = apart(left, models.left.run(models.inputs), models.outputs)
-    return replace(found, bound=max(found.bound, allow(control, eps)))
+    return replace(found, bound=max(found.bound, allow(control, runner.eps)))
 
 
 @contextmanager
@@ -71,14 +67,18 @@ def weights_changed(
         models: with equal weights.
         change: is given a left block, the name of a weight, and its values.
     """
-    with _put_back(models):
+    with put_back(models):
+        changed = set()
         for _, left, right in models.block_pairs():
-            fresh = {
-                name: change(left.name, name, left.spec.weights[name])
-                for name in _carried(models, left, right)
-            }
-            models.left.write(left.name, fresh)
-        _copy_moved(models)
+            fresh = {}
+            for name in _carried(models, left, right):
+                array = left.spec.weights[name]
+                if (made := change(left.name, name, array)) is not array:
+                    fresh[name] = made
+            if fresh:
+                models.left.write(left.name, fresh)
+                changed.add(left.name)
+        _copy_moved(models, changed)
         yield
 
 
@@ -102,10 +102,12 @@ def _carried(models: PairedModels, left: Block, right: Block) -> list[str]:
     return [name for name, other in names.items() if other in carried]
 
 
-def _copy_moved(models: PairedModels) -> None:
+def _copy_moved(models: PairedModels, blocks: Container[str] | None = None) -> None:
+    """Copy blocks of the left model, by name, to the right one; None: all."""
     models.reread()
     for _, left, right in models.block_pairs():
-        models.right.write(right.name, models.carry_to_right(left, right))
+        if blocks is None or left.name in blocks:
+            models.right.write(right.name, models.carry_to_right(left, right))
     models.reread()
 
 
@@ -130,28 +132,23 @@ def amplify(_block: str, name: str, array: Array) -> Array:
 Gradients = Callable[[str, str], Array | None]  # of a block and a weight's name
 
 
-def after_a_step(
-    models: PairedModels,
-    runner: Runner,
-    left: Gradients,
-    right: Gradients,
-    eps: float,
-) -> Beside:
+def after_a_step(runner: Runner, left: Gradients, right: Gradients) -> Beside:
     """Both models' outputs after a step of SGD; the weights are put back.
 
     A step along the gradient is the same however weights are split, joined, transposed
     or reshaped, so it shows whether gradients agree where weights have no partner.
     """
+    models = runner.models
     recorded = models.left.recorded
     rate = recorded.rate if recorded else step_size(models.left_blocks.values(), left)
-    with _put_back(models):
+    with put_back(models):
         take_step(models.right, models.right_blocks.values(), right, rate)
         if recorded:
             with recorded.changed("after-a-step", None):
-                return runner.beside(eps)
+                return runner.beside()
         take_step(models.left, models.left_blocks.values(), left, rate)
         models.reread()
-        return runner.beside(eps)
+        return runner.beside()
 
 
 def step_size(blocks: Iterable[Block], gradients: Gradients) -> float:
@@ -184,29 +181,8 @@ def take_step(
 
 
 @contextmanager
-def _put_back(models: PairedModels) -> Iterator[None]:
-    with _weights_kept(models.left), _weights_kept(models.right):
+def put_back(models: PairedModels) -> Iterator[None]:
+    """Put weights back that are written meanwhile."""
+    with models.left.put_back(), models.right.put_back():
         yield
     models.reread()
-
-
-@contextmanager
-def _weights_kept(model: ExaminedModel) -> Iterator[None]:
-    """Put all weights of a model back; a recording's stay in any case."""
-    if model.recorded:
-        yield
-        return
-    blocks = model.probe.blocks()
-    with closing(Store()) as store:
-        for number, block in enumerate(blocks):
-            for name, array in block.spec.weights.items():
-                store.put((number, 0, name), [array])
-        try:
-            yield
-        finally:
-            for number, block in enumerate(blocks):
-                kept = {}
-                for name in block.shapes:
-                    if found := store.get((number, 0, name)):
-                        kept[name] = found[0]
-                model.probe.write(block.name, kept)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -41,6 +40,7 @@ from paripassu.port_check.results import (
     describe_error,
     list_some,
 )
+from paripassu.port_check.rounding import Rounded, find_rounded
 from paripassu.port_check.runs import Progress, Runner, Runs
 from paripassu.port_check.splitting import BlockMap
 from paripassu.port_check.tolerance import AGREEING, EPS32, EPS64, REMADE, ROUNDED
@@ -49,7 +49,6 @@ from paripassu.sides import user_code
 from paripassu.sides.contract import Arrays, Draw
 
 SEEDS = 3  # with which models are compared that draw what cannot be shared
-LARGE = 2**24  # parameters of a model whose memory is worth a moment
 
 
 @dataclass(frozen=True)
@@ -141,30 +140,21 @@ class Examination:
         """All comparisons, in an order in which the verdict never waits for a cause."""
         models, findings = self.models, self.findings
         random = self._check_determinism()
-        self.runner.align(store)
-        decide(models, self.runner, self.options.copy)
-        if models.choices:
-            models.regroup(afresh=True)  # what was aligned by another way is void
-            self.runner.align(store)
-            if self.options.copy:
-                models.copy_weights(self.options.copy)
-        self.pairings = compare_weights(models)
-        if self._is_mispaired() and (models.fold_products() or models.unpair_guesses()):
-            self.runner.align(store)
-            self.pairings = compare_weights(models)
-        if self.options.taken:
-            models.copy_weights("left-to-right", self._but(self.options.taken))
-            self.pairings = compare_weights(models)
-        check_weights(models, self.pairings, findings)
+        lefts = self._pair_weights(store)
         self._enter("comparing in float32", 0.2)
-        self.runs = self.runner.compare(store, EPS32, "float32", 0.2)
-        if self._to_float64():
+        known = None if self.options.copy == "right-to-left" else lefts
+        runs = self.runner.compare_outputs(store, "float32", 0.2, left=known)
+        self.runs = runs
+        if not runs.agree:
+            self.runs = self.runner.compare_groups(store, runs)
+        if self._to_float64(runs):
             self.pairings = compare_weights(models)
-            self._find_rounding()
-            self._give_back_memory()  # the models in float32
+            self.runner.give_back_memory()  # the models in float32
             self.single = self.runs
             self._enter("comparing in float64", 0.4)
-            self.runs = self.runner.compare(store, EPS64, "float64", 0.4)
+            self.runs = self.runner.compare(store, "float64", 0.4)
+        elif runs.agree:
+            self.runs = self.runner.compare_groups(store, runs)
         if self.unshared:
             self._judge_random(store, self.runs)
             return
@@ -178,17 +168,40 @@ class Examination:
             findings.check("training mode", "not run", text)
             findings.not_compared.append(f"training mode and gradients: {text}")
         else:
-            self._enter("comparing gradients", 0.75)
-            self._give_back_memory()
-            eps = EPS64 if self.single else EPS32
-            try:
-                TrainingStep(models, findings, self.runner, eps).go()
-            except ModelError as failed:  # which computes its outputs
-                text = f"the {failed.which} model raised {user_code.told(failed.error)}"
-                findings.check("training step", "not run", text)
-                findings.not_compared.append(f"training mode and gradients: {text}")
+            self._compare_training()
         if findings.faults:
             note_doubts(models, findings)
+
+    def _pair_weights(self, store: Store) -> Arrays:
+        """Find which weights are which, and copy those that are to be; the outputs."""
+        models = self.models
+        lefts = self.runner.align(store)
+        decide(models, self.runner, self.options.copy)
+        if models.choices:
+            models.regroup(afresh=True)  # what was aligned by another way is void
+            lefts = self.runner.align(store)
+            if self.options.copy:
+                models.copy_weights(self.options.copy)
+        self.pairings = compare_weights(models)
+        if self._is_mispaired() and (models.fold_products() or models.unpair_guesses()):
+            lefts = self.runner.align(store)
+            self.pairings = compare_weights(models)
+        if self.options.taken:
+            models.copy_weights("left-to-right", self._but(self.options.taken))
+            self.pairings = compare_weights(models)
+        check_weights(models, self.pairings, self.findings)
+        return lefts
+
+    def _compare_training(self) -> None:
+        """Compare training mode, gradients and statistics."""
+        self._enter("comparing gradients", 0.75)
+        self.runner.give_back_memory()
+        try:
+            TrainingStep(self.runner, self.findings, self.runs).go()
+        except ModelError as failed:  # which computes its outputs
+            text = f"the {failed.which} model raised {user_code.told(failed.error)}"
+            self.findings.check("training step", "not run", text)
+            self.findings.not_compared.append(f"training mode and gradients: {text}")
 
     def _judge_random(self, store: Store, runs: Runs) -> None:
         """Compare what does not hang on draws that both cannot be given."""
@@ -206,7 +219,7 @@ class Examination:
             left, right = (self.unshared.get(x, "none") for x in ("left", "right"))
             findings.fault("forward", left, right, None, cause)
         self.runs = runs = self.runner.find_random(store, runs)
-        same = self._agree_on_seeds(runs.eps)
+        same = self._agree_on_seeds()
         groups = {x[0] for x in runs.forced.errors} - {x[0] for x in runs.random}
         each = f"{len(groups)} of {len(models.groups)} layers are not random"
         seeds = f"on the same {SEEDS} seeds, outputs {'agree' if same else 'part'}"
@@ -223,14 +236,14 @@ class Examination:
         if models.unequal or (runs.parting(findings.least) and not same):
             Explainer(models, findings, self.runner).explain(runs)
 
-    def _agree_on_seeds(self, eps: float) -> bool:
+    def _agree_on_seeds(self) -> bool:
         """Whether outputs are the same where both draw from generators alike."""
         for seeds in range(SEEDS):
             with (
                 self.left.drawing("shared", seeds),
                 self.right.drawing("shared", seeds),
             ):
-                found = self.runner.beside(eps)
+                found = self.runner.beside()
                 # The control of one that no seed holds is as large as any error.
                 if not (found.equal and found.error <= AGREEING):
                     return False
@@ -239,8 +252,7 @@ class Examination:
     def _probe(self) -> None:
         """Try further inputs; on models that part already, some without padding."""
         self._enter("trying further inputs", 0.65)
-        eps = EPS64 if self.single else EPS32
-        prober = Prober(self.models, self.findings, self.runner, eps)
+        prober = Prober(self.runner, self.findings)
         if self.findings.faults:
             prober.blame_padding()
         else:
@@ -255,16 +267,10 @@ class Examination:
             if left.layer not in layers
         ]
 
-    def _give_back_memory(self) -> None:
-        """Of large models only: looking for it takes a moment."""
-        blocks = self.models.left_blocks.values()
-        if sum(math.prod(y) for x in blocks for y in x.shapes.values()) >= LARGE:
-            machine.give_back_memory()
-
     def _is_mispaired(self) -> bool:
         """Whether the models compute the same, and yet weights of pairs are unequal."""
         asked = self.models.unequal and not self.left.recorded
-        return bool(asked) and self.runner.beside(EPS32).equal
+        return bool(asked) and self.runner.beside().equal
 
     def _enter(self, stage: str, share: float) -> None:
         self.stage = stage
@@ -364,10 +370,11 @@ class Examination:
                 paired=replace(self.paired, notes=(*self.paired.notes, text)),
             )
 
-    def _find_rounding(self) -> None:
-        """Find what computes in float32 although the models are set to float64."""
-        self.runner.rounded, gradients = self.runner.find_rounding()
-        calls = [x for side in self.runner.rounded for x in side.values()]
+    def _note_rounding(self, left: Rounded, right: Rounded) -> None:
+        """Say what computes in float32 although the models are set to float64."""
+        self.runner.rounded = left.calls, right.calls
+        calls = [*left.calls.values(), *right.calls.values()]
+        gradients = [*left.gradients, *right.gradients]
         self.findings.rounded = bool(calls)
         self.findings.rounded_gradients = bool(calls or gradients)
         names = list(dict.fromkeys((*map(str, calls), *gradients)))
@@ -379,18 +386,26 @@ class Examination:
             f"{ROUNDED:.0e} are rounding"
         )
 
-    def _to_float64(self) -> bool:
-        """Let both models compute in float64; False if one of them cannot."""
+    def _to_float64(self, single: Runs) -> bool:
+        """Let both models compute in float64; False if one of them cannot.
+
+        Args:
+            single: what they computed in float32.
+        """
         changed: list[Callable[[], None]] = []
-        for model, inputs in (
-            (self.left, self.models.inputs),
-            (self.right, self.models.right_inputs),
+        rounded = []
+        for model, inputs, before in (
+            (self.left, self.models.inputs, single.left),
+            (self.right, self.models.right_inputs, single.free.outputs),
         ):
-            before = model.run(inputs)
             try:
                 changed.append(model.probe.set_dtype("float64"))
-                after = _run_in_float64(model, inputs)
-                if any(relative_error(before[x], after[x]) > REMADE for x in before):
+                found = _run_in_float64(model, inputs)
+                rounded.append(found)
+                if any(
+                    relative_error(x, found.outputs[name]) > REMADE
+                    for name, x in before.items()
+                ):
                     # Keras's own get_config of a subclassed model leaves out arguments.
                     raise UserError(
                         "made anew from its configuration, it computes something else. "
@@ -412,16 +427,18 @@ class Examination:
         self.models.right_inputs = in_float64(self.models.right_inputs)
         self.models.reread()
         self.models.remove_rounding()
+        self.runner.eps = EPS64
+        self._note_rounding(*rounded)
         return True
 
     def _check_determinism(self) -> str:
         """Where a model remains random in training mode; "" for nowhere."""
         unshared, drawn = {}, {}
-        for model, inputs in (
-            (self.left, self.models.inputs),
-            (self.right, self.models.right_inputs),
+        for model, inputs, ran in (
+            (self.left, self.models.inputs, self.models.ran[0]),
+            (self.right, self.models.right_inputs, self.models.ran[1]),
         ):
-            found = model.find_randomness(inputs, training=False)
+            found = model.find_randomness(inputs, training=False, ran=ran)
             if found.unshared:
                 self.unshared[model.which] = found.unshared
             self.evaluation_draws[model.which] = found.draws
@@ -477,7 +494,7 @@ class Examination:
         asked = same_outputs and not models.unequal and not written_alike
         if asked and (single or folds):
             self._enter("comparing with other weights", 0.6)
-            same = self._is_same_function(runs.eps)
+            same = self._is_same_function()
             if not same and folds:
                 self._blame_folds()
         check_layers(models, findings, unpaired, same_function=same)
@@ -547,11 +564,11 @@ class Examination:
                 self.findings.fault("weights", left.layer, right.layer, None, cause)
                 self.findings.notes.append(f"{pair.left} was taken for {pair.right}")
 
-    def _is_same_function(self, eps: float) -> bool:
+    def _is_same_function(self) -> bool:
         """Whether outputs agree with other weights, too."""
         recorded = self.left.recorded
         if not recorded or recorded.has("other-weights"):
-            same = with_other_weights(self.models, self.runner, eps).equal
+            same = with_other_weights(self.runner).equal
             # Of a recording all weights were moved, also those without a partner.
             if same or not recorded or all_carried(self.models):
                 return same
@@ -597,13 +614,13 @@ def _name_group(group: Group) -> str:
     return left if left == right else f"{left} | {right}"
 
 
-def _run_in_float64(model: ExaminedModel, inputs: Arrays) -> Arrays:
+def _run_in_float64(model: ExaminedModel, inputs: Arrays) -> Rounded:
     """Run a model that runs in float32.
 
     Raises:
         UserError: in float64 it does not, as a framework may lack the kernel.
     """
     try:
-        return model.run(in_float64(inputs))
+        return find_rounded(model, in_float64(inputs))
     except ModelError as failed:
         raise UserError(f"it raised {user_code.told(failed.error)}.") from failed

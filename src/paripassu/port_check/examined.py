@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,13 +13,23 @@ import numpy as np
 from paripassu.core.errors import PariPassuError, UserError
 from paripassu.core.layer_spec import Array, relative_error
 from paripassu.core.layout import hash_arrays
+from paripassu.port_check.align import Store
 from paripassu.port_check.folding import MAIN, Fold
 from paripassu.port_check.match import INPUT
 from paripassu.port_check.pieces import Piece
 from paripassu.port_check.randomness import Randomness
 from paripassu.port_check.results import Model
 from paripassu.port_check.tolerance import EPS32, FLOOR
-from paripassu.sides.contract import Arrays, Blind, Block, Call, Drawing, Probe, Step
+from paripassu.sides.contract import (
+    Arrays,
+    Blind,
+    Block,
+    Call,
+    Draw,
+    Drawing,
+    Probe,
+    Step,
+)
 from paripassu.sides.observing import WatchError
 from paripassu.sides.recorded import RecordedProbe
 
@@ -32,6 +42,9 @@ class ModelError(PariPassuError):
         self.which, self.source, self.error = which, source, error
 
 
+Ran = tuple[Arrays, tuple[Draw, ...]]  # outputs, and draws
+
+
 @dataclass
 class ExaminedModel:
     """The left or the right model, opened."""
@@ -42,6 +55,7 @@ class ExaminedModel:
     versions: Mapping[str, str] = field(default_factory=dict)
     cuts: dict[str, list[Piece]] = field(default_factory=dict)
     folds: dict[str, Fold] = field(default_factory=dict)  # by name
+    _written: _Written | None = None
 
     def blocks(self) -> list[Block]:
         """All weights; of blocks that are cut, the pieces; of folds, these."""
@@ -71,9 +85,27 @@ class ExaminedModel:
             for piece in pieces:
                 if piece.name == name:
                     block = next(x for x in self.probe.blocks() if x.name == whole)
-                    self.probe.write(whole, piece.put(block, weights))
+                    self._write(whole, piece.put(block, weights))
                     return
+        self._write(name, weights)
+
+    def _write(self, name: str, weights: Arrays) -> None:
+        if self._written:
+            self._written.keep(name, weights)
         self.probe.write(name, weights)
+
+    @contextmanager
+    def put_back(self) -> Iterator[None]:
+        """Put back what is written meanwhile."""
+        before = self._written
+        with closing(Store()) as store:
+            self._written = _Written(store, {x.name: x for x in self.probe.blocks()})
+            try:
+                yield
+            finally:
+                for name, weights in self._written.before():
+                    self.probe.write(name, weights)
+                self._written = before
 
     @property
     def recorded(self) -> RecordedProbe | None:
@@ -162,23 +194,62 @@ class ExaminedModel:
             probe.drawing = before
             probe.seed -= seeds
 
-    def find_randomness(self, inputs: Arrays, *, training: bool) -> Randomness:
-        """What it draws, and where its outputs hang on another seed all the same."""
+    def run_noting_draws(self, *given: Any, **how: Any) -> Ran:
+        """`run`, and what it drew."""
+        return self.run(*given, **how), tuple(self.probe.draws)
+
+    def find_randomness(
+        self, inputs: Arrays, *, training: bool, ran: Ran | None = None
+    ) -> Randomness:
+        """What it draws, and where its outputs hang on another seed all the same.
+
+        Args:
+            inputs: of it.
+            training: in training mode.
+            ran: what `run_noting_draws` gave, where that has been asked before.
+        """
         if self.recorded:
             return Randomness(*self.recorded.randomness(training=training))
-        first, second = Fingerprints(), Fingerprints()
-        outputs = self.run(inputs, first, training=training)
-        draws = tuple(self.probe.draws)
+        outputs, draws = ran or self.run_noting_draws(inputs, training=training)
         with self.drawing("shared", seeds=1):
-            others = self.run(inputs, second, training=training)
+            others = self.run(inputs, training=training)
         if not _part(outputs, others):
             if draws:
                 with self.drawing("own"):
                     others = self.run(inputs, training=training)
             return Randomness(draws if _part(outputs, others) else (), None)
+        first, second = Fingerprints(), Fingerprints()
+        self.run(inputs, first, training=training)
+        with self.drawing("shared", seeds=1):
+            self.run(inputs, second, training=training)
         own = (x for x in draws if not x.shared)
         line = next((f", {x.line}" for x in own if x.line), "")
         return Randomness(draws, (first.first_differing(second) or "output") + line)
+
+
+@dataclass
+class _Written:
+    """Weights that were written, as they were before: on disk."""
+
+    store: Store
+    blocks: Mapping[str, Block]
+    names: dict[str, list[str]] = field(default_factory=dict)  # of weights, by block
+
+    def keep(self, block: str, names: Iterable[str]) -> None:
+        """Keep those of a block that are not kept yet."""
+        known = self.names.setdefault(block, [])
+        for name in names:
+            if name not in known:
+                weight = self.blocks[block].spec.weights[name]
+                self.store.put((list(self.blocks).index(block), 0, name), [weight])
+                known.append(name)
+
+    def before(self) -> Iterator[tuple[str, Arrays]]:
+        """Blocks and their weights."""
+        for block, names in self.names.items():
+            number = list(self.blocks).index(block)
+            kept = {name: self.store.get((number, 0, name)) for name in names}
+            yield block, {name: x[0] for name, x in kept.items() if x}
 
 
 def _part(left: Arrays, right: Arrays) -> bool:

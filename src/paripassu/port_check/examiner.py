@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 
-from paripassu.port_check.optimizer import check_request
 from paripassu.port_check.requests import (
     CheckOptimizerRequest,
     CheckRequest,
@@ -38,6 +37,8 @@ def record(request: RecordRequest, emit: Emit) -> None:
 
 def check_optimizer(request: CheckOptimizerRequest, emit: Emit) -> None:
     """Step two optimizers."""
+    from paripassu.port_check.optimizer import check_request  # late: models need none
+
     prepare_process(Stages(emit))
     emit("checked", result=check_request(request).model_dump(mode="json"))
 

@@ -9,7 +9,6 @@ import numpy as np
 from paripassu.core.layer_spec import Array
 from paripassu.core.layout import hash_arrays
 from paripassu.port_check.causes import ACTIVATIONS
-from paripassu.port_check.examined import ExaminedModel
 from paripassu.sides.contract import Arrays, Blind, Call
 
 # Layers that work on space, whose channels are at one axis or the other.
@@ -25,7 +24,10 @@ ELEMENTWISE = {
 
 
 class Makers(Blind):
-    """Which call made which array, and of what kind the calls are."""
+    """Which call made which array, and of what kind the calls are.
+
+    The run must ask for sources.
+    """
 
     def __init__(self) -> None:
         self.calls: dict[int, Call] = {}
@@ -55,28 +57,21 @@ class Makers(Blind):
             serial = call.sources[0] if call.sources else None
         return None
 
+    def spatial(self, outputs: Arrays, moved: set[int]) -> frozenset[str]:
+        """The names of the outputs of the run that are images or signals.
 
-def find_spatial(
-    model: ExaminedModel, inputs: Arrays, outputs: Arrays, moved: set[int]
-) -> frozenset[str]:
-    """The names of the outputs that are images or signals.
-
-    Args:
-        model: that made them.
-        inputs: of it.
-        outputs: of it, by name.
-        moved: how many axes those of its inputs have whose channels are elsewhere in
-            the other model. What is not known to be made otherwise is taken for
-            spatial if it has as many.
-    """
-    makers = Makers()
-    model.run(inputs, makers, sources=True)
-    found = {name: makers.is_spatial(x) for name, x in outputs.items()}
-    return frozenset(
-        name
-        for name, known in found.items()
-        if known or (known is None and outputs[name].ndim in moved)
-    )
+        Args:
+            outputs: by name.
+            moved: how many axes those of its inputs have whose channels are elsewhere
+                in the other model. What is not known to be made otherwise is taken for
+                spatial if it has as many.
+        """
+        found = {name: self.is_spatial(x) for name, x in outputs.items()}
+        return frozenset(
+            name
+            for name, known in found.items()
+            if known or (known is None and outputs[name].ndim in moved)
+        )
 
 
 def _digest(array: Array) -> bytes:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
 
 from paripassu.core.errors import UserError
 from paripassu.sides.contract import Block
@@ -288,7 +287,15 @@ def _assign(left: Sequence[Placed], right: Sequence[Placed]) -> list[Pair]:
 
 
 def _assign_cheapest(cost: npt.NDArray[np.float64]) -> dict[int, int]:
-    rows, columns = linear_sum_assignment(cost)
+    if not cost.size:
+        return {}
+    rows, columns = np.arange(len(cost)), cost.argmin(axis=1)
+    # Where each row's cheapest is its own alone, there is no other such assignment.
+    single = (cost == cost.min(axis=1, keepdims=True)).sum(axis=1) == 1
+    if not single.all() or len(set(columns)) < len(columns):
+        from scipy.optimize import linear_sum_assignment  # late: half a second
+
+        rows, columns = linear_sum_assignment(cost)
     return {
         int(row): int(column)
         for row, column in zip(rows, columns, strict=True)

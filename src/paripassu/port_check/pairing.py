@@ -58,6 +58,7 @@ class PairedModels:
         left_blocks, right_blocks: blocks by name, with their weights as they are.
         left_order, right_order: when layers are called.
         lines: of the code that calls layers.
+        ran: what both gave at first, and drew.
         outputs: which outputs are compared.
         unequal: names of weights that differ, by the left block's name.
         unrelated: whether so many differ that they were not copied at all.
@@ -76,8 +77,10 @@ class PairedModels:
         self.unequal: dict[str, list[str]] = {}
         self.unrelated = False
         calls = CallOrder(), CallOrder()
-        left.run(self.inputs, calls[0], sources=True)
-        right.run(self.right_inputs, calls[1], sources=True)
+        self.ran = (
+            left.run_noting_draws(self.inputs, calls[0], sources=True),
+            right.run_noting_draws(self.right_inputs, calls[1], sources=True),
+        )
         self.left_order, self.right_order = calls[0].order, calls[1].order
         self.lines = calls[0].lines, calls[1].lines
         self.pairs, self.choices = splitting.pair_blocks(left, right, calls, block_map)

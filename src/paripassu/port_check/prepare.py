@@ -20,7 +20,7 @@ from paripassu.port_check.input_pairs import (
     name_inputs,
     pair_inputs,
 )
-from paripassu.port_check.makers import find_spatial
+from paripassu.port_check.makers import Makers
 from paripassu.port_check.output_pairs import Paired, describe_partners, find_outputs
 from paripassu.port_check.outputs import OutputsExamination
 from paripassu.port_check.recordings import RecordingsExamination
@@ -106,7 +106,6 @@ def _pair(
 ) -> Examination | OutputsExamination:
     side = _side_of(target, "right")
     module = _module_of(side, "right")
-    made = left.run(given)
     first = module.has_channels_first(target.model)
     same = left.probe.side == side.name
     layout = Layout(
@@ -114,6 +113,8 @@ def _pair(
         first,
         same_side=same,
     )
+    makers = Makers()
+    made = left.run(given, makers if layout.move else None, sources=bool(layout.move))
     takes = module.declared_inputs(target.model)
     pairs = pair_inputs(given, takes, options.pairs, layout.move)
     likely = arrangements(given, pairs, takes, layout)
@@ -132,7 +133,7 @@ def _pair(
         others,
         options.outputs,
         move=layout.move,
-        spatial=find_spatial(left, given, made, moved) if layout.move else frozenset(),
+        spatial=makers.spatial(made, moved) if layout.move else frozenset(),
         same_side=same,
     )
     notes = [

@@ -24,12 +24,10 @@ from paripassu.port_check.output_pairs import (
     pair_outputs,
     select_steps,
 )
-from paripassu.port_check.pairing import PairedModels
 from paripassu.port_check.probing import PADDING, Probing, further_inputs
 from paripassu.port_check.results import Cause, Findings, describe_error
 from paripassu.port_check.runs import Runner, Runs
-from paripassu.port_check.tolerance import EPS64, allow
-from paripassu.sides.contract import Arrays, Blind, Block
+from paripassu.sides.contract import Arrays, Block
 
 SECONDS = 40.0  # after which no further inputs are tried
 LARGER = "larger weights"
@@ -48,19 +46,12 @@ class Prober:
     """Tries further inputs on two models that are equal so far.
 
     Args:
-        models: their inputs are the ones that they are equal on.
-        eps: of the float type in which they compute.
+        runner: of the models; their inputs are the ones that they are equal on.
     """
 
-    def __init__(
-        self,
-        models: PairedModels,
-        findings: Findings,
-        runner: Runner,
-        eps: float = EPS64,
-    ):
-        self.models, self.findings = models, findings
-        self.runner, self.eps = runner, eps
+    def __init__(self, runner: Runner, findings: Findings):
+        self.runner, self.findings = runner, findings
+        self.models, self.eps = runner.models, runner.eps
         self.tried: list[str] = []
 
     def go(self, explain: Callable[[Runs], None]) -> None:
@@ -99,7 +90,7 @@ class Prober:
     def _part_amplified(self, explain: Callable[[Runs], None]) -> bool:
         """Whether the models part with larger weights: inputs may not pass a norm."""
         self.runner.progress(f"trying {LARGER}", 0.75)
-        found = with_weights_changed(self.models, self.runner, amplify, self.eps)
+        found = with_weights_changed(self.runner, amplify)
         if found.equal or not np.isfinite(found.error):
             self.tried.append(LARGER)
             return False
@@ -236,19 +227,7 @@ class Prober:
         for *_, left, right in pair_outputs(self.models.outputs, lefts, rights):
             error = max(error, _error(left, right))
             kept = max(kept, _error(*select_steps(probing.kept, left, right)))
-        bound = allow(0.0, self.eps)
-        if bound < error < np.inf:
-            if recorded := self.models.left.recorded:
-                moved = recorded.control(Blind(), own=False, training=False)
-            else:
-                moved = self.models.left.run(self.runner.perturbed_inputs())
-            control = max((_error(x, moved[k]) for k, x in lefts.items()), default=0.0)
-            bound = allow(control, self.eps)
-            if error > bound and self.eps == EPS64:
-                # Other inputs may reach what rounds: softplus in PyTorch above 20.
-                rounded, _ = self.runner.find_rounding()
-                bound = max(bound, self.runner.rounding(rounded))
-        return _Parted(error, bound, kept)
+        return _Parted(error, self.runner.bound(error, lefts, rights), kept)
 
     def _explain(self, probing: Probing, explain: Callable[[Runs], None]) -> None:
         findings = self.findings
@@ -259,7 +238,7 @@ class Prober:
             self._conclude(probing)
             return
         with self._given(probing), closing(Store()) as store:
-            runs = self.runner.compare(store, self.eps, probing.name, 0.75)
+            runs = self.runner.compare(store, probing.name, 0.75)
             explain(runs)
             if not findings.faults:
                 size = runs.output_error(runs.free.outputs)

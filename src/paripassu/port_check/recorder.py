@@ -88,7 +88,7 @@ class Recorder:
         self.random = np.random.Generator(np.random.Philox(SEED))
         self.passes: dict[PassName, PassRecord] = {}
         self.rounded: Mapping[int, RoundedCall] = {}
-        self.rounding, self.float32_gradients = 0.0, list[str]()
+        self.rounding, self.float32_gradients = 0.0, tuple[str, ...]()
 
     def go(self) -> Recorded:
         """All of it.
@@ -211,7 +211,7 @@ class Recorder:
                 for serial, x in self.rounded.items()
             ),
             rounding=self.rounding,
-            float32_gradients=tuple(self.float32_gradients),
+            float32_gradients=self.float32_gradients,
             own_losses=tuple(self.model.probe.own_losses),
             no_float64=no_float64,
         )
@@ -219,9 +219,10 @@ class Recorder:
     def _find_rounding(self) -> None:
         """Find what computes in float32 although the model is set to float64."""
         model, inputs = self.model, self.inputs
-        weights = {x.name: x.spec for x in model.probe.blocks()}
-        self.rounded, self.float32_gradients = find_rounded(model, inputs, weights)
-        self.rounding = effect(model, inputs, self.rounded, self.random)
+        found = find_rounded(model, inputs)
+        self.rounded = found.calls
+        self.float32_gradients = tuple(found.gradients)
+        self.rounding = effect(model, inputs, found.outputs, found.calls, self.random)
 
     def _record_variants(self, step: StepRecord | None) -> StepRecord | None:
         """Record the outputs with other weights, and after a step of SGD."""
@@ -260,7 +261,7 @@ class Recorder:
             self.inputs = probing.inputs
             try:
                 outputs = self.model.run(self.inputs)
-                moved = self.model.run(self.perturbed())
+                moved = self.model.run(self.perturbed(), Perturbed(self.perturb))
             except ModelError:
                 continue  # it takes no such inputs
             finally:

@@ -73,7 +73,7 @@ class _Finder:
 
     def enter(self, call: Call, inputs: Sequence[Array]) -> None:
         """Look at what goes in."""
-        self._inputs = inputs
+        self._inputs = inputs = tuple(inputs)
         if call.kind in self.kinds:
             self.gradients.append(
                 f"{call.name} ({self.which}): its gradient's constant"
@@ -184,19 +184,27 @@ def _distance_from_reference(
         return np.inf
 
 
-def find_rounded(
-    model: ExaminedModel, inputs: Arrays, weights: Mapping[str, LayerSpec]
-) -> tuple[dict[int, RoundedCall], list[str]]:
-    """The calls of a model in float64 that round to float32.
+@dataclass(frozen=True)
+class Rounded:
+    """Where a model that is set to float64 rounds to float32.
+
+    Attributes:
+        calls: that do, by their serials.
+        gradients: calls whose gradient alone does, in words.
+        outputs: of the model.
+    """
+
+    calls: Mapping[int, RoundedCall]
+    gradients: Sequence[str]
+    outputs: Arrays
+
+
+def find_rounded(model: ExaminedModel, inputs: Arrays) -> Rounded:
+    """Run a model that is set to float64, and see what rounds to float32.
 
     Args:
-        model: set to float64.
+        model: its weights were float32 and are no constants.
         inputs: of it, which may be float32's values.
-        weights: of its blocks; they were float32 and are no constants.
-
-    Returns:
-        The calls that do by their serials, and those whose gradient alone does, in
-        words.
     """
     if model.recorded:
         found = model.recorded.found
@@ -204,12 +212,14 @@ def find_rounded(
             x.serial: RoundedCall(model.which, x.name, x.why, x.size)
             for x in found.rounded
         }
-        return calls, [
+        gradients = [
             x.replace("(model)", f"({model.which})") for x in found.float32_gradients
         ]
-    finder = _Finder(model, [LayerSpec("inputs", {}, inputs), *weights.values()])
-    model.run(inputs, finder, sources=True)
-    return finder.found, finder.gradients
+        return Rounded(calls, gradients, model.run(inputs))
+    weights = [x.spec for x in model.probe.blocks()]
+    finder = _Finder(model, [LayerSpec("inputs", {}, inputs), *weights])
+    outputs = model.run(inputs, finder, sources=True)
+    return Rounded(finder.found, finder.gradients, outputs)
 
 
 class _Shaken:
@@ -250,17 +260,29 @@ class _Shaken:
 def effect(
     model: ExaminedModel,
     inputs: Arrays,
+    outputs: Arrays,
     calls: Mapping[int, RoundedCall],
     random: np.random.Generator,
+    *,
+    enough: float = np.inf,
 ) -> float:
     """What the rounding of these calls does to a model's outputs, relative.
 
     Each value by itself, and all alike: as a constant that is rounded moves them.
+
+    Args:
+        model: set to float64.
+        inputs, outputs: of it.
+        calls: that round.
+        random: draws which value is moved up or down.
+        enough: it is not asked whether it is more than that.
     """
     if not calls:
         return 0.0
-    outputs = model.run(inputs)
-    ways = [_Shaken(calls, signs, random) for signs in ((-1, 1), (1,))]
-    shaken = [model.run(inputs, x) for x in ways]
-    found = max(relative_error(x, y[k]) for k, x in outputs.items() for y in shaken)
+    found = 0.0
+    for signs in ((-1, 1), (1,)):
+        shaken = model.run(inputs, _Shaken(calls, signs, random))
+        found = max(found, *(relative_error(x, shaken[k]) for k, x in outputs.items()))
+        if found >= enough:
+            break
     return min(found, MOST)  # more is no rounding any more, and excuses nothing

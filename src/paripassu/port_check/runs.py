@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from paripassu.core import machine
 from paripassu.core.layer_spec import Array, relative_error
 from paripassu.port_check.align import (
     Anchors,
@@ -23,10 +24,11 @@ from paripassu.port_check.output_pairs import Outputs, masks_of, pair_outputs
 from paripassu.port_check.pairing import PairedModels
 from paripassu.port_check.results import Place, finite
 from paripassu.port_check.rounding import RoundedCall, effect, find_rounded
-from paripassu.port_check.tolerance import EPS64, FLOOR, ROUNDINGS, allow
+from paripassu.port_check.tolerance import EPS32, EPS64, FLOOR, ROUNDINGS, allow
 from paripassu.sides.contract import Arrays, Blind, Call, Step, Watcher
 
 Progress = Callable[[str, float], None]
+LARGE = 2**24  # parameters of a model whose memory is worth a moment
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ class Run:
     outputs: Arrays
 
 
+NOT_RUN = Run({}, {})
+
+
 @dataclass(frozen=True)
 class Runs:
     """Both models on the same inputs, in one precision.
@@ -45,10 +50,12 @@ class Runs:
         eps: of the precision.
         plan: which outputs are compared.
         left: the outputs of the left model.
-        forced: the right model, each group of layers given the left's inputs.
         free: the right model as it is.
-        own_control: the left model, each group given its inputs moved by one ulp.
         control: the left model, the inputs of the whole moved by one ulp.
+        forced: the right model, each group of layers given the left's inputs; empty
+            where groups are not compared one by one, as `own_control` is.
+        own_control: the left model, each group given its inputs moved by one ulp;
+            empty where no group parts by more than is allowed in any case.
         rounding: what calls that round to float32 may do to the outputs in float64.
         random: points that hang on draws which both models cannot be given: any error
             is allowed there.
@@ -58,10 +65,10 @@ class Runs:
     eps: float
     plan: Outputs
     left: Arrays
-    forced: Run
     free: Run
-    own_control: Run
     control: Run
+    forced: Run = NOT_RUN
+    own_control: Run = NOT_RUN
     rounding: float = 0.0
     random: frozenset[Point] = frozenset()
     random_outputs: bool = False
@@ -92,10 +99,20 @@ class Runs:
             return math.inf
         return max(allow(self.output_control, self.eps), self.rounding)
 
+    @property
+    def agree(self) -> bool:
+        """Whether rounding explains how far the outputs are apart."""
+        return self.output_error(self.free.outputs) <= self.output_bound
+
     def output_error(self, outputs: Arrays) -> float:
         """How far the right model's outputs are from the left's, at most."""
-        pairs = pair_outputs(self.plan, self.left, outputs)
-        return max((relative_error(x, y) for *_, x, y in pairs), default=0)
+        return outputs_apart(self.plan, self.left, outputs)
+
+
+def outputs_apart(plan: Outputs, left: Arrays, right: Arrays) -> float:
+    """How far the outputs of both models that are compared are apart, at most."""
+    pairs = pair_outputs(plan, left, right)
+    return max((relative_error(x, y) for *_, x, y in pairs), default=0.0)
 
 
 def apart(outputs: Arrays, moved: Arrays, plan: Outputs) -> float:
@@ -184,105 +201,148 @@ class Runner:
     """Runs the models of `models`.
 
     Attributes:
+        eps: of the float type in which they compute now.
         rounded: the calls of the left and the right model that round to float32 while
             the models compute in float64.
     """
 
     def __init__(self, models: PairedModels, progress: Progress):
         self.models, self.progress = models, progress
+        self.eps = EPS32
         self.random = np.random.Generator(np.random.Philox(7))
         self.rounded: RoundedCalls = ({}, {})
 
-    def align(self, store: Store) -> None:
-        """Find in which order the right model flattens."""
+    def give_back_memory(self) -> None:
+        """What nothing uses, of large models only: looking for it takes a moment."""
+        blocks = self.models.left_blocks.values()
+        if sum(math.prod(y) for x in blocks for y in x.shapes.values()) >= LARGE:
+            machine.give_back_memory()
+
+    def align(self, store: Store) -> Arrays:
+        """Find in which order the right model flattens.
+
+        Returns:
+            The left model's outputs; `store` has what it has at its groups.
+        """
         shapes = {x.shape[1:] for x in self.models.inputs.values() if x.ndim > 2}
-        self._record(store, shapes)
+        outputs = self._record(store, shapes)
         comparer = Comparer(self.models.groups, store, forced=True, shapes=shapes)
         self._run_right(Anchors(self.models.groups, "right", comparer, shapes))
+        return outputs
 
     def compare(
         self,
         store: Store,
-        eps: float,
         name: str,
         share: float,
         *,
         training: bool = False,
     ) -> Runs:
-        """Run the left model, the right one forced and free, the left one perturbed."""
-        self.progress(f"comparing in {name}", share)
-        left = self._record(store, training=training)
-        right = []
-        for forced in (True, False):
-            comparer = Comparer(self.models.groups, store, forced=forced)
-            anchors = Anchors(self.models.groups, "right", comparer)
-            outputs = self._run_right(anchors, training=training)
-            right.append(Run(comparer.errors, outputs))
-        controls = []
-        for own in (True, False):
-            self.progress(f"comparing in {name}: the one-ulp control", share + 0.1)
-            controls.append(self._control(store, own=own, training=training))
-        return Runs(
-            eps,
-            self.models.outputs,
-            left,
-            forced=right[0],
-            free=right[1],
-            own_control=controls[0],
-            control=controls[1],
-            rounding=self.rounding() if eps == EPS64 else 0.0,
-        )
+        """Run all: `compare_outputs`, and each group of layers by itself."""
+        runs = self.compare_outputs(store, name, share, training=training)
+        return self.compare_groups(store, runs, training=training)
 
-    def find_rounding(self) -> tuple[RoundedCalls, list[str]]:
-        """What computes in float32, with these inputs, though set to float64.
-
-        Returns:
-            The calls of the left and of the right model by their serials, and those
-            whose gradient alone rounds, in words.
-        """
-        models = self.models
-        (left, some), (right, more) = (
-            find_rounded(model, inputs, {x.name: x.spec for x in blocks.values()})
-            for model, inputs, blocks in (
-                (models.left, models.inputs, models.left_blocks),
-                (models.right, models.right_inputs, models.right_blocks),
-            )
-        )
-        return (left, right), [*some, *more]
-
-    def rounding(self, rounded: RoundedCalls | None = None) -> float:
-        """What rounding to float32 on the way may do to the outputs in float64.
+    def compare_outputs(
+        self,
+        store: Store,
+        name: str,
+        share: float,
+        *,
+        training: bool = False,
+        left: Arrays | None = None,
+    ) -> Runs:
+        """Run the left model, the right one as it is, and the left one perturbed.
 
         Args:
+            store: gets what the left model has at its groups.
+            name: of what is compared, for the progress.
+            share: of all that is done.
+            training: in training mode.
+            left: the left model's outputs, where `store` has all already.
+        """
+        self.progress(f"comparing in {name}", share)
+        if left is None:
+            left = self._record(store, training=training)
+        free = self._compared(store, forced=False, training=training)
+        self.progress(f"comparing in {name}: the one-ulp control", share + 0.1)
+        control = self._control(store, own=False, training=training)
+        # In training mode, only where groups part is asked.
+        rounding = 0.0 if training else self.rounding(left, free.outputs)
+        plan = self.models.outputs
+        return Runs(self.eps, plan, left, free, control, rounding=rounding)
+
+    def compare_groups(
+        self, store: Store, runs: Runs, *, training: bool = False
+    ) -> Runs:
+        """The same runs, and each group of layers given the left's inputs."""
+        forced = self._compared(store, forced=True, training=training)
+        runs = replace(runs, forced=forced)
+        if not runs.parting():
+            return runs  # within what rounding does in any case
+        own_control = self._control(store, own=True, training=training)
+        return replace(runs, own_control=own_control)
+
+    def rounding(
+        self,
+        left: Arrays,
+        right: Arrays,
+        error: float = math.inf,
+        rounded: RoundedCalls | None = None,
+    ) -> float:
+        """What rounding to float32 on the way may do to these outputs in float64.
+
+        Args:
+            left, right: outputs of both models.
+            error: that it is to explain; whether it may do more is not asked.
             rounded: the calls that round, if not those found for the first inputs.
         """
         models = self.models
-        sides = (models.left, models.inputs), (models.right, models.right_inputs)
+        sides = (
+            (models.left, models.inputs, left),
+            (models.right, models.right_inputs, right),
+        )
         total = 0.0
-        for (model, inputs), calls in zip(sides, rounded or self.rounded, strict=True):
-            if model.recorded:
+        found = rounded or self.rounded
+        for (model, inputs, outputs), calls in zip(sides, found, strict=True):
+            if model.recorded and self.eps == EPS64:
                 total += model.recorded.found.rounding
             else:
-                total += effect(model, inputs, calls, self.random)
+                left_over = error / ROUNDINGS - total
+                given = model, inputs, outputs, calls, self.random
+                total += effect(*given, enough=left_over)
         return ROUNDINGS * total
 
-    def beside(self, eps: float = EPS64) -> Beside:
-        """Compare the outputs of both models as they are, in the precision of `eps`."""
-        models = self.models
-        left = models.left.run(models.inputs)
-        right = models.right.run(models.right_inputs)
-        if recorded := models.left.recorded:
+    def bound(self, error: float, left: Arrays, right: Arrays) -> float:
+        """How far these outputs may be apart; measured only as far as `error` asks."""
+        bound = allow(0.0, self.eps)
+        if not bound < error < math.inf:
+            return bound
+        bound = max(bound, self.rounding(left, right, error))
+        if error <= bound:
+            return bound
+        if recorded := self.models.left.recorded:
             moved = recorded.control(Blind(), own=False, training=False)
         else:
             shifted = Perturbed(self.perturb)
-            moved = models.left.run(self.perturbed_inputs(), shifted)
-        pairs = pair_outputs(models.outputs, left, right)
-        error = max((relative_error(x, y) for *_, x, y in pairs), default=0.0)
-        bound = allow(apart(left, moved, models.outputs), eps)
-        if error > bound and eps == EPS64:
-            # Other weights may reach what rounds: softplus in PyTorch above 20.
-            bound = max(bound, self.rounding(self.find_rounding()[0]))
-        return Beside(error, bound)
+            moved = self.models.left.run(self.perturbed_inputs(), shifted)
+        control = apart(left, moved, self.models.outputs)
+        bound = max(bound, allow(control, self.eps))
+        if error <= bound or self.eps != EPS64:
+            return bound
+        # Other inputs or weights may reach what rounds: softplus in PyTorch above 20.
+        rounded = (
+            find_rounded(self.models.left, self.models.inputs).calls,
+            find_rounded(self.models.right, self.models.right_inputs).calls,
+        )
+        return max(bound, self.rounding(left, right, error, rounded))
+
+    def beside(self) -> Beside:
+        """Compare the outputs of both models as they are."""
+        models = self.models
+        left = models.left.run(models.inputs)
+        right = models.right.run(models.right_inputs)
+        error = outputs_apart(models.outputs, left, right)
+        return Beside(error, self.bound(error, left, right))
 
     def perturb(self, array: Array) -> Array:
         """Each value moved by one unit in the last place, up or down."""
@@ -368,6 +428,13 @@ class Runner:
         ]
         parting = [x for x in errors if not x <= least]
         return len(parting), sum(min(x, 1.0) for x in parting)
+
+    def _compared(self, store: Store, *, forced: bool, training: bool) -> Run:
+        """The right model beside what the left one had."""
+        comparer = Comparer(self.models.groups, store, forced=forced)
+        anchors = Anchors(self.models.groups, "right", comparer)
+        outputs = self._run_right(anchors, training=training)
+        return Run(comparer.errors, outputs)
 
     def _control(self, store: Store, *, own: bool, training: bool) -> Run:
         """What one ulp does to the left model; of a recording, as it was measured."""

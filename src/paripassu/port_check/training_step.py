@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
@@ -13,7 +14,6 @@ from paripassu.core.layer_spec import Array, LayerSpec, relative_error
 from paripassu.port_check.align import Store
 from paripassu.port_check.behaviour import after_a_step
 from paripassu.port_check.input_pairs import same_inputs
-from paripassu.port_check.output_pairs import pair_outputs
 from paripassu.port_check.pairing import PairedModels, fit_weight
 from paripassu.port_check.results import (
     Cause,
@@ -22,7 +22,13 @@ from paripassu.port_check.results import (
     finite,
     list_some,
 )
-from paripassu.port_check.runs import Runner, perturbed_step
+from paripassu.port_check.runs import (
+    Runner,
+    Runs,
+    apart,
+    outputs_apart,
+    perturbed_step,
+)
 from paripassu.port_check.tolerance import (
     CANCELLED,
     EPS32,
@@ -49,23 +55,17 @@ class TrainingStep:
     """Compares both models in training mode, on the same draws; `go` adds findings.
 
     Args:
-        models: paired.
+        runner: of the models.
         findings: get checks, faults and notes.
-        runner: runs the models.
-        eps: of the precision in which the models compute.
+        runs: of both models in evaluation mode.
     """
 
-    def __init__(
-        self,
-        models: PairedModels,
-        findings: Findings,
-        runner: Runner,
-        eps: float = EPS64,
-    ):
-        self.models, self.findings, self.runner = models, findings, runner
-        self.draws = TrainingDraws(models, findings)
+    def __init__(self, runner: Runner, findings: Findings, runs: Runs):
+        self.runner, self.findings, self.runs = runner, findings, runs
+        self.models, self.eps = runner.models, runner.eps
+        self.draws = TrainingDraws(self.models, findings)
         self.training = True
-        self.eps, self.dtype = eps, "float64" if eps == EPS64 else "float32"
+        self.dtype = "float64" if self.eps == EPS64 else "float32"
 
     @property
     def least(self) -> float:
@@ -101,36 +101,26 @@ class TrainingStep:
             kept = _KeptGradients(store)
             how = {"training": self.training}
             left = kept.keep(models.left.step(models.inputs, cotangents[0], **how))
-            if recorded:
-                outputs, moved = recorded.step_control()
-                kept.moved = models.left.moved_of_pieces(moved)
-                control = replace(left, outputs=outputs)
-                one_ulp = recorded.inputs_moved()
-            else:
-                control = kept.compare(
-                    perturbed_step(
-                        models.left,
-                        models.inputs,
-                        cotangents[0],
-                        self.runner.perturb,
-                        **how,
-                    )
+
+            def moved_step() -> Step:
+                perturb = self.runner.perturb
+                return perturbed_step(
+                    models.left, models.inputs, cotangents[0], perturb, **how
                 )
-                one_ulp = {
-                    name: relative_error(x, control.input_gradients[name])
-                    for name, x in left.input_gradients.items()
-                }
+
+            ulp = _OneUlp(models, left, kept, moved_step)
             self.runner.progress("comparing gradients", 0.85)
+            self.runner.give_back_memory()
             right = models.right.step(models.right_inputs, cotangents[1], **how)
             part = False
             if self.training:
-                part = self._compare_outputs(left, right, control)
+                part = self._compare_outputs(left, right, ulp)
                 self._compare_statistics(left, right, cotangents[0])
             part = (
-                self._compare_gradients(kept, right, cotangents[0], explained=part)
+                self._compare_gradients(kept, right, ulp, cotangents[0], explained=part)
                 or part
             )
-            part = self._compare_input_gradients(left, right, one_ulp) or part
+            part = self._compare_input_gradients(left, right, ulp) or part
             if not part and self._lacks_partners():
                 self._compare_after_a_step(kept, right)
             if compares_own:
@@ -257,13 +247,11 @@ class TrainingStep:
             for block in blocks.values()
         )
 
-    def _compare_input_gradients(
-        self, left: Step, right: Step, moved: Mapping[str, float]
-    ) -> bool:
+    def _compare_input_gradients(self, left: Step, right: Step, ulp: _OneUlp) -> bool:
         """Whether the gradients of the inputs part."""
         if not left.input_gradients or not right.input_gradients:
             return False
-        worst, bad = 0.0, False
+        worst, bad, floor = 0.0, False, max(allow(0.0, self.eps), self.least)
         models = self.models
         for name, other, way in same_inputs(models.inputs, models.right_inputs):
             wanted = left.input_gradients.get(name)
@@ -273,7 +261,7 @@ class TrainingStep:
                 continue
             error = relative_error(wanted, got)
             worst = max(worst, error)
-            if error > max(allow(moved[name], self.eps), self.least):
+            if error > floor and error > allow(ulp.of_inputs[name], self.eps):
                 bad = True
                 if not self.findings.faults:
                     text = "both compute the same forward, but not the gradient of "
@@ -297,11 +285,9 @@ class TrainingStep:
             self.findings.not_compared.append(text)
             return
         found = after_a_step(
-            self.models,
             self.runner,
             kept.get,
             lambda block, name: right.gradients.get(block, {}).get(name),
-            self.eps,
         )
         self.findings.compared.append("outputs after one step of SGD")
         self.findings.check(
@@ -326,8 +312,7 @@ class TrainingStep:
 
     def _draw_cotangents(self) -> tuple[Arrays, Arrays] | None:
         """What the outputs of both are multiplied with; None where shapes differ."""
-        lefts = self.models.left.run(self.models.inputs)
-        rights = self.models.right.run(self.models.right_inputs)
+        lefts, rights = self.runs.left, self.runs.free.outputs
         drawn: tuple[Arrays, Arrays] = ({}, {})
         recorded = self.models.left.recorded
         given = recorded.cotangents() if recorded else {}
@@ -349,16 +334,14 @@ class TrainingStep:
             drawn[0][name], drawn[1][other] = here, way.turn(here)
         return drawn
 
-    def _compare_outputs(self, left: Step, right: Step, control: Step) -> bool:
+    def _compare_outputs(self, left: Step, right: Step, ulp: _OneUlp) -> bool:
         """Whether the outputs part."""
-        worst, bound = 0.0, self.findings.least
-        if self.eps == EPS64:
-            bound = max(bound, self.runner.rounding())
         plan = self.models.outputs
-        for name, _, wanted, got in pair_outputs(plan, left.outputs, right.outputs):
-            worst = max(worst, relative_error(wanted, got))
-            moved = relative_error(left.outputs[name], control.outputs[name])
-            bound = max(bound, allow(moved, self.eps))
+        worst = outputs_apart(plan, left.outputs, right.outputs)
+        bound = max(allow(0.0, self.eps), self.findings.least, self.runs.rounding)
+        if worst > bound:
+            control = apart(left.outputs, ulp.outputs, plan)
+            bound = max(bound, allow(control, self.eps))
         good = worst <= bound
         self.findings.compared.append("outputs in training mode")
         self.findings.check(
@@ -374,9 +357,7 @@ class TrainingStep:
     def _explain_outputs(self, worst: float) -> None:
         """Where the models part in training mode only."""
         with closing(Store()) as store:
-            runs = self.runner.compare(
-                store, self.eps, "training mode", 0.85, training=True
-            )
+            runs = self.runner.compare(store, "training mode", 0.85, training=True)
         point = next(iter(runs.parting(self.findings.least)), None)
         if point is None:
             self.findings.fault("training mode", "output", "output", worst, None)
@@ -461,12 +442,13 @@ class TrainingStep:
         self,
         kept: _KeptGradients,
         right: Step,
+        ulp: _OneUlp,
         cotangents: Arrays,
         *,
         explained: bool,
     ) -> bool:
         """Whether the gradients of weights part."""
-        worst, total = 0.0, 0
+        worst, total, floor = 0.0, 0, max(allow(0.0, self.eps), self.least)
         bad: list[_PartedGradient] = []
         for _, block, other in self.models.block_pairs():
             if block.trainable != other.trainable:
@@ -487,26 +469,29 @@ class TrainingStep:
                     wanted[rows], got[rows] = 0.0, 0.0
                 total += 1
                 error = relative_error(wanted, got)
-                bound = allow(kept.moved[block.name, name], self.eps)
                 # Gradients that cancel to nothing are rounding on both sides.
-                small = kept.scales[block.name] * max(CANCELLED, self.least)
-                if np.abs(wanted - got).max(initial=0) <= small:
+                difference = float(np.abs(wanted - got).max(initial=0))
+                scale = kept.scales[block.name]
+                of_block = difference / scale if scale else error
+                if of_block <= max(CANCELLED, self.least):
+                    worst = max(worst, min(of_block, error))
                     continue
-                if error <= bound:
-                    worst = max(worst, error)
-                elif error > self.least:
+                control = ulp.of_weights[block.name, name] if error > floor else 0.0
+                if error > max(allow(control, self.eps), self.least):
                     sums = float(np.abs(wanted).sum()), float(np.abs(got).sum())
                     bad.append(
                         _PartedGradient(block.name, other.name, name, *sums, error)
                     )
+                else:
+                    worst = max(worst, error)
         if bad and self._may_round:
             rounded = kept.distances(self._rounded_step(cotangents, (-1, 1)))
+            worst = max(worst, *(x.error for x in bad))  # shown if all is rounding
             bad = [x for x in bad if x.error > ROUNDINGS * rounded[x.left, x.name]]
         self.findings.compared.append(f"gradients of {total} weights")
         if not bad:
-            detail = (
-                f"{total} of {total} equal, at most {describe_error(worst, self.eps)}"
-            )
+            size = describe_error(worst, self.eps)
+            detail = f"{total} of {total} equal, at most {size}"
             self.findings.check(f"gradients, {self.dtype}", "holds", detail)
             return False
         names = list_some([f"{x.left}.{x.name}" for x in bad])
@@ -548,14 +533,12 @@ class _KeptGradients:
 
     Attributes:
         scales: the largest value of each block's gradients.
-        moved: what the one-ulp control does to each, relative.
     """
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.numbers: dict[str, int] = {}
         self.scales: dict[str, float] = {}
-        self.moved: Mapping[tuple[str, str], float] = {}
 
     def keep(self, step: Step) -> Step:
         """Keep a step's gradients, and give it back without them."""
@@ -571,11 +554,6 @@ class _KeptGradients:
         """One gradient."""
         found = self.store.get((self.numbers[block], 0, name))
         return found[0] if found else None
-
-    def compare(self, step: Step) -> Step:
-        """Take the control's, and give it back without gradients."""
-        self.moved = self.distances(step)
-        return replace(step, gradients={})
 
     def distances(self, step: Step) -> dict[tuple[str, str], float]:
         """How far another step's gradients are from those that are kept."""
@@ -602,6 +580,54 @@ def _running_errors(
     spread = np.sqrt(np.abs((1 - momentum) * moved).max(initial=0))
     means = (np.append(x["mean"], spread) for x in (carried, right))
     return errors | {"mean": relative_error(*means)}
+
+
+class _OneUlp:
+    """What one ulp at its inputs does to the left model's step.
+
+    It is measured when it is first asked for: most models agree without it.
+
+    Args:
+        step: of the left model, its gradients in `kept`.
+        moved_step: takes the step from inputs that are moved.
+    """
+
+    def __init__(
+        self,
+        models: PairedModels,
+        step: Step,
+        kept: _KeptGradients,
+        moved_step: Callable[[], Step],
+    ):
+        self.models, self.step, self.kept = models, step, kept
+        self.moved_step = moved_step
+
+    @functools.cached_property
+    def _measured(self) -> tuple[Arrays, Mapping[tuple[str, str], float], Arrays]:
+        """Outputs, how far gradients of weights are moved, gradients of inputs."""
+        if recorded := self.models.left.recorded:
+            outputs, moved = recorded.step_control()
+            return outputs, self.models.left.moved_of_pieces(moved), {}
+        found = self.moved_step()
+        return found.outputs, self.kept.distances(found), found.input_gradients
+
+    @property
+    def outputs(self) -> Arrays:
+        """Those of the step."""
+        return self._measured[0]
+
+    @property
+    def of_weights(self) -> Mapping[tuple[str, str], float]:
+        """How far gradients move, by block and name."""
+        return self._measured[1]
+
+    @property
+    def of_inputs(self) -> Mapping[str, float]:
+        """How far gradients of inputs move, by name."""
+        if recorded := self.models.left.recorded:
+            return recorded.inputs_moved()
+        moved, own = self._measured[2], self.step.input_gradients
+        return {name: relative_error(x, moved[name]) for name, x in own.items()}
 
 
 def _compare_running(

@@ -115,7 +115,10 @@ class Call:
 
 
 class Watcher(Protocol):
-    """Sees every call of a run; arrays have channels last where the kind has them."""
+    """Sees every call of a run; arrays have channels last where the kind has them.
+
+    They are made when they are asked for: `tuple(inputs)` keeps them as they are now.
+    """
 
     def enter(self, call: Call, inputs: Sequence[Array]) -> Sequence[Array] | None:
         """Before it computes; what is returned takes the inputs' place."""

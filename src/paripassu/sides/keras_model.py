@@ -7,7 +7,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras.src import backend
+from keras.src.initializers.random_initializers import RandomInitializer
 
 from paripassu.core.errors import UserError
 from paripassu.core.files import replacing
@@ -33,7 +34,7 @@ from paripassu.sides.contract import (
     Watcher,
 )
 from paripassu.sides.keras_random import replaced
-from paripassu.sides.observing import Observer
+from paripassu.sides.observing import LazyArrays, Observer
 
 MADE_AT = "_paripassu_made_at"
 WITH_ACTIVATION = ("dense", "conv", "conv_transpose", "other")
@@ -69,6 +70,7 @@ class Probe:
 
     def _set(self, model: Any) -> None:
         self.model = model
+        self.titles: dict[int, str] = {}
         self.first = has_channels_first(model)
         self.leaves = {id(x): name for name, x in keras_layers.leaves(model)}
         self.containers = {id(x): name for name, x in keras_layers.containers(model)}
@@ -78,6 +80,12 @@ class Probe:
             for name, layer in named
             for part in keras_layers.parts(name, layer)
         )
+
+    def title(self, layer: Any) -> str:
+        """A layer of the model as a reader would write it."""
+        if id(layer) not in self.titles:
+            self.titles[id(layer)] = _title(layer)
+        return self.titles[id(layer)]
 
     def _part(self, part: Any) -> Any:
         """A part, its axis 1 called the last one where the model has channels there."""
@@ -160,9 +168,11 @@ class Probe:
 
     def set_dtype(self, dtype: str) -> Callable[[], None]:
         before = self.model, self.leaves, self.containers, self.parts
-        made = _in_dtype(self.model, self.build, dtype)
-        if not made.built or not made.weights:
-            self._build_anew(made)
+        with _drawn_late() as late:
+            made = _in_dtype(self.model, self.build, dtype)
+            if not made.built or not made.weights:
+                self._build_anew(made)
+            late.draw(made.weights)
         weights = self.model.weights
         if [x.shape for x in made.weights] != [x.shape for x in weights]:
             raise UserError("the Keras model, made anew, has other weights.")
@@ -260,6 +270,36 @@ class Probe:
             if name in names:
                 return name
         return str(self.model.compute_dtype)
+
+
+@dataclass
+class _Late:
+    """Variables that wait for the numbers with which they begin."""
+
+    waiting: list[tuple[Any, Any]] = field(default_factory=list)
+
+    def draw(self, but: Iterable[Any]) -> None:
+        """Draw them for all variables but those that get others anyway."""
+        written = set(map(id, but))
+        for variable, initializer in self.waiting:
+            if id(variable) not in written:
+                variable.assign(initializer(variable.shape, dtype=variable.dtype))
+
+
+@contextlib.contextmanager
+def _drawn_late() -> Iterator[_Late]:
+    """While random weights are zeros at first: to draw a large model takes seconds."""
+    late, original = _Late(), backend.Variable._initialize_with_initializer
+
+    def initialize(variable: Any, initializer: Any) -> None:
+        if not isinstance(initializer, RandomInitializer):
+            original(variable, initializer)
+            return
+        late.waiting.append((variable, initializer))
+        original(variable, keras.initializers.Zeros())
+
+    with replaced(backend.Variable, "_initialize_with_initializer", initialize):
+        yield late
 
 
 def _in_dtype(model: Any, build: Callable[[], Any] | None, dtype: str) -> Any:
@@ -751,7 +791,8 @@ class _Watched(Observer):
         self.draws.rate = getattr(layer, "rate", None)
         name = self.probe.leaves[id(layer)]
         line = self.probe.lines.get(name, "")
-        call = self.begin(name, _title(layer), spec, (args, kwargs), line)
+        title = self.probe.title(layer)
+        call = self.begin(name, title, spec, (args, kwargs), line)
         compute = functools.partial(original, layer)
         function = getattr(layer, "activation", None)
         fused = spec.kind in WITH_ACTIVATION and spec.weights and callable(function)
@@ -766,7 +807,7 @@ class _Watched(Observer):
             told = keras_layers.activation(function)
             label = f"{name}:{told.settings.get('function', told.kind)}"
             inner.append(self.begin(label, label, told, tensor, line))
-            self.watcher.enter(inner[0], [_array_of(tensor)])
+            self.watcher.enter(inner[0], LazyArrays([tensor], _array_of))
             return function(tensor)  # type: ignore[misc]
 
         with replaced(layer, "activation", activate):

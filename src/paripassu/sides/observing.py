@@ -7,7 +7,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -190,6 +190,32 @@ def our_errors() -> Iterator[None]:
         raise WatchError(f"{type(error).__name__}: {error}") from error
 
 
+class LazyArrays(Sequence[Array]):
+    """Arrays of tensors, each made when it is first asked for.
+
+    A model may change its tensors later: a watcher asks while it is told of the call.
+    """
+
+    def __init__(self, tensors: Sequence[Any], to_array: Callable[[Any], Array]):
+        self._tensors, self._to_array = tensors, to_array
+        self._made: dict[int, Array] = {}
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    @overload
+    def __getitem__(self, at: int) -> Array: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Array]: ...
+    def __getitem__(self, at: int | slice) -> Array | list[Array]:
+        if isinstance(at, slice):
+            return [self[n] for n in range(*at.indices(len(self)))]
+        number = range(len(self))[at]
+        if number not in self._made:
+            self._made[number] = self._to_array(self._tensors[number])
+        return self._made[number]
+
+
 class Observer:
     """Tells a watcher of each call; a side says what a tensor is.
 
@@ -328,9 +354,8 @@ class Observer:
         tensors = self.tensors(given)
         if spec.kind == "attention":
             tensors = self.attention_inputs(tensors)
-        arrays = self.watcher.enter(
-            call, [self.to_last(x, spec, layer) for x in tensors]
-        )
+        told = LazyArrays(tensors, lambda x: self.to_last(x, spec, layer))
+        arrays = self.watcher.enter(call, told)
         if arrays is None:
             return None
         pairs = zip(tensors, arrays, strict=False)
@@ -346,7 +371,8 @@ class Observer:
         """Tell of a call after it computed; what it is to have given."""
         spec = call.spec
         for tensor in self.tensors(result)[:1]:
-            arrays = self.watcher.leave(call, [self.to_last(tensor, spec, layer)])
+            told = LazyArrays([tensor], lambda x: self.to_last(x, spec, layer))
+            arrays = self.watcher.leave(call, told)
             if arrays is not None:
                 fresh = self.from_last(arrays[0], spec, layer, tensor)
                 result = self.replaced(result, {id(tensor): fresh})
