@@ -168,7 +168,7 @@ class Examination:
             findings.check("training mode", "not run", text)
             findings.not_compared.append(f"training mode and gradients: {text}")
         else:
-            self._compare_training()
+            self._compare_training(self.runs)
         if findings.faults:
             note_doubts(models, findings)
 
@@ -192,12 +192,12 @@ class Examination:
         check_weights(models, self.pairings, self.findings)
         return lefts
 
-    def _compare_training(self) -> None:
+    def _compare_training(self, runs: Runs) -> None:
         """Compare training mode, gradients and statistics."""
         self._enter("comparing gradients", 0.75)
         self.runner.give_back_memory()
         try:
-            TrainingStep(self.runner, self.findings, self.runs).go()
+            TrainingStep(self.runner, self.findings, runs).go()
         except ModelError as failed:  # which computes its outputs
             text = f"the {failed.which} model raised {user_code.told(failed.error)}"
             self.findings.check("training step", "not run", text)
