@@ -280,7 +280,12 @@ def read_inputs(path: Path) -> Arrays:
     """
     import numpy as np
 
-    with explained_inputs(path), np.load(path, allow_pickle=False) as file:
+    # Opened here: of a damaged archive, NumPy leaves the file open.
+    with (
+        explained_inputs(path),
+        path.open("rb") as stream,
+        np.load(stream, allow_pickle=False) as file,
+    ):
         found = {name: np.asarray(file[name]) for name in file.files}
     if not found:
         raise UserError(f"{path} holds no array.")
