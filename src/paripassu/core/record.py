@@ -149,7 +149,8 @@ def load_record(folder: Path) -> RunRecord:
     """
     path = folder / RUN_FILE
     if not path.exists():
-        inside = sorted(x.parent for x in folder.glob(f"**/{RUN_FILE}"))
+        below = (f"{'*/' * depth}{RUN_FILE}" for depth in (1, 2, 3))
+        inside = sorted(x.parent for pattern in below for x in folder.glob(pattern))
         advice = f"Make one with 'paripassu train --framework pytorch --out {folder}'."
         if inside:
             advice = f"Name one of the runs in it: {', '.join(map(str, inside[:6]))}"
