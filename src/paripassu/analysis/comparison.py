@@ -6,6 +6,7 @@ import itertools
 from datetime import UTC, datetime
 from pathlib import Path
 
+from paripassu.analysis.ensembles import ensemble_accuracy
 from paripassu.analysis.pairs import judge_pair
 from paripassu.analysis.plan import Plan, run_name
 from paripassu.analysis.proof.ladder import with_accuracy
@@ -47,6 +48,7 @@ def summarise(folder: Path, created: str | None = None) -> Comparison:
     records, runs, damage = load_runs(folder, plan)
     check_same_experiment(runs)
     first = next(iter(runs.values()), None)
+    several = len({run.record.framework for run in runs.values()}) > 1
     pairs = [
         judge_pair(plan, left, right, runs)
         for left, right in itertools.combinations(plan.frameworks, 2)
@@ -63,6 +65,7 @@ def summarise(folder: Path, created: str | None = None) -> Comparison:
             framework: summarise_framework(plan, framework, records, runs, damage)
             for framework in plan.frameworks
         },
+        ensemble_accuracy=ensemble_accuracy([*runs.values()]) if several else None,
         pairs=pairs,
         proof=proof and with_accuracy(proof, pairs),
         warnings=without_proof + collect_warnings(plan, records, runs, damage),

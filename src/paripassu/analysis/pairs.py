@@ -87,8 +87,8 @@ def _disagreements(one: Run, other: Run) -> list[Disagreement]:
             seed=one.record.seed,
             left=int(one.answers[index]),
             right=int(other.answers[index]),
-            left_probability=float(one.probabilities[index]),
-            right_probability=float(other.probabilities[index]),
+            left_probability=float(one.probabilities[index].max()),
+            right_probability=float(other.probabilities[index].max()),
         )
         for index in np.flatnonzero(one.answers != other.answers)
     ]

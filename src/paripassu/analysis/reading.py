@@ -38,7 +38,7 @@ class Run:
     labels: npt.NDArray[np.int64]  # (N,)
     answers: npt.NDArray[np.int64]  # (N,)
     correct: npt.NDArray[np.bool_]  # (N,)
-    probabilities: npt.NDArray[np.float64]  # (N,), of the own answer, 0..1
+    probabilities: npt.NDArray[np.float64]  # (N, classes), 0..1
 
 
 Runs = Mapping[str, Run]  # finished runs by name, in the order of the plan
@@ -126,7 +126,7 @@ def _load_run(folder: Path, record: RunRecord) -> Run:
         labels=labels,
         answers=answers,
         correct=answers == labels,
-        probabilities=softmax(logits).max(axis=1),
+        probabilities=softmax(logits),
     )
 
 

@@ -44,6 +44,13 @@ class InferenceTime(Model):
     batch_size: int
 
 
+class SeedSpread(Model):
+    """Standard deviations of test accuracy between seeds, as fractions 0..1."""
+
+    measured: float
+    expected: float  # if seeds erred on each image independently of the others
+
+
 class FrameworkSummary(Model):
     """One framework's runs together."""
 
@@ -53,6 +60,9 @@ class FrameworkSummary(Model):
     seeds: list[int]  # of the finished runs, same order
     version: str | None  # of the framework
     test_accuracy: Estimate | None
+    # Of all seeds' networks together, by their mean probabilities; n networks.
+    ensemble_accuracy: Estimate | None = None
+    seed_spread: SeedSpread | None = None
     test_loss: Estimate | None
     epoch_seconds: Spread | None  # training alone, warm-up and compilation apart
     evaluation_seconds: Spread | None
@@ -223,6 +233,7 @@ class Comparison(Model):
     seeds: list[int]  # that were asked for
     order: list[str]  # run names in the order they were planned: A B B A
     frameworks: dict[str, FrameworkSummary]
+    ensemble_accuracy: Estimate | None = None  # of the networks of all frameworks
     pairs: list[Pair]
     proof: Proof | None
     warnings: list[str]  # whatever makes the figures less than fair

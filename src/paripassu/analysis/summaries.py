@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from paripassu.analysis.ensembles import ensemble_accuracy, seed_spread
 from paripassu.analysis.plan import RUNS_FOLDER, Plan, planned_runs
 from paripassu.analysis.reading import Run, Runs
 from paripassu.analysis.schema import (
@@ -38,6 +39,8 @@ def summarise_framework(
         seeds=[run.record.seed for run in finished],
         version=_version(framework, finished),
         test_accuracy=_accuracy(finished),
+        ensemble_accuracy=ensemble_accuracy(finished),
+        seed_spread=seed_spread(finished),
         test_loss=mean_estimate([run.result.test_loss for run in finished])
         if finished
         else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from paripassu.analysis.plan import Plan
-from paripassu.analysis.schema import Estimate
+from paripassu.analysis.schema import Comparison, Estimate
 from paripassu.analysis.statistics import FEWEST_SEEDS, MOST_SEEDS, Decision
 from paripassu.core.record import RunRecord
 from paripassu.frameworks.registry import REFERENCE, title_of
@@ -55,6 +55,28 @@ def probability(share: float) -> str:
     if share > 0.9999:
         return ">99.99%"
     return "<0.01%" if share < 0.0001 else f"{share:.2%}"
+
+
+def together(comparison: Comparison) -> list[str]:
+    """What networks of several seeds say together, and how far apart seeds are."""
+    found = []
+    for name, item in comparison.frameworks.items():
+        title, whole, seeds = (
+            display_name(name),
+            item.ensemble_accuracy,
+            item.seed_spread,
+        )
+        if whole and item.test_accuracy and seeds:
+            found.append(
+                f"{title}: {whole.n} networks that answer together "
+                f"{whole.mean:.2%}, one alone {item.test_accuracy.mean:.2%}. Seeds are "
+                f"{100 * seeds.measured:.3f} points apart (standard deviation); errors "
+                "that are independent from image to image make it "
+                f"{100 * seeds.expected:.3f}."
+            )
+    if whole := comparison.ensemble_accuracy:
+        found.append(f"All {whole.n} networks together: {whole.mean:.2%}.")
+    return found
 
 
 def listed_seeds(seeds: Sequence[int]) -> str:

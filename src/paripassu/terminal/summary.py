@@ -15,6 +15,8 @@ from paripassu.analysis.text import display_name, mebibytes
 from paripassu.conversion.convert import Conversion
 from paripassu.core.recipe_book import Entry
 
+TOGETHER = "all seeds together"
+
 
 def summary_table(result: Comparison) -> RenderableType:
     """Key figures with a column for each framework, the verdict and the warnings."""
@@ -23,7 +25,9 @@ def summary_table(result: Comparison) -> RenderableType:
     for name in result.frameworks:
         table.add_column(display_name(name), justify="right")
     for label, cell in _ROWS.items():
-        table.add_row(label, *[cell(x) for x in result.frameworks.values()])
+        cells = [cell(x) for x in result.frameworks.values()]
+        if label != TOGETHER or any(x != "–" for x in cells):
+            table.add_row(label, *cells)
     lines: list[RenderableType] = [Text(""), table, Text("")]
     if result.proof:
         lines.append(_proof_line(result))
@@ -76,6 +80,7 @@ _ROWS: dict[str, Any] = {
     "version": lambda x: x.version or "–",
     "runs finished": lambda x: str(len(x.runs)) if x.status != "missing" else "missing",
     "test accuracy (95%)": lambda x: _accuracy(x.test_accuracy),
+    TOGETHER: lambda x: _accuracy(x.ensemble_accuracy),
     "training, one epoch": lambda x: _seconds(x.epoch_seconds),
     "start-up": lambda x: _seconds(x.start_up_seconds),
     "warm-up and compilation": lambda x: _seconds(x.warm_up_seconds),

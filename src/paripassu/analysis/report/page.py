@@ -28,7 +28,7 @@ from paripassu.analysis.report import (
 from paripassu.analysis.report.figures import Framework
 from paripassu.analysis.report.gather import Runs, read_pictures, read_runs
 from paripassu.analysis.schema import Comparison, Disagreement, Pair, Proof, RungResult
-from paripassu.analysis.text import counted, display_name
+from paripassu.analysis.text import counted, display_name, together
 from paripassu.frameworks.registry import FRAMEWORKS
 
 FOLDER = Path(__file__).parent
@@ -87,6 +87,7 @@ def render(folder: Path, comparison: Comparison) -> str:
                 for figure in figures.difference(pair, number, trained)
             ),
         ],
+        together=together(comparison),
         tests=[(_names(pair), [*tables.tests(pair)]) for pair in _judged(comparison)],
         curves=figures.learning_curves(trained, _split(trained)),
         split=_split(trained),

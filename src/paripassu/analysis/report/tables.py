@@ -65,6 +65,11 @@ def key_figures(comparison: Comparison, shown: Sequence[Framework]) -> list[Line
             "95% interval",
             [_accuracy(item, comparison.pairs) for item in shown],
         ),
+        Line(
+            "All seeds together",
+            "mean of probabilities",
+            [_together(item) for item in shown],
+        ),
         Line("Test loss", "nats per image", [_loss(item) for item in shown]),
         Line(
             "Time per epoch",
@@ -89,7 +94,7 @@ def key_figures(comparison: Comparison, shown: Sequence[Framework]) -> list[Line
     ]
     if any(item.summary.peak_accelerator_bytes for item in shown):
         cells = [_memory(x, x.summary.peak_accelerator_bytes) for x in shown]
-        lines.insert(6, Line("Peak accelerator memory", "median", cells))
+        lines.insert(7, Line("Peak accelerator memory", "median", cells))
     return [line for line in lines if any(cell != NOTHING for cell in line.cells)]
 
 
@@ -106,6 +111,14 @@ def _accuracy(item: Framework, pairs: Sequence[Pair]) -> Cell:
     )
     parts = (words.accuracy_interval(estimate), words.n(estimate.n, "run"))
     return Cell(words.percent(estimate.mean), ", ".join(filter(None, parts)), ahead)
+
+
+def _together(item: Framework) -> Cell:
+    estimate = item.summary.ensemble_accuracy
+    if estimate is None:
+        return NOTHING
+    parts = (words.accuracy_interval(estimate), words.n(estimate.n, "network"))
+    return Cell(words.percent(estimate.mean), ", ".join(filter(None, parts)))
 
 
 def _loss(item: Framework) -> Cell:
