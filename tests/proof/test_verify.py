@@ -51,8 +51,6 @@ RECIPE = Recipe(
     epochs=2,
     initializer={"kernel": "glorot_uniform", "bias": "fan_in_uniform"},
 )
-# Of the network with the fewest weights.
-SMALL = load("keras-example", ["batch_size=8", "epochs=2", "validation_size=20"])
 LOGITS = ("output=logits", "loss=cross_entropy_on_logits")
 STEPS = 15  # over the end of the first epoch: 100 images make 13 batches
 NETWORK = networks.ARTICLE
@@ -177,7 +175,6 @@ def test_the_proof_holds_for_every_built_in_recipe(name, tiny):
 def test_the_command_prints_the_proof_and_exits_with_0(tiny):
     done = run_paripassu(
         *("verify", "--data", tiny, "--steps", 3, "--precision", "float64"),
-        *("--recipe", "keras-example", "--set", "validation_size=20"),
         *("--set", "batch_size=8", "--rungs", "0-2,4", "--json"),
     )
     assert done.returncode == 0, done.stderr
@@ -210,7 +207,7 @@ def test_a_framework_that_crashes_fails_the_proof(tiny, tmp_path, monkeypatch, b
     monkeypatch.setenv("PYTHONPATH", str(folder))
     found = verify(
         [broken],
-        SMALL,
+        RECIPE,
         conditions=Conditions(data=tiny),
         steps=3,
         precisions=["float64"],
