@@ -232,6 +232,7 @@ class Observer:
         self.latest: Call | None = None  # at work while depth is not 0
         self.latest_weighted = ""
         self.origins = None if inputs is None else {id(x): -1 for x in inputs}
+        self.varying = {-1}  # serials of calls that hang on the model's inputs
         self.alive: list[Any] = [inputs]  # an id is one tensor's as long as it lives
         self.inside: list[str] = []
 
@@ -312,6 +313,8 @@ class Observer:
             tensors = self.tensors(given)
             known = (self.origins.get(id(x)) for x in tensors)
             sources = tuple(dict.fromkeys(x for x in known if x is not None))
+            if self.varying & {*sources}:
+                self.varying.add(self.serial)
             made = LayerSpec("constant")
             constants = [
                 self.to_last(x, made, None)
@@ -337,14 +340,13 @@ class Observer:
         return call
 
     def pass_on(self, given: Any, result: Any) -> Any:
-        """Let what a function that is no call gives come from where its input does."""
+        """Let what a cast or a copy gives come from where its first input does."""
         if self.origins is not None and (made := self.tensors(result)):
-            known = [self.origins.get(id(x)) for x in self.tensors(given)]
-            sources = [x for x in known if x is not None]
-            if sources:
+            source = self.origins.get(id(self.tensors(given)[0]))
+            if source in self.varying:
                 self.alive.append(result)
                 for tensor in made:
-                    self.origins.setdefault(id(tensor), sources[0])
+                    self.origins.setdefault(id(tensor), source)
         return result
 
     @our_errors()
