@@ -40,6 +40,7 @@ class Group:
         rows: where the left's inputs lie in the right's, which flattened another
             order: `right = left[:, rows]`.
         flattened: the shape of the image that was flattened, (h, w, c).
+        steps: of the sequences, where one model calls a cell for each.
     """
 
     left: list[str]
@@ -47,6 +48,15 @@ class Group:
     blocks: list[tuple[Block, Block]]
     rows: Array | None = None
     flattened: tuple[int, ...] | None = None
+    steps: int = 0
+
+    @property
+    def cells(self) -> Literal["left", "right"] | None:
+        """Which model calls cells, step by step, where the other one has a layer."""
+        left, right = ("_cell" in x.spec.settings for x in self.blocks[0])
+        if left == right:
+            return None
+        return "left" if left else "right"
 
     @property
     def kind(self) -> str:
@@ -409,10 +419,13 @@ class Comparer:
         self, number: int, visit: int, end: End, arrays: Sequence[Array]
     ) -> Sequence[Array] | None:
         """Compare, and perhaps replace."""
-        group = self.groups[number]
-        kept = self.store.get((number, visit, end))
+        group, point = self.groups[number], (number, visit, end)
+        if group.cells:
+            kept, point = self._of_cells(group, point, arrays[0])
+        else:
+            kept = self.store.get(point)
         if kept is None:
-            self.errors[number, visit, end] = float("inf")
+            self.errors[point] = float("inf")
             return None
         if self.shapes is not None and end == "in":
             find_rows(group, kept[0], arrays[0], self.shapes)
@@ -428,9 +441,68 @@ class Comparer:
                 one, two = select_steps(mask, one, two)
             worst = max(worst, relative_error(one, two))
             given.append(self.perturb(wanted) if self.perturb else wanted)
-        self.errors[number, visit, end] = worst
+        self.errors[point] = max(worst, self.errors.get(point, 0.0))
         own = end == "out" and number in self.free
+        if group.cells == "right" and end == "out" and not self.perturb:
+            own = True  # its state is its own, as a layer's is
         return given if self.forced and not own else None
+
+    def _of_cells(
+        self, group: Group, point: Point, like: Array
+    ) -> tuple[list[Array] | None, Point]:
+        """What was kept where one model calls a cell for each step of a layer.
+
+        Returns:
+            Also the point that it is of: all steps are one visit.
+        """
+        number, visit, end = point
+        if group.cells == "right" and not self.perturb:
+            whole = self.store.get((number, 0, "in"))
+            if whole is not None:
+                group.steps = whole[0].shape[1]
+        elif group.cells == "left" and like.ndim == 3 and end == "in":
+            group.steps = like.shape[1]
+        if not group.steps:
+            return ([like] if not self.perturb else self.store.get(point)), point
+        of_cells = (group.cells == "left") == bool(self.perturb)
+        joined = number, visit // group.steps if of_cells else visit, end
+        if self.perturb:
+            return self.store.get(point), joined
+        ends = {
+            bool(x.spec.settings.get("reverse")) for pair in group.blocks for x in pair
+        }
+        if len(group.blocks) > 1 and len(ends) > 1:
+            return [like], joined  # two directions, one loop after the other
+        if group.cells == "left":
+            return self._joined(group, point, like), joined
+        kept = self.store.get(joined)
+        step = visit % group.steps
+        return kept and [_step(group, end, step, kept[0], like)], joined
+
+    def _joined(self, group: Group, point: Point, like: Array) -> list[Array] | None:
+        """All steps of the left model's cell, (N, t, c), or the last one (N, c)."""
+        number, visit, end = point
+        visits = range(visit * group.steps, (visit + 1) * group.steps)
+        if like.ndim == 2:
+            return self.store.get((number, visits[-1], end))
+        found = [self.store.get((number, x, end)) for x in visits]
+        steps = [x[0] for x in found if x is not None]
+        if len(steps) < len(found):
+            return None
+        if group.blocks[0][1].spec.settings.get("reverse"):
+            steps.reverse()
+        return [np.stack(steps, 1)]
+
+
+def _step(group: Group, end: End, step: int, whole: Array, like: Array) -> Array:
+    """What a layer is given or gives at the step that a cell makes as this one."""
+    last = step == group.steps - 1
+    if whole.ndim == 2:
+        return whole if last else like
+    settings = group.blocks[0][0].spec.settings
+    if settings.get("reverse") and not (end == "out" and settings.get("flipped")):
+        step = group.steps - 1 - step
+    return whole[:, step]
 
 
 REARRANGED = 1e-3  # apart, values are the same in another order

@@ -93,7 +93,11 @@ class Explainer:
         recorder = CallRecorder(Anchors(groups, "left", store.record))
         models.left.run(models.inputs, recorder, sources=True)
         left = find_constants(models.left, models.inputs, recorder.seen)
-        self.left = Trace(left, {x for group in groups for x in group.left})
+        self.left = Trace(
+            left,
+            {x for group in groups for x in group.left},
+            {x: g.steps for g in groups if g.cells == "left" for x in g.left},
+        )
         self._trace_right(store)
         # A factor may stand in one model's layer, and after the other's.
         faulty = {
@@ -117,7 +121,11 @@ class Explainer:
         outputs = models.right.run(models.right_inputs, recorder, sources=True)
         self.run = Run(comparer.errors, outputs)
         right = find_constants(models.right, models.right_inputs, recorder.seen)
-        self.right = Trace(right, {x for group in groups for x in group.right})
+        self.right = Trace(
+            right,
+            {x for group in groups for x in group.right},
+            {x: g.steps for g in groups if g.cells == "right" for x in g.right},
+        )
 
     def _is_off(self, point: Point, runs: Runs) -> bool:
         """Whether it is further off than rounding makes it."""

@@ -111,6 +111,7 @@ class PairedModels:
         for group in self.groups:
             if old := before.get((*group.left, "", *group.right)):
                 group.rows, group.flattened = old.rows, old.flattened
+                group.steps = old.steps
 
     def fold(self, which: Which, fold: Fold) -> None:
         """Take a block that has a partner, and what it is folded with, for one."""

@@ -8,7 +8,7 @@ of the right one that the left has nowhere, are where the models part.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -101,18 +101,42 @@ class CallRecorder:
         return given
 
 
-class Trace:
-    """All calls of a run, by serial; `layers` names those that have a partner."""
+def _joined(calls: Sequence[Seen]) -> Seen:
+    """The calls of a cell, one for each step, as one call of a layer."""
+    given, made = (
+        np.stack(x, 1)
+        for x in zip(*((x.inputs[0], x.outputs[0]) for x in calls), strict=True)
+    )
+    return replace(calls[0], inputs=(given,), outputs=(made,))
 
-    def __init__(self, calls: Sequence[Seen], layers: Collection[str]):
-        self.calls = calls
+
+class Trace:
+    """All calls of a run, by serial; `layers` names those that have a partner.
+
+    Args:
+        calls: all.
+        layers: the names.
+        steps: of cells whose partner is a layer, how many of their calls are one of it.
+    """
+
+    def __init__(
+        self,
+        calls: Sequence[Seen],
+        layers: Collection[str],
+        steps: Mapping[str, int] | None = None,
+    ):
+        self.calls, self.steps = calls, steps or {}
         self.stops = {
             x.call.serial for x in calls if x.call.weighted and x.call.name in layers
         }
 
     def layer_calls(self, name: str) -> list[Seen]:
         """The calls of a layer with weights."""
-        return [x for x in self.calls if x.call.weighted and x.call.name == name]
+        found = [x for x in self.calls if x.call.weighted and x.call.name == name]
+        if count := self.steps.get(name, 0):
+            ends = range(count, len(found) + 1, count)
+            return [_joined(found[x - count : x]) for x in ends]
+        return found
 
     def last_stop(self, end: int | None) -> Seen | None:
         """The last layer with a partner before a call; None: the model's input."""

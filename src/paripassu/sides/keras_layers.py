@@ -16,6 +16,7 @@ from paripassu.sides.tables import (
     OTHER,
     Row,
     Weights,
+    find_base,
     find_layer,
     named_alike,
     scale_by,
@@ -182,20 +183,46 @@ def _layer_norm(layer: Any) -> Settings | LayerSpec:
     return settings
 
 
-def _recurrent(layer: Any) -> Settings:
-    settings: Settings = {"activation": activation(layer.activation).kind}
-    if hasattr(layer, "recurrent_activation"):
-        gate = activation(layer.recurrent_activation).kind
+CELLS: dict[type, str] = {
+    L.LSTMCell: "lstm",
+    L.GRUCell: "gru",
+    L.SimpleRNNCell: "rnn",
+}
+
+
+def _gates(cell: Any) -> Settings:
+    """Of a recurrent layer's cell."""
+    settings: Settings = {"activation": activation(cell.activation).kind}
+    if hasattr(cell, "recurrent_activation"):
+        gate = activation(cell.recurrent_activation).kind
         settings["recurrent_activation"] = gate
-    if hasattr(layer, "reset_after"):
-        settings["reset_after"] = bool(layer.reset_after)
+    if hasattr(cell, "reset_after"):
+        settings["reset_after"] = bool(cell.reset_after)
         settings["_gates"] = "zrn"
+    return settings
+
+
+def _recurrent(layer: Any) -> Settings | LayerSpec:
+    cells = _cells(layer)
+    kinds = {_kind_of_cell(x) for x in cells}
+    settings = _gates(cells[0]) if "" not in kinds else {}
     settings["last"] = not layer.return_sequences
     if layer.go_backwards:
         settings["reverse"] = True
         # Keras leaves the outputs in the order in which they were computed.
         settings["flipped"] = bool(layer.return_sequences)
-    return settings
+    return LayerSpec((kinds.pop() if len(kinds) == 1 else "") or "other", settings)
+
+
+def _cells(layer: Any) -> list[Any]:
+    """What runs over the steps: one cell, or several of which each feeds the next."""
+    return list(getattr(layer.cell, "cells", [layer.cell]))
+
+
+def _kind_of_cell(cell: Any) -> str:
+    """As of a layer of this cell; "" of one that a user made."""
+    kind, overridden = find_base(type(cell), CELLS, ("call",))
+    return "" if kind is None or overridden else kind
 
 
 def _bidirectional(layer: Any) -> LayerSpec:
@@ -351,13 +378,13 @@ def _slots(layer: Any, weights: Weights) -> dict[str, Slot]:
     return {name: Slot(x, move) for name, (x, move) in found.items() if x is not None}
 
 
-def _cell(layer: Any) -> dict[str, Slot]:
-    move = GATES if isinstance(layer, L.GRU) else SAME
+def _cell(cell: Any) -> dict[str, Slot]:
+    move = GATES if isinstance(cell, L.GRUCell) else SAME
     names = {"kernel": ("kernel", move), "recurrent": ("recurrent_kernel", move)}
     if move is SAME:
-        return _slots(layer.cell, names | BIAS)
-    slots, bias = _slots(layer.cell, names), layer.cell.bias
-    if bias is not None and layer.reset_after:
+        return _slots(cell, names | BIAS)
+    slots, bias = _slots(cell, names), cell.bias
+    if bias is not None and cell.reset_after:
         slots["input_bias"] = Slot(bias, ROW_OF_GATES, (0, 1))
         slots["recurrent_bias"] = Slot(bias, ROW_OF_GATES, (1, 2))
     elif bias is not None:
@@ -366,7 +393,17 @@ def _cell(layer: Any) -> dict[str, Slot]:
 
 
 def _recurrent_parts(name: str, layer: Any, spec: LayerSpec) -> Iterator[Part]:
-    yield Part(name, name, spec.kind, spec.settings, _cell(layer))
+    cells = _cells(layer)
+    for number, cell in enumerate(cells):
+        label = name if len(cells) == 1 else f"{name}/{number}"
+        settings = {**spec.settings, **_gates(cell)}
+        yield Part(label, name, _kind_of_cell(cell), settings, _cell(cell))
+
+
+def _cell_parts(name: str, cell: Any, _spec: LayerSpec) -> Iterator[Part]:
+    """The weights of a cell that is called step by step."""
+    settings = _gates(cell) | {"_cell": True}
+    yield Part(name, name, _kind_of_cell(cell) or "other", settings, _cell(cell))
 
 
 def _bidirectional_parts(name: str, layer: Any, spec: LayerSpec) -> Iterator[Part]:
@@ -374,7 +411,8 @@ def _bidirectional_parts(name: str, layer: Any, spec: LayerSpec) -> Iterator[Par
     for end, one in ends.items():
         settings = describe(one).settings | {"reverse": end == "reverse"}
         settings.pop("flipped", None)  # the wrapper turns them back
-        yield Part(f"{name}/{end}", name, spec.kind, settings, _cell(one))
+        cell = _cell(one.cell)
+        yield Part(f"{name}/{end}", name, spec.kind, settings, cell)
 
 
 def _separable_parts(name: str, layer: Any, _spec: LayerSpec) -> Iterator[Part]:
@@ -434,6 +472,8 @@ LAYERS: dict[type, Row] = {
     L.LSTM: Row("lstm", _recurrent, _recurrent_parts),
     L.GRU: Row("gru", _recurrent, _recurrent_parts),
     L.SimpleRNN: Row("rnn", _recurrent, _recurrent_parts),
+    L.RNN: Row("other", _recurrent, _recurrent_parts),
+    **{x: Row("cell", weights=_cell_parts) for x in CELLS},
     L.MultiHeadAttention: Row(
         "attention",
         lambda x: {"heads": x.num_heads, "scale": float(x._inverse_sqrt_key_dim)},

@@ -126,14 +126,21 @@ def _rms_norm(module: Any) -> Settings:
     return settings if module.eps is None else settings | {"epsilon": module.eps}
 
 
-def _recurrent(module: Any) -> Settings:
-    settings: Settings = {"layers": module.num_layers}
-    if isinstance(module, nn.RNN):
-        settings["activation"] = module.nonlinearity
-    else:
-        settings |= {"activation": "tanh", "recurrent_activation": "sigmoid"}
-    if isinstance(module, nn.GRU):
+CELLS = {"lstm": nn.LSTMCell, "gru": nn.GRUCell, "rnn": nn.RNNCell}
+
+
+def _gates(module: Any) -> Settings:
+    """Of a recurrent layer, or of its cell."""
+    if isinstance(module, (nn.RNN, nn.RNNCell)):
+        return {"activation": module.nonlinearity}
+    settings: Settings = {"activation": "tanh", "recurrent_activation": "sigmoid"}
+    if isinstance(module, (nn.GRU, nn.GRUCell)):
         settings["reset_after"] = True
+    return settings
+
+
+def _recurrent(module: Any) -> Settings:
+    settings: Settings = {"layers": module.num_layers} | _gates(module)
     if module.bidirectional:
         settings["bidirectional"] = True
     return settings
@@ -222,32 +229,48 @@ GAMMA_BETA = {"gamma": ("weight", SAME), "beta": ("bias", SAME)}
 
 
 def _recurrent_parts(name: str, module: Any, spec: LayerSpec) -> Iterator[Part]:
-    given = dict(module.named_parameters())
     directions = ("", "_reverse") if module.bidirectional else ("",)
     ignored = ("layers", "bidirectional")
     settings = {k: v for k, v in spec.settings.items() if k not in ignored}
     for layer in range(module.num_layers):
         for direction in directions:
-            end = f"_l{layer}{direction}"
-            slots = {
-                "kernel": Slot(given[f"weight_ih{end}"], TRANSPOSED),
-                "recurrent": Slot(given[f"weight_hh{end}"], TRANSPOSED),
-            }
-            own, second = settings | {"reverse": bool(direction)}, None
-            if module.bias and spec.kind == "gru":
-                slots["input_bias"] = Slot(given[f"bias_ih{end}"])
-                slots["recurrent_bias"] = Slot(given[f"bias_hh{end}"])
-            elif module.bias:
-                first, second = given[f"bias_ih{end}"], given[f"bias_hh{end}"]
-                slots["bias"] = Slot(first)
-                # Seen by nobody but whoever asks which of the two was copied.
-                own["_input_bias"] = array_of(first)
             label = name
             if module.num_layers > 1:
                 label += f"/{layer}"
             if module.bidirectional:
                 label += "/reverse" if direction else "/forward"
-            yield Part(label, name, spec.kind, own, slots, second)
+            own = settings | {"reverse": bool(direction)}
+            end = f"_l{layer}{direction}"
+            yield _recurrent_part(label, name, module, (spec.kind, own), end)
+
+
+def _recurrent_part(
+    label: str, name: str, module: Any, told: tuple[str, Settings], end: str = ""
+) -> Part:
+    """The weights of one layer and direction, of kind and settings `told`."""
+    kind, settings = told
+    given = dict(module.named_parameters())
+    slots = {
+        "kernel": Slot(given[f"weight_ih{end}"], TRANSPOSED),
+        "recurrent": Slot(given[f"weight_hh{end}"], TRANSPOSED),
+    }
+    second = None
+    if module.bias and kind == "gru":
+        slots["input_bias"] = Slot(given[f"bias_ih{end}"])
+        slots["recurrent_bias"] = Slot(given[f"bias_hh{end}"])
+    elif module.bias:
+        first, second = given[f"bias_ih{end}"], given[f"bias_hh{end}"]
+        slots["bias"] = Slot(first)
+        # Seen by nobody but whoever asks which of the two was copied.
+        settings = settings | {"_input_bias": array_of(first)}
+    return Part(label, name, kind, settings, slots, second)
+
+
+def _cell_parts(name: str, module: Any, _spec: LayerSpec) -> Iterator[Part]:
+    """The weights of a cell, which are those of a layer of its kind."""
+    kind = next(x for x in ("lstm", "gru", "rnn") if isinstance(module, CELLS[x]))
+    settings = _gates(module) | {"_cell": True}
+    yield _recurrent_part(name, name, module, (kind, settings))
 
 
 def _attention_parts(name: str, module: Any, spec: LayerSpec) -> Iterator[Part]:
@@ -318,6 +341,8 @@ LAYERS: dict[type, Row] = {
     nn.LSTM: Row("lstm", _recurrent, _recurrent_parts),
     nn.GRU: Row("gru", _recurrent, _recurrent_parts),
     nn.RNN: Row("rnn", _recurrent, _recurrent_parts),
+    # One step of such a layer: its weights are, its call is not.
+    **{x: Row("cell", weights=_cell_parts) for x in CELLS.values()},
     nn.MultiheadAttention: Row(
         "attention",
         lambda x: {
