@@ -59,7 +59,7 @@ class ExaminedModel:
 
     def blocks(self) -> list[Block]:
         """All weights; of blocks that are cut, the pieces; of folds, these."""
-        found = self._unfolded()
+        found = self.unfolded()
         if not self.folds:
             return found
         by_name = {x.name: x for x in found}
@@ -67,7 +67,8 @@ class ExaminedModel:
         inside = {x.other for x in self.folds.values()}
         return [folds.get(x.name, x) for x in found if x.name not in inside]
 
-    def _unfolded(self) -> list[Block]:
+    def unfolded(self) -> list[Block]:
+        """All weights; of blocks that are cut, the pieces."""
         found = []
         for block in self.probe.blocks():
             pieces = self.cuts.get(block.name)
@@ -77,7 +78,7 @@ class ExaminedModel:
     def write(self, name: str, weights: Arrays) -> None:
         """Give a block, a piece of one, or a fold other weights."""
         if fold := self.folds.get(name):
-            blocks = {x.name: x for x in self._unfolded()}
+            blocks = {x.name: x for x in self.unfolded()}
             for base, arrays in fold.put(blocks, weights).items():
                 self.write(base, arrays)
             return
@@ -136,7 +137,7 @@ class ExaminedModel:
         for name, pieces in self.cuts.items():
             whole = gradients.pop(name)
             gradients |= {x.name: x.take(whole) for x in pieces}
-        blocks = {x.name: x for x in self._unfolded()} if self.folds else {}
+        blocks = {x.name: x for x in self.unfolded()} if self.folds else {}
         for name, fold in self.folds.items():
             gradients[name] = fold.take(blocks, gradients)
         return replace(step, gradients=gradients)

@@ -22,6 +22,12 @@ from paripassu.sides.contract import Arrays, Block, Live
 
 Form = Literal["norm", "scale", "add", "input"]
 FOLDED = ("conv", "conv_transpose", "dense")  # with the BatchNorm after it
+BEFORE = (
+    "batch_norm",
+    "layer_norm",
+    "group_norm",
+    "rms_norm",
+)  # a layer that they feed
 MAIN = ("kernel", "table", "value", "gamma")  # weights that a form changes
 Numbers = float | tuple[float, ...]
 ONE, ZERO = np.ones(()), np.zeros(())
@@ -54,7 +60,7 @@ class Fold:
         """The fold, as a block."""
         base = blocks[self.base]
         shapes = dict(base.shapes)
-        if self._makes_bias(base):
+        if self._makes_bias(blocks):
             shapes["bias"] = shapes["kernel"][-1:]
 
         def read(name: str) -> Array:
@@ -143,9 +149,9 @@ class Fold:
             found["bias"] = bias if self.form == "input" else bias / scale
         return found
 
-    def _makes_bias(self, base: Block) -> bool:
-        if self.form == "input":
-            return "bias" not in base.shapes and bool(np.any(self.shift))
+    def _makes_bias(self, blocks: Mapping[str, Block]) -> bool:
+        if self.form == "input" and "bias" not in blocks[self.base].shapes:
+            return bool(np.any(self._affine(blocks)[1]))
         return self.form == "norm"
 
     def _affine(self, blocks: Mapping[str, Block]) -> Affine:
@@ -154,8 +160,13 @@ class Fold:
         if other is None:
             return np.asarray(self.scale, float), np.asarray(self.shift, float)
         weights = other.spec.weights
-        if self.form == "norm":
+        if other.kind == "batch_norm":
             return _of_norm(other, weights)
+        if self.form == "input":
+            return tuple(
+                np.asarray(weights.get(name, default), float)
+                for name, default in (("gamma", 1.0), ("beta", 0.0))
+            )
         values = np.asarray(weights[next(iter(other.shapes))], float)
         if self.form == "scale":
             return values.ravel(), np.zeros(())
@@ -237,6 +248,22 @@ def fold_norm(base: Block, norm: Block) -> Fold:
     return Fold(f"{base.name} & {norm.name}", base.name, "norm", norm.name)
 
 
+def fits_before(norm: Block, base: Block) -> bool:
+    """Whether a norm has a number for each input channel of the layer after it."""
+    sizes = {x for name, x in norm.shapes.items() if name in ("gamma", "beta", "mean")}
+    return (
+        norm.kind in BEFORE
+        and base.kind in ("conv", "dense")
+        and base.spec.settings.get("groups", 1) == 1
+        and sizes == {base.shapes["kernel"][-2:-1]}
+    )
+
+
+def fold_norm_before(norm: Block, base: Block) -> Fold:
+    """What a norm multiplies by and adds, and the layer after it."""
+    return Fold(f"{norm.name} & {base.name}", base.name, "input", norm.name)
+
+
 def _of_norm(norm: Block, weights: Mapping[str, Array]) -> Affine:
     """What BatchNorm multiplies by and adds in evaluation mode."""
     variance = np.asarray(weights["variance"], float)
@@ -288,6 +315,8 @@ def fold_named(name: str, has: Callable[[str], Block | None]) -> Fold | None:
     base, sign, other = block(found[1]), found[2], found[3]
     if sign == "&":
         norm = block(other)
+        if fits_before(base, norm):
+            return fold_norm_before(base, norm)
         if norm.kind != "batch_norm" or base.kind not in FOLDED:
             raise UserError(
                 f"the map names {name!r}, but only a convolution or a dense layer and "

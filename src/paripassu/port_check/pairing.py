@@ -18,7 +18,7 @@ from paripassu.port_check.fold_finding import (
     find_mistake,
     find_norms,
 )
-from paripassu.port_check.folding import Fold
+from paripassu.port_check.folding import Fold, fits_before, fold_norm_before
 from paripassu.port_check.match import INPUT, Pair, squeezed
 from paripassu.port_check.output_pairs import Outputs
 from paripassu.port_check.results import Cause, Findings, Pairing, Weight, finite
@@ -139,7 +139,7 @@ class PairedModels:
         Returns:
             Whether anything was.
         """
-        found = False
+        count = len(self.left.folds) + len(self.right.folds)
         for pair, left, right in list(self.block_pairs()):
             if left.name not in self.unequal or pair.shapes_differ:
                 continue
@@ -149,13 +149,13 @@ class PairedModels:
                 self.fold(which, fold)
                 compare_weights(self)
                 name = fold.name if which == "left" else left.name
-                if found := name not in self.unequal:
+                if name not in self.unequal:
                     break
                 del model.folds[fold.name]
                 self.pairs = before
                 self.regroup()
                 compare_weights(self)
-        return found
+        return len(self.left.folds) + len(self.right.folds) > count
 
     def _possible_folds(
         self, left: Block, right: Block
@@ -168,8 +168,14 @@ class PairedModels:
                 None
             }
             blocks = (self.left_blocks, self.right_blocks)[here]
+            model = (self.left, self.right)[here]
+            folded = {x.other for x in model.folds.values()}
             parents = self.calls[here].parents.get(own.layer)
             first = parents == frozenset((INPUT,))
+            for norm in model.unfolded():
+                feeds = parents == frozenset((norm.layer,))
+                if feeds and norm.name in alone | folded and fits_before(norm, own):
+                    yield which, fold_norm_before(norm, own)
             for fold in find_folds(
                 own, other, [blocks[x] for x in sorted(map(str, alone))], first=first
             ):
@@ -586,6 +592,14 @@ def check_weights(
         for x in models.lone_weights()
     ]
     for _, left, right in models.block_pairs():
+        made = [x.spec.settings.get("_made_by") for x in (left, right)]
+        if made[0] != made[1]:
+            which = "left" if made[0] else "right"
+            findings.notes.append(
+                f"at {left.layer}, {made[0] or made[1]} makes the {which} model's "
+                "weight of others. That weight and its gradient were compared; a step "
+                "of training moves what it is made of, and so moves it otherwise"
+            )
         known = models.weight_names(left, right)
         if left.trainable != right.trainable and {*known} - {"mean", "variance"}:
             words = ["trained" if x.trainable else "frozen" for x in (left, right)]

@@ -35,6 +35,7 @@ class Cut:
         heads, parts: where not 0, columns are (heads, parts, width), and `begin` and
             `end` say which parts.
         turned: whether the last two axes are exchanged, first of all.
+        axes: the order of its axes, where it is another one.
     """
 
     begin: int = 0
@@ -43,6 +44,7 @@ class Cut:
     heads: int = 0
     parts: int = 0
     turned: bool = False
+    axes: tuple[int, ...] = ()
 
     @property
     def label(self) -> str:
@@ -60,7 +62,7 @@ class Cut:
         if self.turned:
             whole = whole.swapaxes(-1, -2)
         if self.end is None:
-            return whole
+            return whole.transpose(self.axes) if self.axes else whole
         if self.heads:
             split = whole.reshape(*whole.shape[:-1], self.heads, self.parts, -1)
             return split[..., self.begin : self.end, :]
@@ -151,17 +153,36 @@ def split_weights(block: Block, *, turned: bool = False) -> list[Piece]:
 
     Args:
         block: the layer.
-        turned: whether its kernel is to be (out, in).
+        turned: whether its kernel is to be (out, in, *window).
     """
     return [
         Piece(
             f"{block.name}/{name}",
             "parameter",
             {"_role": name} if name in ("gamma", "beta") else {},
-            {"value": (name, Cut(turned=turned and name == "kernel"))},
+            {"value": (name, _turning(len(shape), turned and name == "kernel"))},
         )
-        for name in block.shapes
+        for name, shape in block.shapes.items()
     ]
+
+
+def _turning(rank: int, turned: bool) -> Cut:
+    return Cut(axes=turns(rank)[1] if turned else ())
+
+
+def turns(rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """How kernels (out, in, *window) and (*window, in, out) become each other."""
+    window = range(2, rank)
+    return (*window, 1, 0), (rank - 1, rank - 2, *range(rank - 2))
+
+
+TURNED = re.compile(r"\.transpose\(([\d, ]+)\)$")  # ends a parameter's name
+
+
+def turn_parameter(block: Block, axes: tuple[int, ...]) -> list[Piece]:
+    """A parameter with its axes in this order."""
+    name = f"{block.name}.transpose({', '.join(map(str, axes))})"
+    return [Piece(name, block.kind, {}, {"value": ("value", Cut(axes=axes))})]
 
 
 def cut_block(block: Block, cuts: Sequence[Cut]) -> list[Piece]:
@@ -212,6 +233,10 @@ def pieces_named(block: Block, names: Sequence[str]) -> list[Piece]:
                 f"{', '.join(x.name for x in found)}."
             )
         return found
+    if len(labels) == 1 and (order := TURNED.fullmatch(labels[0])):
+        axes = tuple(int(x) for x in order[1].split(","))
+        if sorted(axes) == [*range(len(block.shapes.get("value", ())))]:
+            return turn_parameter(block, axes)
     cuts = _cuts_named(block, labels)
     turned = cuts[0].turned
     between = _between(_columns_of(block, turned=turned), cuts)

@@ -32,6 +32,7 @@ from paripassu.port_check.match import (
 )
 from paripassu.port_check.pieces import (
     PRODUCTS,
+    TURNED,
     Cut,
     Piece,
     columns,
@@ -41,6 +42,8 @@ from paripassu.port_check.pieces import (
     pieces_named,
     split_attention,
     split_weights,
+    turn_parameter,
+    turns,
 )
 from paripassu.sides.contract import Block
 
@@ -175,7 +178,7 @@ def _split_attentions(pairs: Sequence[Pair], placed: Placings) -> _Found:
 
 
 def _split_weights(pairs: Sequence[Pair], placed: Placings) -> _Found:
-    """Norms and dense layers whose other model has parameters of its own instead."""
+    """Layers whose other model has parameters of its own instead."""
     found = _Found()
     alone = _without_partner(pairs, placed)
     sides: tuple[Which, Which] = ("left", "right")
@@ -188,7 +191,9 @@ def _split_weights(pairs: Sequence[Pair], placed: Placings) -> _Found:
             if x.block.kind == "parameter"
         )
         square: dict[str, Cuts] = {}
-        for block in (x.block for x in own if x.block.kind in (*NORMS, "dense")):
+        for block in (
+            x.block for x in own if x.block.kind in (*NORMS, "dense", "conv")
+        ):
             ways = [split_weights(block, turned=x) for x in (False, True)]
             wanted = [
                 Counter(squeezed(x.of(block).shapes["value"]) for x in way)
@@ -204,6 +209,45 @@ def _split_weights(pairs: Sequence[Pair], placed: Placings) -> _Found:
                 square.setdefault(signature, {})[block.name] = ways[1]
         found.choices += [Choice((way,), which) for way in square.values()]
     return found
+
+
+def _turn_parameters(pairs: Sequence[Pair], placed: Placings) -> _Found:
+    """Parameters (out, in, *window) whose other model has (*window, in, out)."""
+    found = _Found()
+    alone = _without_partner(pairs, placed)
+    rights = [x.block for x in alone[1] if _is_kernel(x.block)]
+    for one in (x.block for x in alone[0] if _is_kernel(x.block)):
+        shape = one.shapes["value"]
+        for other, axes in [(x, y) for x in rights for y in turns(len(shape))]:
+            its = other.shapes["value"]
+            if len(its) == len(shape) and tuple(its[n] for n in axes) == shape:
+                found.right[other.name] = turn_parameter(other, axes)
+                rights.remove(other)
+                break
+    # Of some shapes both are possible: as they are at first.
+    blocks = {x.block.name: x.block for x in placed[1]}
+    lefts = {x.block.name: x.block.kind for x in placed[0]}
+    each: list[Cuts] = []
+    for pair in pairs:
+        two = blocks.get(pair.right or "")
+        if two is None or not pair.whole or lefts[pair.left or ""] != "parameter":
+            continue
+        if _is_kernel(two):
+            shape = two.shapes["value"]
+            axes = next(iter(turns(len(shape))))
+            if tuple(shape[n] for n in axes) == shape:
+                found.right[two.name] = turn_parameter(two, (*range(len(shape)),))
+                each.append({two.name: turn_parameter(two, axes)})
+    together = {name: x for way in each for name, x in way.items()}
+    ways = [together, *each] if len(each) > 1 else each
+    found.choices += [Choice((way,), "right") for way in ways]
+    return found
+
+
+def _is_kernel(block: Block) -> bool:
+    """Whether it is a parameter of several rows and columns."""
+    shape = block.shapes.get("value", ())
+    return block.kind == "parameter" and len(shape) > 1 and len(squeezed(shape)) > 1
 
 
 def _kernel(block: Block) -> tuple[int, ...]:
@@ -463,6 +507,7 @@ FINDERS = (
     _split_weights,
     _split_fused,
     _split_stacked,
+    _turn_parameters,
     _cut_tables,
 )
 
@@ -615,7 +660,11 @@ def _cut_as_named(model: ExaminedModel, names: Sequence[str]) -> None:
     for name in names:
         if name in blocks:
             continue
-        bases = [x for x in blocks if name.startswith((f"{x}/", f"{x}["))]
+        bases = [
+            x
+            for x in blocks
+            if name.startswith((f"{x}/", f"{x}[")) or x == TURNED.sub("", name)
+        ]
         if not bases:
             raise UserError(
                 f"the map names {name!r}, which the {model.which} model does not have. "

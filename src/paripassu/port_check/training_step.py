@@ -196,7 +196,8 @@ class TrainingStep:
             (models.left, models.inputs),
             (models.right, models.right_inputs),
         ):
-            folds = [x.name for x in model.folds.values() if x.form == "norm"]
+            norms = {x.name for x in model.unfolded() if x.kind == "batch_norm"}
+            folds = [x.name for x in model.folds.values() if x.other in norms]
             if not folds:
                 continue
             with model.drawing("off"):
@@ -369,6 +370,15 @@ class TrainingStep:
                 key="frozen",
                 sentence="one normalises with the batch's statistics in training "
                 "mode, the other with the running ones",
+            )
+        made = [x.spec.settings.get("_made_by") for x in group.blocks[0]]
+        if made[0] != made[1]:
+            sides = [f"by {x}" if x else "as it is" for x in made]
+            cause = Cause(
+                key="weight-made",
+                sentence="each pass in training mode makes the weight anew: left "
+                f"{sides[0]}, right {sides[1]}",
+                write="the same on both sides, or for inference alone --forward-only",
             )
         names = ", ".join(group.left), ", ".join(group.right)
         error = runs.forced.errors[point]

@@ -18,6 +18,7 @@ from paripassu.sides.tables import (
     named_alike,
     scale_by,
 )
+from paripassu.sides.torch_made import Made, is_made, made_by, makes
 
 # Of no interest between layers: questions about a tensor, and copies of it.
 QUESTIONS = (
@@ -35,12 +36,17 @@ class Part(observing.Part):
     """A block of weights in a module's tensors."""
 
     def to_array(self, holder: Any) -> Array:
-        """Share a tensor's memory."""
-        return array_of(holder)
+        """Share a tensor's memory, unless it is made of others."""
+        return array_of(holder.value() if isinstance(holder, Made) else holder)
 
     def assign(self, slot: Slot, array: Array) -> None:
         """Copy into a tensor, or into some rows of it."""
         with torch.no_grad():
+            if isinstance(slot.holder, Made):
+                like = slot.holder.value()
+                fresh = torch.from_numpy(array).reshape(like.shape).to(like)
+                slot.holder.copy_(fresh)
+                return
             target = slot.cut(slot.holder)
             target.copy_(torch.from_numpy(array).reshape(target.shape))
 
@@ -83,7 +89,8 @@ def is_leaf(module: nn.Module) -> bool:
         return True
     # A module made by a user, or torch.nn's Transformer layers, are looked into.
     own = any(cls.__module__.startswith("torch.") for cls in type(module).__mro__[:-2])
-    return own and not any(module.children()) and type(module) is not nn.Module
+    whole = is_made(module) or not any(module.children())
+    return own and whole and type(module) is not nn.Module
 
 
 # ## Settings
@@ -249,7 +256,7 @@ def _recurrent_part(
 ) -> Part:
     """The weights of one layer and direction, of kind and settings `told`."""
     kind, settings = told
-    given = dict(module.named_parameters())
+    given = _tensors(module)
     slots = {
         "kernel": Slot(given[f"weight_ih{end}"], TRANSPOSED),
         "recurrent": Slot(given[f"weight_hh{end}"], TRANSPOSED),
@@ -428,7 +435,9 @@ def parts(name: str, module: nn.Module) -> Iterator[observing.Part]:
     if not isinstance(weights, Mapping):
         yield from weights(name, module, spec)
         return
-    tensors: dict[str, Any] = dict(module.named_parameters(recurse=False))
+    if makes(module):
+        return  # the weight of the layer above it, which has it
+    tensors = _tensors(module)
     own = _foreign(module) is not None or any(
         cls.__module__.startswith("torch.nn.modules") and cls is not nn.Module
         for cls in type(module).__mro__
@@ -441,7 +450,7 @@ def parts(name: str, module: nn.Module) -> Iterator[observing.Part]:
     slots = {key: Slot(tensor) for key, tensor in tensors.items()}
     if weights:
         first, _ = next(iter(weights.values()))
-        # Without its first one, as under weight_norm, they keep their own names.
+        # Without its first one they keep their own names.
         if first in tensors or not tensors:
             tensors |= dict(module.named_buffers(recurse=False))
             slots = {
@@ -450,7 +459,18 @@ def parts(name: str, module: nn.Module) -> Iterator[observing.Part]:
                 if key in tensors
             }
     if slots:
-        yield Part(name, name, spec.kind, spec.settings, slots)
+        made = {x.by for x in tensors.values() if isinstance(x, Made)}
+        settings = spec.settings | ({"_made_by": made.pop()} if made else {})
+        yield Part(name, name, spec.kind, settings, slots)
+
+
+def _tensors(module: nn.Module) -> dict[str, Any]:
+    """A module's own parameters by name; those that it makes of others as `Made`."""
+    made = made_by(module)
+    inside = {key for x in made.values() for key in x.originals}
+    own = dict(module.named_parameters(recurse=False))
+    found: dict[str, Any] = {key: x for key, x in own.items() if key not in inside}
+    return made | found
 
 
 def time_first(module: nn.Module | None, dimensions: int) -> bool:

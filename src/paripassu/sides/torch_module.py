@@ -33,6 +33,7 @@ from paripassu.sides.contract import (
     Watcher,
 )
 from paripassu.sides.observing import Observer, Part
+from paripassu.sides.torch_made import Made, cached
 
 UNNAMED = re.compile(r"input\d*")
 
@@ -60,8 +61,13 @@ class Probe:
         )
 
     def blocks(self) -> list[Block]:
-        trainable = (x for x in self.model.parameters() if x.requires_grad)
+        weights = [*self.model.parameters(), *self._made()]
+        trainable = (x for x in weights if x.requires_grad)
         return observing.blocks_of(self.parts, trainable)
+
+    def _made(self) -> list[Made]:
+        holders = (x for part in self.parts.values() for x in part.holders)
+        return [x for x in holders if isinstance(x, Made)]
 
     def write(self, name: str, weights: Arrays) -> None:
         self.parts[name].write(weights)
@@ -88,7 +94,7 @@ class Probe:
     def step(
         self, inputs: Arrays, cotangents: Arrays, *, training: bool = True
     ) -> Step:
-        with _kept(self.model), _mode(self.model, training):
+        with _kept(self.model), _mode(self.model, training), cached():
             tensors = {name: self._tensor(x) for name, x in inputs.items()}
             for tensor in tensors.values():
                 tensor.requires_grad_(tensor.is_floating_point())
@@ -102,8 +108,10 @@ class Probe:
                 (_real(outputs[name]) * self._tensor(x)).sum()
                 for name, x in cotangents.items()
             )
+            made = {id(x): x.tensor() for x in self._made() if x.requires_grad}
             wanted = [
                 *weights,
+                *made.values(),
                 *(x for x in tensors.values() if x.requires_grad),
             ]
             if isinstance(total, torch.Tensor) and total.requires_grad:
@@ -116,6 +124,7 @@ class Probe:
                 )
                 for tensor, slope in zip(wanted, found, strict=True)
             }
+            slopes |= {key: slopes[id(x)] for key, x in made.items()}
             return Step(
                 {name: torch_layers.array_of(x) for name, x in outputs.items()},
                 {name: part.read(slopes) for name, part in self.parts.items()},
