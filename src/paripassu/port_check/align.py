@@ -419,7 +419,8 @@ class Comparer:
         self, number: int, visit: int, end: End, arrays: Sequence[Array]
     ) -> Sequence[Array] | None:
         """Compare, and perhaps replace."""
-        group, point = self.groups[number], (number, visit, end)
+        group = self.groups[number]
+        point: Point = number, visit, end
         if group.cells:
             kept, point = self._of_cells(group, point, arrays[0])
         else:
@@ -494,7 +495,7 @@ class Comparer:
         return [np.stack(steps, 1)]
 
 
-def _step(group: Group, end: End, step: int, whole: Array, like: Array) -> Array:
+def _step(group: Group, end: str, step: int, whole: Array, like: Array) -> Array:
     """What a layer is given or gives at the step that a cell makes as this one."""
     last = step == group.steps - 1
     if whole.ndim == 2:

@@ -163,10 +163,8 @@ class Fold:
         if other.kind == "batch_norm":
             return _of_norm(other, weights)
         if self.form == "input":
-            return tuple(
-                np.asarray(weights.get(name, default), float)
-                for name, default in (("gamma", 1.0), ("beta", 0.0))
-            )
+            gamma = np.asarray(weights.get("gamma", 1.0), float)
+            return gamma, np.asarray(weights.get("beta", 0.0), float)
         values = np.asarray(weights[next(iter(other.shapes))], float)
         if self.form == "scale":
             return values.ravel(), np.zeros(())

@@ -350,9 +350,11 @@ class TrainingStep:
             "holds" if good else "fails",
             f"outputs {describe_error(worst, self.eps)}{self.draws.told}",
         )
-        if not good and not self.findings.faults:
-            self._explain_outputs(worst)
+        before = len(self.findings.faults)
         self.draws.judge()
+        told = len(self.findings.faults) > before and self.draws.mode == "shared"
+        if not good and not before and not told:
+            self._explain_outputs(worst)
         return not good
 
     def _explain_outputs(self, worst: float) -> None:

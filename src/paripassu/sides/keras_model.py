@@ -40,6 +40,24 @@ MADE_AT = "_paripassu_made_at"
 WITH_ACTIVATION = ("dense", "conv", "conv_transpose", "other")
 
 
+def _order_branches(model: Any) -> None:
+    """Have a functional model call branches in the order of its layers.
+
+    Keras calls those of one depth in an order that its search leaves, often reversed.
+    """
+    by_depth = getattr(model, "_nodes_by_depth", None)
+    if not by_depth:
+        return
+    places = {id(x): n for n, x in enumerate(model.operations)}
+    for nodes in by_depth.values():
+        nodes.sort(
+            key=lambda x: (
+                places.get(id(x.operation), -1),
+                x.operation._inbound_nodes.index(x),
+            )
+        )
+
+
 class Probe:
     """See `paripassu.sides.contract.Probe`.
 
@@ -70,6 +88,8 @@ class Probe:
 
     def _set(self, model: Any) -> None:
         self.model = model
+        for _, layer in keras_layers.containers(model):
+            _order_branches(layer)
         self.titles: dict[int, str] = {}
         self.first = has_channels_first(model)
         self.leaves = {id(x): name for name, x in keras_layers.leaves(model)}

@@ -24,7 +24,7 @@ from paripassu.sides.torch_made import Made, is_made, made_by, makes
 QUESTIONS = (
     "size dim shape __get__ numel is_floating_point to contiguous clone detach_ device "
     "dtype ndim float double type type_as __len__ unbind __iter__ is_contiguous stride "
-    "requires_grad_ __set__ __bool__ item any all __eq__ __ne__ __lt__ __gt__ __le__ "
+    "_weight_norm requires_grad_ __set__ __bool__ item any all __eq__ __ne__ __lt__ __gt__ __le__ "
     "__ge__ ndimension data_ptr element_size is_complex"
 )
 QUIET = frozenset(QUESTIONS.split())

@@ -99,9 +99,10 @@ def made_by(module: nn.Module) -> dict[str, Made]:
     for name, each in getattr(module, "parametrizations", {}).items():
         if by := _only_norm(each):
             found[name] = Made(module, name, by)
-    for hook in module._forward_pre_hooks.values():
-        if by := HOOKS.get(type(hook)):
-            found[hook.name] = Made(module, hook.name, by, hook)
+    hooks: list[Any] = [*module._forward_pre_hooks.values()]
+    for hook in hooks:
+        if older := HOOKS.get(type(hook)):
+            found[hook.name] = Made(module, hook.name, older, hook)
     return found
 
 

@@ -61,7 +61,7 @@ class Probe:
         )
 
     def blocks(self) -> list[Block]:
-        weights = [*self.model.parameters(), *self._made()]
+        weights: list[Any] = [*self.model.parameters(), *self._made()]
         trainable = (x for x in weights if x.requires_grad)
         return observing.blocks_of(self.parts, trainable)
 
