@@ -559,7 +559,7 @@ def _wants_dict(model: Any, names: Iterable[str]) -> bool:
     if re.search(rf"\b{given}\s*(\[\s*[\"']|\.(get|items|keys|values|pop)\b)", source):
         return True
     listed = (
-        rf"\b{given}\s*\[\s*-?\d|,[^=\n]*=\s*{given}\s*$|\*{given}\b|\bin {given}\b"
+        rf"\b{given}\s*\[\s*-?\d|,[^=\n]*=\s*{given}\s*(?:[;#]|$)|\*{given}\b|\bin {given}\b"
     )
     if re.search(listed, source, re.MULTILINE):
         return False
