@@ -78,7 +78,7 @@ def test_cells_normed_and_turned_weights_are_equal():
     found = paripassu.check(Net, port, STEPS, copy="left-to-right")
     assert found.equal, found.causes
     assert all(x.left and x.right for x in found.pairs)
-    assert any("weight_norm makes the left model's weight" in x for x in found.notes)
+    assert any("made of others: by weight_norm the left" in x for x in found.notes)
 
 
 def test_a_cell_with_another_activation_is_named():

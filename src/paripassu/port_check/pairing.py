@@ -594,11 +594,12 @@ def check_weights(
     for _, left, right in models.block_pairs():
         made = [x.spec.settings.get("_made_by") for x in (left, right)]
         if made[0] != made[1]:
-            which = "left" if made[0] else "right"
+            told = zip(("left", "right"), made, strict=True)
+            sides = " and ".join(f"{x} the {which} model's" for which, x in told if x)
             findings.notes.append(
-                f"at {left.layer}, {made[0] or made[1]} makes the {which} model's "
-                "weight of others. That weight and its gradient were compared; a step "
-                "of training moves what it is made of, and so moves it otherwise"
+                f"at {left.layer}, a weight is made of others: by {sides}. It was "
+                "compared as the layer uses it, and so was its gradient; a step of "
+                "training moves what it is made of, and so moves it otherwise"
             )
         known = models.weight_names(left, right)
         if left.trainable != right.trainable and {*known} - {"mean", "variance"}:

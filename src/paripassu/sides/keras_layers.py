@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -439,6 +440,17 @@ def _attention_parts(name: str, layer: Any, spec: LayerSpec) -> Iterator[Part]:
     yield Part(name, name, spec.kind, spec.settings, slots)
 
 
+def is_normed(layer: Any) -> bool:
+    """Whether it divides a layer's kernel by its largest singular value, in training."""
+    return isinstance(layer, L.SpectralNormalization) and layer.built
+
+
+def _normed_parts(name: str, layer: Any, _spec: LayerSpec) -> Iterator[observing.Part]:
+    for part in parts(name, layer.layer):
+        made = {"_made_by": type(layer).__name__}
+        yield replace(part, settings=part.settings | made)
+
+
 # ## The tables
 
 
@@ -474,6 +486,7 @@ LAYERS: dict[type, Row] = {
     L.SimpleRNN: Row("rnn", _recurrent, _recurrent_parts),
     L.RNN: Row("other", _recurrent, _recurrent_parts),
     **{x: Row("cell", weights=_cell_parts) for x in CELLS},
+    L.SpectralNormalization: Row("other", lambda x: describe(x.layer), _normed_parts),
     L.MultiHeadAttention: Row(
         "attention",
         lambda x: {"heads": x.num_heads, "scale": float(x._inverse_sqrt_key_dim)},

@@ -558,9 +558,7 @@ def _wants_dict(model: Any, names: Iterable[str]) -> bool:
         source = ""
     if re.search(rf"\b{given}\s*(\[\s*[\"']|\.(get|items|keys|values|pop)\b)", source):
         return True
-    listed = (
-        rf"\b{given}\s*\[\s*-?\d|,[^=\n]*=\s*{given}\s*(?:[;#]|$)|\*{given}\b|\bin {given}\b"
-    )
+    listed = rf"\b{given}\s*\[\s*-?\d|,[^=\n]*=\s*{given}\s*(?:[;#]|$)|\*{given}\b|\bin {given}\b"
     if re.search(listed, source, re.MULTILINE):
         return False
     return any(not NUMBERED.fullmatch(name) for name in names)
@@ -814,7 +812,8 @@ class _Watched(Observer):
         title = self.probe.title(layer)
         call = self.begin(name, title, spec, (args, kwargs), line)
         compute = functools.partial(original, layer)
-        function = getattr(layer, "activation", None)
+        inner_layer = layer.layer if keras_layers.is_normed(layer) else layer
+        function = getattr(inner_layer, "activation", None)
         fused = spec.kind in WITH_ACTIVATION and spec.weights and callable(function)
         if not fused or keras_layers.activation(function).kind == "identity":
             return self.leave(
@@ -830,7 +829,7 @@ class _Watched(Observer):
             self.watcher.enter(inner[0], LazyArrays([tensor], _array_of))
             return function(tensor)  # type: ignore[misc]
 
-        with replaced(layer, "activation", activate):
+        with replaced(inner_layer, "activation", activate):
             result = self.around(call, layer, compute, args, kwargs)
         return self.leave(inner[0], layer, result)
 
@@ -922,8 +921,10 @@ def _title(layer: Any) -> str:
 
 @contextlib.contextmanager
 def _kept(model: Any) -> Iterator[None]:
-    """Put running statistics and seeds back to what they were."""
-    before = [(x, np.asarray(x).copy()) for x in model.non_trainable_variables]
+    """Put running statistics, seeds and normed kernels back to what they were."""
+    normed = [x.kernel for x in model._flatten_layers() if keras_layers.is_normed(x)]
+    changing = [*model.non_trainable_variables, *normed]
+    before = [(x, np.asarray(x).copy()) for x in changing]
     try:
         yield
     finally:
