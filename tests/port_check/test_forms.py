@@ -98,7 +98,7 @@ def test_what_spectral_norm_does_in_training_is_told():
 
 def test_a_map_says_how_axes_are_turned(tmp_path):
     found = paripassu.check(Net, port, STEPS, copy="left-to-right", gradients=False)
-    write_map(found, path := tmp_path / "map.toml")
+    write_map(path := tmp_path / "map.toml", found)
     assert "cosines.w.transpose(1, 0)" in path.read_text()
     again = paripassu.check(
         Net, port, STEPS, copy="left-to-right", gradients=False, map=read_map(path)
