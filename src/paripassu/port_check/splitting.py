@@ -245,9 +245,15 @@ def _turn_parameters(pairs: Sequence[Pair], placed: Placings) -> _Found:
 
 
 def _is_kernel(block: Block) -> bool:
-    """Whether it is a parameter of several rows and columns."""
+    """Whether it is a whole parameter of several rows and columns."""
     shape = block.shapes.get("value", ())
-    return block.kind == "parameter" and len(shape) > 1 and len(squeezed(shape)) > 1
+    whole = not block.name.startswith(f"{block.layer}/")
+    return (
+        block.kind == "parameter"
+        and whole
+        and len(shape) > 1
+        and len(squeezed(shape)) > 1
+    )
 
 
 def _kernel(block: Block) -> tuple[int, ...]:
