@@ -101,7 +101,12 @@ def test_a_map_says_how_axes_are_turned(tmp_path):
     write_map(path := tmp_path / "map.toml", found)
     assert "cosines.w.transpose(1, 0)" in path.read_text()
     again = paripassu.check(
-        Net, port, STEPS, copy="left-to-right", gradients=False, map=read_map(path)
+        Net,
+        port,
+        STEPS,
+        copy="left-to-right",
+        gradients=False,
+        block_map=read_map(path),
     )
     assert again.equal, again.causes
 
