@@ -29,7 +29,7 @@ from paripassu.core import machine
 from paripassu.core.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
-PAIRS = ROOT / "benchmarks" / "speed_pairs.py"
+PAIRS = ROOT / "benchmarks" / "families" / "speed.py"
 INPUTS = {
     "small": ["2,8"],
     "bert": [

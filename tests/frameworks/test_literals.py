@@ -23,7 +23,11 @@ TABLES = {
         "sides/advice",
         "port_check/optimizer_advice",
     )
-} | {Path("benchmarks") / "ports.py", Path("tools") / "mutate.py"}
+} | {
+    Path("benchmarks") / "check_speed.py",
+    Path("benchmarks") / "ports.py",
+    Path("tools") / "mutate.py",
+}
 FAMILIES = Path("benchmarks") / "families"  # of libraries of models, which it names
 NAMES = {x.name for x in BUILT_IN}
 WORDS = {

@@ -96,6 +96,27 @@ def test_what_spectral_norm_does_in_training_is_told():
     assert places(found) == [("weight-made", "inner", "inner")]
 
 
+def test_keras_makes_a_weight_anew_in_training_too():
+    def dense(wrapped):
+        keras.utils.set_random_seed(0)
+        inner = L.Dense(4, name="inner")
+        given = keras.Input((6,))
+        y = (
+            L.SpectralNormalization(inner, name="inner")(given)
+            if wrapped
+            else inner(given)
+        )
+        return keras.Model(given, L.Dense(2, name="last")(y))
+
+    rows = random(3, 6).astype(np.float32)
+    assert paripassu.check(lambda: dense(True), lambda: dense(True), rows).equal
+    found = paripassu.check(
+        lambda: dense(True), lambda: dense(False), rows, copy="left-to-right"
+    )
+    assert [x.phase for x in found.faults] == ["training mode"]
+    assert places(found) == [("weight-made", "inner", "inner")]
+
+
 def test_a_map_says_how_axes_are_turned(tmp_path):
     found = paripassu.check(Net, port, STEPS, copy="left-to-right", gradients=False)
     write_map(path := tmp_path / "map.toml", found)

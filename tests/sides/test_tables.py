@@ -152,8 +152,8 @@ def test_every_row_of_pytorch_has_a_case():
     from paripassu.sides import torch_layers
 
     made = {x for name, *_ in TORCH for x in getattr(nn, name).__mro__}
-    # Both have tests of their own, below.
-    made |= {nn.MultiheadAttention}
+    # These have tests of their own, below and in `port_check/test_forms.py`.
+    made |= {nn.MultiheadAttention, nn.RNNCell, nn.LSTMCell, nn.GRUCell}
     made |= {nn.modules.linear.NonDynamicallyQuantizableLinear}
     assert set(torch_layers.LAYERS) <= made
 
@@ -430,8 +430,10 @@ def test_every_row_of_keras_has_a_case():
     from paripassu.sides import keras_layers
 
     made = {getattr(layers, name) for name, *_ in KERAS}
-    # Both have tests of their own, below.
-    made |= {layers.Bidirectional, layers.MultiHeadAttention}
+    # These have tests of their own, below and in `port_check/test_forms.py`.
+    made |= {layers.Bidirectional, layers.MultiHeadAttention, layers.RNN}
+    made |= {layers.SimpleRNNCell, layers.LSTMCell, layers.GRUCell}
+    made |= {layers.SpectralNormalization}
     assert set(keras_layers.LAYERS) <= made
 
 
