@@ -190,7 +190,9 @@ def test_documents_have_a_column_for_it(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["wrote", "docs/side-by-side.md"]
+    written = ["docs/choose.md", "docs/side-by-side.md"]
+    assert done.stdout.split() == ["wrote", written[0], "wrote", written[1]]
+    assert "Toy: not measured" in (tmp_path / "docs" / "choose.md").read_text()
     page = (tmp_path / "docs" / "side-by-side.md").read_text()
     heads = [x for x in page.splitlines() if x.startswith("<tr><th")]
     assert len(heads) == 8

@@ -38,9 +38,9 @@ CAUSES = frozenset(
         *("random-at-inference", "recurrent-activation", "reset-after"),
         *("residual-extra", "residual-missing", "state-kind", "statistics"),
         *("statistics-not-copied", "stop-gradient", "strides", "unknown"),
-        *("upsample-mode", "weight-missing", "weights-differ", "weights-exchanged"),
-        *("weights-not-copied", "weights-not-shared", "weights-scaled"),
-        "weights-shape",
+        *("upsample-mode", "weight-made", "weight-missing", "weights-differ"),
+        *("weights-exchanged", "weights-not-copied", "weights-not-shared"),
+        *("weights-scaled", "weights-shape"),
         "regularizers",
     )
 )
