@@ -22,7 +22,7 @@ from PIL import Image
 from serving import Server
 
 from paripassu.core import datasets
-from paripassu.frameworks.registry import FRAMEWORKS
+from paripassu.frameworks.registry import BUILT_IN, FRAMEWORKS
 
 ROOT = Path(__file__).parents[2]
 TOY = ROOT / "tests" / "toy"
@@ -192,11 +192,12 @@ def test_documents_have_a_column_for_it(tmp_path):
     assert done.returncode == 0, done.stderr
     written = ["docs/choose.md", "docs/side-by-side.md"]
     assert done.stdout.split() == ["wrote", written[0], "wrote", written[1]]
-    assert "Toy: not measured" in (tmp_path / "docs" / "choose.md").read_text()
+    assert "and Toy: not measured" in (tmp_path / "docs" / "choose.md").read_text()
     page = (tmp_path / "docs" / "side-by-side.md").read_text()
     heads = [x for x in page.splitlines() if x.startswith("<tr><th")]
     assert len(heads) == 8
-    assert all(head.count("<th") == 3 and ">Toy<" in head for head in heads)
+    columns = len(BUILT_IN) + 1
+    assert all(head.count("<th") == columns and ">Toy<" in head for head in heads)
 
 
 def check_report(folder: Path, names: list[str]) -> None:
