@@ -95,3 +95,45 @@ def measured(root: Path) -> str:
         "written by the same people as the tool: other people's faults may do worse."
         + (f" Not named rightly: {', '.join(missed)}." if missed else "")
     )
+
+
+def speed(root: Path) -> str:
+    """How long checks take, from results/check-speed.json.
+
+    Args:
+        root: of the repository.
+    """
+    record = json.loads((root / "results" / "check-speed.json").read_text())
+    rounds = record["rounds"]
+    lines = [
+        "| what | parameters of one model | seconds | peak memory | n |",
+        "|---|---|---|---|---|",
+    ]
+    for name, title in (
+        ("imports", "`import torch, keras`, no check"),
+        ("small", "two dense layers"),
+        ("bert", "BERT-base, 64 tokens, copied, gradients included"),
+        ("convnext", "ConvNeXt-Tiny, 224 x 224, copied, gradients included"),
+    ):
+        taken = sorted(x["seconds"] for x in rounds[name])
+        seconds = f"{record['median_seconds'][name]:.1f}"
+        if len(taken) > 1:
+            seconds += f" ({taken[0]:.1f} to {taken[-1]:.1f})"
+        peaks = [x["peak_memory_mib"] for x in rounds[name] if "peak_memory_mib" in x]
+        count = rounds[name][0].get("parameters")
+        cells = [
+            title,
+            f"{count:,}" if count else "",
+            seconds,
+            f"{max(peaks):,.0f} MiB" if peaks else "",
+            str(len(taken)),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    versions = ", ".join(f"{name} {x}" for name, x in record["versions"].items())
+    return (
+        "\n".join(lines)
+        + f"\n\n{record['cores']} cores of an {record['processor']}; {versions}; "
+        f"medians and ranges of whole commands, in turns: `{record['command']}`. "
+        f"The small pair takes {record['ratio_to_imports']:.2f} times the imports. "
+        "Record: [results/check-speed.json](../results/check-speed.json).\n"
+    )

@@ -133,10 +133,11 @@ def waterfall() -> str:
 
 def check() -> str:
     """How `paripassu check` works, with how well it does."""
-    from check_docs import measured
+    from check_docs import measured, speed
     from marks import filled
 
     page = (DOCS / "check.md").read_text()
+    page = filled(page, "speed", speed(DOCS.parent))
     return filled(page, "measured", measured(DOCS.parent))
 
 
