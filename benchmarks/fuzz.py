@@ -57,7 +57,8 @@ from paripassu.sides.recording import Recording
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "results" / "reliability" / "fuzz.json"
-SECONDS = 10  # for one input
+SECONDS = 10  # of the processor, for one input
+WAITING = 300  # seconds in all
 MEMORY = 3 * 2**30  # bytes of address space, beyond what the process began with
 TRAP = "trap"  # the folder that executed code makes
 PART = 20_000  # inputs that one process gets
@@ -405,15 +406,18 @@ def work(name: str, begin: int, count: int, place: Path) -> None:
         give(reader, folder, samples[0])  # imports what it needs
         bound = memory()[0] + MEMORY
         resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends C code, too
+        for ends in (signal.SIGALRM, signal.SIGPROF):
+            signal.signal(ends, signal.SIG_DFL)  # ends C code, too
 
         def next_one(number: int) -> None:
             os.pwrite(noted, b"%20d" % number, 0)
-            signal.alarm(SECONDS)
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of the processor
+            signal.alarm(WAITING)
 
         found = feed(
             name, reader, folder, samples, range(begin, begin + count), next_one
         )
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
     print(json.dumps({**found, "peak": memory()[1]}))
 
@@ -502,7 +506,8 @@ def part(name: str, begin: int, count: int) -> dict[str, Any]:
             return total
         if at < begin:
             raise SystemExit(f"{name} did not begin: {done.stderr[-2000:]}")
-        words = "more than 10 s" if done.returncode == -signal.SIGALRM else "died"
+        late = done.returncode in (-signal.SIGALRM, -signal.SIGPROF)
+        words = "took too long" if late else "died"
         total["faults"].append([at, f"{words} ({done.returncode})"])
         # Those before it are fed again, and are as they were.
         found = part(name, begin, at - begin)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import sys
 from pathlib import Path
 
 import pytest
+
+from paripassu.core.errors import UserError
+from paripassu.port_check.check import read_map
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -41,3 +45,19 @@ def test_a_reader_that_executes_or_raises_is_found(tmp_path):
     assert "the trap was sprung" in words
     assert "UnpicklingError" in words
     assert not (tmp_path / fuzz.TRAP).exists()
+
+
+def test_a_map_that_is_too_deep_is_refused(tmp_path):
+    path = tmp_path / "map.toml"
+    path.write_text("x = " + "[" * 3000)
+    with pytest.raises(UserError, match="too deep within"):
+        read_map(path)
+
+
+def test_the_record_of_the_campaign_has_no_faults():
+    found = json.loads((ROOT / "results" / "reliability" / "fuzz.json").read_text())
+    assert found["inputs"] >= 1_000_000
+    assert found["faults"] == 0
+    assert set(found["readers"]) == set(fuzz.READERS)
+    for row in found["readers"].values():
+        assert row["read"] + row["refused"] == row["inputs"]

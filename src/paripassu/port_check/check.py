@@ -311,6 +311,9 @@ def read_map(path: Path) -> dict[str, str | list[str]]:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"the map {path} cannot be read: {error}. {example}") from error
+    except RecursionError:
+        deep = "arrays or tables lie too deep within each other"
+        raise UserError(f"the map {path} cannot be read: {deep}. {example}") from None
     blocks = content.get("blocks")
     if not isinstance(blocks, dict) or not all(map(_is_name, blocks.values())):
         raise UserError(f"the map {path} has no table of names, [blocks]. {example}")
