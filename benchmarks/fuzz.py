@@ -327,6 +327,11 @@ READERS = {
 # How it is damaged
 
 
+def input_of(name: str, number: int, samples: list[bytes], *, text: bool) -> bytes:
+    """One input of a reader: the same on every machine."""
+    return damaged(random.Random(f"{name} {number}"), samples, text=text)
+
+
 def damaged(draw: random.Random, samples: list[bytes], *, text: bool) -> bytes:
     """A sample, changed in one to sixteen places."""
     content = draw.choice(samples)
@@ -442,8 +447,7 @@ def feed(
     """
     read, refused, faults = 0, 0, []
     for number in numbers:
-        draw = random.Random(f"{name} {number}")
-        content = damaged(draw, samples, text=reader.text)
+        content = input_of(name, number, samples, text=reader.text)
         begins(number)
         try:
             give(reader, folder, content)
@@ -590,8 +594,7 @@ def show(name: str, number: int) -> int:
     reader = READERS[name]
     with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
         samples = reader.samples(Path(place), str(Path(place) / TRAP))
-        draw = random.Random(f"{name} {number}")
-        content = damaged(draw, samples, text=reader.text)
+        content = input_of(name, number, samples, text=reader.text)
         print(content[:500])
         try:
             give(reader, Path(place), content)

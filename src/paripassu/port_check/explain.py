@@ -93,11 +93,7 @@ class Explainer:
         recorder = CallRecorder(Anchors(groups, "left", store.record))
         models.left.run(models.inputs, recorder, sources=True)
         left = find_constants(models.left, models.inputs, recorder.seen)
-        self.left = Trace(
-            left,
-            {x for group in groups for x in group.left},
-            {x: g.steps for g in groups if g.cells == "left" for x in g.left},
-        )
+        self.left = self._traced("left", left)
         self._trace_right(store)
         # A factor may stand in one model's layer, and after the other's.
         faulty = {
@@ -121,11 +117,17 @@ class Explainer:
         outputs = models.right.run(models.right_inputs, recorder, sources=True)
         self.run = Run(comparer.errors, outputs)
         right = find_constants(models.right, models.right_inputs, recorder.seen)
-        self.right = Trace(
-            right,
-            {x for group in groups for x in group.right},
-            {x: g.steps for g in groups if g.cells == "right" for x in g.right},
-        )
+        self.right = self._traced("right", right)
+
+    def _traced(self, which: Literal["left", "right"], calls: Sequence[Seen]) -> Trace:
+        """The calls of one model, with the layers that have a partner."""
+        groups = [
+            (x, x.left if which == "left" else x.right) for x in self.models.groups
+        ]
+        layers = {name for _, names in groups for name in names}
+        cells = [(x, names) for x, names in groups if x.cells == which]
+        steps = {name: x.steps for x, names in cells for name in names}
+        return Trace(calls, layers, steps)
 
     def _is_off(self, point: Point, runs: Runs) -> bool:
         """Whether it is further off than rounding makes it."""

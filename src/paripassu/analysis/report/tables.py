@@ -9,7 +9,7 @@ from typing import Any
 from paripassu.analysis.report import speed, words
 from paripassu.analysis.report.figures import Framework
 from paripassu.analysis.report.gather import Counts, Run
-from paripassu.analysis.schema import Comparison, Pair, Spread
+from paripassu.analysis.schema import Comparison, Estimate, Pair, Spread
 from paripassu.analysis.statistics import EXACT_FLIPS
 from paripassu.analysis.text import counted, p_value, points
 
@@ -109,16 +109,18 @@ def _accuracy(item: Framework, pairs: Sequence[Pair]) -> Cell:
         and (pair.difference.mean > 0) == (pair.left == item.name)
         for pair in own
     )
-    parts = (words.accuracy_interval(estimate), words.n(estimate.n, "run"))
-    return Cell(words.percent(estimate.mean), ", ".join(filter(None, parts)), ahead)
+    return _share(estimate, "run", ahead=ahead)
 
 
 def _together(item: Framework) -> Cell:
     estimate = item.summary.ensemble_accuracy
-    if estimate is None:
-        return NOTHING
-    parts = (words.accuracy_interval(estimate), words.n(estimate.n, "network"))
-    return Cell(words.percent(estimate.mean), ", ".join(filter(None, parts)))
+    return _share(estimate, "network") if estimate else NOTHING
+
+
+def _share(estimate: Estimate, noun: str, *, ahead: bool = False) -> Cell:
+    """An accuracy with its interval, and how many stand behind it."""
+    parts = (words.accuracy_interval(estimate), words.n(estimate.n, noun))
+    return Cell(words.percent(estimate.mean), ", ".join(filter(None, parts)), ahead)
 
 
 def _loss(item: Framework) -> Cell:
