@@ -25,7 +25,6 @@ def measured(root: Path) -> str:
     names = list(found["frameworks"])
     path = root / "results" / "bench" / "float32" / BENCH_FILE
     bench = Bench.model_validate_json(path.read_text())
-    epoch = 60_000 / bench.images
     rounds = f"median of {len(bench.rounds)}"
     article = load(root / "results" / "article")
     each = [found["frameworks"][name] for name in names]
@@ -40,7 +39,7 @@ def measured(root: Path) -> str:
         f"one epoch of training, 60,000 images, the lesson, {rounds}"
         + _cells(
             [
-                f"{bench.seconds(x, 'lesson').median * epoch:.1f} s" if x else MISSING
+                f"{bench.epoch_seconds(x, 'lesson').median:.1f} s" if x else MISSING
                 for x in timed
             ],
             BENCH,

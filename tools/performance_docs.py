@@ -11,7 +11,7 @@ from typing import Any
 from marks import filled
 from recipe_docs import markdown_table
 
-from paripassu.analysis.benchmark import Bench, Race
+from paripassu.analysis.benchmark import EPOCH, Bench, Race
 from paripassu.analysis.comparison import load
 from paripassu.analysis.schema import Spread
 from paripassu.analysis.statistics import equivalence, mean_estimate
@@ -19,7 +19,6 @@ from paripassu.analysis.text import counted, display_name, mebibytes
 from paripassu.core.record import load_record
 
 MARGIN = 0.001  # of accuracy: a tenth of a point
-EPOCH = 60_000  # images
 
 
 # Rows of a benchmark's table: a label, and the cell of a framework
@@ -259,7 +258,7 @@ def _race(folder: Path, bench: Bench) -> str:
         rows.append([display_name(name), *fast, *slow, times])
         runs = race.of(name, "notebook")
         each = [x.seconds / len(x.accuracies) for x in runs]
-        epoch = bench.seconds(name, "notebook").median * EPOCH / bench.images
+        epoch = bench.epoch_seconds(name, "notebook").median
         trained = statistics.median(len(x.accuracies) for x in runs)
         at_pace = trained * epoch / race.seconds(name, "recipe").median
         paces.append(
@@ -348,13 +347,11 @@ def _gpu(folder: Path) -> str:
 
 
 def _epoch(bench: Bench, name: str, style: str) -> str:
-    return _seconds(bench.seconds(name, style), EPOCH / bench.images)
+    return _seconds(bench.epoch_seconds(name, style))
 
 
-def _seconds(spread: Spread, factor: float = 1.0) -> str:
-    middle, low, high = (
-        f"{x * factor:.1f}" for x in (spread.median, spread.low, spread.high)
-    )
+def _seconds(spread: Spread) -> str:
+    middle, low, high = (f"{x:.1f}" for x in (spread.median, spread.low, spread.high))
     return f"{middle} s" if spread.n == 1 else f"{middle} s ({low} to {high})"
 
 

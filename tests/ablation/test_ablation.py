@@ -67,7 +67,8 @@ def test_notebooks_differ_in_seven_values_in_the_order_of_the_fields():
     )
     assert {x.name: str(x) for x in found} == {
         "shuffle": "false → true",
-        "loss": "cross_entropy_on_logits → cross_entropy_on_probabilities",
+        "loss": "cross_entropy_on_logits → cross_entropy_on_probabilities, "
+        "so softmax twice → once",
         "initializer.kernel": "fan_in_uniform → glorot_uniform",
         "initializer.bias": "fan_in_uniform → zeros",
         "optimizer.rho": "0.9 → 0.95",

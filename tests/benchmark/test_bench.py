@@ -155,6 +155,10 @@ def test_the_picture_is_a_whole_file():
         assert root.tag.endswith("svg")
         assert text.count('class="bar') == 6
         assert "PyTorch, lesson: 15%" in text or len(found.rounds) == 1
+    text = picture(made())  # of 6,000 images, told as the table is: for 60,000
+    assert "15%, 30.0 s" in text
+    assert "15%, 3.00 s" not in text
+    assert "for an epoch of 60,000 images" in text
 
 
 # The race

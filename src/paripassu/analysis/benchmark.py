@@ -13,6 +13,7 @@ from paripassu.core.record import Model
 BENCH_FILE = "bench.json"
 RACE_FILE = "race.json"
 OUTLIER = 1.5  # times the median
+EPOCH = 60_000  # images
 
 # A large matrix product; the network's convolutions and matrix products alone; training
 # in the style of the article's notebook; and as the lesson does.
@@ -141,6 +142,11 @@ class Bench(Rounds[Timed]):
     def images_per_second(self, framework: str, style: Style) -> Spread:
         """Of training."""
         return spread([self.images / x.seconds for x in self.of(framework, style)])
+
+    def epoch_seconds(self, framework: str, style: Style) -> Spread:
+        """For an epoch of 60,000 images, however many were trained on."""
+        epoch = EPOCH / self.images
+        return spread([x.seconds * epoch for x in self.of(framework, style)])
 
     def of_ceiling(self, framework: str, style: Style) -> Spread:
         """The share, 0..1, of what a matrix product reaches in the same round."""

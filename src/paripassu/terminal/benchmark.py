@@ -8,13 +8,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from paripassu.analysis.benchmark import Bench, Race
+from paripassu.analysis.benchmark import EPOCH, Bench, Race
 from paripassu.analysis.report.words import percent, seconds
 from paripassu.analysis.schema import Spread
 from paripassu.analysis.text import counted, display_name, mebibytes
 from paripassu.analysis.warnings import BUSY
-
-FULL = 60_000  # images of an epoch
 
 
 class _Columns:
@@ -38,14 +36,13 @@ def bench_table(bench: Bench) -> RenderableType:
     """Medians with their range, a column for each framework, and what to make of it."""
     columns = _Columns(bench)
     row = columns.row
-    epoch = FULL / bench.images
     beside = bool(bench.of(bench.frameworks[0], "notebook"))
     if beside:
         row(
             "notebook's style, one epoch",
-            lambda x: _seconds(bench.seconds(x, "notebook"), epoch),
+            lambda x: _seconds(bench.epoch_seconds(x, "notebook")),
         )
-    row("lesson, one epoch", lambda x: _seconds(bench.seconds(x, "lesson"), epoch))
+    row("lesson, one epoch", lambda x: _seconds(bench.epoch_seconds(x, "lesson")))
     if beside:
         row("lesson / notebook's style", lambda x: _ratio(bench.beside_notebook(x)))
     row(
@@ -67,7 +64,7 @@ def bench_table(bench: Bench) -> RenderableType:
     lines = [
         f"{bench.recipe}, {bench.precision}, {counted(bench.threads, 'thread')}; "
         f"{bench.images:,} images in each of {counted(len(bench.rounds), 'round')}; "
-        f"median (least to greatest), seconds for {FULL:,} images.",
+        f"median (least to greatest), seconds for {EPOCH:,} images.",
         f"Ceiling: {bench.ceiling / 1e9:,.0f} GFLOP/s, a product of two matrices of "
         f"{bench.matrix:,} x {bench.matrix:,}; training takes "
         f"{bench.training_flops / 1e6:.1f} MFLOP an image. Kernels: the framework's "
@@ -122,8 +119,8 @@ def _shown(columns: _Columns, lines: Sequence[str], *, busy: bool) -> Renderable
     return Group(*shown)
 
 
-def _seconds(spread: Spread, factor: float = 1.0) -> str:
-    return _in_words(spread, lambda x: seconds(x * factor))
+def _seconds(spread: Spread) -> str:
+    return _in_words(spread, seconds)
 
 
 def _ratio(spread: Spread) -> str:

@@ -16,6 +16,9 @@ NOT_A_DIFFERENCE = NOT_DECISIVE | {"network", "seed"}
 WHOLE = {"decay", "normalization"}  # tables whose parts have a meaning only together
 
 
+SOFTMAXES = {"cross_entropy_on_logits": "twice", "cross_entropy_on_probabilities": "once"}
+
+
 class Change(Model):
     """One value of a recipe that the other recipe has otherwise."""
 
@@ -45,7 +48,12 @@ class Difference(Model):
         return " + ".join(change.key for change in self.changes)
 
     def __str__(self) -> str:
-        return "; ".join(map(str, self.changes))
+        told = "; ".join(map(str, self.changes))
+        if self.name == "loss":  # the output stays, which only a softmax's can
+            (change,) = self.changes
+            before, after = SOFTMAXES[change.before], SOFTMAXES[change.after]
+            told += f", so softmax {before} → {after}"
+        return told
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from paripassu.analysis.benchmark import BENCH_FILE, Bench, Style
+from paripassu.analysis.benchmark import BENCH_FILE, EPOCH, Bench, Style
 from paripassu.analysis.reading import checked
 from paripassu.analysis.report import svg
 from paripassu.analysis.report.figures import Figure
@@ -78,8 +78,10 @@ def _drawing(bench: Bench) -> Markup:
             "of the operations per second of a matrix product; whiskers: all rounds",
         )
     )
+    text = f"seconds: for an epoch of {EPOCH:,} images, medians"
+    parts.append(svg.text(PLOT, bottom + 51, text))
     told = ". ".join(_sentence(bench, *key) for key in shown)
-    return svg.drawing("bench", TITLE, told, bottom + 40, parts, width=WIDTH)
+    return svg.drawing("bench", TITLE, told, bottom + 57, parts, width=WIDTH)
 
 
 def _heading(bench: Bench) -> Iterator[str]:
@@ -88,7 +90,7 @@ def _heading(bench: Bench) -> Iterator[str]:
         LEFT,
         43,
         f"{bench.recipe}, {bench.precision}, {counted(bench.threads, 'thread')}, "
-        f"{bench.images:,} images, {counted(len(bench.rounds), 'round')}; "
+        f"{bench.images:,} images in each of {counted(len(bench.rounds), 'round')}; "
         f"ceiling {bench.ceiling / 1e9:,.0f} GFLOP/s"
         + ("; the machine was busy: no verdict" if bench.busy else ""),
     )
@@ -104,7 +106,7 @@ def _bar(
     width = across(share.median) - PLOT
     yield svg.rectangle(PLOT, y - BAR / 2, width, BAR, f"bar {hue}")
     yield svg.line((across(share.low), y), (across(share.high), y), "whisker")
-    taken = seconds(bench.seconds(name, style).median)
+    taken = seconds(bench.epoch_seconds(name, style).median)
     text = f"{percent(share.median, 0)}, {taken}"
     yield svg.text(PLOT_END + 12, y + 4, text, "value")
 
