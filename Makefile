@@ -14,7 +14,7 @@ test slow: export GOMP_SPINCOUNT ?= 10000
 # Tests start hundreds of processes, which need not compile the same modules again.
 test slow: export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help compare test slow check format wheel clean
+.PHONY: help compare test slow check format wheel release clean
 
 help: ## list what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,9 @@ wheel: $(READY_DEV) ## a wheel in dist/, the same bytes from the same commit
 	@chmod -R u=rwX,go=rX src pyproject.toml README.md LICENSE
 	@umask 022 && $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps \
 	    --wheel-dir dist .
+
+release: wheel ## a wheel and an sdist in dist/, each tried in an empty environment
+	@umask 022 && $(BIN)/python tools/release.py
 
 clean: ## remove the environment and caches, not the runs
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build

@@ -131,7 +131,7 @@ def trained(once: Once, mnist: datasets.ImageData) -> Path:
     """A run of a few seconds that knows its digits: about 96% on the test set."""
     framework = next((x for x in BOTH if not FRAMEWORKS[x].problem), None)
     if framework is None:
-        pytest.skip("no framework: type pip install 'paripassu[pytorch]'")
+        pytest.skip("no framework: type pip install '.[pytorch]'")
 
     def fill(folder: Path) -> None:
         data = _write(folder / "data.npz", mnist, 8000, 300)
@@ -149,7 +149,7 @@ def trained(once: Once, mnist: datasets.ImageData) -> Path:
 @pytest.fixture(scope="session")
 def served(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of that run in those asked by default; who hurts it waits for it."""
-    pytest.importorskip("fastapi", reason="type: pip install 'paripassu[serve]'")
+    pytest.importorskip("fastapi", reason="type: pip install '.[serve]'")
     log = tmp_path_factory.mktemp("served") / "stderr.log"
     with Server("--model", trained, log=log) as server:
         yield server

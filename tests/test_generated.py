@@ -26,11 +26,14 @@ def test_a_stale_document_is_found(tmp_path):
     for folder in ("tools", "docs", "results"):
         without = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=without)
-    shutil.copy(ROOT / "README.md", tmp_path)
+    for file in ("README.md", "CITATION.cff", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / file, tmp_path)
     page = tmp_path / "docs" / "proof.md"
     page.write_text(page.read_text().replace("10,000 of 10,000", "9,999 of 10,000"))
     with (tmp_path / "docs" / "cli.md").open("a") as file:
         file.write("edited by hand\n")
+    project = tmp_path / "pyproject.toml"
+    project.write_text(project.read_text().replace("paripassu.example", "elsewhere"))
     result = run_check(tmp_path)
     assert result.returncode == 1
-    assert "stale: cli.md, proof.md" in result.stdout
+    assert "stale: cli.md, proof.md, ../pyproject.toml" in result.stdout

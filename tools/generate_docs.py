@@ -149,10 +149,24 @@ def performance() -> str:
 
 
 def readme() -> str:
-    """The README, with the benchmark's table between two lines."""
-    from performance_docs import readme
+    """The README, with commands, address and times between pairs of lines."""
+    from readme_docs import page
 
-    return readme(DOCS.parent / "README.md", DOCS.parent / "results")
+    return page(DOCS.parent, _proof())
+
+
+def project() -> str:
+    """The package's metadata, with the repository's address."""
+    from readme_docs import addressed
+
+    return addressed(DOCS.parent / "pyproject.toml")
+
+
+def citation() -> str:
+    """How to cite, with address and version."""
+    from readme_docs import addressed
+
+    return addressed(DOCS.parent / "CITATION.cff")
 
 
 def bench_picture() -> str:
@@ -207,7 +221,9 @@ GENERATED: dict[str, Callable[[], str]] = {
     "proof.md": proof,
     "python.md": python,
     "recipes.md": recipes,
+    "../CITATION.cff": citation,
     "../README.md": readme,
+    "../pyproject.toml": project,
     "side-by-side.md": side_by_side,
 }
 

@@ -24,35 +24,24 @@ MARGIN = 0.001  # of accuracy: a tenth of a point
 # Rows of a benchmark's table: a label, and the cell of a framework
 
 Row = tuple[str, Callable[[Bench, str], str]]
-NOTEBOOK: Row = ("notebook's style, one epoch", lambda b, x: _epoch(b, x, "notebook"))
-LESSON: Row = ("**lesson, one epoch**", lambda b, x: _epoch(b, x, "lesson"))
-BESIDE: Row = ("lesson / notebook's style", lambda b, x: _ratio(b.beside_notebook(x)))
-SHARE: Row = ("of the ceiling", lambda b, x: _share(b.of_ceiling(x, "lesson")))
-KERNELS: Row = (
-    "kernels alone, of the ceiling",
-    lambda b, x: _share(b.of_ceiling(x, "kernels")),
-)
-MEMORY: list[Row] = [
-    ("peak memory", lambda b, x: _mebibytes(b.memory(x, "lesson"))),
-    ("of the notebook's style", lambda b, x: _mebibytes(b.memory(x, "notebook"))),
-]
 ROWS: list[Row] = [
-    NOTEBOOK,
-    LESSON,
-    BESIDE,
+    ("notebook's style, one epoch", lambda b, x: _epoch(b, x, "notebook")),
+    ("**lesson, one epoch**", lambda b, x: _epoch(b, x, "lesson")),
+    ("lesson / notebook's style", lambda b, x: _ratio(b.beside_notebook(x))),
     (
         "images per second",
         lambda b, x: f"{b.images_per_second(x, 'lesson').median:,.0f}",
     ),
-    SHARE,
+    ("of the ceiling", lambda b, x: _share(b.of_ceiling(x, "lesson"))),
     (
         "the framework's own matrix product, of the ceiling",
         lambda b, x: _share(b.own_product(x)),
     ),
-    KERNELS,
+    ("kernels alone, of the ceiling", lambda b, x: _share(b.of_ceiling(x, "kernels"))),
     ("lesson, of its kernels alone", lambda b, x: _share(b.of_kernels(x))),
     ("overhead of a recorded run", lambda b, x: _share(b.harness(x), 1)),
-    *MEMORY,
+    ("peak memory", lambda b, x: _mebibytes(b.memory(x, "lesson"))),
+    ("of the notebook's style", lambda b, x: _mebibytes(b.memory(x, "notebook"))),
 ]
 
 
@@ -83,18 +72,6 @@ def page(path: Path, results: Path) -> str:
     for name, block in blocks.items():
         text = filled(text, name, block)
     return text
-
-
-def readme(path: Path, results: Path) -> str:
-    """The README with its part of the same table made anew."""
-    bench = _bench(results / "bench" / "float32")
-    table = _table([bench], [NOTEBOOK, LESSON, BESIDE, SHARE, KERNELS, *MEMORY])
-    block = (
-        f"{table}\n\nMedians and range of {len(bench.rounds)} rounds; {_where(bench)}. "
-        "Record: [results/bench/float32](results/bench/float32/bench.json), "
-        f"`{bench.command}`."
-    )
-    return filled(path.read_text(encoding="utf-8"), "bench", block)
 
 
 def _bench(folder: Path) -> Bench:

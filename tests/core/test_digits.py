@@ -447,9 +447,9 @@ def test_each_measure_of_doubt_speaks():
     assert "scattered" in doubts_of(text)
 
 
-@pytest.mark.parametrize("name", ["report.png", "serve.png"])
+@pytest.mark.parametrize("name", ["tests/core/web-page.png", "docs/serve.png"])
 def test_a_screenshot_of_a_web_page_is_in_doubt(name):
-    picture = Path(__file__).parents[2] / "docs" / name
+    picture = Path(__file__).parents[2] / name
     assert doubts_of(digits.read_picture(picture))
 
 

@@ -127,7 +127,7 @@ def test_predict(toy, run_folder, tmp_path, mnist: datasets.ImageData):
 
 
 def test_serve(alone, run_folder, tmp_path, mnist: datasets.ImageData):
-    pytest.importorskip("fastapi", reason="type: pip install 'paripassu[serve]'")
+    pytest.importorskip("fastapi", reason="type: pip install '.[serve]'")
     log = tmp_path / "log"
     with Server("--model", run_folder, log=log, path=alone) as server:
         found = server.predict({"images": [mnist.test_images[0].tolist()]})
@@ -170,7 +170,7 @@ def test_ablate(toy, tiny, tmp_path):
 
 
 def test_notebook(toy, tmp_path):
-    pytest.importorskip("jupytext", reason="type: pip install 'paripassu[notebooks]'")
+    pytest.importorskip("jupytext", reason="type: pip install '.[notebooks]'")
     toy("notebooks", "--frameworks", "toy", "--out", tmp_path)
     text = (tmp_path / "toy.ipynb").read_text()
     assert "Handwritten digits in Toy" in text
@@ -181,7 +181,8 @@ def test_documents_have_a_column_for_it(tmp_path):
     for folder in ("tools", "docs", "results"):
         without = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=without)
-    shutil.copy(ROOT / "README.md", tmp_path)
+    for file in ("README.md", "CITATION.cff", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / file, tmp_path)
     done = subprocess.run(
         [sys.executable, str(tmp_path / "tools" / "generate_docs.py")],
         env=environment(TOY),

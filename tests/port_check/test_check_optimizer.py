@@ -432,7 +432,7 @@ def child() -> None:
 @cache
 def found():
     for name in ("torch", "keras"):
-        pytest.importorskip(name, reason="type: pip install 'paripassu[all]'")
+        pytest.importorskip(name, reason="type: pip install '.[all]'")
     result = subprocess.run(
         [sys.executable, "-W", "error::UserWarning:torch", __file__],
         capture_output=True,

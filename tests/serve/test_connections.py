@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("fastapi", reason="type: pip install 'paripassu[serve]'")
+pytest.importorskip("fastapi", reason="type: pip install '.[serve]'")
 
 from paripassu.serve import server as serving
 from paripassu.serve.questions import RequestError, from_json_body

@@ -18,7 +18,7 @@ from paripassu.training.compare import turns
 
 pytestmark = pytest.mark.skipif(
     any(framework.problem for framework in FRAMEWORKS.values()),
-    reason="needs all frameworks: pip install 'paripassu[all]'",
+    reason="needs all frameworks: pip install '.[all]'",
 )
 
 

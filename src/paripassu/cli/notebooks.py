@@ -50,8 +50,7 @@ def notebooks(
 ) -> None:
     """Make the notebooks from the lessons, and run them.
 
-    Outputs are kept as long as the code stays the same. Requires the extra:
-    pip install 'paripassu[notebooks]'.
+    Outputs are kept as long as the code stays the same. Requires the extra `notebooks`.
     """
     from paripassu.core.errors import NotebookError, UserError
     from paripassu.notebooks.build import make

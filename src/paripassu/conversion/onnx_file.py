@@ -23,7 +23,6 @@ OPSET = 17  # of 2022: every current runtime reads it
 IR_VERSION = 8  # that of its time
 LAYOUTS = {"h w i o": "o i h w", "(h w c) o": "(c h w) o"}
 CONSTANTS = (".pads", ".slope", ".amplitude")  # what is not learned
-HINT = "Type: pip install 'paripassu[onnx]'"
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -35,7 +34,7 @@ def problem() -> str | None:
     missing = [name for name in ("onnx", "onnxruntime") if not find_spec(name)]
     if not missing:
         return None
-    return f"ONNX needs {' and '.join(missing)}. {HINT}"
+    return f"ONNX needs {' and '.join(missing)}. Type: pip install {' '.join(missing)}"
 
 
 def write(

@@ -1,8 +1,9 @@
 """Make the notebooks from the lessons, and run them.
 
 A notebook is a lesson, part by part, with prose and cells around it: what all notebooks
-say from `shared.md`, the rest from the framework's own `notebook.md`. The last part of the lesson, which runs it, is left out: in the notebook,
-each part is run where it is explained.
+say from `shared.md`, the rest from the framework's own `notebook.md`. The last part of
+the lesson, which runs it, is left out: in the notebook, each part is run where it is
+explained.
 """
 
 from __future__ import annotations
@@ -17,16 +18,30 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from paripassu.frameworks import registry
 from paripassu.analysis.lessons import OPENING, by_heading, lesson_text
 from paripassu.analysis.text import display_name
 from paripassu.core import files
 from paripassu.core.errors import NotebookError, UserError
+from paripassu.core.version import from_repository
+from paripassu.frameworks import registry
 
 NOT_RUN = "install"  # the tag of the cell that is for machines without the package
 PARAMETERS, INJECTED = "parameters", "injected-parameters"  # papermill's tags
 CODE = "<!-- lesson -->"
+# In Jupyter a notebook runs in its own folder, which in a clone is one below the top.
+INSTALL = """\
+try:
+    import paripassu
+except ModuleNotFoundError:
+    from pathlib import Path
+
+    wanted = "{repository}"  # in Colab, or anywhere else
+    if Path("../pyproject.toml").exists():  # in a clone
+        wanted = "..[{extras}]"
+    %pip install --quiet "{{wanted}}"
+"""
 SHARED = Path(__file__).parent / "shared.md"
+LIBRARIES = ("ipykernel", "jupytext", "matplotlib", "nbclient", "nbformat")
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # What TensorFlow's C++ says at import, before it knows that it was told to be silent.
 LOG = re.compile(r"^(WARNING: All log messages before absl|I\d{4} )")
@@ -73,9 +88,9 @@ def make(
 ) -> Made:
     """Write one notebook, `<folder>/<framework>.ipynb`.
 
-    With `execute` it is run from top to bottom in a kernel of its own, with `parameters`
-    in place of the notebook's own values, and `on_cell` is called with what is being
-    run. With `check` nothing is written.
+    With `execute` it is run from top to bottom in a kernel of its own, with
+    `parameters` in place of the notebook's own values, and `on_cell` is called with
+    what is being run. With `check` nothing is written.
 
     Raises:
         UserError: the extra or the framework is missing.
@@ -164,9 +179,17 @@ def _cells(framework: str) -> Iterator[Piece]:
                 if words:
                     yield "markdown", "\n\n".join(words), []
                     words = []
-                yield "code", text, tags
+                yield "code", _install(framework) if NOT_RUN in tags else text, tags
         if words:
             yield "markdown", "\n\n".join(words), []
+
+
+def _install(framework: str) -> str:
+    """The cell for machines without the package: where to get it is said once."""
+    extras = [registry.find(framework).extra, "notebooks"]
+    return INSTALL.format(
+        repository=from_repository(*extras), extras=",".join(extras)
+    ).strip()
 
 
 def _pieces(text: str) -> dict[str, list[Piece]]:
@@ -271,8 +294,11 @@ def _code(notebook: Any) -> list[Any]:
 
 
 def _keep_outputs(before: Any, notebook: Any) -> None:
-    """Take the outputs of a notebook with the same code."""
-    old, new = _code(before), _code(notebook)
+    """Take the outputs of a notebook with the same code that is run."""
+    old, new = (
+        [x for x in _code(found) if NOT_RUN not in x.metadata.get("tags", [])]
+        for found in (before, notebook)
+    )
     if [cell.source for cell in old] == [cell.source for cell in new]:
         for from_cell, to_cell in zip(old, new, strict=True):
             to_cell.outputs = from_cell.outputs
@@ -287,5 +313,5 @@ def _library(name: str) -> Any:
     except ImportError as error:
         raise UserError(
             f"the notebooks need {name}, which cannot be imported ({error}). Type: "
-            "pip install 'paripassu[notebooks]'"
+            f"pip install {' '.join(LIBRARIES)}"
         ) from None

@@ -183,7 +183,12 @@ def confusion(labels: Labels, answers: Labels) -> None:
         count = counts[row, column]
         bold = "white" if wrong[row, column] > 0.6 * wrong.max() else "black"
         colour = GREY if row == column else bold
-        look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
+        look: dict[str, Any] = {
+            "ha": "center",
+            "va": "center",
+            "fontsize": 8,
+            "color": colour,
+        }
         axis.text(column, row, str(count or ""), **look)
     axis.set_xlabel("answer")
     axis.set_ylabel("digit")

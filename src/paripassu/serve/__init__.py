@@ -17,5 +17,5 @@ def check_installed() -> None:
     if missing:
         raise UserError(
             f"paripassu serve needs {' and '.join(missing)}. "
-            "Type: pip install 'paripassu[serve]'"
+            f"Type: pip install {' '.join(missing)}"
         )

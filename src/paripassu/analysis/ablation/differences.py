@@ -16,7 +16,10 @@ NOT_A_DIFFERENCE = NOT_DECISIVE | {"network", "seed"}
 WHOLE = {"decay", "normalization"}  # tables whose parts have a meaning only together
 
 
-SOFTMAXES = {"cross_entropy_on_logits": "twice", "cross_entropy_on_probabilities": "once"}
+SOFTMAXES = {
+    "cross_entropy_on_logits": "twice",
+    "cross_entropy_on_probabilities": "once",
+}
 
 
 class Change(Model):

@@ -19,6 +19,7 @@ from paripassu.core.datasets.reading import (
     Piece,
 )
 from paripassu.core.errors import UserError
+from paripassu.core.version import from_repository
 
 PACKAGE_FOLDER = Path(__file__).parent / "mnist"
 
@@ -99,8 +100,8 @@ def _read_package() -> Mapping[str, Piece]:
                 )
     except UserError as error:
         raise UserError(
-            f"the MNIST inside this package is damaged. {error} To repair it, type "
-            "'pip install --force-reinstall --no-deps paripassu'."
+            f"the MNIST inside this package is damaged. {error} To repair it, type: "
+            f"pip install --force-reinstall --no-deps '{from_repository()}'"
         ) from error
     return pieces
 
