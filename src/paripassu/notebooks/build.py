@@ -186,7 +186,7 @@ def _cells(framework: str) -> Iterator[Piece]:
 
 def _install(framework: str) -> str:
     """The cell for machines without the package: where to get it is said once."""
-    extras = [registry.find(framework).extra, "notebooks"]
+    extras = [x for x in (registry.find(framework).extra, "notebooks") if x]
     return INSTALL.format(
         repository=from_repository(*extras), extras=",".join(extras)
     ).strip()
