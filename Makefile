@@ -14,6 +14,16 @@ test slow: export GOMP_SPINCOUNT ?= 10000
 # Tests start hundreds of processes, which need not compile the same modules again.
 test slow: export PYTHONDONTWRITEBYTECODE =
 
+# Told before pip takes what it finds, which without such an index is CUDA's build.
+BUILDS := https://download.pytorch.org/whl/cpu
+DRIVER ?= /proc/driver/nvidia/version
+define SMALLER
+@if [ "$$(uname -s)" = Linux ] && [ ! -e $(DRIVER) ] && [ -z "$$PIP_EXTRA_INDEX_URL" ]; then \
+    echo "no NVIDIA driver is here; should pip bring PyTorch's build for CUDA, several GB,"; \
+    echo "stop it and type: PIP_EXTRA_INDEX_URL=$(BUILDS) make $(firstword $(MAKECMDGOALS))"; \
+fi
+endef
+
 .PHONY: help compare test slow check format wheel release clean
 
 help: ## list what can be made
@@ -63,6 +73,7 @@ $(VENV)/created:
 
 $(READY): $(VENV)/created $(SOURCES)
 	@echo "installing the pinned versions (about 90 seconds, once) ..."
+	$(SMALLER)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	    --constraint constraints.txt --editable '.[all]'
 	@touch $@
@@ -70,6 +81,7 @@ $(READY): $(VENV)/created $(SOURCES)
 # Has all of READY, so that nothing is installed twice where there is neither.
 $(READY_DEV): $(VENV)/created $(SOURCES)
 	@echo "installing the pinned versions and the development tools ..."
+	$(SMALLER)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	    --constraint constraints.txt --editable '.[all,dev]'
 	@touch $(READY) $@

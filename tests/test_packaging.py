@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -22,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 import release  # noqa: E402 (a tool, not a package)
 
+BUILDS = "https://download.pytorch.org/whl/cpu"
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / x for x in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
@@ -211,6 +214,37 @@ def test_the_image_has_all_that_it_copies():
         for name in line.split():
             assert (ROOT / name).exists()
             assert f"!{name}" in ignored
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not here")
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no such build")
+@pytest.mark.parametrize(
+    ("driver", "index", "told"),
+    [("none", "", True), ("here", "", False), ("none", "x", False)],
+)
+def test_make_tells_of_the_small_build_where_there_is_no_driver(
+    tmp_path, driver, index, told
+):
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "here"):
+        source = ROOT / name
+        (tmp_path / name).write_text(source.read_text() if source.is_file() else "")
+    programs = tmp_path / ".venv" / "bin"  # which do nothing
+    programs.mkdir(parents=True)
+    (programs.parent / "created").touch()
+    for name in ("python", "paripassu"):
+        (programs / name).write_text("#!/bin/sh\n")
+        (programs / name).chmod(0o755)
+    done = subprocess.run(
+        ["make", "compare", f"DRIVER={driver}"],
+        cwd=tmp_path,
+        env={**os.environ, "PIP_EXTRA_INDEX_URL": index},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    line = f"PIP_EXTRA_INDEX_URL={BUILDS} make compare"
+    assert (line in done.stdout) == told
+    assert line in README
 
 
 # A release
