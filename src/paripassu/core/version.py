@@ -8,6 +8,6 @@ REPOSITORY = "https://paripassu.example/paripassu"
 
 
 def from_repository(*extras: str) -> str:
-    """What pip installs from the repository, such as "paripassu[onnx] @ git+https:..."."""
+    """What pip installs from the repository: "paripassu[onnx] @ git+https://..."."""
     wanted = f"[{','.join(extras)}]" if extras else ""
     return f"paripassu{wanted} @ git+{REPOSITORY}"
