@@ -1,15 +1,17 @@
 """Changes what trains, a small change at a time: does the proof turn red?
 
-    python tools/mutate.py --framework pytorch --out results/mutants/pytorch.jsonl
-    python tools/mutate.py --framework pytorch --out ... --tests
+    python tools/mutate.py --framework pytorch --count 150 --jobs 2
+    python tools/mutate.py --framework pytorch --count 150 --tests
+    python tools/mutate.py --framework pytorch --equivalent KEY "why nothing changes"
 
 Mutants are of a framework's lesson, networks, recipes, optimizers, weights and trainer:
 constants, operators, conditions, dropped statements and arguments, exchanged arguments,
 and what an engineer might add (regularizers, constraints, clipping, a cap). A worker
-puts each into its own process and makes a short proof (`tests/short_proof.py`) with the
-recipes that reach the file; what is red is done with. With `--tests`, the fast tests of
-the frameworks judge what has survived. The file grows line by line: a run that was
-interrupted goes on.
+puts each into its own process and makes a short proof (`tests/short_proof.py`), the
+cheapest stage first, with the recipes that reach the file; what is red is done with.
+With `--tests`, the fast tests of the frameworks judge what has survived. The record,
+`results/mutants/FRAMEWORK.jsonl`, grows line by line: a run that was interrupted goes
+on. It begins with the files as they are, which must hold.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ import random
 import subprocess
 import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +39,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
+RECORDS = ROOT / "results" / "mutants"
 FILES = ("lesson", "trainer", "recipes", "optimizers", "weights")
 LIMIT = 240  # seconds for one mutant
 RENEWED = 20  # mutants in one worker: libraries keep what was compiled
@@ -85,6 +90,7 @@ BY_FILE: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "networks.keras_example": [(SMALL, {})],
     "networks.lenet5": [("lenet5", {})],
 }
+UNCHANGED = "unchanged"  # the kind of a file that is as it is
 
 
 @dataclass(frozen=True)
@@ -135,6 +141,9 @@ def _swapped(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
             yield "operator", ast.BoolOp(OTHER[type(operator)](), values)
         case ast.IfExp(test, body, other_body):
             yield "condition", ast.IfExp(test, other_body, body)
+        case ast.Attribute(ast.Name("nnx"), "relu"):
+            for name in ("relu6", "leaky_relu", "gelu"):
+                yield "added", ast.Attribute(ast.Name("nnx"), name)
         case ast.Call():
             yield from _of_call(node)
         case ast.stmt():
@@ -164,7 +173,10 @@ ADDED = {  # what an engineer might write beside the arguments of a call
     "MaxPooling2D": "padding='same'; strides=1",
     "MaxPool2d": "padding=1; stride=1; ceil_mode=True; dilation=2",
     "Conv2d": "padding=1; bias=False; stride=2; padding_mode='circular'",
-    "Linear": "bias=False",
+    "nn.Linear": "bias=False",
+    "nnx.Conv": "use_bias=False; padding='SAME'; strides=2; kernel_dilation=2",
+    "nnx.Linear": "use_bias=False",
+    "adadelta": "weight_decay=0.0001",
     "torch.Adadelta": "weight_decay=0.0001",
     "keras.Adadelta": "clipnorm=50.0; clipvalue=20.0; global_clipnorm=100.0; "
     "use_ema=True; gradient_accumulation_steps=2; weight_decay=1e-06",
@@ -195,10 +207,9 @@ def _of_call(node: ast.Call) -> Iterator[tuple[str, ast.AST]]:
             first, second = crossed.args[number : number + 2]
             crossed.args[number : number + 2] = [second, first]
             yield "arguments exchanged", crossed
-    name = getattr(node.func, "attr", None)
-    if name in NAMES:
+    name = getattr(node.func, "attr", getattr(node.func, "id", None))
+    if name in NAMES and isinstance(node.func, ast.Attribute):
         renamed = copy.deepcopy(node)
-        assert isinstance(renamed.func, ast.Attribute)
         renamed.func.attr = NAMES[str(name)]
         yield "name", renamed
     for extra in _extras(node, str(name)):
@@ -225,7 +236,17 @@ def _extras(node: ast.Call, name: str) -> list[str]:
     return found.split("; ") if found else []
 
 
-INSERTED = {  # statements around the step of PyTorch's loop
+INSERTED = {  # statements around the step of a loop
+    "optimizer.update(network, gradients)": [
+        ("before", "gradients = jax.tree.map(lambda x: x.clip(-20, 20), gradients)"),
+        ("before", "gradients, _ = optax.clip_by_global_norm(100.0)"
+         ".update(gradients, None)"),
+        ("after", "nnx.update(network, jax.tree.map(lambda x: x.clip(-3, 3), "
+         "nnx.state(network, nnx.Param)))"),
+        ("after", "nnx.update(network, jax.tree.map(lambda x: x * (1 - 1e-7), "
+         "nnx.state(network, nnx.Param)))"),
+        ("after", "optimizer.update(network, gradients)"),
+    ],
     "optimizer.step()": [
         ("before", "torch.nn.utils.clip_grad_norm_(network.parameters(), 100.0)"),
         ("before", "torch.nn.utils.clip_grad_value_(network.parameters(), 20.0)"),
@@ -330,15 +351,21 @@ class Changed(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
 
 def judge(
-    framework: str, sources: dict[str, str], recipes: list[Any], folder: Path
+    framework: str,
+    folder: Path,
+    *,
+    sources: dict[str, str],
+    recipes: list[Any],
+    stages: list[str],
 ) -> dict[str, Any]:
     """Whether a framework with other sources is found out, and by what.
 
     Args:
         framework: its name.
+        folder: where the reference's traces are kept.
         sources: of modules of its package, by their names in it.
         recipes: names and changes; the first red one ends it.
-        folder: where the reference's traces are kept.
+        stages: of the short proof; none: all.
     """
     import short_proof
 
@@ -355,7 +382,8 @@ def judge(
             recipe = load(name).changed(precision="float64")
             if changes:
                 recipe = recipe.changed(**changes)
-            rows = short_proof.prove(framework, recipe, folder)
+            asked = stages or list(short_proof.STAGES)
+            rows = short_proof.prove(framework, recipe, folder, asked)
             if rows:
                 worst = min(rows, key=lambda x: (x.rung or 0, bool(x.start)))
                 start = f", {worst.start}" if worst.start else ""
@@ -373,8 +401,7 @@ def work(framework: str, folder: Path) -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     for line in sys.stdin:
-        asked = json.loads(line)
-        found = judge(framework, asked["sources"], asked["recipes"], folder)
+        found = judge(framework, folder, **json.loads(line))
         answers.write(json.dumps(found) + "\n")
 
 
@@ -384,11 +411,15 @@ class Worker:
     def __init__(self, framework: str, folder: Path) -> None:
         self._command = [sys.executable, __file__, "--framework", framework]
         self._command += ["--work", "--folder", str(folder)]
+        self.framework = framework
+        self._compiled = str(folder / "compiled")
         self._process: subprocess.Popen[str] | None = None
         self._done = 0
 
-    def ask(self, sources: dict[str, str], recipes: list[Any]) -> dict[str, Any]:
-        """What it says of other sources."""
+    def ask(
+        self, sources: dict[str, str], recipes: list[Any], limit: float
+    ) -> dict[str, Any]:
+        """What it says of other sources, within some seconds."""
         if self._process is None or self._done >= RENEWED:
             self.close()
             self._process = subprocess.Popen(
@@ -397,14 +428,17 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
+                # What XLA has compiled for one mutant is there for the next.
+                env=os.environ | {"JAX_COMPILATION_CACHE_DIR": self._compiled},
             )
             self._done = 0
         process = self._process
         assert process.stdin
         assert process.stdout
-        process.stdin.write(json.dumps({"sources": sources, "recipes": recipes}) + "\n")
+        asked = {"sources": sources, "recipes": recipes, "stages": []}
+        process.stdin.write(json.dumps(asked) + "\n")
         process.stdin.flush()
-        clock = threading.Timer(LIMIT, process.kill)
+        clock = threading.Timer(limit, process.kill)
         clock.start()
         line = process.stdout.readline()
         clock.cancel()
@@ -445,28 +479,95 @@ def all_mutants(framework: str) -> list[Mutant]:
     return added + [x for x in found if x not in added]
 
 
-def run(framework: str, out: Path, count: int, folder: Path, tests: bool) -> None:
-    """Judge mutants that the file does not have yet."""
+def run(
+    framework: str, out: Path, chosen: list[Mutant], folder: Path, jobs: int, end: float
+) -> None:
+    """Judge mutants that the record does not have yet, some at a time, until `end`."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    known = (
-        [json.loads(x) for x in out.read_text().splitlines()] if out.exists() else []
+    done = {x["key"] for x in read(out)}
+    plain = [
+        Mutant(file, 0, UNCHANGED, "", "") for file in sorted({x.file for x in chosen})
+    ]
+    # Whoever begins has the reference's traces to make, for all.
+    for some, count in ((plain, 1), (chosen, jobs)):
+        left = iter([x for x in some if x.key not in done])
+        lock = threading.Lock()
+
+        def judge_some(left: Iterator[Mutant] = left, lock: Any = lock) -> None:
+            worker = Worker(framework, folder)
+            while time.monotonic() < end:
+                with lock:
+                    mutant = next(left, None)
+                if mutant is None:
+                    break
+                told = _judged(worker, mutant)
+                with lock, out.open("a") as file:
+                    file.write(json.dumps(told) + "\n")
+            worker.close()
+
+        lanes = [threading.Thread(target=judge_some) for _ in range(count)]
+        for lane in lanes:
+            lane.start()
+        for lane in lanes:
+            lane.join()
+        for told in read(out):
+            if told["kind"] == UNCHANGED and told["red"]:
+                raise SystemExit(f"{told['file']} as it is: {told['red']}")
+
+
+def _judged(worker: Worker, mutant: Mutant) -> dict[str, Any]:
+    """The line of a mutant."""
+    from paripassu.core import machine
+    from paripassu.frameworks import registry
+
+    start = time.monotonic()
+    plain = mutant.kind == UNCHANGED
+    recipes = BY_FILE.get(mutant.file, OF_LESSON)
+    sources = {} if plain else {mutant.file: mutant.source}
+    found = worker.ask(sources, recipes, LIMIT * (len(recipes) if plain else 1))
+    if plain:
+        found |= {"processor": machine.processor()}
+        found |= {"version": str(registry.find(worker.framework).version)}
+    return {
+        **{"key": mutant.key, "file": mutant.file, "line": mutant.line},
+        **{"kind": mutant.kind, "change": mutant.change, **found},
+        "seconds": round(time.monotonic() - start, 1),
+    }
+
+
+def read(out: Path) -> list[dict[str, Any]]:
+    """The lines of a record; none if there is none."""
+    text = out.read_text() if out.exists() else ""
+    return [json.loads(x) for x in text.splitlines()]
+
+
+def write(out: Path, lines: list[dict[str, Any]]) -> None:
+    """The record anew, whole."""
+    from paripassu.core.files import write_text
+
+    write_text(out, "".join(json.dumps(x) + "\n" for x in lines))
+
+
+def summary(lines: list[dict[str, Any]]) -> str:
+    """How many were judged and found, and what survived."""
+    judged = [x for x in lines if x["kind"] != UNCHANGED]
+    counts = Counter(
+        "equivalent" if x.get("equivalent") else "found" if x["red"] else "survived"
+        for x in judged
     )
-    chosen = all_mutants(framework)[:count]
-    if tests:
-        _by_tests(framework, out, known, {x.key: x for x in chosen})
-        return
-    done = {x["key"] for x in known}
-    worker = Worker(framework, folder)
-    for mutant in chosen:
-        if mutant.key in done:
-            continue
-        asked = BY_FILE.get(mutant.file, OF_LESSON)
-        found = worker.ask({mutant.file: mutant.source}, asked)
-        told = {"key": mutant.key, "file": mutant.file, "line": mutant.line}
-        told |= {"kind": mutant.kind, "change": mutant.change, **found}
-        with out.open("a") as file:
-            file.write(json.dumps(told) + "\n")
-    worker.close()
+    real = counts["found"] + counts["survived"]
+    survivors = [
+        f"{x['key']} {x['file']}:{x['line']} {x['kind']}: {x['change']}"
+        for x in judged
+        if not x["red"] and not x.get("equivalent")
+    ]
+    return "\n".join(
+        [
+            *survivors,
+            f"{counts['found']} of {real} found ({counts['found'] / max(1, real):.1%}),"
+            f" {counts['equivalent']} equivalent",
+        ]
+    )
 
 
 HOOK = """
@@ -478,25 +579,28 @@ sys.meta_path.insert(0, mutate.Changed({sources!r}))
 """
 
 
-def _by_tests(
-    framework: str, out: Path, known: list[dict[str, Any]], by_key: dict[str, Mutant]
-) -> None:
-    """Have the fast tests judge what no proof found."""
+def by_tests(framework: str, out: Path, chosen: list[Mutant], end: float) -> None:
+    """Have the fast tests of a framework judge what no proof found, until `end`."""
     from paripassu.core.files import scratch
     from paripassu.frameworks import registry
 
-    package = registry.find(framework).package
+    found = registry.find(framework)
+    marked = ["-m", "not slow"] if found.by_default else []
+    by_key = {x.key: x for x in chosen}
+    known = read(out)
     for told in known:
         if told["red"] or told.get("tested") or told["key"] not in by_key:
             continue
+        if time.monotonic() > end:
+            return
         mutant = by_key[told["key"]]
         with scratch() as folder:
-            sources = {f"{package}.{mutant.file}": mutant.source}
+            sources = {f"{found.package}.{mutant.file}": mutant.source}
             hook = HOOK.format(tools=str(Path(__file__).parent), sources=sources)
             (folder / "sitecustomize.py").write_text(hook)
             done = subprocess.run(
                 [
-                    *(sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow"),
+                    *(sys.executable, "-m", "pytest", "-x", "-q", *marked),
                     *("-p", "no:cacheprovider", "--basetemp", str(folder / "tests")),
                     *("-k", framework, "tests/frameworks"),
                 ],
@@ -506,40 +610,50 @@ def _by_tests(
                 text=True,
                 check=False,
             )
+        if done.returncode not in (0, 1):
+            raise SystemExit(f"the tests did not run: {done.stdout[-2000:]}")
         told["tested"] = True
         if done.returncode:
             failed = [x for x in done.stdout.splitlines() if x.startswith("FAILED")]
             told["red"] = (failed or ["a test failed"])[0][:160]
-        lines = "".join(json.dumps(x) + "\n" for x in known)
-        out.write_text(lines)
+        write(out, known)
 
 
 def main() -> int:
     """Judge mutants, and say how many were found."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--framework", required=True)
-    parser.add_argument("--out", type=Path, help="the record, a line of JSON a mutant")
+    parser.add_argument("--out", type=Path, help="default: its file in results/mutants")
     parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--jobs", type=int, default=1, help="judged at a time")
+    parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--folder", type=Path, help="keeps the reference's traces")
     parser.add_argument("--tests", action="store_true", help="judge survivors by tests")
+    parser.add_argument("--equivalent", nargs=2, metavar=("KEY", "WHY"))
     parser.add_argument("--list", action="store_true", help="say how many there are")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     folder = given.folder or Path.home() / ".cache/paripassu-mutants"
+    out = given.out or RECORDS / f"{given.framework}.jsonl"
+    end = time.monotonic() + given.seconds
     if given.work:
         work(given.framework, folder)
         return 0
-    if given.list:
-        found = all_mutants(given.framework)
-        print(len(found))
-        for key in ("file", "kind"):
-            each = [getattr(x, key) for x in found]
-            print({x: each.count(x) for x in sorted(set(each))})
+    if given.equivalent:
+        key, why = given.equivalent
+        named = {"equivalent": why}
+        write(out, [{**x, **named} if x["key"] == key else x for x in read(out)])
+        print(summary(read(out)))
         return 0
-    run(given.framework, given.out, given.count, folder, given.tests)
-    lines = [json.loads(x) for x in given.out.read_text().splitlines()]
-    red = sum(bool(x["red"]) for x in lines)
-    print(f"{red} of {len(lines)} found ({red / max(1, len(lines)):.1%})")
+    chosen = all_mutants(given.framework)[: given.count]
+    if given.list:
+        for kinds in (Counter(x.file for x in chosen), Counter(x.kind for x in chosen)):
+            print(dict(sorted(kinds.items())))
+    elif given.tests:
+        by_tests(given.framework, out, chosen, end)
+    else:
+        run(given.framework, out, chosen, folder, given.jobs, end)
+    print(summary(read(out)))
     return 0
 
 

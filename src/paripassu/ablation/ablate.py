@@ -201,6 +201,7 @@ def _finished(out: Path, jobs: Sequence[Job]) -> dict[Key, record.RunRecord]:
                 "then repeated."
             ) from None
         if _is_finished(earlier, job):
+            record.tidy(folder)
             found[job.key] = earlier
         elif earlier.status == "finished":
             raise UserError(

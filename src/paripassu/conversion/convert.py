@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,11 +14,11 @@ from paripassu.conversion import onnx_file
 from paripassu.conversion.formats import Format, find_format
 from paripassu.conversion.model_source import ModelSource, read_source
 from paripassu.core import datasets, files, layout
-from paripassu.core.errors import ConversionError, UserError, WorkerError
+from paripassu.core.errors import ConversionError, UserError
 from paripassu.core.recipe import Recipe
 from paripassu.core.version import __version__
 from paripassu.frameworks import registry
-from paripassu.processes.launch import work, worker_environment
+from paripassu.processes.launch import run_file, work
 from paripassu.processes.requests import LogitsRequest, WriteRequest
 from paripassu.reference.losses import softmax
 
@@ -228,17 +226,12 @@ def _tried(
     np.save(folder / "images.npy", images)
     (folder / "recipe.toml").write_text(source.recipe.to_toml(), encoding="utf-8")
     names = (path, folder / "recipe.toml", folder / "images.npy", folder / "out.npy")
-    done = subprocess.run(
-        [sys.executable, "-P", str(form.trial), *map(str, names)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=TRIAL_SECONDS,
-        env=worker_environment(1) | {"TMPDIR": str(folder)},
+    run_file(
+        form.trial,
+        *names,
+        failed=f"the written file does not open in {form.name}.",
+        seconds=TRIAL_SECONDS,
     )
-    if done.returncode != 0:
-        tail = "\n".join(done.stderr.strip().splitlines()[-12:])
-        raise WorkerError(f"the written file does not open in {form.name}.\n{tail}")
     outputs = np.load(folder / "out.npy")
     if source.recipe.output == "probabilities":
         return np.asarray(outputs, np.float64)

@@ -32,6 +32,7 @@ Tensors = Mapping[str, npt.NDArray[Any]]
 MARK = ".tmp-paripassu"
 # In the names of what is not locked, or not yet: only its maker deletes it.
 UNLOCKED = ".new-paripassu"
+OWNER = ".owner"  # in a folder that is owned: by whom
 # What opening a safetensors file raises, and the last two for types that NumPy lacks.
 UNREADABLE = (SafetensorError, OSError, ValueError, TypeError, AttributeError)
 
@@ -236,6 +237,11 @@ def working_in(folder: Path) -> Iterator[None]:
         yield
 
 
+def was_left(folder: Path) -> bool:
+    """Whether a process owns a folder, or was killed while it did."""
+    return (folder / OWNER).exists()
+
+
 def write_bytes(path: Path | str, content: bytes) -> None:
     """Write `content` whole or not at all."""
     with replacing(path) as temporary:
@@ -321,7 +327,7 @@ def owned(folder: Path, patience: float = 5.0) -> Iterator[None]:
         UserError: another process owns the folder.
     """
     lock = FileLock(folder / ".lock")
-    owner = folder / ".owner"
+    owner = folder / OWNER
     with explained(folder / ".lock"):
         try:
             with warnings.catch_warnings():  # of a disk that has no locks

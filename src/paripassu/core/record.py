@@ -15,7 +15,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from paripassu.core.errors import UserError
-from paripassu.core.files import read_json, write_text
+from paripassu.core.files import (
+    is_read_only,
+    read_json,
+    was_left,
+    working_in,
+    write_text,
+)
 
 RUN_FILE = "run.json"
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -163,6 +169,17 @@ def is_finished(folder: Path) -> bool:
     """Whether a folder holds a finished run; `UserError` for a damaged record."""
     there = (folder / RUN_FILE).exists()
     return there and load_record(folder).status == "finished"
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a process leaves that is killed after a run is finished.
+
+    Raises:
+        UserError: another process owns the folder.
+    """
+    if was_left(folder) and not is_read_only(folder):
+        with working_in(folder):
+            (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
 
 
 def parse_record(content: Any, path: Path) -> RunRecord:

@@ -76,7 +76,8 @@ class Answerer:
         self.num_classes = source.recipe.architecture.num_classes
         self._lock = threading.Lock()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
-        self._child = Child(AnswerRequest.module, threads=threads, errors=self._log)
+        module = AnswerRequest.module
+        self._child = Child("-m", module, threads=threads, errors=self._log)
         self._weights = self._child.folder / "weights.safetensors"
         files.write_tensors(self._weights, source.weights)
         request = AnswerRequest(

@@ -62,7 +62,7 @@ class _Worker(Child):
 
     def __init__(self) -> None:
         module = "paripassu.prediction.decoding"
-        super().__init__(module, threads=1, errors=subprocess.DEVNULL)
+        super().__init__("-m", module, threads=1, errors=subprocess.DEVNULL)
 
     def read(self, paths: Sequence[str]) -> list[Reading]:
         """Read some pictures.

@@ -18,6 +18,7 @@ from paripassu.processes.request import Request
 
 Event = dict[str, Any]
 TAIL_LINES = 12
+PROGRAM = Path(__file__).with_name("program.py")
 ALLOCATOR = (
     "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296:"
     "glibc.malloc.hugetlb=1"
@@ -51,7 +52,7 @@ def worker_environment(threads: int) -> dict[str, str]:
 
 
 class Child(subprocess.Popen[bytes]):
-    """A process of ours, which runs one module and ends when its input does.
+    """A process of ours, which runs a program and ends when its input does.
 
     Attributes:
         folder: for its files that nobody keeps; it goes with the process.
@@ -62,8 +63,7 @@ class Child(subprocess.Popen[bytes]):
 
     def __init__(
         self,
-        module: str,
-        *,
+        *program: str,
         threads: int,
         errors: IO[bytes] | int,
         plain: bool = False,
@@ -72,20 +72,22 @@ class Child(subprocess.Popen[bytes]):
         """Start it.
 
         Args:
-            module: what it runs.
+            program: what it runs: "-m" and a module, or a file and its arguments.
             threads: how many its libraries may use.
             errors: where its standard error goes, as `subprocess` takes it.
-            plain: leave the environment as it is, as for a program of the user's own.
+            plain: leave the environment as it is, as for a program of the user's own,
+                but for where temporary files go.
             python: the interpreter; None: this one.
         """
         self._stack = contextlib.ExitStack()
         self.folder = self._stack.enter_context(scratch())
-        environment = None if plain else worker_environment(threads)
-        if environment:
-            # Libraries leave files there, such as TensorFlow its AutoGraph's.
+        environment = dict(os.environ) if plain else worker_environment(threads)
+        if not plain or sys.platform == "linux":
+            # A process that is killed leaves files there, such as TensorFlow's of
+            # AutoGraph. Elsewhere a socket of the user's would get too long a name.
             environment["TMPDIR"] = str(self.folder)
         super().__init__(
-            [str(python or sys.executable), "-P", "-m", module],
+            [str(python or sys.executable), "-P", *program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -146,6 +148,7 @@ def work(
         log.seek(0, os.SEEK_END)
         begin = log.tell()
         child = Child(
+            "-m",
             request.module,
             threads=request.threads,
             errors=log,
@@ -173,6 +176,33 @@ def work(
         if code == 0:
             how = "ended without an answer"
         raise crash(f"the {request.title} process {how}.", log, max(0, -code))
+
+
+def run_file(path: Path, *arguments: object, failed: str, seconds: float) -> None:
+    """Run a Python file as its user would, in a process that ends when this one does.
+
+    Args:
+        path: the file.
+        arguments: those of its command line.
+        failed: what an error says first.
+        seconds: how long it may take.
+
+    Raises:
+        WorkerError: it failed, or took too long.
+    """
+    with tempfile.TemporaryFile() as log:
+        words = map(str, (PROGRAM, path, *arguments))
+        child = Child(*words, threads=1, errors=log)
+        with contextlib.closing(child):
+            try:
+                code: int | None = child.wait(seconds)
+            except subprocess.TimeoutExpired:
+                code = None
+        if code is None:
+            raise WorkerError(f"{failed} It took more than {seconds:.0f} s.")
+        if code:
+            log.seek(0)
+            raise crash(failed, log, max(0, -code))
 
 
 def crash(what: str, log: IO[bytes], signal: int = 0) -> WorkerError:

@@ -70,8 +70,9 @@ class ProveRequest(FrameworkRequest):
         traced: how many of them are kept array by array.
         folder: where the files go.
         faults: seeded one after the other; empty for none.
-        beyond: go beyond the first steps: from the reference's moved and amplified
-            starts, which it leaves in `folder`, and through a trainer's own loop.
+        starts: take steps from the reference's moved and amplified starts too, which
+            it leaves in `folder`.
+        rehearsal: train a little by the trainer's own loop.
         single: take steps in float32 too, from two of those starts.
         only_single: nothing but those steps.
         curves: how many steps to train in float32 too, plainly and perturbed.
@@ -84,7 +85,8 @@ class ProveRequest(FrameworkRequest):
     traced: int = TRACED
     folder: Path
     faults: tuple[str, ...] = ()
-    beyond: bool = False
+    starts: bool = False
+    rehearsal: bool = False
     single: bool = False
     only_single: bool = False
     curves: int = 0

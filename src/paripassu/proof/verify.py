@@ -187,7 +187,8 @@ class _Climb:
                 recipe=recipe,
                 steps=self._steps,
                 folder=folder,
-                beyond=not seeded,
+                starts=not seeded,
+                rehearsal=not seeded,
             )
 
         reference = request(REFERENCE.name)

@@ -209,4 +209,5 @@ def _is_finished(folder: Path, recipe: Recipe, dataset: record.Dataset) -> bool:
             f"{error} Delete {folder} and type the same command again: that run is "
             "then repeated."
         ) from None
+    record.tidy(folder)
     return earlier.recipe_hash == identify(recipe, dataset)

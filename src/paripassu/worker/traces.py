@@ -76,7 +76,7 @@ class Tracer:
 
     def exact(self, fault: Fault) -> Arrays:
         """Draws, one batch forward, the first steps array by array, all losses."""
-        steps = self._request.steps
+        request, steps = self._request, self._request.steps
         recipe = fault.recipe(self._recipe)
         given = fault.weights(self._initial(recipe), recipe)
         twin = self._twin(recipe, given)
@@ -93,7 +93,7 @@ class Tracer:
         losses: list[float] = []
         for number in self._steps(twin, steps, "float64"):
             step = self._step(fault, order, number)
-            if number < self._request.traced:
+            if number < request.traced:
                 arrays = twin.step(step)
                 losses.append(float(arrays["loss"]))
                 arrays = {**arrays, **twin.state()}
@@ -105,10 +105,11 @@ class Tracer:
             else:
                 losses.append(twin.advance(step))
         found |= _ending(twin, losses)
-        if self._request.beyond:
+        if request.starts:
             if self._framework is registry.REFERENCE:
                 self._write_starts(given, twin.state())
             found |= self._from_starts(twin)
+        if request.rehearsal:
             found |= rehearse(self._framework, recipe, self._training, self._options())
         return found
 
