@@ -24,6 +24,7 @@ import hashlib
 import importlib
 import importlib.abc
 import importlib.util
+import itertools
 import json
 import os
 import random
@@ -378,13 +379,10 @@ def judge(
     finder = Changed({f"{package}.{name}": x for name, x in sources.items()})
     sys.meta_path.insert(0, finder)
     try:
-        for name, changes in recipes:
-            recipe = load(name).changed(precision="float64")
-            if changes:
-                recipe = recipe.changed(**changes)
-            asked = stages or list(short_proof.STAGES)
-            rows = short_proof.prove(framework, recipe, folder, asked)
-            if rows:
+        chosen = [load(name).changed(**changes) for name, changes in recipes]
+        # The cheapest stage first, with all recipes.
+        for stage, recipe in itertools.product(stages or short_proof.STAGES, chosen):
+            if rows := short_proof.prove(framework, recipe, folder, [stage]):
                 worst = min(rows, key=lambda x: (x.rung or 0, bool(x.start)))
                 start = f", {worst.start}" if worst.start else ""
                 return {"red": f"rung {worst.rung}, {worst.quantity}{start}"}
