@@ -454,7 +454,8 @@ def prepare(given: Path) -> None:
 
 def undisturbed(name: str, folder: Path) -> dict[str, Any]:
     """Seconds and result of a job that nobody disturbs; made once."""
-    kept = folder / f"{name}.json"
+    typed = hashlib.sha256(" ".join(JOBS[name].command).encode()).hexdigest()[:8]
+    kept = folder / f"{name}-{typed}.json"
     if not kept.exists():
         with tempfile.TemporaryDirectory(dir=folder) as place:
             trial = Trial(JOBS[name], folder / "given", Path(place) / name)

@@ -54,7 +54,8 @@ def divergence() -> str:
 
 
 def proof() -> str:
-    """The page on the proof, with the record's figures between two lines."""
+    """The page on the proof, with the records' figures between lines."""
+    import mutate
     from marks import filled
 
     from paripassu.analysis.text import display_name
@@ -97,7 +98,8 @@ In float64 the two are one training run: the largest gap of any batch loss is
 {exact.largest_loss_gap:.1e}, at step {exact.largest_loss_step:,}, and it does not grow.
 No weight of one is farther than {exact.largest_weight_gap:.1e} from the other's.
 """
-    return filled((DOCS / "proof.md").read_text(), "measured", text)
+    page = filled((DOCS / "proof.md").read_text(), "measured", text)
+    return filled(page, "mutants", mutate.page())
 
 
 def recipes() -> str:

@@ -2,7 +2,8 @@
 
     python tools/mutate.py --framework pytorch --count 150 --jobs 2
     python tools/mutate.py --framework pytorch --count 150 --tests
-    python tools/mutate.py --framework pytorch --equivalent KEY "why nothing changes"
+    python tools/mutate.py --framework pytorch --equivalent KEY "what makes it so"
+    python tools/mutate.py --framework pytorch --survives KEY "why nothing finds it"
 
 Mutants are of a framework's lesson, networks, recipes, optimizers, weights and trainer:
 constants, operators, conditions, dropped statements and arguments, exchanged arguments,
@@ -11,7 +12,8 @@ puts each into its own process and makes a short proof (`tests/short_proof.py`),
 cheapest stage first, with the recipes that reach the file; what is red is done with.
 With `--tests`, the fast tests of the frameworks judge what has survived. The record,
 `results/mutants/FRAMEWORK.jsonl`, grows line by line: a run that was interrupted goes
-on. It begins with the files as they are, which must hold.
+on. It begins with the files as they are, which must hold. What is said of mutants is in
+it too, and in docs/proof.md.
 """
 
 from __future__ import annotations
@@ -49,11 +51,12 @@ LEFT_OUT = {"predict", "save", "load_saved", "peak_accelerator_bytes", "device_n
 SMALL = "keras-example"
 CYCLE = {"shape": "linear", "interval": 20.0, "warm_up": 4.0, "unit": "step"}
 STEPS = {"shape": "exponential", "factor": 0.7, "interval": 3.0, "unit": "step"}
+EPOCHS = {**STEPS, "unit": "epoch"}
 SGD = {"kind": "sgd", "learning_rate": 0.1}
 ADAM = {"kind": "adam", "learning_rate": 0.01}
 PLAIN = {"output": "logits", "loss": "cross_entropy_on_logits"}
 # Recipes by what of them a file reads; the first red one is enough.
-OF_LESSON = [("article", {})]
+OF_LESSON = [("article", {}), ("article", {"decay": EPOCHS})]
 OF_RECIPES = [
     (SMALL, {"optimizer": SGD, "decay": CYCLE}),
     (SMALL, {"optimizer": SGD, "loss": "cross_entropy_on_logits"}),
@@ -546,26 +549,77 @@ def write(out: Path, lines: list[dict[str, Any]]) -> None:
     write_text(out, "".join(json.dumps(x) + "\n" for x in lines))
 
 
+def kinds_of(lines: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The mutants of a record, by what became of them."""
+    found: dict[str, list[dict[str, Any]]] = {
+        x: [] for x in ("by the proof", "by the tests", "equivalent", "survived")
+    }
+    for line in lines:
+        if line["kind"] == UNCHANGED:
+            continue
+        by = "by the tests" if line.get("tested") else "by the proof"
+        left = "equivalent" if line.get("equivalent") else "survived"
+        found[by if line["red"] else left].append(line)
+    return found
+
+
 def summary(lines: list[dict[str, Any]]) -> str:
     """How many were judged and found, and what survived."""
-    judged = [x for x in lines if x["kind"] != UNCHANGED]
-    counts = Counter(
-        "equivalent" if x.get("equivalent") else "found" if x["red"] else "survived"
-        for x in judged
-    )
-    real = counts["found"] + counts["survived"]
-    survivors = [
-        f"{x['key']} {x['file']}:{x['line']} {x['kind']}: {x['change']}"
-        for x in judged
-        if not x["red"] and not x.get("equivalent")
-    ]
+    by = kinds_of(lines)
+    found = len(by["by the proof"]) + len(by["by the tests"])
+    real = found + len(by["survived"])
     return "\n".join(
         [
-            *survivors,
-            f"{counts['found']} of {real} found ({counts['found'] / max(1, real):.1%}),"
-            f" {counts['equivalent']} equivalent",
+            *(
+                f"{x['key']} {x['file']}:{x['line']} {x['kind']}: {x['change']}"
+                for x in by["survived"]
+            ),
+            f"{found} of {real} found ({found / max(1, real):.1%}),"
+            f" {len(by['equivalent'])} equivalent",
         ]
     )
+
+
+def page(records: Path = RECORDS) -> str:
+    """What the records say, in Markdown."""
+    from paripassu.analysis.text import display_name
+
+    rows, lists = [], []
+    for path in sorted(records.glob("*.jsonl")):
+        lines, title = read(path), display_name(path.stem)
+        plain = next(x for x in lines if x["kind"] == UNCHANGED)
+        by = kinds_of(lines)
+        found = len(by["by the proof"]) + len(by["by the tests"])
+        real = found + len(by["survived"])
+        counts = " | ".join(str(len(x)) for x in by.values())
+        rows.append(
+            f"| {title} {plain['version']} | {sum(map(len, by.values()))} | {counts} | "
+            f"{found / real:.1%} |"
+        )
+        for kind, words in (("survived", "survive"), ("equivalent", "equivalent")):
+            groups: dict[str, list[str]] = {}
+            for x in by[kind]:
+                why = x.get("equivalent") or x.get("survives") or "not looked into"
+                place = f"`{x['file']}:{x['line']}`"
+                if x["kind"] != "dropped":
+                    place += f" {_code(x['change'])}"
+                else:
+                    place += f" without {_code(x['change'])}"
+                groups.setdefault(why, []).append(place)
+            lists += [
+                f"- {title}, {words}: {why}: {'; '.join(places)}"
+                for why, places in groups.items()
+            ]
+    head = (
+        "| | mutants | found by the proof | by the tests | equivalent | survive | "
+        "found of those that are not equivalent |"
+    )
+    return "\n".join([head, f"{'|---' * 7}|", *rows, "", *lists])
+
+
+def _code(change: str) -> str:
+    """Python in one line of Markdown."""
+    return f"`{' '.join(change.split())}`"
 
 
 HOOK = """
@@ -627,7 +681,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--folder", type=Path, help="keeps the reference's traces")
     parser.add_argument("--tests", action="store_true", help="judge survivors by tests")
-    parser.add_argument("--equivalent", nargs=2, metavar=("KEY", "WHY"))
+    for name in ("equivalent", "survives"):
+        parser.add_argument(f"--{name}", nargs=2, metavar=("KEY", "WHY"))
     parser.add_argument("--list", action="store_true", help="say how many there are")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -637,12 +692,13 @@ def main() -> int:
     if given.work:
         work(given.framework, folder)
         return 0
-    if given.equivalent:
-        key, why = given.equivalent
-        named = {"equivalent": why}
-        write(out, [{**x, **named} if x["key"] == key else x for x in read(out)])
-        print(summary(read(out)))
-        return 0
+    for name in ("equivalent", "survives"):
+        if said := getattr(given, name):
+            key, why = said
+            lines = [{**x, name: why} if x["key"] == key else x for x in read(out)]
+            write(out, lines)
+            print(summary(lines))
+            return 0
     chosen = all_mutants(given.framework)[: given.count]
     if given.list:
         for kinds in (Counter(x.file for x in chosen), Counter(x.kind for x in chosen)):
