@@ -33,7 +33,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -258,6 +258,7 @@ class Trial:
     Attributes:
         place: where it is typed; `tmp/` in it is the folder of temporary files.
         kills: of whom, one for each kill.
+        took: seconds of a command that ended before its kill.
     """
 
     job: Job
@@ -265,6 +266,7 @@ class Trial:
     place: Path
     kills: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    took: float = float("inf")
 
     def __post_init__(self) -> None:
         self.out, self.temporary = self.place / "out", self.place / "tmp"
@@ -296,14 +298,15 @@ class Trial:
 
     def kill(self, after: float, *, writing: bool, draw: random.Random) -> bool:
         """Type the command, and kill after these seconds; whether it came to that."""
-        process = self.start()
-        end = time.monotonic() + after
+        begin = time.monotonic()
+        process, end = self.start(), begin + after
         while process.poll() is None:
             late = time.monotonic() >= end
             if late and (not writing or self._is_writing()):
                 break
             time.sleep(0.002)
         else:
+            self.took = time.monotonic() - begin
             self._look(process.returncode)
             return False
         mine = psutil.Process(process.pid)
@@ -456,17 +459,21 @@ def undisturbed(name: str, folder: Path) -> dict[str, Any]:
     """Seconds and result of a job that nobody disturbs; made once."""
     typed = hashlib.sha256(" ".join(JOBS[name].command).encode()).hexdigest()[:8]
     kept = folder / f"{name}-{typed}.json"
-    if not kept.exists():
-        with tempfile.TemporaryDirectory(dir=folder) as place:
-            trial = Trial(JOBS[name], folder / "given", Path(place) / name)
-            start = time.monotonic()
-            trial.finish()
-            seconds = time.monotonic() - start
-            if trial.faults:
-                raise SystemExit(f"{name}, undisturbed: {'; '.join(trial.faults)}")
-            files.write_json(kept, {"seconds": seconds, "result": trial.result()})
-    found: dict[str, Any] = files.read_json(kept)
-    return found
+    if kept not in _UNDISTURBED:
+        if not kept.exists():
+            with tempfile.TemporaryDirectory(dir=folder) as place:
+                trial = Trial(JOBS[name], folder / "given", Path(place) / name)
+                start = time.monotonic()
+                trial.finish()
+                seconds = time.monotonic() - start
+                if trial.faults:
+                    raise SystemExit(f"{name}, undisturbed: {'; '.join(trial.faults)}")
+                files.write_json(kept, {"seconds": seconds, "result": trial.result()})
+        _UNDISTURBED[kept] = files.read_json(kept)
+    return _UNDISTURBED[kept]
+
+
+_UNDISTURBED: dict[Path, dict[str, Any]] = {}
 
 
 def attempt(job: Job, number: int, folder: Path, straight: dict[str, Any]) -> Trial:
@@ -493,32 +500,30 @@ def attempt(job: Job, number: int, folder: Path, straight: dict[str, Any]) -> Tr
 def campaign(
     wanted: int, verbs: Sequence[str], folder: Path, seconds: float, out: Path
 ) -> dict[str, Any]:
-    """Trials, the verb with the fewest kills first, until there are enough."""
+    """Trials, those first that have had the least time, until there are enough."""
     end = time.monotonic() + seconds
     prepare(folder / "given")
     rows = json.loads(out.read_text())["jobs"] if out.exists() else {}
     chosen = [name for name, job in JOBS.items() if job.verb in verbs]
-    while sum(rows[x]["kills"] for x in chosen if x in rows) < wanted:
-        by_verb = {
-            verb: sum(
-                rows.get(x, {}).get("kills", 0) for x in chosen if JOBS[x].verb == verb
-            )
-            for verb in verbs
-        }
-        verb = min(by_verb, key=lambda x: by_verb[x])
-        name = min(
-            (x for x in chosen if JOBS[x].verb == verb),
-            key=lambda x: rows.get(x, {}).get("kills", 0),
-        )
-        row = rows.setdefault(
-            name,
-            {"trials": 0, "kills": 0, "of_parent": 0, "of_child": 0, "faults": []},
-        )
+    fresh = {"trials": 0, "kills": 0, "of_parent": 0, "of_child": 0, "seconds": 0.0}
+    rows = {x: rows.get(x, {**fresh, "faults": []}) for x in [*rows, *chosen]}
+
+    def spent(names: Iterable[str]) -> float:
+        return sum(rows[x]["seconds"] for x in names)
+
+    while sum(rows[x]["kills"] for x in chosen) < wanted:
+        of_verb = {v: [x for x in chosen if JOBS[x].verb == v] for v in verbs}
+        verb = min(verbs, key=lambda x: spent(of_verb[x]))
+        name = min(of_verb[verb], key=lambda x: spent([x]))
+        row = rows[name]
         straight = undisturbed(name, folder)
         # A trial takes, at the most, as long as four undisturbed jobs.
         if time.monotonic() + (KILLS + 1) * straight["seconds"] > end:
             break
+        start = time.monotonic()
         trial = attempt(JOBS[name], row["trials"], folder, straight)
+        straight["seconds"] = min(straight["seconds"], trial.took)
+        row["seconds"] = round(row["seconds"] + time.monotonic() - start, 1)
         row["faults"] += [[row["trials"], x] for x in trial.faults]
         row["trials"] += 1
         row["kills"] += len(trial.kills)

@@ -51,6 +51,17 @@ def test_what_a_killed_process_was_writing_goes_when_another_writes(
     assert not list(place.iterdir())
 
 
+def test_what_a_killed_process_was_working_with_goes_when_another_finds_all_done(
+    tmp_path, monkeypatch
+):
+    """Red before: a comparison that was killed when it had all but its report."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path, check=False)
+    with files.working_in(tmp_path / "run"):
+        assert not list(tmp_path.glob(f"{files.SCRATCH}*"))
+
+
 WITHOUT_LOCKS = """
 import sys
 from pathlib import Path

@@ -32,6 +32,7 @@ Tensors = Mapping[str, npt.NDArray[Any]]
 MARK = ".tmp-paripassu"
 # In the names of what is not locked, or not yet: only its maker deletes it.
 UNLOCKED = ".new-paripassu"
+SCRATCH = "paripassu-"  # begins the names of folders for what nobody keeps
 OWNER = ".owner"  # in a folder that is owned: by whom
 # What opening a safetensors file raises, and the last two for types that NumPy lacks.
 UNREADABLE = (SafetensorError, OSError, ValueError, TypeError, AttributeError)
@@ -183,7 +184,7 @@ def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 def scratch() -> contextlib.AbstractContextManager[Path]:
     """A folder for what nobody keeps."""
-    return temporary_folder(Path(tempfile.gettempdir()), "paripassu-")
+    return temporary_folder(Path(tempfile.gettempdir()), SCRATCH)
 
 
 def _probe(path: Path) -> None:
@@ -234,6 +235,8 @@ def working_in(folder: Path) -> Iterator[None]:
     make_folder(folder)
     with owned(folder):
         _delete_left(folder, f".*{MARK}*")
+        # Who finds all done makes none, and would leave that of who did it.
+        _delete_left(Path(tempfile.gettempdir()), f"{SCRATCH}*{MARK}")
         yield
 
 
