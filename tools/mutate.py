@@ -74,6 +74,7 @@ OF_OPTIMIZERS = [
         {**ADAM, "epsilon_form": "hat", "weight_decay": 0.1}
         | {"weight_decay_form": "l2"},
         {**ADAM, "epsilon_form": "outside", "weight_decay": 0.1},
+        {**ADAM, "epsilon_form": "outside", "epsilon_root": 1e-3},
         {"kind": "rmsprop", "epsilon_form": "inside", "learning_rate": 0.01},
         {"kind": "rmsprop", "epsilon_form": "outside", "learning_rate": 0.01},
         SGD,
