@@ -82,8 +82,7 @@ def test_a_few_kills_break_nothing(name, tmp_path):
 
 def test_the_record_of_the_campaign_has_no_faults():
     found = json.loads((ROOT / "results" / "reliability" / "kills.json").read_text())
-    assert found["kills"] >= 50
     assert found["faults"] == 0
-    assert {kills.JOBS[x].verb for x in found["jobs"]} == set(kills.VERBS)
-    for row in found["jobs"].values():
-        assert row["of_parent"] + row["of_child"] == row["kills"]
+    assert found["kills"] == sum(x["kills"] for x in found["jobs"].values())
+    tried = {kills.JOBS[name].verb for name, x in found["jobs"].items() if x["kills"]}
+    assert tried == set(kills.VERBS)

@@ -10,7 +10,7 @@ constants, operators, conditions, dropped statements and arguments, exchanged ar
 and what an engineer might add (regularizers, constraints, clipping, a cap). A worker
 puts each into its own process and makes a short proof (`tests/short_proof.py`), the
 cheapest stage first, with the recipes that reach the file; what is red is done with.
-With `--tests`, the fast tests of the frameworks judge what has survived. The record,
+With `--tests`, fast tests of the framework judge what has survived. The record,
 `results/mutants/FRAMEWORK.jsonl`, grows line by line: a run that was interrupted goes
 on. It begins with the files as they are, which must hold. What is said of mutants is in
 it too, and in docs/proof.md.
@@ -632,8 +632,10 @@ sys.meta_path.insert(0, mutate.Changed({sources!r}))
 """
 
 
-def by_tests(framework: str, out: Path, chosen: list[Mutant], end: float) -> None:
-    """Have the fast tests of a framework judge what no proof found, until `end`."""
+def by_tests(
+    framework: str, out: Path, chosen: list[Mutant], tests: list[str], end: float
+) -> None:
+    """Have tests of a framework judge what no proof found, until `end`."""
     from paripassu.core.files import scratch
     from paripassu.frameworks import registry
 
@@ -642,7 +644,8 @@ def by_tests(framework: str, out: Path, chosen: list[Mutant], end: float) -> Non
     by_key = {x.key: x for x in chosen}
     known = read(out)
     for told in known:
-        if told["red"] or told.get("tested") or told["key"] not in by_key:
+        judged = told["red"] or told.get("equivalent") or told.get("survives")
+        if judged or told["key"] not in by_key:
             continue
         if time.monotonic() > end:
             return
@@ -655,7 +658,7 @@ def by_tests(framework: str, out: Path, chosen: list[Mutant], end: float) -> Non
                 [
                     *(sys.executable, "-m", "pytest", "-x", "-q", *marked),
                     *("-p", "no:cacheprovider", "--basetemp", str(folder / "tests")),
-                    *("-k", framework, "tests/frameworks"),
+                    *("-k", framework, *tests),
                 ],
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": str(folder)},
@@ -665,11 +668,10 @@ def by_tests(framework: str, out: Path, chosen: list[Mutant], end: float) -> Non
             )
         if done.returncode not in (0, 1):
             raise SystemExit(f"the tests did not run: {done.stdout[-2000:]}")
-        told["tested"] = True
         if done.returncode:
             failed = [x for x in done.stdout.splitlines() if x.startswith("FAILED")]
-            told["red"] = (failed or ["a test failed"])[0][:160]
-        write(out, known)
+            told |= {"tested": True, "red": (failed or ["a test failed"])[0][:160]}
+            write(out, known)
 
 
 def main() -> int:
@@ -681,7 +683,9 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="judged at a time")
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--folder", type=Path, help="keeps the reference's traces")
-    parser.add_argument("--tests", action="store_true", help="judge survivors by tests")
+    parser.add_argument(
+        "--tests", nargs="*", help="judge survivors by tests; default: tests/frameworks"
+    )
     for name in ("equivalent", "survives"):
         parser.add_argument(f"--{name}", nargs=2, metavar=("KEY", "WHY"))
     parser.add_argument("--list", action="store_true", help="say how many there are")
@@ -704,8 +708,9 @@ def main() -> int:
     if given.list:
         for kinds in (Counter(x.file for x in chosen), Counter(x.kind for x in chosen)):
             print(dict(sorted(kinds.items())))
-    elif given.tests:
-        by_tests(given.framework, out, chosen, end)
+    elif given.tests is not None:
+        tests = given.tests or ["tests/frameworks"]
+        by_tests(given.framework, out, chosen, tests, end)
     else:
         run(given.framework, out, chosen, folder, given.jobs, end)
     print(summary(read(out)))
