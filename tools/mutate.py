@@ -68,6 +68,7 @@ OF_OPTIMIZERS = [
         {**SGD, "momentum": 0.9, "momentum_form": "rate_inside", "weight_decay": 0.1},
         {**SGD, "momentum": 0.9, "momentum_form": "rate_outside"}
         | {"weight_decay": 0.1, "weight_decay_form": "l2"},
+        {**SGD, "weight_decay": 0.1, "weight_decay_form": "decoupled"},
         {**ADAM, "epsilon_form": "hat", "epsilon": 1e-3, "weight_decay": 0.1},
         {**ADAM, "epsilon_form": "outside", "epsilon": 1e-3, "weight_decay": 0.1}
         | {"weight_decay_form": "l2"},
