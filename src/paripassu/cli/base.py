@@ -34,7 +34,7 @@ COMMANDS = (
         "bench",
         "race",
     ),
-    *("notebooks", "info", "recipes"),
+    *("notebooks", "info", "recipes", "code"),
 )
 RENAMED = {"ledger": "ablate"}
 

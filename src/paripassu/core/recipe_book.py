@@ -57,7 +57,7 @@ def show(recipe: Recipe) -> str:
         f"Published test accuracy: {published(recipe)}.",
         recipe.published_note,
     ]
-    comments = "\n#\n".join(_comment(part) for part in parts if part)
+    comments = "\n#\n".join(comment(part) for part in parts if part)
     return f"{comments}\n\n{recipe.to_toml()}"
 
 
@@ -67,8 +67,8 @@ def published(recipe: Recipe) -> str:
     return "none" if accuracy is None else f"{accuracy:.2%}"
 
 
-def _comment(text: str) -> str:
-    """Lines of a TOML comment, in which control characters are not allowed."""
+def comment(text: str) -> str:
+    """Lines of a comment in TOML or Python, without control characters."""
     clean = "".join(x if x.isprintable() else " " for x in text)
     lines = textwrap.wrap(
         clean, WIDTH - 2, break_long_words=False, break_on_hyphens=False

@@ -233,6 +233,18 @@ class BenchmarkModule(Protocol):
         """Seconds of one epoch of the lesson's loop, with nothing around it."""
 
 
+class ScriptModule(Protocol):
+    """`script.py`: it needs nothing of the framework, which may be missing."""
+
+    def code(self, recipe: Recipe) -> str:
+        """The recipe as a script of the framework's own, without ours.
+
+        It reads `--data`, an `.npz` as Keras keeps MNIST, prints the loss of
+        each epoch and the test accuracy, and saves the network to `--out`.
+        Raises `UserError` for what it cannot say; it leaves nothing out.
+        """
+
+
 @dataclass(frozen=True)
 class Module:
     """A module of a framework's folder.
@@ -259,6 +271,7 @@ MODULES = {
     "networks": Module("a module for each network, `-` written `_`"),
     "faults": Module("seeded faults in its own words", FaultsModule),
     "benchmark": Module("the same work in other styles", BenchmarkModule),
+    "script": Module("a recipe without us", ScriptModule, required=False),
     "recipes": Module("what a recipe may ask for", required=False),
     "weights": Module("canonical weights, to and from its own", required=False),
     "optimizers": Module("forms of optimizers it has not", required=False),

@@ -27,6 +27,7 @@ from paripassu.frameworks.contract import (
     BenchmarkModule,
     FaultsModule,
     FilesModule,
+    ScriptModule,
     Trainer,
     TrainerModule,
     Twin,
@@ -176,6 +177,22 @@ class Framework:
                 f"network {recipe.network!r}, but "
                 f"{', '.join(sorted(self.networks))}."
             )
+
+    def code(self, recipe: Recipe) -> str:
+        """A recipe as a script that imports nothing of ours.
+
+        Raises:
+            UserError: its folder has no `script.py`, or that has no words for
+                what the recipe asks.
+        """
+        if not self.has("script"):
+            names = [x.name for x in FRAMEWORKS.values() if x.has("script")]
+            raise UserError(
+                f"{self.title} has no script.py, which would write the code. "
+                f"Expected one of {', '.join(names)}."
+            )
+        module: ScriptModule = self.module("script")
+        return module.code(recipe)
 
     def make_trainer(self, recipe: Recipe, **options: Any) -> Trainer:
         """Build the recipe's network: see `Trainer` for the options."""
