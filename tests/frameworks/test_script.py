@@ -51,7 +51,7 @@ VARIANTS = {
 }
 LENET5 = {
     "lenet5 by glorot": ["initializer={kernel='glorot_uniform'}"],
-    "lenet5 of zeros": ["initializer={kernel='zeros',bias='zeros'}"],
+    "lenet5 of zeros": ["initializer={kernel='zeros',bias='fan_in_uniform'}"],
     "lenet5, mixed": ["initializer={kernel='he_uniform',bias='fan_in_uniform'}"],
 }
 
@@ -136,14 +136,13 @@ def test_every_field_that_decides_is_in_the_script(framework):
         f"{KIND}=adadelta {KIND}=adam optimizer.epsilon=1e-5",
         "optimizer.kind=adam optimizer.beta1=0.8",
         "optimizer.kind=adam optimizer.beta2=0.99",
-        "optimizer.kind=adam optimizer.weight_decay=0.1 "
-        "optimizer.weight_decay_form=decoupled",
+        f"{KIND}=adam optimizer.weight_decay_form=decoupled optimizer.weight_decay=0.1",
         f"{KIND}=adam {FORM}=hat",
         f"{KIND}=rmsprop {FORM}=inside optimizer.rho=0.8",
         f"{KIND}=rmsprop {FORM}=inside optimizer.epsilon=1e-3",
         f"{KIND}=sgd optimizer.learning_rate=0.5",
         f"{KIND}=sgd optimizer.weight_decay=0.1",
-        f"{KIND}=sgd optimizer.momentum=0.9 decay.factor=1.0",
+        f"{KIND}=sgd decay.factor=1.0 optimizer.momentum=0.9",
     ],
 )
 def test_every_constant_of_an_optimizer_is_in_the_script(framework, words):

@@ -391,8 +391,8 @@ def _rate(recipe: Recipe) -> str:
         lines = [f"falling = {falling}", f"return {start} * falling"]
         if while_:
             lines.insert(0, f"rising = {rising}")
-            chosen = f"jnp.where({while_}, rising, falling)"
-            lines[-1] = f"return {start} * {chosen}"
+            which = [while_, "rising", "falling"]
+            lines[-1] = call(f"return {start} * jnp.where", which, 4)
     body = "\n    ".join(lines)
     return f'''
 def rate({decay.unit}):

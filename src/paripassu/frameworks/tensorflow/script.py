@@ -349,11 +349,12 @@ def rate(epoch):
 '''
     while_, rising, falling = scripts.linear(recipe, "keras.ops.maximum")
     lines = [f"falling = {falling}"]
-    result = "falling"
+    result = f"return {times} falling"
     if while_:
         lines.insert(0, f"rising = {rising}")
-        result = f"keras.ops.where({while_}, rising, falling)"
-    body = "\n        ".join([*lines, f"return {times} {result}"])
+        which = [while_, "rising", "falling"]
+        result = call(f"return {times} keras.ops.where", which, 8)
+    body = "\n        ".join([*lines, result])
     return f'''
 {REGISTERED}class Rate(keras.optimizers.schedules.LearningRateSchedule):
     """The learning rate of a step."""
