@@ -287,6 +287,10 @@ SAME = {
         "optimizer.epsilon=1e-3",
     ],
     "lenet5": ["lenet5"],
+    "lenet5, large": [
+        *("lenet5", "initializer={kernel='glorot_uniform',bias='fan_in_uniform'}"),
+        "optimizer.learning_rate=0.05",
+    ],
     "fast": ["fast", FALL, "optimizer.epsilon=1e-3"],
     "rmsprop inside": [
         *("fast", f"{KIND}=rmsprop", f"{FORM}=inside", "optimizer.epsilon=1e-3"),
@@ -318,19 +322,19 @@ SLIPS = {
         ("article", "rho=0.9,", "rho=0.95,"),
         ("keras-example", "(1 - 0.999**step) ** 0.5", "1"),
         ("fast", "            schedule.step()\n", ""),
-        ("lenet5", "self.weight * self.table", "self.weight"),
+        ("lenet5, large", "self.weight * self.table", "self.weight"),
     ],
     "tensorflow": [
         ("article", "rho=0.9,", "rho=0.95,"),
         ("softmax twice", "tf.identity(probabilities)", "probabilities"),
         ("fast", " * keras.ops.sqrt(1 - self.beta_2**step)", ""),
-        ("lenet5", "kernel * connected", "kernel"),
+        ("lenet5, large", "kernel * connected", "kernel"),
     ],
     "jax": [
         ("article", "rho=0.9,", "rho=0.95,"),
         ("keras-example", " / (1 - 0.999 ** (step + 1)) ** 0.5", ""),
         ("fast", "(step + 1) / 3", "step / 3"),
-        ("lenet5", "mask=nnx.data(table), ", ""),
+        ("lenet5, large", "mask=nnx.data(table), ", ""),
     ],
 }
 TOLERANCE = 1e-6  # Keras rounds constants to float32, and the script images
