@@ -31,6 +31,7 @@ VARIANTS = {
     "float64, held out": ["precision=float64", "validation_size=7"],
     "bfloat16, probabilities": ["precision=bfloat16", "output=probabilities"],
     "normalised by the data": ["normalization={mean='computed',std='computed'}"],
+    "long means": ["normalization={mean=0.1307123456789012,std=0.3081123456789012}"],
     "centred only": ["normalization={mean=0.5,std=1.0}"],
     "he": ["initializer={kernel='he_uniform'}"],
     "zeros": ["initializer={kernel='zeros'}"],

@@ -19,7 +19,7 @@ WIDTH = 88
 Import = tuple[str, str]  # what needs it, and the line
 
 # Kinds of layers that writers have words for, and the settings they do not look past.
-KNOWN = {
+KNOWN: dict[str, set[str]] = {
     "pad": {"padding"},
     "conv": set(),
     "relu": set(),
@@ -166,16 +166,18 @@ def loading(recipe: Recipe) -> str:
             "    x, y = np.delete(x, held, axis=0), np.delete(y, held)",
         ]
         splits.insert(1, "(x_held, y_held)")
-    mean, std = recipe.normalization.mean, recipe.normalization.std
-    if mean == "computed":
-        lines.append("    mean = float(x.mean()) / 255")
-    if std == "computed":
-        lines.append("    std = float(x.std()) / 255")
     value = f"x.astype({kind}) / 255"
-    if mean:
-        value = f"({value} - {_named(mean, 'mean')})"
-    if std != 1:
-        value = f"{value} / {_named(std, 'std')}"
+    named: dict[str, float | str] = {}
+    if mean := recipe.normalization.mean:
+        value, named["mean"] = f"({value} - mean)", mean
+    if (std := recipe.normalization.std) != 1:
+        value, named["std"] = f"{value} / std", std
+    if named:
+        given = [
+            f"float(x.{name}()) / 255" if isinstance(x, str) else number(x)
+            for name, x in named.items()
+        ]
+        lines.append(f"    {', '.join(named)} = {', '.join(given)}")
     lines += [
         f"    splits = {', '.join(splits)}",
         f"    return [({value}, y) for x, y in splits]",
@@ -186,10 +188,6 @@ def loading(recipe: Recipe) -> str:
 def _splits(recipe: Recipe) -> str:
     held = ", validation" if recipe.validation_size else ""
     return f"Training{held} and test"
-
-
-def _named(value: float | str, name: str) -> str:
-    return name if isinstance(value, str) else number(value)
 
 
 def asking(file: str) -> str:

@@ -75,7 +75,7 @@ class Subsample(nnx.Module):
         sums = 4 * nnx.avg_pool(x, (2, 2), strides=(2, 2))
         return sums * self.coefficient[...] + self.bias[...]
 '''
-COMPUTE = {
+COMPUTE: dict[str, list[str]] = {
     "float32": [],
     "float64": ["param_dtype=jnp.float64"],
     "bfloat16": ["dtype=jnp.bfloat16"],
