@@ -143,24 +143,30 @@ def losses_of_trainer(framework, recipe, first, split):
     return losses
 
 
-def compare(framework, data, recipe, text):
-    """What one script does, and what the trainer does."""
+def run(text):
+    """A script as a module."""
+    module = types.ModuleType("script")
+    sys.modules["script"] = module
+    exec(compile(text, "script.py", "exec"), module.__dict__)
+    return module
+
+
+def compare(framework, data, recipe, texts):
+    """What scripts of a recipe do, and what the trainer does."""
     raw, norm = datasets.load(data), recipe.normalization
     split = datasets.prepare(raw, mean=norm.mean, std=norm.std).training
     first = draws.initial_weights(recipe.architecture, recipe)
     # The twin first: it sets what is set for the whole process.
     trainer = losses_of_trainer(framework, recipe, first, split)
-    module = types.ModuleType("script")
-    sys.modules["script"] = module
     hands = HANDS[framework.name](recipe)
-    exec(compile(text, "script.py", "exec"), module.__dict__)
-    drawn = hands.first_weights(module)
+    modules = [run(text) for text in texts]
+    drawn = hands.first_weights(modules[0])
     return {
         "trainer": trainer,
-        "script": hands.losses(module, first, module.load(data)),
+        "scripts": [hands.losses(x, first, x.load(data)) for x in modules],
         "first": {
-            name: [float(drawn[name].std()), float(first[name].std()), first[name].size]
-            for name in first
+            name: [float(drawn[name].std()), float(x.std()), x.size]
+            for name, x in first.items()
         },
         "connected": all(
             np.array_equal(drawn[n] != 0, x != 0) for n, x in first.items()
@@ -174,7 +180,7 @@ def main() -> None:
     request = json.load(sys.stdin)
     framework, data = registry.find(request["framework"]), Path(request["data"])
     found = [
-        compare(framework, data, validate(x["recipe"]), x["text"])
+        compare(framework, data, validate(x["recipe"]), x["texts"])
         for x in request["scripts"]
     ]
     json.dump(found, answers)

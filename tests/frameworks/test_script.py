@@ -183,7 +183,7 @@ def test_what_a_framework_has_not_is_refused(words):
         return ""
 
     said = {x: text for x in WRITERS if (text := refusal(x))}
-    assert set(said) == REFUSED[words]
+    assert set(said) == REFUSED[words] & set(WRITERS)
     for framework, text in said.items():
         # What it says to type helps: what else is refused is of another field.
         (typed,) = re.findall(r"Type --set (\S+), or choose", text)
@@ -222,9 +222,10 @@ def test_the_command_prints_the_script():
     done = type_here("code", "article", "-f", "torch", "--set", "epochs=3")
     assert done.returncode == 0, done.stderr
     assert done.stdout == FRAMEWORKS["pytorch"].code(load("article", ["epochs=3"]))
-    found = json.loads(type_here("code", "fast", "-f", "jax", "--json").stdout)
-    assert found["code"] == FRAMEWORKS["jax"].code(load("fast"))
-    assert (found["recipe"], found["framework"]) == ("fast", "jax")
+    name = WRITERS[-1]
+    found = json.loads(type_here("code", "fast", "-f", name, "--json").stdout)
+    assert found["code"] == FRAMEWORKS[name].code(load("fast"))
+    assert (found["recipe"], found["framework"]) == ("fast", name)
 
 
 def test_the_command_writes_a_file_once(tmp_path):
@@ -275,20 +276,21 @@ def test_a_framework_says_by_its_folder_that_it_writes(tmp_path, monkeypatch):
 
 # Run
 
-EXACT = ("shuffle=false", "precision=float64", "batch_size=32", "epochs=3")
+EXACT = ("shuffle=false", "precision=float64", "batch_size=25", "epochs=3")
 DRY = "dropout={dropout1=0.0,dropout2=0.0}"
 FALL = "decay={shape='linear',interval=10.0,warm_up=3.0,unit='step'}"
 KEEPS = "decay={factor=1.0}"
 SAME = {
-    "article": ["article", DRY],
-    "softmax twice": ["article-pytorch-notebook", DRY],
-    "steps": ["article-tensorflow-notebook", DRY, "decay.interval=5.0"],
+    "article": ["article", DRY, "batch_size=32"],
+    "softmax twice": [
+        *("article-pytorch-notebook", DRY),
+        "decay={factor=0.7,interval=5.0,unit='step'}",
+    ],
     "keras-example": [
         *("keras-example", "dropout={dropout1=0.0}", "validation_size=0"),
         "optimizer.epsilon=1e-3",
     ],
-    "lenet5": ["lenet5"],
-    "lenet5, large": [
+    "lenet5": [
         *("lenet5", "initializer={kernel='glorot_uniform',bias='fan_in_uniform'}"),
         "optimizer.learning_rate=0.05",
     ],
@@ -323,21 +325,22 @@ SLIPS = {
         ("article", "rho=0.9,", "rho=0.95,"),
         ("keras-example", "(1 - 0.999**step) ** 0.5", "1"),
         ("fast", "            schedule.step()\n", ""),
-        ("lenet5, large", "self.weight * self.table", "self.weight"),
+        ("lenet5", "self.weight * self.table", "self.weight"),
     ],
     "tensorflow": [
         ("article", "rho=0.9,", "rho=0.95,"),
         ("softmax twice", "tf.identity(probabilities)", "probabilities"),
         ("fast", " * keras.ops.sqrt(1 - self.beta_2**step)", ""),
-        ("lenet5, large", "kernel * connected", "kernel"),
+        ("lenet5", "kernel * connected", "kernel"),
     ],
     "jax": [
         ("article", "rho=0.9,", "rho=0.95,"),
         ("keras-example", " / (1 - 0.999 ** (step + 1)) ** 0.5", ""),
         ("fast", "(step + 1) / 3", "step / 3"),
-        ("lenet5, large", "mask=nnx.data(table), ", ""),
+        ("lenet5", "mask=nnx.data(table), ", ""),
     ],
 }
+FEW = {"rmsprop inside", "momentum inside", "adam, l2"}
 TOLERANCE = 1e-6  # Keras rounds constants to float32, and the script images
 
 
@@ -356,9 +359,9 @@ def ask(framework: str, data: Path, asked: list[dict[str, Any]]) -> list[Any]:
     return found
 
 
-def gap(found: dict[str, Any]) -> float:
+def gap(trainer: list[float], script: list[float]) -> float:
     """The largest difference of a batch's loss, relative to the trainer's."""
-    left, right = np.array(found["trainer"]), np.array(found["script"])
+    left, right = np.array(trainer), np.array(script)
     assert left.shape == right.shape
     return float(np.max(np.abs(left - right) / np.abs(left)))
 
@@ -368,30 +371,30 @@ def gap(found: dict[str, Any]) -> float:
     "framework", [pytest.param(x, marks=skip_without(x)) for x in WRITERS]
 )
 def test_a_script_takes_the_trainers_steps(framework, tiny):
-    asked, names = [], []
+    asked, slips = {}, SLIPS[framework]
+    few = {x for x, *_ in slips} | FEW
     for name, (recipe, *words) in SAME.items():
+        if name not in few and not FRAMEWORKS[framework].by_default:
+            continue  # what compiles for seconds
         chosen = load(recipe, [*EXACT, *words])
         try:
             text = FRAMEWORKS[framework].code(chosen)
         except UserError:
             continue
-        names.append(name)
-        asked.append({"recipe": chosen.model_dump(), "text": text})
-        for slipped, old, new in SLIPS[framework]:
-            if slipped == name:
-                assert text.count(old) >= 1, (name, old)
-                wrong = text.replace(old, new)
-                names.append(f"{name}, wrong: {old}")
-                asked.append({"recipe": chosen.model_dump(), "text": wrong})
-    gaps = {}
-    for name, found in zip(names, ask(framework, tiny, asked), strict=True):
-        gaps[name] = gap(found)
+        wrong = [(old, new) for slipped, old, new in slips if slipped == name]
+        assert all(old in text for old, _ in wrong), name
+        texts = [text, *(text.replace(*x) for x in wrong)]
+        asked[name] = {"recipe": chosen.model_dump(), "texts": texts}
+    right, wrong = {}, {}
+    answers = ask(framework, tiny, [*asked.values()])
+    for name, found in zip(asked, answers, strict=True):
+        right[name], *others = (gap(found["trainer"], x) for x in found["scripts"])
+        wrong |= {f"{name} {number}": x for number, x in enumerate(others)}
         assert found["connected"], name
-        for weight, (own, recipes_own, size) in found["first"].items():
+        for weight, (own, of_recipe, size) in found["first"].items():
             if size >= 80:
-                assert own == pytest.approx(recipes_own, rel=0.25), (name, weight)
-    right = {x: y for x, y in gaps.items() if "wrong" not in x}
-    wrong = {x: y for x, y in gaps.items() if "wrong" in x}
+                assert own == pytest.approx(of_recipe, rel=0.25), (name, weight)
+    gaps = {**right, **wrong}
     assert max(right.values()) < TOLERANCE, gaps
     assert len(wrong) == len(SLIPS[framework])
     assert min(wrong.values()) > 20 * TOLERANCE, gaps
