@@ -341,7 +341,8 @@ SLIPS = {
     ],
 }
 FEW = {"rmsprop inside", "momentum inside", "adam, l2"}
-TOLERANCE = 1e-6  # Keras rounds constants to float32, and the script images
+# Keras rounds Adam's constants to float32, and trainers their images.
+TOLERANCE = 1e-5
 
 
 def ask(framework: str, data: Path, asked: list[dict[str, Any]]) -> list[Any]:
@@ -397,7 +398,7 @@ def test_a_script_takes_the_trainers_steps(framework, tiny):
     gaps = {**right, **wrong}
     assert max(right.values()) < TOLERANCE, gaps
     assert len(wrong) == len(SLIPS[framework])
-    assert min(wrong.values()) > 20 * TOLERANCE, gaps
+    assert min(wrong.values()) > 100 * TOLERANCE, gaps
 
 
 @pytest.mark.slow
