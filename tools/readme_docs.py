@@ -14,10 +14,13 @@ from release import is_reserved
 from paripassu.analysis.benchmark import BENCH_FILE, Bench
 from paripassu.analysis.text import display_name
 from paripassu.core.version import REPOSITORY, __version__, from_repository
-from paripassu.frameworks.registry import asked_by_default
+from paripassu.frameworks.registry import BUILT_IN
 
 if TYPE_CHECKING:
     from paripassu.analysis.schema import Proof
+
+# What commands take where no framework is named, without those of other packages.
+OURS = [x for x in BUILT_IN if x.by_default]
 
 
 def page(root: Path, proof: Proof) -> str:
@@ -117,11 +120,11 @@ def _above(value: float) -> str:
 
 
 def _start(constraints: Path) -> str:
-    first, *_ = frameworks = asked_by_default()
+    first, *_ = OURS
     pins = constraints.read_text(encoding="utf-8")
     (pinned,) = re.findall(rf"(?m)^{first.distributions[0]}==.+$", pins)
     (builds,) = re.findall(r"PIP_EXTRA_INDEX_URL=(\S+)", pins)
-    extras = [x.extra for x in frameworks]
+    extras = [x.extra for x in OURS]
     reserved = ""
     if is_reserved(REPOSITORY):
         reserved = (
@@ -176,5 +179,5 @@ def _bench(results: Path) -> Bench:
 def _epochs(results: Path) -> dict[str, float]:
     """Seconds of an epoch in each framework that a comparison takes unasked."""
     bench = _bench(results)
-    names = [x.name for x in asked_by_default() if x.name in bench.frameworks]
+    names = [x.name for x in OURS if x.name in bench.frameworks]
     return {name: bench.epoch_seconds(name, "lesson").median for name in names}
