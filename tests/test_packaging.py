@@ -252,6 +252,7 @@ def test_make_tells_of_the_small_build_where_there_is_no_driver(
 
 def test_what_a_package_lacks_is_named(tmp_path):
     tracked = ["src/paripassu/a.py", "src/paripassu/data/b.gz", "docs/c.md"]
+    tracked.append("src/paripassu/ruff.toml")
     (tmp_path / "a.py").touch()
     assert release.left_out(tracked, tmp_path) == ["data/b.gz"]
     (tmp_path / "data").mkdir()

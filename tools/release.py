@@ -39,7 +39,8 @@ def left_out(tracked: Iterable[str], package: Path) -> list[str]:
         package: the folder `paripassu` of an environment.
     """
     names = (x.removeprefix(PACKAGE) for x in tracked if x.startswith(PACKAGE))
-    return sorted(name for name in names if not (package / name).is_file())
+    needed = (x for x in names if not x.endswith("ruff.toml"))  # of the repository
+    return sorted(name for name in needed if not (package / name).is_file())
 
 
 def is_reserved(address: str) -> bool:
