@@ -790,6 +790,8 @@ def test_bfloat16_is_for_computing_and_not_for_keeping(child, training):
     # Eight bits of each number, and sums of many: a hundredth of the largest.
     error = np.abs(came - right).max() / np.abs(right).max()
     assert 1e-4 < error < 2e-2
+    loss, _accuracy = child.evaluate(tuple(x[:100] for x in training))
+    assert np.float32(loss) == loss  # of a single batch, in float32
     child.train(training, training)
     kept = child.weights()
     assert all(array.dtype == np.float32 for array in kept.values())

@@ -17,7 +17,8 @@ from paripassu.frameworks.pytorch import recipes
 
 layers = [nn.Dropout(rate) for rate in RATES]
 recipes.drop_by_bytes(nn.Sequential(*layers))
-own = ["forward" in vars(x) for x in layers]
+taken = lambda layer: "forward" in vars(layer)
+layer_of = getattr
 
 def seed(number):
     torch.manual_seed(number)
@@ -45,7 +46,8 @@ from paripassu.frameworks.tensorflow import recipes
 layers = [keras.layers.Dropout(rate) for rate in RATES]
 network = keras.Sequential([keras.Input((8, 8, 8)), *layers])
 recipes.drop_by_bytes(network)
-own = ["call" in vars(x) for x in layers]
+taken = lambda layer: "call" in vars(layer)
+layer_of = lambda network, name: network.get_layer(name)
 
 def seed(number):
     for layer in layers:
@@ -76,7 +78,8 @@ from paripassu.frameworks.jax import recipes
 jax.config.update("jax_enable_x64", True)
 layers = [nnx.Dropout(rate, rngs=nnx.Rngs(0)) for rate in RATES]
 recipes.drop_by_bytes(SimpleNamespace(**{f"x{n}": x for n, x in enumerate(layers)}))
-own = [type(x) is recipes.ByteDropout for x in layers]
+taken = lambda layer: type(layer) is recipes.ByteDropout
+layer_of = getattr
 
 def seed(number):
     for layer in layers:
@@ -98,7 +101,7 @@ def gradient(layer, x, slope):
 DRAWN = """
 layer = layers[0]
 seed(1)
-found = {"ours": [rate for rate, x in zip(RATES, own) if x]}
+found = {"ours": [rate for rate, x in zip(RATES, layers) if taken(x)]}
 y, slope = gradient(layer, np.full((250, 8, 8, 8), 3.0, np.float32), 5.0)
 found["values"], found["gradients"] = np.unique(y).tolist(), np.unique(slope).tolist()
 found["same"] = bool(np.array_equal(y == 0, slope == 0))
@@ -123,7 +126,21 @@ found["dtypes"] = [
 found["evaluating"] = all(
     bool((numbers(drop(x, few, training=False)) == 1).all()) for x in layers[:5]
 )
+found["trained"] = [taken(layer_of(made.network, name)) for name in recipe.dropout]
 print(json.dumps(found))
+"""
+MADE = """
+import json
+import numpy as np
+from paripassu.core import draws
+from paripassu.core.recipe import Recipe
+from paripassu.frameworks import registry
+
+recipe = Recipe()
+weights = draws.initial_weights(recipe.architecture, recipe)
+made = registry.find(NAME).make_trainer(
+    recipe, weights=weights, threads=1, device="cpu"
+)
 """
 CODE = {"pytorch": PYTORCH, "tensorflow": TENSORFLOW, "jax": JAX}
 RATES = [0.25, 0.5, 1 / 256, 255 / 256, 0.1, 0.0]
@@ -131,7 +148,7 @@ RATES = [0.25, 0.5, 1 / 256, 255 / 256, 0.1, 0.0]
 
 @pytest.fixture(scope="module", params=FIRST_FAST)
 def drawn(request):
-    head = f"import json\nimport numpy as np\nRATES = {RATES}\n"
+    head = f"NAME, RATES = {request.param!r}, {RATES}\n{MADE}"
     done = subprocess.run(
         [sys.executable, "-P", "-c", head + CODE[request.param] + DRAWN],
         env=environment(),
@@ -145,6 +162,10 @@ def drawn(request):
 
 def test_only_rates_that_a_byte_can_have(drawn):
     assert drawn["ours"] == [0.25, 0.5, 1 / 256, 255 / 256]
+
+
+def test_a_trainer_on_a_cpu_drops_so(drawn):
+    assert drawn["trained"] == [True, True]
 
 
 def test_each_place_in_a_word_has_the_chance(drawn):
