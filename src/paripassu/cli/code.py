@@ -48,7 +48,7 @@ def code(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a recipe as a script in plain PyTorch or TensorFlow.
+    """Write a recipe as a script in plain PyTorch, TensorFlow or JAX.
 
     The script imports nothing of this package. It reads an mnist.npz (`--data`),
     trains, prints the loss of each epoch and the test accuracy, and saves the network.
