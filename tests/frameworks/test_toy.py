@@ -100,6 +100,17 @@ def test_a_network_that_it_does_not_have_is_refused(toy):
     assert "article, fast, keras-example" in done.stderr
 
 
+def test_code_wants_a_writer_in_its_folder(toy, alone, tmp_path):
+    done = toy("code", "fast", "-f", "plaything", code=2)
+    assert "Toy has no script.py" in done.stderr
+    shutil.copytree(TOY, tmp_path, dirs_exist_ok=True)
+    writer = "def code(recipe):\n    return f'# {recipe.name} in toy\\n'\n"
+    (tmp_path / "paripassu_toy" / "script.py").write_text(writer)
+    path = os.pathsep.join([str(tmp_path), alone])
+    done = run_paripassu("code", "fast", "-f", "toy", path=path)
+    assert done.stdout == "# fast in toy\n", done.stderr
+
+
 def test_convert_to_its_own_file_and_from_it(toy, run_folder, tmp_path):
     own, common = tmp_path / "model.toy", tmp_path / "model.safetensors"
     found = toy("convert", run_folder, "--to", "toy", "--out", own, "--json")
