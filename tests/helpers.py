@@ -31,7 +31,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 # The folder of a name, and what fills it where no process of the tests has yet.
 Once = Callable[[str, Callable[[Path], None]], Path]
 
-PATIENCE = 300  # seconds for whatever takes a few on an idle machine
+PATIENCE = 900  # seconds before what takes up to 60 on an idle machine is given up
 BOTH = tuple(FRAMEWORKS)[:2]  # where a test needs a pair
 MODULES = {name: framework.import_roots[0] for name, framework in FRAMEWORKS.items()}
 OTHER = {name: next(x for x in BOTH if x != name) for name in FRAMEWORKS}
