@@ -56,7 +56,8 @@ def find_constants(
     """The calls, each told which values do not hang on the model's inputs.
 
     Found by running the model on other inputs, its own values in another order: a value
-    may come by a way that is not watched. A recording cannot be run.
+    may come by a way that is not watched. What a layer with weights makes of the same
+    is its own. A recording cannot be run.
     """
     if model.recorded:
         return list(seen)
@@ -67,14 +68,24 @@ def find_constants(
     except (ModelError, ValueError):
         return list(seen)  # not every order can be an input
     rooted = {-1}
+    told = dict[int, Sequence[Array]]()  # what layers make that are told the same
     found = []
     for one in seen:
         call = one.call
+        stays = again.outputs.get(call.serial, False)
+        if stays and (call.weighted or told.keys() & {*call.sources}):
+            if call.weighted or all(again.outputs.get(x) for x in call.sources):
+                told[call.serial] = one.outputs
         if call.weighted or rooted & {*call.sources}:
             rooted.add(call.serial)
-        constant = call.serial not in rooted and again.outputs.get(call.serial, False)
+        constant = call.serial not in rooted and stays
         same = again.inputs.get(call.serial, [False] * len(one.inputs))
-        given = [x for x, y in zip(one.inputs, same, strict=True) if y]
+        made = [y for x in call.sources for y in told.get(x, ())]
+        given = [
+            x
+            for x, y in zip(one.inputs, same, strict=True)
+            if y and not any(x is z or np.array_equal(x, z) for z in made)
+        ]
         beside = [
             x
             for x in call.constants

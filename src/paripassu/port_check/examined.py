@@ -75,6 +75,14 @@ class ExaminedModel:
             found += [block] if pieces is None else [x.of(block) for x in pieces]
         return found
 
+    def wholes(self) -> dict[str, Block]:
+        """By the name of each piece, the block that it is cut out of."""
+        return {
+            piece.name: block
+            for block in self.probe.blocks()
+            for piece in self.cuts.get(block.name, ())
+        }
+
     def write(self, name: str, weights: Arrays) -> None:
         """Give a block, a piece of one, or a fold other weights."""
         if fold := self.folds.get(name):

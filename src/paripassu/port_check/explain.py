@@ -379,7 +379,10 @@ class Explainer:
         end, right_end = left[visit], right[visit]
         names = group.left[0], group.right[0]
         pairs = _pair_inputs(group, end, right_end)
-        if cause := _find_exchanged(end, pairs):
+        cause = _find_exchanged(end, pairs)
+        if not end.varying and not right_end.varying:
+            cause = cause or self._find_rows(group, visit)
+        if cause:
             size = relative_error(*pairs[0])
             self.findings.fault("forward", *names, size, cause, jump=jump)
             return
@@ -444,7 +447,15 @@ class Explainer:
                 self.left, self.right, target, self.findings.least
             ).part()
         alone = {(x.left, x.cause.key) for x in self.findings.faults if x.cause}
-        if parted.cause and (parted.left, parted.cause.key) in alone:
+        extra = {
+            (x.right, x.cause.key)
+            for x in self.findings.faults
+            if x.cause and x.cause.key == "layer-extra"
+        }
+        if parted.cause and (
+            (parted.left, parted.cause.key) in alone
+            or (parted.right, parted.cause.key) in extra
+        ):
             return  # a layer without a partner, which has been told
         (left, line), (right, its_line) = (
             trace.locate(place, end)

@@ -29,6 +29,7 @@ from paripassu.sides.advice import advise
 from paripassu.sides.contract import Arrays, Blind, Block, Call
 
 # Weights that a layer may do without, and what they are where they do nothing.
+CHANGED = 8  # blocks without a partner that are tried, of each side
 NEUTRAL = {"bias": 0.0, "beta": 0.0, "gamma": 1.0}
 WITHOUT = ("dense", "conv", "conv_transpose", "batch_norm", "layer_norm", "group_norm")
 
@@ -399,9 +400,11 @@ class Idle(Blind):
 
 
 def find_idle(models: PairedModels, unpaired: Sequence[Unpaired]) -> set[str]:
-    """Of blocks without a partner, those that training leaves alone and do nothing.
+    """Of blocks without a partner, those that do nothing for what is compared.
 
-    As a normalisation of inputs that has no statistics yet.
+    Training leaves one alone that gives what it is given, as a normalisation of inputs
+    without statistics; or other weights leave every compared output as it is, as in
+    a head of which the other model has none.
     """
     sides = (
         (models.left, models.left_blocks, models.inputs),
@@ -412,15 +415,28 @@ def find_idle(models: PairedModels, unpaired: Sequence[Unpaired]) -> set[str]:
         ),
     )
     found = set()
-    for (model, blocks, inputs), names in zip(
-        sides, zip(*(x[:2] for x in unpaired), strict=True), strict=True
+    for side, ((model, blocks, inputs), names) in enumerate(
+        zip(sides, zip(*(x[:2] for x in unpaired), strict=True), strict=True)
     ):
         alone = [x for x in blocks.values() if x.layer in names or x.name in names]
+        if not alone or model.recorded:
+            continue
         untrained = {x.layer: x.name for x in alone if not x.trainable}
-        if untrained and not model.recorded:
-            watcher = Idle(untrained)
-            model.run(inputs, watcher)
-            found |= {y for x in watcher.left for y in (x, untrained[x])}
+        watcher = Idle(untrained)
+        before = model.run(inputs, watcher)
+        found |= {y for x in watcher.left for y in (x, untrained[x])}
+        compared = [pair[side] for pair in models.outputs.pairs]
+        useless = set()
+        for block in alone[:CHANGED]:
+            own = {key: np.array(x) for key, x in block.spec.weights.items()}
+            model.write(block.name, {k: x / 2 + 0.25 for k, x in own.items()})
+            after = model.run(inputs)
+            model.write(block.name, own)
+            if all(np.array_equal(before[x], after[x]) for x in compared):
+                useless.add(block.name)
+        others = {x.layer for x in alone if x.name not in useless}
+        found |= useless | {x.layer for x in alone} - others
+    models.reread()
     return found
 
 

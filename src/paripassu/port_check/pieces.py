@@ -176,6 +176,11 @@ def turns(rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return (*window, 1, 0), (rank - 1, rank - 2, *range(rank - 2))
 
 
+def swapped_last(rank: int) -> tuple[int, ...]:
+    """How kernels (..., out, in) and (..., in, out) become each other."""
+    return (*range(rank - 2), rank - 1, rank - 2)
+
+
 TURNED = re.compile(r"\.transpose\(([\d, ]+)\)$")  # ends a parameter's name
 
 

@@ -42,6 +42,7 @@ from paripassu.port_check.pieces import (
     pieces_named,
     split_attention,
     split_weights,
+    swapped_last,
     turn_parameter,
     turns,
 )
@@ -124,6 +125,8 @@ def _place(model: ExaminedModel, calls: CallOrder) -> list[Placed]:
     """The blocks in the order of their calls."""
     placed = []
     alike = Counter[tuple[int, ...]]()
+    wholes = model.wholes()
+    nth_use: dict[str, int] = {}  # pieces have that of their block
     # A copy that is not trained is not what is used where the weight itself is there.
     for number, block in sorted(enumerate(model.blocks()), key=_is_frozen):
         name, unused = block.layer, False
@@ -131,13 +134,16 @@ def _place(model: ExaminedModel, calls: CallOrder) -> list[Placed]:
         depth, parents = calls.depths.get(name), calls.parents.get(name)
         if name not in calls.order:
             # Of weights with the same values, each has one of their uses, in order.
-            uses = calls.used_by(block.spec.weights.values())
-            if (nth := alike[tuple(uses)]) < len(uses):
+            whole = wholes.get(block.name, block)
+            uses = calls.used_by(whole.spec.weights.values())
+            if whole.name not in nth_use:
+                nth_use[whole.name] = alike[tuple(uses)]
+                alike[tuple(uses)] += 1
+            if (nth := nth_use[whole.name]) < len(uses):
                 begin = uses[nth]
                 depth, parents = calls.place_of(begin)
             else:
                 unused = not block.trainable
-            alike[tuple(uses)] += 1
         end = block.name.removeprefix(name)
         if end == "/output":
             parents = frozenset((name,))
@@ -227,20 +233,23 @@ def _turn_parameters(pairs: Sequence[Pair], placed: Placings) -> _Found:
     # Of some shapes both are possible: as they are at first.
     blocks = {x.block.name: x.block for x in placed[1]}
     lefts = {x.block.name: x.block.kind for x in placed[0]}
-    each: list[Cuts] = []
+    ways: dict[tuple[int, ...], list[Cuts]] = {}
     for pair in pairs:
         two = blocks.get(pair.right or "")
         if two is None or not pair.whole or lefts[pair.left or ""] != "parameter":
             continue
         if _is_kernel(two):
             shape = two.shapes["value"]
-            axes = next(iter(turns(len(shape))))
-            if tuple(shape[n] for n in axes) == shape:
-                found.right[two.name] = turn_parameter(two, (*range(len(shape)),))
-                each.append({two.name: turn_parameter(two, axes)})
-    together = {name: x for way in each for name, x in way.items()}
-    ways = [together, *each] if len(each) > 1 else each
-    found.choices += [Choice((way,), "right") for way in ways]
+            # Of an expert's kernels as well, which lie in one parameter.
+            for axes in sorted({turns(len(shape))[0], swapped_last(len(shape))}):
+                if tuple(shape[n] for n in axes) == shape:
+                    found.right[two.name] = turn_parameter(two, (*range(len(shape)),))
+                    way = {two.name: turn_parameter(two, axes)}
+                    ways.setdefault(axes, []).append(way)
+    for each in ways.values():
+        together = {name: x for way in each for name, x in way.items()}
+        tried = [together, *each] if len(each) > 1 else each
+        found.choices += [Choice((way,), "right") for way in tried]
     return found
 
 
@@ -428,12 +437,16 @@ def _split_stacked(pairs: Sequence[Pair], placed: Placings) -> _Found:
         return found
     sides: tuple[Which, Which] = ("left", "right")
     used: tuple[set[str], set[str]] = set(), set()
+    counts = [Counter(_either_way(x) for x in side) for side in stacked]
     for side, which in enumerate(sides):
+        more = counts[side] - counts[1 - side]  # one is fused: has not its own partner
         rest, cuts = stacked[1 - side], found.left if which == "left" else found.right
         ways: dict[str, list[Cuts]] = {}
-        turned = False  # as the fused ones are, so the others
+        turned = False  # as the fused ones are, so the others; and square ones last
         for many in (2, 1):
-            for block in stacked[side]:
+            for block in sorted(stacked[side], key=_is_square):
+                if many == 2 and not more[_either_way(block)]:
+                    continue
                 free = [x for x in rest if x.name not in used[1 - side]]
                 fitting = _stacked_parts(_stacked(block), free, many, turned)
                 if block.name in used[side] or fitting is None:
@@ -443,15 +456,27 @@ def _split_stacked(pairs: Sequence[Pair], placed: Placings) -> _Found:
                 used[1 - side].update(x.name for x in run)
                 if many == 1 and not turned:
                     continue
-                first, *more = _ways_to_unstack(block, len(run), turned=turned)
+                first, *others = _ways_to_unstack(block, len(run), turned=turned)
                 cuts[block.name] = first
-                if more:
+                if others:
                     signature = re.sub(r"\d+", "#", block.name)
-                    per = ways.setdefault(signature, [{} for _ in more])
-                    for number, way in enumerate(more):
+                    per = ways.setdefault(signature, [{} for _ in others])
+                    for number, way in enumerate(others):
                         per[number][block.name] = way
         found.choices += [Choice(tuple(x), which) for x in ways.values()]
     return found
+
+
+def _is_square(block: Block) -> bool:
+    """Whether the shape cannot tell which axis is the input's."""
+    shape = _stacked(block)
+    return shape[-1] == shape[-2]
+
+
+def _either_way(block: Block) -> tuple[int, ...]:
+    """The shape, whichever axis is the input's."""
+    count, *sizes = _stacked(block)
+    return (count, *sorted(sizes))
 
 
 def _stacked_parts(
