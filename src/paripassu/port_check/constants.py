@@ -6,7 +6,7 @@ nothing; what they are, and what a mask hides, does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import permutations
 
@@ -73,9 +73,8 @@ def find_constants(
     for one in seen:
         call = one.call
         stays = again.outputs.get(call.serial, False)
-        if stays and (call.weighted or told.keys() & {*call.sources}):
-            if call.weighted or all(again.outputs.get(x) for x in call.sources):
-                told[call.serial] = one.outputs
+        if stays and (call.weighted or _all_in(call.sources, told, again.outputs)):
+            told[call.serial] = one.outputs
         if call.weighted or rooted & {*call.sources}:
             rooted.add(call.serial)
         constant = call.serial not in rooted and stays
@@ -101,6 +100,14 @@ def find_constants(
             )
         )
     return found
+
+
+def _all_in(
+    sources: Collection[int], told: Collection[int], same: Mapping[int, bool]
+) -> bool:
+    """Whether a call is fed by such layers, and by nothing that is not the same."""
+    fed = any(x in told for x in sources)
+    return fed and all(same.get(x, False) for x in sources)
 
 
 def _other(array: Array, random: np.random.Generator) -> Array:
