@@ -427,7 +427,7 @@ def find_idle(models: PairedModels, unpaired: Sequence[Unpaired]) -> set[str]:
         found |= {y for x in watcher.left for y in (x, untrained[x])}
         compared = [pair[side] for pair in models.outputs.pairs]
         useless = set()
-        for block in alone[:CHANGED]:
+        for block in [x for x in alone if x.trainable][:CHANGED]:
             own = {key: np.array(x) for key, x in block.spec.weights.items()}
             model.write(block.name, {k: x / 2 + 0.25 for k, x in own.items()})
             after = model.run(inputs)
