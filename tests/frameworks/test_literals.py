@@ -25,6 +25,7 @@ TABLES = {
     )
 } | {
     Path("benchmarks") / "check_speed.py",
+    Path("benchmarks") / "kills.py",
     Path("benchmarks") / "ports.py",
     Path("tools") / "mutate.py",
 }
