@@ -535,7 +535,22 @@ def describe(layer: Any) -> LayerSpec:
 
 
 def parts(name: str, layer: Any) -> Iterator[observing.Part]:
-    """The blocks of weights that a layer itself has."""
+    """The blocks of weights that a layer itself has.
+
+    Of a user's class with a base of Keras, also weights that the base has not.
+    """
+    found = list(_known_parts(name, layer))
+    yield from found
+    if not found or type(layer).__module__.startswith("keras."):
+        return
+    known = {id(x) for part in found for x in part.holders}
+    for variable in layer.weights:
+        if id(variable) not in known and "seed" not in variable.path:
+            label = f"{name}.{variable.name}".lstrip(".")
+            yield Part(label, name, "parameter", {}, {"value": Slot(variable)})
+
+
+def _known_parts(name: str, layer: Any) -> Iterator[observing.Part]:
     if is_container(layer):
         for variable in layer._trainable_variables + layer._non_trainable_variables:
             if "seed" not in variable.path:

@@ -429,7 +429,22 @@ def describe(module: nn.Module) -> LayerSpec:
 
 
 def parts(name: str, module: nn.Module) -> Iterator[observing.Part]:
-    """The blocks of weights that a module itself has."""
+    """The blocks of weights that a module itself has.
+
+    Of a user's class with a base of PyTorch, also parameters that the base has not.
+    """
+    found = list(_known_parts(name, module))
+    yield from found
+    if not found or type(module).__module__.startswith("torch."):
+        return
+    known = {id(x) for part in found for x in part.holders}
+    for key, tensor in module.named_parameters(recurse=False):
+        if id(tensor) not in known and key in _tensors(module):
+            label = f"{name}.{key}"
+            yield Part(label, name, "parameter", {}, {"value": Slot(tensor)})
+
+
+def _known_parts(name: str, module: nn.Module) -> Iterator[observing.Part]:
     row = _find(module)
     spec, weights = row.describe(module), row.weights
     if not isinstance(weights, Mapping):
