@@ -81,6 +81,35 @@ class WrittenOut(nn.Module):
         return self.last(self.o((shares @ v).transpose(1, 2).flatten(2)))
 
 
+class Inside(nn.Linear):
+    """A dense layer that has two others in it."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__(inputs, outputs)
+        self.down = nn.Linear(inputs, 2, bias=False)
+        self.up = nn.Linear(2, outputs, bias=False)
+
+    def forward(self, x):
+        return super().forward(x) + 0.5 * self.up(self.down(x))
+
+
+class InsideDense(L.Dense):
+    """The same in Keras."""
+
+    def __init__(self, units, **more):
+        super().__init__(units, **more)
+        self.down = L.Dense(2, use_bias=False, dtype=self.dtype_policy, name="down")
+        self.up = L.Dense(units, use_bias=False, dtype=self.dtype_policy, name="up")
+
+    def build(self, shape):
+        super().build(shape)
+        self.down.build(shape)
+        self.up.build((*shape[:-1], 2))
+
+    def call(self, x):
+        return super().call(x) + 0.5 * self.up(self.down(x))
+
+
 def written(share=0.5):
     given = keras.Input((5, 8))
     x = AdaptedDense(6, share, name="first")(given)
@@ -99,6 +128,7 @@ def test_weights_beside_those_of_the_base_are_paired_and_copied(copy):
     left = nn.Sequential(Adapted(8, 6), nn.Tanh(), nn.Linear(6, 3))
     found = paripassu.check(left, written(), STEPS, copy=copy)
     assert found.equal, found.causes
+    assert not [x for x in found.notes if "float32" in x]  # nor in its inputs
     pairs = {(x.left, x.right) for x in found.pairs}
     assert {("0.up", "first.up"), ("0.down", "first.down")} <= {
         (x, str(y).partition(".transpose")[0]) for x, y in pairs
@@ -117,3 +147,14 @@ def test_an_attention_with_a_bias_of_its_own():
     found = paripassu.check(left, right, STEPS, gradients=False)
     assert found.verdict == "differs"
     assert {x.phase for x in found.causes} == {"weights"}, found.causes
+
+
+def test_layers_within_a_layer_of_the_framework():
+    torch.manual_seed(0)
+    left = nn.Sequential(Inside(8, 6), nn.Tanh(), nn.Linear(6, 3))
+    given = keras.Input((5, 8))
+    x = ops.tanh(InsideDense(6, name="first")(given))
+    right = keras.Model(given, L.Dense(3, name="last")(x))
+    found = paripassu.check(left, right, STEPS, copy="left-to-right")
+    assert found.equal, found.causes
+    assert all(x.left and x.right for x in found.pairs), found.pairs

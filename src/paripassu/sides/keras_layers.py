@@ -546,7 +546,8 @@ def parts(name: str, layer: Any) -> Iterator[observing.Part]:
     known = {id(x) for part in found for x in part.holders}
     for variable in layer.weights:
         if id(variable) not in known and "seed" not in variable.path:
-            label = f"{name}.{variable.name}".lstrip(".")
+            *_, inside = f"/{variable.path}".rpartition(f"/{layer.name}/")
+            label = f"{name}.{inside.replace('/', '.')}".lstrip(".")
             yield Part(label, name, "parameter", {}, {"value": Slot(variable)})
 
 

@@ -335,6 +335,7 @@ def _in_dtype(model: Any, build: Callable[[], Any] | None, dtype: str) -> Any:
         if hasattr(model, "operations"):
             return keras.models.clone_model(
                 model,
+                keras.tree.map_structure(lambda x: _input_in(x, dtype), model.input),
                 clone_function=lambda layer: type(layer).from_config(
                     _retyped(layer, dtype)
                 ),
@@ -350,16 +351,19 @@ def _in_dtype(model: Any, build: Callable[[], Any] | None, dtype: str) -> Any:
         keras.config.set_dtype_policy(before[0])
 
 
+def _input_in(tensor: Any, dtype: str) -> Any:
+    """An input like another one: Keras' own clone keeps its float type."""
+    floats = keras.backend.is_float_dtype(tensor.dtype)
+    return keras.Input(
+        batch_shape=tensor.shape,
+        dtype=dtype if floats else tensor.dtype,
+        name=tensor.name,
+    )
+
+
 def _sequential_in(model: Any, dtype: str) -> Any:
-    """A `Sequential` made anew; Keras' own clone keeps the float type of its input."""
-    inputs = [
-        keras.Input(
-            batch_shape=x.shape,
-            dtype=dtype if keras.backend.is_float_dtype(x.dtype) else x.dtype,
-            name=x.name,
-        )
-        for x in getattr(model, "inputs", None) or ()
-    ]
+    """A `Sequential` made anew."""
+    inputs = [_input_in(x, dtype) for x in getattr(model, "inputs", None) or ()]
     layers = [type(x).from_config(_retyped(x, dtype)) for x in model.layers]
     return keras.Sequential([*inputs, *layers], name=model.name)
 
