@@ -1,4 +1,4 @@
-"""What is told beside a fault: its cause alone, and nothing that is no fault."""
+"""What is no fault: beside one, and by itself."""
 
 from __future__ import annotations
 
@@ -63,3 +63,23 @@ def test_positions_that_were_never_filled_in_are_told():
     assert "left looks up rows 0, 1, 2, 3, 4, right 0, 0, 0, 0, 0" in (
         found.causes[0].sentence
     )
+
+
+class Cast(nn.Module):
+    """Takes its input as float32 has it, as many models of images do."""
+
+    def __init__(self, *, cast):
+        super().__init__()
+        torch.manual_seed(0)
+        self.dense, self.last = nn.Linear(8, 6), nn.Linear(6, 3)
+        self.cast = cast
+
+    def forward(self, x):
+        x = x.float().to(self.dense.weight.dtype) if self.cast else x
+        return self.last(torch.tanh(self.dense(x)))
+
+
+@pytest.mark.parametrize("cast", [True, False])
+def test_a_cast_of_the_input_is_no_fault(cast):
+    given = np.random.default_rng(0).standard_normal((4, 8))  # float64, all digits
+    assert paripassu.check(Cast(cast=cast), Cast(cast=not cast), given).equal

@@ -373,3 +373,19 @@ def in_float64(arrays: Arrays) -> Arrays:
         name: x.astype(np.float64) if np.issubdtype(x.dtype, np.floating) else x
         for name, x in arrays.items()
     }
+
+
+def as_float32_holds(arrays: Arrays) -> Arrays:
+    """The arrays, of their types, without digits that a model in float32 never sees.
+
+    One that casts its inputs to float32 loses nothing of them then, in float64 either.
+    """
+    return {
+        name: _held(x) if x.dtype == np.float64 else x for name, x in arrays.items()
+    }
+
+
+def _held(array: Array) -> Array:
+    with np.errstate(over="ignore"):
+        found = array.astype(np.float32).astype(np.float64)
+    return np.where(np.isfinite(found), found, array)

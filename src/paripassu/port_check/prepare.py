@@ -10,7 +10,11 @@ import numpy as np
 from paripassu.core.errors import UserError
 from paripassu.port_check import targets
 from paripassu.port_check.examine import Examination, Options
-from paripassu.port_check.examined import ExaminedModel, ModelError
+from paripassu.port_check.examined import (
+    ExaminedModel,
+    ModelError,
+    as_float32_holds,
+)
 from paripassu.port_check.input_pairs import (
     Layout,
     arrangements,
@@ -204,7 +208,7 @@ def open_with_inputs(
         inputs = _declared(takes)
     if isinstance(inputs, list):
         inputs = targets.make_inputs(inputs, _blocks(target, module, inputs))
-    inputs = {name: np.asarray(x) for name, x in inputs.items()}
+    inputs = as_float32_holds({name: np.asarray(x) for name, x in inputs.items()})
     given, notes = name_inputs(inputs, takes, which)
     probe, half = _open(target, module, which, given)
     model = ExaminedModel(which, probe, target.source, side.versions)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from paripassu.core.layer_spec import Array
+from paripassu.port_check.examined import as_float32_holds
 from paripassu.sides.contract import Arrays
 
 SEED = 21
@@ -56,7 +57,8 @@ def further_inputs(
         batch_free: whether batches of other lengths may be tried.
 
     Returns:
-        Those that apply, of the types that came; all but batches of the same shapes.
+        Those that apply, of the types that came, floats as float32 has them; all but
+        batches of the same shapes.
     """
     random = np.random.Generator(np.random.Philox(SEED))
     padding_ids = sorted({PADDING, *paddings})
@@ -68,7 +70,7 @@ def further_inputs(
     found += _scaled(inputs, masks)
     if batch_free:
         found += _batches(inputs, drawn)
-    return found
+    return [replace(x, inputs=as_float32_holds(x.inputs)) for x in found]
 
 
 def _draw(
