@@ -158,3 +158,36 @@ def test_layers_within_a_layer_of_the_framework():
     found = paripassu.check(left, right, STEPS, copy="left-to-right")
     assert found.equal, found.causes
     assert all(x.left and x.right for x in found.pairs), found.pairs
+
+
+class FrozenNorm(nn.Module):
+    """A BatchNorm of numbers that are not trained, as in libraries of detection."""
+
+    def __init__(self, count):
+        super().__init__()
+        torch.manual_seed(0)
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            self.register_buffer(name, torch.rand(count) + 0.5)
+
+    def forward(self, x):
+        scale = self.weight * (self.running_var + 1e-5).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        return x * scale[:, None, None] + shift[:, None, None]
+
+
+@pytest.mark.parametrize("epsilon", [1e-5, 1e-3])
+def test_a_frozen_norm_of_buffers(epsilon):
+    torch.manual_seed(1)
+    left = nn.Sequential(
+        nn.Conv2d(3, 4, 3, bias=False), FrozenNorm(4), nn.ReLU(), nn.Conv2d(4, 2, 3)
+    )
+    given = keras.Input((6, 6, 3))
+    norm = L.BatchNormalization(epsilon=epsilon, name="norm")
+    norm.trainable = False
+    x = ops.relu(norm(L.Conv2D(4, 3, use_bias=False)(given)))
+    right = keras.Model(given, L.Conv2D(2, 3)(x))
+    images = random(2, 3, 6, 6).astype(np.float32)
+    found = paripassu.check(left, right, images, copy="left-to-right")
+    assert found.equal == (epsilon == 1e-5), found.causes
+    causes = [(x.key, x.places) for x in found.causes]
+    assert causes == ([] if found.equal else [("epsilon", (("1", "norm"),))])

@@ -406,8 +406,22 @@ SPATIAL = (
 )
 
 
+# Many libraries have a class of their own that has nothing else.
+FROZEN_NORM = Row(
+    "batch_norm",
+    lambda x: {"epsilon": getattr(x, "eps", 1e-5), "momentum": 1.0, "axis": -1},
+    GAMMA_BETA | STATISTICS,
+)
+
+
 def _foreign(module: nn.Module) -> Row | None:
     cls = type(module)
+    if cls.__module__.startswith("torch."):
+        return None
+    own = {key for key, _ in module.named_buffers(recurse=False)}
+    names = {name for name, _ in FROZEN_NORM.weights.values()}
+    if names == own - {"num_batches_tracked"} and not [*module.parameters()]:
+        return FROZEN_NORM
     return FOREIGN.get(f"{cls.__module__}.{cls.__qualname__}")
 
 
@@ -425,6 +439,8 @@ def describe(module: nn.Module) -> LayerSpec:
     """A module's kind and settings; of its weights, only which there are."""
     spec = _find(module).describe(module)
     names = {name: np.empty(0) for name, _ in module.named_parameters()}
+    if _foreign(module) is FROZEN_NORM:
+        names = {name: np.empty(0) for name, _ in module.named_buffers()}
     return LayerSpec(spec.kind, spec.settings, names)
 
 
