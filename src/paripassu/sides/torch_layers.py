@@ -407,6 +407,7 @@ SPATIAL = (
 
 
 # Many libraries have a class of their own that has nothing else.
+FROZEN = {"weight", "bias", "running_mean", "running_var"}
 FROZEN_NORM = Row(
     "batch_norm",
     lambda x: {"epsilon": getattr(x, "eps", 1e-5), "momentum": 1.0, "axis": -1},
@@ -419,8 +420,7 @@ def _foreign(module: nn.Module) -> Row | None:
     if cls.__module__.startswith("torch."):
         return None
     own = {key for key, _ in module.named_buffers(recurse=False)}
-    names = {name for name, _ in FROZEN_NORM.weights.values()}
-    if names == own - {"num_batches_tracked"} and not [*module.parameters()]:
+    if own - {"num_batches_tracked"} == FROZEN and not [*module.parameters()]:
         return FROZEN_NORM
     return FOREIGN.get(f"{cls.__module__}.{cls.__qualname__}")
 
