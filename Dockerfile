@@ -1,7 +1,7 @@
 # All frameworks, for CPUs:
 #
 #     docker build --tag paripassu .
-#     docker run --rm --volume "$PWD/runs:/work/runs" paripassu compare --quick --out runs/quick
+#     docker run --rm --volume "$PWD/runs:/home/runs" paripassu compare --quick --out runs/quick
 FROM python:3.11-slim
 
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
@@ -14,6 +14,6 @@ RUN pip install --constraint constraints.txt '.[all]'
 
 # What it writes is the user's: give --user "$(id -u):$(id -g)" for files of your own.
 ENV HOME=/tmp
-WORKDIR /work
+WORKDIR /home
 ENTRYPOINT ["paripassu"]
 CMD ["--help"]

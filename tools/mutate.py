@@ -565,11 +565,16 @@ def kinds_of(lines: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+def counted(by: dict[str, list[dict[str, Any]]]) -> tuple[int, int]:
+    """How many were found, and of how many that are not equivalent."""
+    found = len(by["by the proof"]) + len(by["by the tests"])
+    return found, found + len(by["survived"])
+
+
 def summary(lines: list[dict[str, Any]]) -> str:
     """How many were judged and found, and what survived."""
     by = kinds_of(lines)
-    found = len(by["by the proof"]) + len(by["by the tests"])
-    real = found + len(by["survived"])
+    found, real = counted(by)
     return "\n".join(
         [
             *(
@@ -591,8 +596,7 @@ def page(records: Path = RECORDS) -> str:
         lines, title = read(path), display_name(path.stem)
         plain = next(x for x in lines if x["kind"] == UNCHANGED)
         by = kinds_of(lines)
-        found = len(by["by the proof"]) + len(by["by the tests"])
-        real = found + len(by["survived"])
+        found, real = counted(by)
         counts = " | ".join(str(len(x)) for x in by.values())
         rows.append(
             f"| {title} {plain['version']} | {sum(map(len, by.values()))} | {counts} | "

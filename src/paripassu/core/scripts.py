@@ -7,11 +7,12 @@ nothing of ours; here is what does not depend on the framework.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from fractions import Fraction
 
 from paripassu.core.errors import UserError
-from paripassu.core.recipe import Recipe
+from paripassu.core.networks import Layer, Network, Shape
+from paripassu.core.recipe import SGD, Recipe
 from paripassu.core.recipe_book import comment
 from paripassu.core.version import __version__
 
@@ -31,6 +32,10 @@ KNOWN: dict[str, set[str]] = {
     "dense": set(),
     "softmax": set(),
 }
+
+
+# What is applied to what the line before gives, in the same line.
+INLINE = ("relu", "tanh")
 
 
 def check_layers(recipe: Recipe) -> None:
@@ -58,6 +63,31 @@ def refused(
         f"{title} has in this recipe. Type --set {key}={instead}, or choose another "
         "framework."
     )
+
+
+def check_sgd(
+    recipe: Recipe, chosen: SGD, title: str, *, momentum: str, decay: str
+) -> None:
+    """Refuse SGD in a form that a framework has not.
+
+    Args:
+        recipe: what is written.
+        chosen: its optimizer.
+        title: of the framework.
+        momentum: the form of momentum that the framework has. With a rate that stays,
+            both are the same.
+        decay: the form of weight decay that it has beside momentum.
+
+    Raises:
+        UserError: it is another form.
+    """
+    if not chosen.momentum:
+        return
+    if chosen.momentum_form != momentum and not recipe.decay.keeps:
+        raise refused(recipe, title, "momentum_form", chosen.momentum_form, momentum)
+    if chosen.weight_decay and chosen.weight_decay_form != decay:
+        form = chosen.weight_decay_form
+        raise refused(recipe, title, "weight_decay_form", form, decay)
 
 
 def header(recipe: Recipe, title: str) -> str:
@@ -114,6 +144,49 @@ def noted(line: str, note: str) -> str:
     """A line with a comment behind it, where both have room."""
     whole = f"{line}  # {note}"
     return whole if note and len(whole.rpartition("\n")[2]) <= WIDTH else line
+
+
+def shaped(shape: Shape) -> str:
+    """The shape of a batch: "(N, 24, 24, 32)"."""
+    return f"({', '.join(map(str, ('N', *shape)))})"
+
+
+def forward(
+    network: Network,
+    applied: Callable[[Layer, str], str],
+    *,
+    result: str = "x",
+    indent: int = 8,
+    shape_of: Callable[[Shape], str] = shaped,
+) -> list[str]:
+    """The lines that apply a network's layers to `x`, up to what is returned.
+
+    Args:
+        network: its layers.
+        applied: a layer, as an expression of another one.
+        result: what is returned, of `x`.
+        indent: spaces before all lines; 8 before the last where it is one of its own.
+        shape_of: a shape without the batch, as a comment has it.
+    """
+    shape = network.input_shape
+    steps: list[tuple[str, str]] = []
+    for layer in network.layers:
+        if layer.kind == "softmax":
+            continue
+        if layer.kind in INLINE and steps:
+            before, note = steps.pop()
+            steps.append((applied(layer, before), note))
+            continue
+        changes = layer.output_shape != shape
+        note = shape_of(layer.output_shape) if changes else ""
+        steps.append((applied(layer, "x"), note))
+        shape = layer.output_shape
+    spaces = " " * indent
+    lines = [noted(f"{spaces}x = {step}", note) for step, note in steps]
+    if result != "x":
+        return [*lines, f"        return {result}"]
+    step, note = steps[-1]
+    return [*lines[:-1], noted(f"{spaces}return {step}", f"{note}, logits")]
 
 
 def number(value: float) -> str:
@@ -263,6 +336,13 @@ def table_of(recipe: Recipe) -> str:
         "# A row is an input channel, a column a filter: X where it sees the channel.\n"
         f"TABLE = [\n{lines}]"
     )
+
+
+def is_drawn_by(initializers: Collection[str], recipe: Recipe) -> bool:
+    """Whether a framework's own initializers draw the first weights as asked."""
+    chosen = recipe.initializer
+    known = chosen.kernel in initializers and chosen.bias == "zeros"
+    return known and not is_odd(recipe)
 
 
 def is_odd(recipe: Recipe) -> bool:

@@ -83,13 +83,9 @@ def find_constants(
         given = [
             x
             for x, y in zip(one.inputs, same, strict=True)
-            if y and not any(x is z or np.array_equal(x, z) for z in made)
+            if y and not _is_among(x, made)
         ]
-        beside = [
-            x
-            for x in call.constants
-            if not any(x is y or np.array_equal(x, y) for y in one.inputs)
-        ]
+        beside = [x for x in call.constants if not _is_among(x, one.inputs)]
         varying = [x for x, y in zip(one.inputs, same, strict=True) if not y]
         found.append(
             replace(
@@ -100,6 +96,10 @@ def find_constants(
             )
         )
     return found
+
+
+def _is_among(array: Array, others: Sequence[Array]) -> bool:
+    return any(array is x or np.array_equal(array, x) for x in others)
 
 
 def _all_in(

@@ -446,17 +446,8 @@ class Explainer:
             parted = segments.Segments(
                 self.left, self.right, target, self.findings.least
             ).part()
-        alone = {(x.left, x.cause.key) for x in self.findings.faults if x.cause}
-        extra = {
-            (x.right, x.cause.key)
-            for x in self.findings.faults
-            if x.cause and x.cause.key == "layer-extra"
-        }
-        if parted.cause and (
-            (parted.left, parted.cause.key) in alone
-            or (parted.right, parted.cause.key) in extra
-        ):
-            return  # a layer without a partner, which has been told
+        if parted.cause and self._is_told(parted, parted.cause.key):
+            return  # a layer without a partner
         (left, line), (right, its_line) = (
             trace.locate(place, end)
             for trace, place, end in (
@@ -477,6 +468,14 @@ class Explainer:
                 at=at - 0.5,
                 source=(line, its_line),
             )
+
+    def _is_told(self, parted: segments.Parted, key: str) -> bool:
+        """Whether it has been told of this place already."""
+        told = [x for x in self.findings.faults if x.cause and x.cause.key == key]
+        extra = key == "layer-extra"
+        return any(
+            x.left == parted.left or (extra and x.right == parted.right) for x in told
+        )
 
 
 def _are_equal(left: Sequence[Array], right: Sequence[Array]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -543,20 +543,25 @@ def parts(name: str, layer: Any) -> Iterator[observing.Part]:
     yield from found
     if not found or type(layer).__module__.startswith("keras."):
         return
-    known = {id(x) for part in found for x in part.holders}
-    for variable in layer.weights:
-        if id(variable) not in known and "seed" not in variable.path:
-            *_, inside = f"/{variable.path}".rpartition(f"/{layer.name}/")
-            label = f"{name}.{inside.replace('/', '.')}".lstrip(".")
-            yield Part(label, name, "parameter", {}, {"value": Slot(variable)})
+    inside = ((f"/{x.path}".rpartition(f"/{layer.name}/")[2], x) for x in layer.weights)
+    yield from _parameters(name, inside, found)
+
+
+def _parameters(
+    name: str, variables: Iterable[tuple[str, Any]], but: Iterable[observing.Part] = ()
+) -> Iterator[Part]:
+    named = (
+        (f"{name}.{label.replace('/', '.')}".lstrip("."), variable)
+        for label, variable in variables
+        if "seed" not in variable.path
+    )
+    yield from observing.parameters(Part, name, named, but)
 
 
 def _known_parts(name: str, layer: Any) -> Iterator[observing.Part]:
     if is_container(layer):
-        for variable in layer._trainable_variables + layer._non_trainable_variables:
-            if "seed" not in variable.path:
-                label = f"{name}.{variable.name}".lstrip(".")
-                yield Part(label, name, "parameter", {}, {"value": Slot(variable)})
+        own = layer._trainable_variables + layer._non_trainable_variables
+        yield from _parameters(name, ((x.name, x) for x in own))
         return
     if not layer.weights:
         return

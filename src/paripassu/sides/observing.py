@@ -7,7 +7,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 
@@ -112,6 +112,29 @@ class Part:
 
 # Of settings that are an attribute: its name, and the value of it that is meant.
 Attributes = Mapping[str, tuple[str, Callable[[Any], Any]]]
+
+
+P = TypeVar("P", bound=Part)
+
+
+def parameters(
+    part: type[P],
+    layer: str,
+    arrays: Iterable[tuple[str, Any]],
+    but: Iterable[Part] = (),
+) -> Iterator[P]:
+    """A block for each array that a layer has by itself.
+
+    Args:
+        part: a side's own blocks.
+        layer: its name.
+        arrays: by the names of the blocks, what holds them.
+        but: blocks that hold some of them already.
+    """
+    known = {id(x) for block in but for x in block.holders}
+    for name, holder in arrays:
+        if id(holder) not in known:
+            yield part(name, layer, "parameter", {}, {"value": Slot(holder)})
 
 
 def change_settings(

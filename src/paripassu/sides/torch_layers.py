@@ -453,11 +453,9 @@ def parts(name: str, module: nn.Module) -> Iterator[observing.Part]:
     yield from found
     if not found or type(module).__module__.startswith("torch."):
         return
-    known = {id(x) for part in found for x in part.holders}
-    for key, tensor in module.named_parameters(recurse=False):
-        if id(tensor) not in known and key in _tensors(module):
-            label = f"{name}.{key}"
-            yield Part(label, name, "parameter", {}, {"value": Slot(tensor)})
+    own, kept = module.named_parameters(recurse=False), _tensors(module)
+    more = ((f"{name}.{key}", tensor) for key, tensor in own if key in kept)
+    yield from observing.parameters(Part, name, more, found)
 
 
 def _known_parts(name: str, module: nn.Module) -> Iterator[observing.Part]:
@@ -474,9 +472,9 @@ def _known_parts(name: str, module: nn.Module) -> Iterator[observing.Part]:
         for cls in type(module).__mro__
     )
     if not own or isinstance(module, LISTS):
-        for key, tensor in tensors.items():
-            label = key if name == "model" else f"{name}.{key}"
-            yield Part(label, name, "parameter", {}, {"value": Slot(tensor)})
+        place = "" if name == "model" else f"{name}."
+        named = ((f"{place}{key}", tensor) for key, tensor in tensors.items())
+        yield from observing.parameters(Part, name, named)
         return
     slots = {key: Slot(tensor) for key, tensor in tensors.items()}
     if weights:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from paripassu.core import scripts
 from paripassu.core.networks import Layer
 from paripassu.core.recipe import SGD, Adadelta, Adam, Recipe, RMSprop
-from paripassu.core.scripts import call, limit, noted, number
+from paripassu.core.scripts import call, limit, number
 
 TITLE = "JAX"
 STANDARD = (
@@ -22,8 +22,6 @@ LIBRARIES = (
     ("ocp.", "import orbax.checkpoint as ocp"),
     ("nnx.", "from flax import nnx"),
 )
-# What is applied to what the line before gives, in the same line.
-INLINE = ("relu", "tanh")
 
 
 def code(recipe: Recipe) -> str:
@@ -97,36 +95,15 @@ def _network(recipe: Recipe) -> str:
         lines.append(f"        {call('conv = partial', conv, 8)}")
     dense = call("dense = partial", ["nnx.Linear", *same], 8)
     lines += [f"        {dense}", *(f"        {x}" for x in made), ""]
-    shape = network.input_shape
-    lines.append(f"    def __call__(self, x):  # {_shape(shape)}")
-    steps: list[tuple[str, str]] = []
-    for layer in network.layers:
-        if layer.kind == "softmax":
-            continue
-        if layer.kind in INLINE and steps:
-            before, note = steps.pop()
-            steps.append((_applied(layer, before), note))
-            continue
-        changes = layer.output_shape != shape
-        note = _shape(layer.output_shape) if changes else ""
-        steps.append((_applied(layer, "x"), note))
-        shape = layer.output_shape
-    lines += [noted(f"        x = {step}", note) for step, note in steps]
+    shape = scripts.shaped(network.input_shape)
+    lines.append(f"    def __call__(self, x):  # {shape}")
     result = "x"
     if recipe.precision == "bfloat16":
         result = "x.astype(jnp.float32)"
     if recipe.output == "probabilities":
         result = f"nnx.softmax({result})"
-    if result != "x":
-        lines.append(f"        return {result}")
-    else:
-        step, note = steps[-1]
-        lines[-1] = noted(f"        return {step}", f"{note}, logits")
+    lines += scripts.forward(network, _applied, result=result)
     return "\n".join(lines)
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return f"({', '.join(map(str, ('N', *shape)))})"
 
 
 def _made(layer: Layer, recipe: Recipe) -> list[str]:
@@ -195,14 +172,8 @@ INITIALIZERS = {
 }
 
 
-def _has_own(recipe: Recipe) -> bool:
-    chosen = recipe.initializer
-    known = chosen.kernel in INITIALIZERS and chosen.bias == "zeros"
-    return known and not scripts.is_odd(recipe)
-
-
 def _initializer(recipe: Recipe) -> list[str]:
-    if not _has_own(recipe):
+    if not scripts.is_drawn_by(INITIALIZERS, recipe):
         return []
     name = INITIALIZERS[recipe.initializer.kernel]
     return [f"kernel_init=nnx.initializers.{name}"]
@@ -210,7 +181,7 @@ def _initializer(recipe: Recipe) -> list[str]:
 
 def _fans(layer: Layer, recipe: Recipe) -> list[str]:
     """What the initializers of a layer must be told."""
-    if _has_own(recipe) or not layer.weights:
+    if scripts.is_drawn_by(INITIALIZERS, recipe) or not layer.weights:
         return []
     weight = layer.weights[0]
     fans = [str(weight.fan_in)]
@@ -223,7 +194,7 @@ def _fans(layer: Layer, recipe: Recipe) -> list[str]:
 
 
 def _initialize(recipe: Recipe) -> str:
-    if _has_own(recipe):
+    if scripts.is_drawn_by(INITIALIZERS, recipe):
         return ""
     chosen = recipe.initializer
     fans = "fan_in, fan_out" if chosen.kernel == "glorot_uniform" else "fan_in"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from paripassu.core import scripts
 from paripassu.core.networks import Layer, Shape
 from paripassu.core.recipe import SGD, Adadelta, Adam, Recipe, RMSprop
-from paripassu.core.scripts import call, limit, noted, number
+from paripassu.core.scripts import call, limit, number
 
 TITLE = "PyTorch"
 STANDARD = (("argparse", "import argparse"),)
@@ -19,8 +19,6 @@ LIBRARIES = (
         "from torch.utils.data import DataLoader, TensorDataset",
     ),
 )
-# What is applied to what the line before gives, in the same line.
-INLINE = ("relu", "tanh")
 
 
 def code(recipe: Recipe) -> str:
@@ -97,41 +95,25 @@ def _network(recipe: Recipe) -> str:
         if made := _made(layer, recipe):
             lines.append(f"        self.{layer.name} = {made}")
     mixed = recipe.precision == "bfloat16"
-    indent = " " * (12 if mixed else 8)
+    indent = 12 if mixed else 8
     lines += ["", f"    def forward(self, x):  # {_shape(network.input_shape)}"]
     if mixed:
         lines.append(
             "        with torch.autocast(x.device.type, torch.bfloat16):"
         )
-    shape = network.input_shape
-    steps: list[tuple[str, str]] = []
-    for layer in network.layers:
-        if layer.kind == "softmax":
-            continue
-        if layer.kind in INLINE and steps:
-            before, note = steps.pop()
-            steps.append((_applied(layer, before), note))
-            continue
-        changes = layer.output_shape != shape
-        note = _shape(layer.output_shape) if changes else ""
-        steps.append((_applied(layer, "x"), note))
-        shape = layer.output_shape
-    lines += [noted(f"{indent}x = {step}", note) for step, note in steps]
     result = "x.float()" if mixed else "x"
     if recipe.output == "probabilities":
-        lines.append(f"        return {result}.softmax(1)")
-    elif mixed:
-        lines.append(f"        return {result}")
-    else:
-        step, note = steps[-1]
-        lines[-1] = noted(f"{indent}return {step}", f"{note}, logits")
+        result += ".softmax(1)"
+    lines += scripts.forward(
+        network, _applied, result=result, indent=indent, shape_of=_shape
+    )
     return "\n".join(lines)
 
 
 def _shape(shape: Shape) -> str:
     """With the channels first."""
     *space, channels = shape
-    return f"({', '.join(map(str, ['N', channels, *space]))})"
+    return scripts.shaped((channels, *space))
 
 
 def _made(layer: Layer, recipe: Recipe) -> str | None:
@@ -200,8 +182,7 @@ def _initialize(recipe: Recipe) -> str:
         return ""
     chosen = recipe.initializer
     cases: dict[str, list[str]] = {}
-    known = chosen.kernel in INITIALIZERS and chosen.bias == "zeros"
-    if known and not scripts.is_odd(recipe):
+    if scripts.is_drawn_by(INITIALIZERS, recipe):
         cases[PLAIN] = [
             INITIALIZERS[chosen.kernel],
             "nn.init.zeros_(module.bias)",
@@ -351,18 +332,11 @@ def _optimizer(recipe: Recipe) -> tuple[str, str, list[str]]:
 
 
 def _momentum(recipe: Recipe, chosen: SGD) -> list[str]:
+    scripts.check_sgd(
+        recipe, chosen, TITLE, momentum="rate_outside", decay="l2"
+    )
     decay, found = chosen.weight_decay, []
     if chosen.momentum:
-        # With a rate that stays, both forms of momentum are the same.
-        inside = chosen.momentum_form == "rate_inside"
-        if inside and not recipe.decay.keeps:
-            raise scripts.refused(
-                recipe, TITLE, "momentum_form", "rate_inside", "rate_outside"
-            )
-        if decay and chosen.weight_decay_form == "decoupled":
-            raise scripts.refused(
-                recipe, TITLE, "weight_decay_form", "decoupled", "l2"
-            )
         found.append(f"momentum={number(chosen.momentum)}")
     return [*found, f"weight_decay={number(decay)}"] if decay else found
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from paripassu.core import scripts
-from paripassu.core.errors import UserError
 from paripassu.core.networks import Layer
 from paripassu.core.recipe import SGD, Adadelta, Adam, Recipe, RMSprop
 from paripassu.core.scripts import call, limit, noted, number
@@ -111,8 +110,7 @@ def _network(recipe: Recipe) -> str:
         name, arguments = _made(layer, recipe)
         made = call(name, [*arguments, *more, f'name="{layer.name}"'], 12)
         changes = layer.output_shape != shape
-        sizes = ", ".join(map(str, ("N", *layer.output_shape)))
-        note = f"({sizes})" if changes else ""
+        note = scripts.shaped(layer.output_shape) if changes else ""
         lines.append(noted(f"            {made},", note))
         shape = layer.output_shape
     return "\n".join([*lines, "        ]", "    )"])
@@ -155,21 +153,16 @@ def _made(layer: Layer, recipe: Recipe) -> tuple[str, list[str]]:
 INITIALIZERS = ("glorot_uniform", "he_uniform", "zeros")  # of Keras's own
 
 
-def _has_own(recipe: Recipe) -> bool:
-    chosen = recipe.initializer
-    known = chosen.kernel in INITIALIZERS and chosen.bias == "zeros"
-    return known and not scripts.is_odd(recipe)
-
-
 def _initializer(recipe: Recipe) -> list[str]:
     kernel = recipe.initializer.kernel
-    if not _has_own(recipe) or kernel == "glorot_uniform":  # Keras's default
+    own = scripts.is_drawn_by(INITIALIZERS, recipe)
+    if not own or kernel == "glorot_uniform":  # Keras's default
         return []
     return [f'kernel_initializer="{kernel}"']
 
 
 def _initialize(recipe: Recipe) -> str:
-    if _has_own(recipe):
+    if scripts.is_drawn_by(INITIALIZERS, recipe):
         return ""
     chosen = recipe.initializer
     kernel = limit(chosen.kernel, "fan_in", "fan_out")
@@ -298,31 +291,22 @@ def _optimizer(recipe: Recipe) -> tuple[str, str]:
                 raise scripts.refused(recipe, TITLE, "epsilon_root", root, 0.0)
             if decay := chosen.weight_decay:
                 if chosen.weight_decay_form == "l2":
-                    raise _no_l2(recipe)
+                    raise scripts.refused(
+                        recipe, TITLE, "weight_decay_form", "l2", "decoupled"
+                    )
                 more.append(f"weight_decay={number(decay)}")
     place = "" if own else "keras.optimizers."
     return call(f"optimizer = {place}{name}", [_first(recipe), *more], 4), own
 
 
 def _momentum(recipe: Recipe, chosen: SGD) -> list[str]:
+    scripts.check_sgd(
+        recipe, chosen, TITLE, momentum="rate_inside", decay="decoupled"
+    )
     decay, found = chosen.weight_decay, []
     if chosen.momentum:
-        # With a rate that stays, both forms of momentum are the same.
-        outside = chosen.momentum_form == "rate_outside"
-        if outside and not recipe.decay.keeps:
-            raise scripts.refused(
-                recipe, TITLE, "momentum_form", "rate_outside", "rate_inside"
-            )
-        if decay and chosen.weight_decay_form == "l2":
-            raise _no_l2(recipe)
         found.append(f"momentum={number(chosen.momentum)}")
     return [*found, f"weight_decay={number(decay)}"] if decay else found
-
-
-def _no_l2(recipe: Recipe) -> UserError:
-    return scripts.refused(
-        recipe, TITLE, "weight_decay_form", "l2", "decoupled"
-    )
 
 
 def _first(recipe: Recipe) -> str:
@@ -426,7 +410,7 @@ def _main(recipe: Recipe) -> str:
         f"    training{held}, test = [(x[..., None], y) for x, y in splits]",
         "    network = make_network()",
     ]
-    if not _has_own(recipe):
+    if not scripts.is_drawn_by(INITIALIZERS, recipe):
         lines.append("    initialize(network)")
     lines += [
         f"    train(network, training{held})",
