@@ -160,6 +160,39 @@ def test_layers_within_a_layer_of_the_framework():
     assert all(x.left and x.right for x in found.pairs), found.pairs
 
 
+class Box(L.Layer):
+    """A layer of no base, with a weight of its own and a layer inside."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(4,), name="scale")
+        self.dense = L.Dense(4)
+        self.dense.build(shape)
+
+    def call(self, x):
+        return self.dense(x) * self.scale
+
+
+class Scaled(nn.Module):
+    """The same in PyTorch."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.dense = nn.Parameter(torch.randn(4)), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.dense(x) * self.scale
+
+
+def test_each_weight_of_a_layer_that_has_others_inside_is_one_block():
+    torch.manual_seed(0)
+    given = keras.Input((5, 8))
+    right = keras.Model(given, Box(name="box")(given))
+    found = paripassu.check(Scaled(), right, STEPS, copy="left-to-right")
+    assert found.equal, found.causes
+    pairs = {(x.left, x.right) for x in found.pairs}
+    assert pairs == {("scale", "box.scale"), ("dense", "box.dense")}
+
+
 class FrozenNorm(nn.Module):
     """A BatchNorm of numbers that are not trained, as in libraries of detection."""
 

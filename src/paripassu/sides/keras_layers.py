@@ -539,6 +539,10 @@ def parts(name: str, layer: Any) -> Iterator[observing.Part]:
 
     Of a user's class with a base of Keras, also weights that the base has not.
     """
+    if is_container(layer):  # the layers in it have theirs
+        own = layer._trainable_variables + layer._non_trainable_variables
+        yield from _parameters(name, ((x.name, x) for x in own))
+        return
     found = list(_known_parts(name, layer))
     yield from found
     if not found or type(layer).__module__.startswith("keras."):
@@ -559,10 +563,6 @@ def _parameters(
 
 
 def _known_parts(name: str, layer: Any) -> Iterator[observing.Part]:
-    if is_container(layer):
-        own = layer._trainable_variables + layer._non_trainable_variables
-        yield from _parameters(name, ((x.name, x) for x in own))
-        return
     if not layer.weights:
         return
     row = _find(layer)
