@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from paripassu.core import files
@@ -117,6 +117,8 @@ ANYTHING = LEAVES | around(LEAVES | around(LEAVES))
 
 @settings(max_examples=150)
 @given(place=st.sampled_from(places(DESCRIPTION)), value=ANYTHING)
+@example(place=("parts", 0), value="\x00")
+@example(place=("parts", 0), value="\ud800")
 def test_anything_in_any_place_is_read_or_refused(folder, place, value):
     strange = copy.deepcopy(DESCRIPTION)
     here = strange

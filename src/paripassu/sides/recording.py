@@ -310,6 +310,8 @@ class Recording:
         for part in self.description.parts:
             if Path(part).name != part:
                 raise UserError(f"{path / TEXT}: a part {part!r} lies elsewhere.")
+            if not part.isprintable():  # as a name with a zero, which no system opens
+                raise UserError(f"{path / TEXT}: {part!r} cannot be a file's name.")
             with self._open(path / part) as file:
                 self.index |= dict.fromkeys(file.keys(), path / part)
         if missing := [x for x in array_names(self.description) if x not in self.index]:
