@@ -36,6 +36,7 @@ VARIANTS = {
     "as it is": "as it is",
     "own convolution": "without: convolutions as matrix products, `nnx.Conv` instead",
     "own dropout": "without: masks of bytes, `nnx.Dropout` instead",
+    "own pool": "without: pools by slices, `nnx.max_pool` instead",
     "allocator": "without: memory kept by the allocator, glibc's defaults instead",
 }
 
@@ -49,8 +50,12 @@ def change(variant: str, trainer: Any) -> None:
     import jax
     from flax import nnx
 
-    for layer in vars(trainer.network).values():
-        if variant == "own convolution" and isinstance(layer, nnx.Conv):
+    from paripassu.frameworks.jax import lesson, recipes
+
+    for name, layer in list(vars(trainer.network).items()):
+        if variant == "own pool" and layer is recipes.max_pool:
+            setattr(trainer.network, name, lesson.max_pool)
+        elif variant == "own convolution" and isinstance(layer, nnx.Conv):
             layer.conv_general_dilated = jax.lax.conv_general_dilated
         elif variant == "own dropout" and isinstance(layer, nnx.Dropout):
             layer.__class__ = nnx.Dropout

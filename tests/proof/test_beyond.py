@@ -54,10 +54,15 @@ TENSORFLOW: dict[str, Change] = {
                  "        class_weight={n: 1 + n / 1e5 for n in range(10)},\n"
                  "        verbose=0,\n    )\n\n\ndef eval"),
 }  # fmt: skip
-# Its twin takes the step by itself: what `train_step` adds, the rehearsal alone sees.
+UPDATE = "    optimizer.update(network, gradients)\n"
 JAX: dict[str, Change] = {
     "relu-6": ("starts", 1, "lesson", "self.relu3 = nnx.relu\n",
                "self.relu3 = nnx.relu6\n"),
+    "clipping": ("starts", 2, "lesson", UPDATE, "    gradients, _ = optax."
+                 "clip_by_global_norm(100.0).update(gradients, None)\n" + UPDATE),
+    "constraint": ("starts", 3, "lesson", UPDATE, UPDATE + "    nnx.update(network, "
+                   "jax.tree.map(lambda w: w.clip(-3, 3), "
+                   "nnx.state(network, nnx.Param)))\n"),
     "other-bytes": ("rehearsal", 0, "lesson", "return levels[pixels[rows]]",
                     "return levels.astype('float16').astype(levels.dtype)"
                     "[pixels[rows]]"),

@@ -59,7 +59,7 @@ def kernels(recipe: Recipe, threads: int) -> float:
     recipes.set_precision(recipe)
     network = recipes.make_network(recipe)
     if device_name() == "cpu":
-        recipes.convolve_by_products(network)
+        recipes.compute_on_cpu(network, recipe)
     if recipe.precision == "bfloat16":
         recipes.compute_in_bfloat16(network)
     network.eval()

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from paripassu.frameworks.jax import lesson, recipes
-from paripassu.frameworks.jax.twin import Override, Twin, given_mask
+from paripassu.frameworks.jax.twin import Override, Twin, given_mask, slots_of
 
 
 def _dropout_in_evaluation(layer: Any, x: Any, mask: Any) -> Any:
@@ -107,28 +107,32 @@ def _summed_loss(twin: Twin) -> None:
 
 
 def _weight_decay(twin: Twin) -> None:
-    def decayed(gradients: Any) -> Any:
-        weights = nnx.state(twin.network, nnx.Param)
+    def decayed(network: Any, _optimizer: Any, gradients: Any) -> Any:
+        weights = nnx.state(network, nnx.Param)
         return jax.tree.map(lambda g, w: g + 1e-4 * w, gradients, weights)
 
     twin.change = decayed
 
 
-def _gradients_accumulate(twin: Twin) -> None:
-    sums: list[Any] = []
+class _Sums(nnx.Variable):  # type: ignore[misc]
+    """Gradients of the steps before."""
 
-    def accumulate(gradients: Any) -> Any:
-        if sums:
-            gradients = jax.tree.map(jnp.add, sums.pop(), gradients)
-        sums.append(gradients)
+
+def _gradients_accumulate(twin: Twin) -> None:
+    def accumulate(network: Any, _optimizer: Any, gradients: Any) -> Any:
+        if hasattr(network, "sums"):
+            gradients = jax.tree.map(
+                jnp.add, network.sums.get_value(), gradients
+            )
+        network.sums = _Sums(gradients)
         return gradients
 
     twin.change = accumulate
 
 
 def _optimizer_reset(twin: Twin) -> None:
-    def forget(gradients: Any) -> Any:
-        for slot in twin.slots().values():
+    def forget(_network: Any, optimizer: Any, gradients: Any) -> Any:
+        for slot in slots_of(optimizer, twin.recipe).values():
             slot[...] = jnp.zeros(slot.shape, slot.dtype)
         return gradients
 

@@ -89,6 +89,23 @@ def compute_in_bfloat16(network: Any) -> None:
             layer.dtype = jnp.bfloat16
 
 
+def compute_on_cpu(network: Any, recipe: Recipe) -> dict[str, str]:
+    """Let layers compute what they say in ways that are fast on a CPU.
+
+    Returns:
+        Of each kind of layer that was changed, how it computes, for the record.
+    """
+    changed = {"pooling": "by slices", "dropout": "by bytes"}
+    if (
+        recipe.precision != "bfloat16"
+    ):  # whose slices take longer to put together
+        convolve_by_products(network)
+        changed["convolution"] = "by matrix products"
+    pool_by_slices(network)
+    drop_by_bytes(network)
+    return changed
+
+
 def convolve_by_products(network: Any) -> None:
     """Let convolutions on a CPU be one matrix product each.
 
@@ -114,6 +131,58 @@ def _convolve(x: Any, kernel: Any, *_: Any, **__: Any) -> Any:
         for column in range(columns)
     ]
     return jnp.concatenate(moved, axis=-1) @ kernel.reshape(-1, channels)
+
+
+def pool_by_slices(network: Any) -> None:
+    """Let pools on a CPU compare the four slices that a window is made of.
+
+    XLA's own gradient of a pool looks through every window again, one by one.
+    """
+    for name, layer in vars(network).items():
+        if layer is lesson.max_pool:
+            setattr(network, name, max_pool)
+
+
+@jax.custom_vjp
+def max_pool(x: Any) -> Any:
+    """The largest of each 2x2 window, `(N, h, w, c)` to `(N, h / 2, w / 2, c)`.
+
+    An odd row or column is left out. Of equal values the first one, row by row,
+    gets the gradient, as in `nnx.max_pool`.
+    """
+    top_left, top_right, low_left, low_right = _slices(x)
+    top = jnp.maximum(top_left, top_right)
+    return jnp.maximum(top, jnp.maximum(low_left, low_right))
+
+
+def _slices(x: Any) -> list[Any]:
+    """Of each 2x2 window the first value, the second, the third and the last."""
+    n, h, w, c = x.shape
+    even = x[:, : h // 2 * 2, : w // 2 * 2]
+    windows = even.reshape(n, h // 2, 2, w // 2, 2, c)
+    return [
+        windows[:, :, row, :, column] for row in (0, 1) for column in (0, 1)
+    ]
+
+
+def _max_pool_forward(x: Any) -> Any:
+    y = max_pool(x)
+    return y, (x, y)
+
+
+def _max_pool_backward(kept: Any, gradient: Any) -> Any:
+    x, y = kept
+    n, h, w, c = x.shape
+    found, parts = jnp.zeros(y.shape, bool), []
+    for each in _slices(x):
+        parts.append(jnp.where((each == y) & ~found, gradient, 0))
+        found |= each == y
+    rows = [jnp.stack(parts[:2], axis=3), jnp.stack(parts[2:], axis=3)]
+    even = jnp.stack(rows, axis=2).reshape(n, h // 2 * 2, w // 2 * 2, c)
+    return (jnp.pad(even, ((0, 0), (0, h % 2), (0, w % 2), (0, 0))),)
+
+
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 def drop_by_bytes(network: Any) -> None:

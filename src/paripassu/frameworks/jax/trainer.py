@@ -40,10 +40,9 @@ class Trainer:
         self._recipe = recipe
         self.network = recipes.make_network(recipe)
         self.device = device_name()
-        on_cpu = self.device == "cpu"
-        if on_cpu:
-            recipes.convolve_by_products(self.network)
-            recipes.drop_by_bytes(self.network)
+        changed = {}
+        if self.device == "cpu":
+            changed = recipes.compute_on_cpu(self.network, recipe)
         if recipe.precision == "bfloat16":
             recipes.compute_in_bfloat16(self.network)
         nnx.update(self.network, from_common(recipe, weights))
@@ -55,8 +54,10 @@ class Trainer:
             "memory format": "channels last",
             "TF32": "off",
             "mode": "jit, XLA",
-            "dropout": "by bytes" if on_cpu else "Flax's",
-            "convolution": "by matrix products" if on_cpu else "XLA's",
+            "dropout": "Flax's",
+            "convolution": "XLA's",
+            "pooling": "XLA's",
+            **changed,
             "XLA": os.environ.get("XLA_FLAGS", "default flags"),
         }
 

@@ -2,14 +2,14 @@
 
 It uses the lesson's network, loss and optimizer and defines no layer itself:
 while a step is traced, each layer stands behind a function that notes what it
-computes and puts the given masks in dropout's place.
+computes and puts the given masks in dropout's place. The step is the lesson's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -35,6 +35,17 @@ SLOTS = {
 # Of a layer, what enters it, and its mask: None when evaluating, or for none.
 Override = Callable[[Any, Any, Any], Any]
 Overrides = tuple[tuple[str, Override], ...]
+# Of the network, its optimizer and the gradients, other gradients.
+Change = Callable[[Any, Any, Any], Any]
+_MASK = "mask of "
+
+
+class Mask(nnx.Variable):  # type: ignore[misc]
+    """What a dropout layer drops."""
+
+
+class Seen(nnx.Variable):  # type: ignore[misc]
+    """What a step left on its way."""
 
 
 class Twin:
@@ -53,7 +64,7 @@ class Twin:
             layer.name: given_mask
             for layer in recipe.architecture.layers_of("dropout")
         }
-        self.change: Callable[[Any], Any] = lambda gradients: gradients
+        self.change: Change = as_they_are
 
     @property
     def _layers(self) -> Overrides:
@@ -84,11 +95,11 @@ class Twin:
         return np.repeat([float(schedule(x)) for x in range(epochs)], length)
 
     def step(self, step: TwinStep) -> Arrays:
-        loss, outputs, gradients = self._step(step, traced=True)
-        common = to_common(self.recipe, gradients)
+        loss, seen = self._step(step, traced=True)
+        common = to_common(self.recipe, seen.gradients.get_value())
         return {
             "loss": np.array(loss),
-            **_arrays("activation.", outputs),
+            **_arrays("activation.", seen.outputs.get_value()),
             **{f"gradient.{name}": array for name, array in common.items()},
         }
 
@@ -120,19 +131,24 @@ class Twin:
         self.trainer.loss = partial(loss)  # another: the step is compiled anew
         return self.trainer
 
-    def _step(self, step: TwinStep, *, traced: bool) -> tuple[Any, Any, Any]:
-        self.network.train()
-        (loss, outputs), gradients = _gradients(
-            self.network,
-            self._images(step.images),
-            jnp.asarray(step.labels),
-            {name: jnp.asarray(mask) for name, mask in step.masks.items()},
-            loss_of=self.loss,
-            layers=self._layers,
-            traced=traced,
-        )
-        _update(self.trainer.optimizer, self.network, self.change(gradients))
-        return loss, outputs, gradients
+    def _step(self, step: TwinStep, *, traced: bool) -> tuple[Any, Any]:
+        """The lesson's own step, and what was seen on its way."""
+        network, optimizer = self.network, self.trainer.optimizer
+        network.train()
+        own = type(network), type(optimizer)
+        network.__class__ = _watching(own[0], self._layers, traced)
+        optimizer.__class__ = _noting(own[1], self.change, traced)
+        for name, mask in step.masks.items():
+            setattr(network, _MASK + name, Mask(jnp.asarray(mask)))
+        x, y = self._images(step.images), jnp.asarray(step.labels)
+        try:
+            loss, _ = lesson.train_step(network, self.loss, optimizer, x, y)
+            seen = nnx.pop(network, Seen)
+        finally:
+            network.__class__, optimizer.__class__ = own
+            for name in step.masks:
+                delattr(network, _MASK + name)
+        return loss, seen
 
     def _images(self, images: npt.NDArray[np.float32]) -> Any:
         return jnp.asarray(images[..., None], self.recipe.storage)
@@ -156,18 +172,28 @@ class Twin:
 
     def slots(self) -> dict[str, Any]:
         """The optimizer's variables by canonical names."""
-        names = SLOTS[self.recipe.optimizer.kind]
-        found = {}
-        for place, variable in variables_of(self.trainer.optimizer).items():
-            *_, own, layer, part = ("", "", *place.split("."))
-            if own in names:
-                found[f"{layer}.{part}.{names[own]}"] = variable
-        return found
+        return slots_of(self.trainer.optimizer, self.recipe)
+
+
+def slots_of(optimizer: Any, recipe: Recipe) -> dict[str, Any]:
+    """The optimizer's variables by canonical names."""
+    names = SLOTS[recipe.optimizer.kind]
+    found = {}
+    for place, variable in variables_of(optimizer).items():
+        *_, own, layer, part = ("", "", *place.split("."))
+        if own in names:
+            found[f"{layer}.{part}.{names[own]}"] = variable
+    return found
 
 
 def as_it_is(layer: Any, x: Any, _mask: Any) -> Any:
     """What a layer computes itself."""
     return layer(x)
+
+
+def as_they_are(_network: Any, _optimizer: Any, gradients: Any) -> Any:
+    """What the step computed itself."""
+    return gradients
 
 
 def given_mask(layer: Any, x: Any, mask: Any) -> Any:
@@ -205,30 +231,39 @@ def _outputs(network: Any, x: Any, *, layers: Overrides) -> Any:
     return outputs
 
 
-@partial(nnx.jit, static_argnames=("loss_of", "layers", "traced"))
-def _gradients(
-    network: Any,
-    x: Any,
-    labels: Any,
-    masks: Any,
-    *,
-    loss_of: Callable[[Any, Any], Any],
-    layers: Overrides,
-    traced: bool,
-) -> Any:
-    """The loss and each layer's output, and the gradients of the weights."""
+@cache  # one class, so that what was compiled for it is found again
+def _watching(network: Any, layers: Overrides, traced: bool) -> Any:
+    """The network's class; called, it takes its masks and leaves what it saw."""
 
-    def forward(network: Any) -> Any:
-        with _watched(network, layers, masks) as outputs:
-            loss = loss_of(network(x), labels)
-        return loss, outputs if traced else {}
+    class Watching(network):  # type: ignore[misc]
+        def __call__(self, x: Any) -> Any:
+            own = vars(self).items()
+            masks = {
+                name.removeprefix(_MASK): mask[...]
+                for name, mask in own
+                if name.startswith(_MASK)
+            }
+            with _watched(self, layers, masks) as outputs:
+                y = super().__call__(x)
+            if traced:
+                self.outputs = Seen(outputs)
+            return y
 
-    return nnx.value_and_grad(forward, has_aux=True)(network)
+    return Watching
 
 
-@nnx.jit  # type: ignore[untyped-decorator]
-def _update(optimizer: Any, network: Any, gradients: Any) -> None:
-    optimizer.update(network, gradients)
+@cache
+def _noting(optimizer: Any, change: Change, traced: bool) -> Any:
+    """The optimizer's class; it leaves the gradients that it is given."""
+
+    class Noting(optimizer):  # type: ignore[misc]
+        def update(self, network: Any, gradients: Any, **given: Any) -> None:
+            if traced:
+                network.gradients = Seen(gradients)
+            changed = change(network, self, gradients)
+            super().update(network, changed, **given)
+
+    return Noting
 
 
 def _arrays(prefix: str, outputs: Mapping[str, jax.Array]) -> Arrays:
