@@ -31,8 +31,8 @@ def worker_environment(threads: int) -> dict[str, str]:
     """The environment of every worker, the same for each framework.
 
     glibc's allocator by default gives large buffers back to the system after every
-    step and has them filled with zeros again in the next; here it keeps them, all threads
-    in one place, in large pages where the system has them.
+    step and has them filled with zeros again in the next; here it keeps them, those of
+    all threads in one place, in large pages where the system has them.
 
     A thread of GCC's OpenMP, which PyTorch computes with, spins for milliseconds at
     each barrier. Beside other programs the one that it waits for may not have a core,

@@ -156,7 +156,7 @@ def max_pool(x: Any) -> Any:
 
 
 def _slices(x: Any) -> list[Any]:
-    """Of each 2x2 window the first value, the second, the third and the last."""
+    """The first value of each 2x2 window, the second, third and last."""
     n, h, w, c = x.shape
     even = x[:, : h // 2 * 2, : w // 2 * 2]
     windows = even.reshape(n, h // 2, 2, w // 2, 2, c)

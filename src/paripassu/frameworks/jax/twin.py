@@ -233,7 +233,7 @@ def _outputs(network: Any, x: Any, *, layers: Overrides) -> Any:
 
 @cache  # one class, so that what was compiled for it is found again
 def _watching(network: Any, layers: Overrides, traced: bool) -> Any:
-    """The network's class; called, it takes its masks and leaves what it saw."""
+    """The network's class; it takes its masks and leaves what it saw."""
 
     class Watching(network):  # type: ignore[misc]
         def __call__(self, x: Any) -> Any:
