@@ -143,7 +143,7 @@ def pool_by_slices(network: Any) -> None:
             setattr(network, name, max_pool)
 
 
-@jax.custom_vjp
+@jax.custom_vjp  # type: ignore[untyped-decorator]
 def max_pool(x: Any) -> Any:
     """The largest of each 2x2 window, `(N, h, w, c)` to `(N, h / 2, w / 2, c)`.
 

@@ -135,7 +135,7 @@ class Twin:
         """The lesson's own step, and what was seen on its way."""
         network, optimizer = self.network, self.trainer.optimizer
         network.train()
-        own = type(network), type(optimizer)
+        own: tuple[Any, Any] = type(network), type(optimizer)
         network.__class__ = _watching(own[0], self._layers, traced)
         optimizer.__class__ = _noting(own[1], self.change, traced)
         for name, mask in step.masks.items():
