@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=machine.usable_cores())
     given = parser.parse_args()
     source = read_source(given.model)
-    images = datasets.load().test_images[: given.pictures]
+    images = datasets.load().test_images[..., 0][: given.pictures]
     # The command gives the network half, and all to reading pictures.
     half = max(1, given.threads // 2)
     print(f"{machine.processor()}, {given.threads} threads")

@@ -130,7 +130,7 @@ def requests_of(url: str, count: int) -> tuple[list[bytes], list[int]]:
     data = datasets.load()
     host = urlsplit(url).netloc
     made = []
-    for image in data.test_images[:count]:
+    for image in data.test_images[:count, :, :, 0]:
         body = json.dumps({"image": image.tolist()}, separators=(",", ":")).encode()
         head = (
             f"POST /predict HTTP/1.1\r\nHost: {host}\r\n"

@@ -29,8 +29,8 @@ HOW = {"threads": 1, "device": "cpu"}
 def _split(images, labels):
     """A split of normalised images: each of their values is a level."""
     levels, pixels = np.unique(images, return_inverse=True)
-    table = np.zeros(256, np.float32)
-    table[: len(levels)] = levels
+    table = np.zeros((1, 256), np.float32)
+    table[0, : len(levels)] = levels
     return Split(pixels.reshape(images.shape).astype(np.uint8), labels, table)
 
 

@@ -89,7 +89,7 @@ class TensorFlow:
 
         self.mapping.from_common(self.recipe, network, first)
         network.fit = partial(fit, network.fit)
-        module.train(network, (images[..., None], labels))
+        module.train(network, (images, labels))
         return losses
 
 
@@ -119,7 +119,7 @@ class Jax:
         module.train_step = told
         nnx.update(network, self.mapping.from_common(self.recipe, first))
         images, labels = splits[0]
-        module.train(network, (images[..., None], labels))
+        module.train(network, (images, labels))
         return [x.item() for x in losses]
 
 

@@ -35,7 +35,7 @@ def evidence(recipe: Recipe) -> dict[str, Any]:
     network = recipe.architecture
     weights = draws.initial_weights(network, recipe)
     twin = Twin(recipe, weights=weights, threads=1, device="cpu")
-    images = np.random.default_rng(3).uniform(size=(5, 28, 28)).astype(np.float32)
+    images = np.random.default_rng(3).uniform(size=(5, 28, 28, 1)).astype(np.float32)
     found = {}
     for number in range(2):
         masks = draws.dropout_masks(network, recipe, 5, 0, number)

@@ -127,7 +127,7 @@ def test_convert_to_its_own_file_and_from_it(toy, run_folder, tmp_path):
 
 
 def test_predict(toy, run_folder, tmp_path, mnist: datasets.ImageData):
-    Image.fromarray(255 - mnist.test_images[0]).save(tmp_path / "digit.png")
+    Image.fromarray(255 - mnist.test_images[..., 0][0]).save(tmp_path / "digit.png")
     # Its own file is known by its suffix, and answered by it.
     found = json.loads(
         toy(
@@ -141,7 +141,7 @@ def test_serve(alone, run_folder, tmp_path, mnist: datasets.ImageData):
     pytest.importorskip("fastapi", reason="type: pip install '.[serve]'")
     log = tmp_path / "log"
     with Server("--model", run_folder, log=log, path=alone) as server:
-        found = server.predict({"images": [mnist.test_images[0].tolist()]})
+        found = server.predict({"images": [mnist.test_images[..., 0][0].tolist()]})
         assert [x["model"] for x in found["predictions"][0]["answers"]] == ["toy"]
         assert b"Toy" in server.request("GET", "/")[2]
 

@@ -57,7 +57,7 @@ def folder(tmp_path, mnist) -> Path:
     path = tmp_path / "pictures"
     path.mkdir()
     for number in range(6):
-        Image.fromarray(mnist.test_images[number]).save(path / f"{number}.png")
+        Image.fromarray(mnist.test_images[..., 0][number]).save(path / f"{number}.png")
     return path
 
 
@@ -336,7 +336,9 @@ def test_the_sheet_shows_each_picture_beside_what_is_seen(tmp_path, folder, mnis
         of_shares([0.1, 0.9], path=str(folder / "3.png"), image=mnist.test_images[3]),
         Prediction(str(folder / "bad.png"), "not a picture", {}),
         of_shares(
-            [0.5, 0.5], path=str(folder / "gone.png"), image=mnist.test_images[4]
+            [0.5, 0.5],
+            path=str(folder / "gone.png"),
+            image=mnist.test_images[4],
         ),
         *[Prediction(str(folder / "0.png"), None, {"no ink": "no ink"})] * 150,
     ]
@@ -347,9 +349,9 @@ def test_the_sheet_shows_each_picture_beside_what_is_seen(tmp_path, folder, mnis
     top, left = 2 * GAP + LINE, GAP
     seen = page[top : top + SIDE, left + SIDE + GAP : left + 2 * SIDE + GAP]
     middle = TIMES // 2  # the frame lies over the outermost row and column
-    assert (seen[middle::TIMES, middle::TIMES] == mnist.test_images[3]).all()
+    assert (seen[middle::TIMES, middle::TIMES] == mnist.test_images[..., 0][3]).all()
     own = page[top : top + SIDE, left : left + SIDE]
-    assert (own[middle::TIMES, middle::TIMES] == mnist.test_images[3]).all()
+    assert (own[middle::TIMES, middle::TIMES] == mnist.test_images[..., 0][3]).all()
     assert SIDE == SIZE * TIMES
     write_sheet(out, found[:1], asked_of(1))
     with Image.open(out) as opened:
@@ -565,7 +567,7 @@ def answers_to(answerer: Answerer, images: np.ndarray) -> list[int]:
 
 @needs_pytorch
 def test_800_test_images_survive_as_pictures(trained, mnist, tmp_path):
-    images, labels = mnist.test_images[:800], mnist.test_labels[:800]
+    images, labels = mnist.test_images[..., 0][:800], mnist.test_labels[:800]
     with Answerer(read_source(trained), "pytorch") as answerer, Decoders(2) as decoders:
         paths = [str(path) for path in export(images, tmp_path / "all")]
         seen = np.stack([reading.image for reading in decoders.read(paths)])
@@ -576,7 +578,7 @@ def test_800_test_images_survive_as_pictures(trained, mnist, tmp_path):
 @needs_pytorch
 @pytest.mark.slow
 def test_all_test_images_survive_as_pictures(trained, mnist, tmp_path):
-    export(mnist.test_images, tmp_path / "all")
+    export(mnist.test_images[..., 0], tmp_path / "all")
     done = run_paripassu("predict", "-m", trained, tmp_path / "all", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)["pictures"]
@@ -584,5 +586,5 @@ def test_all_test_images_survive_as_pictures(trained, mnist, tmp_path):
     answers = [x["answers"][0]["answer"] for x in found]
     with Answerer(read_source(trained), "pytorch") as answerer:
         answerer.wait()
-        raw = answers_to(answerer, mnist.test_images)
+        raw = answers_to(answerer, mnist.test_images[..., 0])
     check_accuracy(answers, raw, mnist.test_labels)

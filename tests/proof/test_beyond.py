@@ -28,8 +28,10 @@ PYTORCH: dict[str, Change] = {
                  "network.parameters(), 100.0)\n" + STEP),
     "constraint": ("starts", 3, "lesson", STEP, STEP + "        [p.data.clamp_(-3, 3) "
                    "for p in network.parameters()]\n"),
-    "other-bytes": ("rehearsal", 0, "lesson", "self.levels[self.pixels[rows].int()]",
-                    "self.levels[self.pixels[rows].int()].half().to(self.levels)"),
+    "other-bytes": ("rehearsal", 0, "lesson",
+                    "self.levels[self.pixels[rows] + self.tables]",
+                    "self.levels.half().to(self.levels)"
+                    "[self.pixels[rows] + self.tables]"),
     "after-the-epoch": ("rehearsal", 5, "trainer",
                         "        return float(total_loss) / seen",
                         "        with torch.no_grad():\n            "
@@ -63,9 +65,8 @@ JAX: dict[str, Change] = {
     "constraint": ("starts", 3, "lesson", UPDATE, UPDATE + "    nnx.update(network, "
                    "jax.tree.map(lambda w: w.clip(-3, 3), "
                    "nnx.state(network, nnx.Param)))\n"),
-    "other-bytes": ("rehearsal", 0, "lesson", "return levels[pixels[rows]]",
-                    "return levels.astype('float16').astype(levels.dtype)"
-                    "[pixels[rows]]"),
+    "other-bytes": ("rehearsal", 0, "lesson", "return levels.ravel()[",
+                    "return levels.ravel().astype('float16').astype(levels.dtype)["),
 }  # fmt: skip
 CHANGES = {"pytorch": PYTORCH, "tensorflow": TENSORFLOW, "jax": JAX}
 

@@ -582,7 +582,7 @@ def test_a_divergence_of_no_known_cause_has_none():
 def trace_of(recipe: Recipe) -> dict[str, np.ndarray]:
     """What the reference makes of five images, which are bright up to their borders."""
     generator = np.random.default_rng(3)
-    images = generator.uniform(0.2, 1, size=(5, 28, 28)).astype(np.float32)
+    images = generator.uniform(0.2, 1, size=(5, 28, 28, 1)).astype(np.float32)
     labels = np.array([3, 1, 4, 1, 5])
     masks = draws.dropout_masks(recipe.architecture, recipe, 5, 0, 0)
     weights = draws.initial_weights(recipe.architecture, recipe)

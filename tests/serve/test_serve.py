@@ -48,7 +48,7 @@ ROW = [0] * 28
 
 
 def image_of(mnist: datasets.ImageData, number: int = 0) -> list[list[int]]:
-    rows: list[list[int]] = mnist.test_images[number].tolist()
+    rows: list[list[int]] = mnist.test_images[..., 0][number].tolist()
     return rows
 
 
@@ -60,7 +60,7 @@ def png_of(picture: Image.Image, **options: Any) -> bytes:
 
 def digit_png(mnist: datasets.ImageData, number: int = 0) -> bytes:
     """A test digit, large, white on black."""
-    picture = Image.fromarray(mnist.test_images[number])
+    picture = Image.fromarray(mnist.test_images[..., 0][number])
     return png_of(picture.resize((280, 280), Image.Resampling.BICUBIC))
 
 
@@ -180,7 +180,7 @@ def test_a_digit_is_answered_by_every_framework(
 
 
 def test_many_images_at_once(served: Server, mnist: datasets.ImageData) -> None:
-    images = mnist.test_images[:200].tolist()
+    images = mnist.test_images[..., 0][:200].tolist()
     answer = served.predict({"image": images[0], "images": images[1:]})
     digits = [[x["digit"] for x in p["answers"]] for p in answer["predictions"]]
     assert len(digits) == 200
@@ -198,7 +198,7 @@ def test_many_images_at_once(served: Server, mnist: datasets.ImageData) -> None:
 def test_requests_that_wait_together_get_their_own_answers(
     served: Server, mnist: datasets.ImageData
 ) -> None:
-    images = mnist.test_images[:60].tolist()
+    images = mnist.test_images[..., 0][:60].tolist()
     alone = served.predict({"images": images})["predictions"]
     large = Later(served, {"images": (images * 5)[:256]})
     with ThreadPoolExecutor(20) as pool:
@@ -226,7 +226,7 @@ def test_one_model_alone(served: Server) -> None:
 
 
 def test_fractions_are_rounded(served: Server, mnist: datasets.ImageData) -> None:
-    image = mnist.test_images[0].astype(float)
+    image = mnist.test_images[..., 0][0].astype(float)
     exact = served.predict({"image": image.tolist()})["predictions"]
     moved = served.predict({"image": np.clip(image + 0.3, 0, 255).tolist()})
     assert moved["predictions"][0]["answers"] == exact[0]["answers"]

@@ -104,7 +104,7 @@ def test_drawn_test_digits_are_read(open_page: Open, mnist: datasets.ImageData) 
     right = 0
     for digit in range(10):
         number = int((mnist.test_labels == digit).argmax())
-        draw(page, strokes_of(mnist.test_images[number]))
+        draw(page, strokes_of(mnist.test_images[..., 0][number]))
         found = answers(page)
         assert len(set(found)) == 1
         right += found[0] == str(digit)
@@ -117,7 +117,7 @@ def test_everything_about_one_digit(open_page: Open, mnist: datasets.ImageData) 
     page = open_page()
     assert page.get_by_role("heading", level=1).inner_text() == "Draw a digit"
     assert page.get_by_role("heading", level=2).all_inner_texts() == TITLES
-    draw(page, strokes_of(mnist.test_images[0]))
+    draw(page, strokes_of(mnist.test_images[..., 0][0]))
     assert answers(page) == ["7"] * len(NAMES)
     for name in NAMES:
         shares = [
@@ -159,7 +159,7 @@ SEEN = """
 
 def test_answers_come_while_drawing(open_page: Open, mnist: datasets.ImageData) -> None:
     page = open_page()
-    (stroke, *_) = strokes_of(mnist.test_images[0])
+    (stroke, *_) = strokes_of(mnist.test_images[..., 0][0])
     box = page.locator("#sheet").bounding_box()
     page.mouse.move(box["x"] + 30, box["y"] + 30)
     page.mouse.down()
@@ -264,7 +264,7 @@ def test_drawn_with_a_finger_on_a_phone(
             points = [{"x": x, "y": y}]
         session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 
-    for stroke in strokes_of(mnist.test_images[0]):
+    for stroke in strokes_of(mnist.test_images[..., 0][0]):
         touch("touchStart", stroke[0])
         for point in stroke[1:]:
             touch("touchMove", point)
@@ -296,7 +296,7 @@ def test_widths_and_colours(
     width: int, scheme: str, open_page: Open, mnist: datasets.ImageData
 ) -> None:
     page = open_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    draw(page, strokes_of(mnist.test_images[0]))
+    draw(page, strokes_of(mnist.test_images[..., 0][0]))
     settled(page)
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert page.evaluate(OUTSIDE) == []

@@ -33,7 +33,7 @@ def known(mnist):
 @pytest.mark.parametrize(
     ("name", "turn"),
     [
-        ("transposed", lambda x: x.transpose(0, 2, 1)),
+        ("transposed", lambda x: x.transpose(0, 2, 1, 3)),
         ("mirrored", lambda x: x[:, :, ::-1]),
         ("inverted", lambda x: 255 - x),
     ],

@@ -152,7 +152,8 @@ def _read_data(
     found: dict[tuple[object, ...], record.Dataset] = {}
     for recipe in (stop.recipe for stop in stops):
         mean, std = recipe.normalization.mean, recipe.normalization.std
-        key = mean, std, recipe.validation_size
+        key = str(mean), str(std), recipe.validation_size
+        data.check_fits(recipe.architecture)
         if key not in found:
             prepared = datasets.prepare(
                 data, mean=mean, std=std, validation_size=recipe.validation_size

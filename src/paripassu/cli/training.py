@@ -85,7 +85,8 @@ def train(
         as_json,
         lambda: (
             f"test accuracy {result.test_accuracy:.2%}, "
-            f"test loss {result.test_loss:.4f}\nrun folder    {folder}"
+            f"test loss {result.test_loss:.4f}\n"
+            f"data          {finished.dataset.sentence}\nrun folder    {folder}"
         ),
     )
 
@@ -120,7 +121,7 @@ def evaluate(
             f"{found['framework']}: test accuracy {found['test_accuracy']:.2%}, "
             f"test loss {found['test_loss']:.4f}, {found['test_count']:,} images "
             f"(the run measured {found['recorded_accuracy']:.2%})"
-            + "".join(f"\nnote: {x}" for x in found["notes"])
+            f"\ndata: {found['data']}" + "".join(f"\nnote: {x}" for x in found["notes"])
         ),
     )
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from paripassu.conversion import onnx_file
 from paripassu.conversion.formats import Format, find_format
 from paripassu.conversion.model_source import ModelSource, read_source
-from paripassu.core import datasets, files, layout
+from paripassu.core import datasets, draws, files, layout
 from paripassu.core.errors import ConversionError, UserError
 from paripassu.core.recipe import Recipe
 from paripassu.core.version import __version__
@@ -165,7 +165,7 @@ def _write(
 def _compare(
     source: ModelSource, form: Format, out: Path, path: Path, folder: Path
 ) -> Conversion:
-    test = datasets.load().test_images[:IMAGES]
+    test = _probes(source.recipe)
     images = datasets.normalise(test, mean=source.mean, std=source.std)
     images = images.astype(source.recipe.storage)
     witness = _witness(source)
@@ -187,6 +187,16 @@ def _compare(
         file_bytes=path.stat().st_size,
         compared_with=witness,
     )
+
+
+def _probes(recipe: Recipe) -> npt.NDArray[np.uint8]:
+    """Images to ask both: MNIST's where the network takes them, or of drawn pixels."""
+    shape = recipe.architecture.input_shape
+    mnist = datasets.load()
+    if shape == mnist.shape:
+        return mnist.test_images[:IMAGES]
+    drawn = draws.uniform((IMAGES, *shape), 0, "probes of a conversion")
+    return (drawn * 256).astype(np.uint8)
 
 
 def _witness(source: ModelSource) -> str:

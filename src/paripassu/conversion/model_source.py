@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from paripassu.conversion import onnx_file
 from paripassu.conversion.formats import all_formats
 from paripassu.core import files, layout, record
+from paripassu.core.datasets import Constant
 from paripassu.core.errors import UserError, WorkerError
 from paripassu.core.recipe import Recipe, validate
 from paripassu.core.recognition import recipe_of, recognised
@@ -29,8 +31,8 @@ class ModelSource:
     recipe: Recipe
     weights: dict[str, npt.NDArray[Any]]  # canonical names and layout
     framework: str | None  # that trained it, or whose file it is; None: not known
-    mean: float  # subtracted from pixels in 0..1
-    std: float  # what the difference is divided by
+    mean: Constant  # subtracted from pixels in 0..1: of all channels, or of each
+    std: Constant  # what the difference is divided by
     notes: dict[str, str] = field(default_factory=dict)  # what travels with it
 
     @property
@@ -113,12 +115,28 @@ def _made(
                 "not say what it was. Convert the run's folder again, or give a recipe "
                 "with numbers."
             )
-        found[name] = _share(path, name, text)
-    if not found["std"]:
+        channels = recipe.architecture.input_shape[-1]
+        found[name] = _constant(path, name, text, channels)
+    if 0 in np.atleast_1d(found["std"]):
         raise UserError(f"{path} says that its std is 0: expected more.")
     if "test_accuracy" in notes:
         _share(path, "test_accuracy", notes["test_accuracy"])
     return ModelSource(path, recipe, weights, framework, **found, notes=notes)
+
+
+def _constant(path: Path, name: str, text: Any, channels: int) -> Constant:
+    """A number from 0 to 1, or one for each channel, that travels with a file."""
+    numbers = text
+    if isinstance(text, str) and text.startswith("["):
+        numbers = [x.strip() for x in text.strip("[]").split(",")]
+    if not isinstance(numbers, list):
+        return _share(path, name, numbers)
+    if len(numbers) != channels:
+        raise UserError(
+            f"{path} says that its {name} is {str(text)[:40]!r}: expected a number, or "
+            f"{channels} of them, one for each channel of its network."
+        )
+    return [_share(path, name, x) for x in numbers]
 
 
 def _share(path: Path, name: str, text: Any) -> float:

@@ -1,6 +1,6 @@
 """ONNX files, written from the architecture: no framework has a part in it.
 
-Images come in as float32 `(batch, 1, 28, 28)`, normalised, the batch of any size; out
+Images come in as float32 `(batch, c, h, w)`, normalised, the batch of any size; out
 come `logits` or `probabilities`, `(batch, classes)`. Each weight is an initializer
 under its canonical name, so that a file is read back as exactly what was written.
 """

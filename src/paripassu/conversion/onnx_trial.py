@@ -11,5 +11,5 @@ import onnxruntime
 if __name__ == "__main__":
     model, _recipe, images, out = sys.argv[1:]
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    (answers,) = session.run(None, {"images": np.load(images)[:, None]})
+    (answers,) = session.run(None, {"images": np.load(images).transpose(0, 3, 1, 2)})
     np.save(out, answers)

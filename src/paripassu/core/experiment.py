@@ -17,6 +17,7 @@ def read_data(
         UserError: the data are damaged, or do not fit the recipe.
     """
     data = datasets.load(path)
+    data.check_fits(recipe.architecture)
     prepared = datasets.prepare(
         data,
         mean=recipe.normalization.mean,

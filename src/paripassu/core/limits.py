@@ -12,10 +12,37 @@ from paripassu.core.errors import UserError
 
 SECONDS = 30  # of the processor; a file of ours takes less than one
 MEMORY = 2**31  # bytes, beyond those that the process has
+# DEFLATE, of gzip and zip, packs at most 258 bytes into two bits: 1,032 to 1.
+PACKED = 1032
+
+
+def check_promise(where: str, count: int, held: int | None, *, advice: str) -> None:
+    """Refuse what cannot be true, or cannot be held, before it is unpacked.
+
+    Args:
+        where: what promises, for the message.
+        count: bytes that it promises.
+        held: bytes of the packed file that they are to come from; None: of none.
+        advice: what to do then.
+
+    Raises:
+        UserError: no such file unpacks to so much, or the memory has not so much free.
+    """
+    if held is not None and count > PACKED * held:
+        raise UserError(
+            f"{where}: its header announces {count:,} bytes, and no file of {held:,} "
+            f"bytes unpacks to so many: expected at most {PACKED * held:,}. {advice}"
+        )
+    free = psutil.virtual_memory().available
+    if count > free:
+        raise UserError(
+            f"{where}: its header announces {count:,} bytes, more than the memory "
+            f"holds: expected at most {free:,}, which are free. {advice}"
+        )
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: Path, what: str = "weights") -> Iterator[None]:
     """Bound what reading a foreign file takes, and explain what it raises.
 
     Libraries meet foreign bytes with exceptions of every kind. Too much memory is one
@@ -32,11 +59,11 @@ def reading(path: Path) -> Iterator[None]:
         raise
     except MemoryError:
         raise UserError(
-            f"{path} asks for more memory than a file of weights needs: it is not read."
+            f"{path} asks for more memory than a file of {what} needs: it is not read."
         ) from None
     except Exception as error:
         words = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"{path} cannot be read as weights ({words[0]}).") from None
+        raise UserError(f"{path} cannot be read as {what} ({words[0]}).") from None
 
 
 @contextlib.contextmanager

@@ -199,14 +199,31 @@ class Initializer(Part):
     )
 
 
-class Normalization(Part):
-    """Inputs are (pixel / 255 - mean) / std; "computed" takes the data's own."""
+Mean = Annotated[float, Field(ge=0, le=1)]
+Deviation = Annotated[float, Field(gt=0, le=1)]
 
-    mean: Annotated[float, Field(ge=0, le=1)] | Literal["computed"] = Field(
-        0.1307, description="taken from pixels in 0..1; computed: the data's own"
+
+class Normalization(Part):
+    """Inputs are (pixel / 255 - mean) / std; "computed" takes the data's own.
+
+    A list has a number for each channel.
+    """
+
+    mean: Mean | Annotated[list[Mean], Field(min_length=1)] | Literal["computed"] = (
+        Field(
+            0.1307,
+            description="taken from pixels in 0..1; a list has one for each channel; "
+            "computed: the data's own",
+        )
     )
-    std: Annotated[float, Field(gt=0, le=1)] | Literal["computed"] = Field(
-        0.3081, description="divides what is left; computed: the data's own"
+    std: (
+        Deviation
+        | Annotated[list[Deviation], Field(min_length=1)]
+        | Literal["computed"]
+    ) = Field(
+        0.3081,
+        description="divides what is left; a list has one for each channel; "
+        "computed: the data's own",
     )
 
 

@@ -32,6 +32,7 @@ TRAJECTORY_FILE = "trajectory.safetensors"
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
 # In the folder itself.
 FileName = Annotated[str, Field(pattern=r"^[^/\\]+$", min_length=1)]
 
@@ -51,9 +52,28 @@ class Dataset(Model):
     train_size: int
     validation_size: int
     test_size: int
-    mean: Share  # subtracted from pixels in 0..1, by the recipe or computed
-    std: Annotated[Share, Field(gt=0)]  # what the difference is divided by
+    # What older records do not say: whose files they are and how that is known, and
+    # height, width and channels of the images.
+    owner: str = ""
+    shape: list[int] = []
+    classes: int | None = None
+    # Subtracted from pixels in 0..1, by the recipe or computed: of all channels, or
+    # of each; and what the difference is divided by.
+    mean: Share | list[Share]
+    std: PositiveShare | list[PositiveShare]
     warnings: list[str] = []
+
+    @property
+    def sentence(self) -> str:
+        """Whose data they are, how many and of what shape, for people."""
+        whose = self.owner or f"{self.name}, whose sums are not known"
+        own = (self.train_size, "training"), (self.validation_size, "validation")
+        counts = [f"{count:,} {what}" for count, what in own if count]
+        text = f"{whose}: {', '.join(counts)} and {self.test_size:,} test images"
+        if self.shape:
+            h, w, c = self.shape
+            text += f" of {h} x {w} x {c}, {self.classes} classes"
+        return text
 
 
 class Environment(Model):

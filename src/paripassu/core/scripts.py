@@ -221,12 +221,14 @@ def constants(recipe: Recipe, *more: str) -> str:
 def loading(recipe: Recipe) -> str:
     """The function `load`: normalised images and labels of an mnist.npz."""
     kind = "np.float64" if recipe.precision == "float64" else "np.float32"
+    shape = ", ".join(map(str, recipe.architecture.input_shape))
     lines = [
         "def load(path):",
-        f'    """{_splits(recipe)}: images (N, 28, 28), normalised, and labels."""',
+        f'    """{_splits(recipe)}: images (N, h, w, c), normalised, and labels."""',
         "    with np.load(path) as arrays:",
         '        x, y = arrays["x_train"], arrays["y_train"].astype(np.int64)',
         '        x_test, y_test = arrays["x_test"], arrays["y_test"].astype(np.int64)',
+        f"    x, x_test = (x.reshape(-1, {shape}) for x in (x, x_test))",
     ]
     splits = ["(x, y)", "(x_test, y_test)"]
     if recipe.validation_size:
@@ -240,22 +242,32 @@ def loading(recipe: Recipe) -> str:
         ]
         splits.insert(1, "(x_held, y_held)")
     value = f"x.astype({kind}) / 255"
-    named: dict[str, float | str] = {}
+    named: dict[str, float | list[float] | str] = {}
     if mean := recipe.normalization.mean:
         value, named["mean"] = f"({value} - mean)", mean
     if (std := recipe.normalization.std) != 1:
         value, named["std"] = f"{value} / std", std
     if named:
-        given = [
-            f"float(x.{name}()) / 255" if isinstance(x, str) else number(x)
-            for name, x in named.items()
-        ]
+        given = [_constant(recipe, name, x, kind) for name, x in named.items()]
         lines.append(f"    {', '.join(named)} = {', '.join(given)}")
     lines += [
         f"    splits = {', '.join(splits)}",
         f"    return [({value}, y) for x, y in splits]",
     ]
     return "\n".join(lines)
+
+
+def _constant(
+    recipe: Recipe, name: str, value: float | list[float] | str, kind: str
+) -> str:
+    """The mean or the standard deviation, or one for each channel."""
+    if isinstance(value, list):
+        return f"np.array([{', '.join(map(number, value))}], {kind})"
+    if not isinstance(value, str):
+        return number(value)
+    if recipe.architecture.input_shape[-1] == 1:
+        return f"float(x.{name}()) / 255"
+    return f"(x.{name}((0, 1, 2)) / 255).astype({kind})"
 
 
 def _splits(recipe: Recipe) -> str:

@@ -19,6 +19,6 @@ STARTS = ("moved", "amplified")
 class TwinStep:
     """What a twin is given for one training step."""
 
-    images: npt.NDArray[np.float32]  # (N, 28, 28), normalised
+    images: npt.NDArray[np.float32]  # (N, h, w, c), normalised
     labels: npt.NDArray[np.int64]  # (N,)
     masks: Mapping[str, npt.NDArray[np.bool_]]  # dropout layer -> what it keeps

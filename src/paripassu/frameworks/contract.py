@@ -2,7 +2,7 @@
 
 NumPy arrays go in and come out; nothing is inherited. Weights have canonical
 names and layouts, `conv1.kernel` and `(h, w, in, out)`: see `core.layout`.
-`images` are float32 `(N, 28, 28)`, normalised; `threads` is how many the
+`images` are float32 `(N, h, w, c)`, normalised; `threads` is how many the
 framework may use; `device` is "auto", "cpu" or "gpu".
 """
 
@@ -65,7 +65,7 @@ class Trainer(Protocol):
         """Mean loss per image and accuracy 0..1, dropout off."""
 
     def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-        """`(N, 28, 28)` in, `(N, classes)` out, dropout off."""
+        """`(N, h, w, c)` in, `(N, classes)` out, dropout off."""
 
     def weights(self) -> Arrays:
         """The weights, canonical names and layout."""
@@ -100,7 +100,7 @@ class Twin(Protocol):
         """Layer -> what leaves it, dropout off, and the images as `input`."""
 
     def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-        """`(N, 28, 28)` in, `(N, classes)` out, as the lesson does it."""
+        """`(N, h, w, c)` in, `(N, classes)` out, as the lesson does it."""
 
     def begin_epoch(self, epoch: int) -> None:
         """Take the learning rate of an epoch, counted from 0 upward."""
@@ -122,7 +122,7 @@ class Twin(Protocol):
         """The twin's trainer, which from now on tells `saw` what it is fed.
 
         That is every batch as it reaches network and loss in training: images
-        `(N, 28, 28)` and labels `(N,)`, in any number type. Where a rate is 0,
+        `(N, h, w, c)` and labels `(N,)`, in any number type. Where a rate is 0,
         nothing is dropped.
         """
 

@@ -138,7 +138,7 @@ def _normalised_twice(step: TwinStep) -> TwinStep:
 
 
 def _transposed_images(step: TwinStep) -> TwinStep:
-    images = np.ascontiguousarray(step.images.transpose(0, 2, 1))
+    images = np.ascontiguousarray(step.images.transpose(0, 2, 1, 3))
     return replace(step, images=images)
 
 

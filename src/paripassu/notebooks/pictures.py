@@ -16,7 +16,7 @@ from matplotlib.patches import Polygon
 
 from paripassu.core.networks import Network
 
-Images = npt.NDArray[np.uint8]  # (N, 28, 28)
+Images = npt.NDArray[np.uint8]  # (N, h, w, c)
 Labels = npt.NDArray[np.integer[Any]]  # (N,)
 Numbers = npt.NDArray[np.floating[Any]]
 
@@ -74,9 +74,9 @@ def network(sheet: Network) -> None:
     """
     _figure, axis = plt.subplots(figsize=(11, 3.2))
     place = 0.0
-    for name, shape in [("input", (28, 28, 1)), *_steps(sheet)]:
+    for name, shape in [("input", sheet.input_shape), *_steps(sheet)]:
         if len(shape) == 3:
-            height, thick = shape[0] / 28, 0.09 * np.sqrt(shape[2])
+            height, thick = shape[0] / sheet.input_shape[0], 0.09 * np.sqrt(shape[2])
             text = f"{shape[0]} × {shape[1]}\n× {shape[2]}"
         else:
             height, thick = 0.25 + 0.2 * np.log10(shape[0]), 0.1
@@ -123,7 +123,7 @@ def _box(axis: Axes, left: float, height: float, thick: float) -> None:
 def kernels(digit: npt.NDArray[np.uint8], weights: Numbers, answers: Numbers) -> None:
     """A digit, the first kernels, and the image that each makes of it.
 
-    Shapes: `(28, 28)`, `(kernels, 3, 3)` and `(kernels, 26, 26)`.
+    Shapes: `(28, 28, 1)`, `(kernels, 3, 3)` and `(kernels, 26, 26)`.
     """
     columns = SHOWN + 1
     axes = _grid(2 * columns, columns, width=10 / columns, height=1.25)
@@ -200,7 +200,7 @@ def confusion(labels: Labels, answers: Labels) -> None:
 def mistakes(images: Images, labels: Labels, chances: Numbers, count: int = 12) -> None:
     """The `count` wrong answers that the network was surest of.
 
-    Shapes: `(N, 28, 28)`, `(N,)` and, of probabilities, `(N, 10)`.
+    Shapes: `(N, h, w, c)`, `(N,)` and, of probabilities, `(N, 10)`.
     """
     answers = chances.argmax(1)
     wrong = np.flatnonzero(answers != labels)

@@ -3,7 +3,8 @@
 Started as `python -m paripassu.prediction.answering`. One line of JSON on standard
 input is the request; after the line `ready` on standard output, questions and answers
 are frames of bytes, little-endian. A question is the number of images, uint64, and the
-images, uint8 `(N, 28, 28)`, white ink on black as MNIST has it. An answer is the
+images, uint8 `(N, h, w, c)` as the network takes them (a digit's white ink on black, as
+MNIST has it). An answer is the
 number, the seconds that it took, float64, and the probabilities, float32
 `(N, classes)`. The end of standard input ends the process.
 """
@@ -11,6 +12,7 @@ number, the seconds that it took, float64, and the probabilities, float32
 from __future__ import annotations
 
 import contextlib
+import math
 import struct
 import subprocess
 import sys
@@ -36,8 +38,6 @@ from paripassu.reference.losses import softmax
 
 QUESTION = struct.Struct("<Q")
 ANSWER = struct.Struct("<Qd")
-HEIGHT = WIDTH = 28
-PIXELS = HEIGHT * WIDTH
 BATCH = 1000  # images in a frame, at most
 
 Images = npt.NDArray[np.uint8]
@@ -51,8 +51,8 @@ class AnswerRequest(FrameworkRequest):
     task: Literal["answer"] = "answer"
     recipe: Recipe
     weights: Path  # a safetensors file
-    mean: float
-    std: float
+    mean: datasets.Constant
+    std: datasets.Constant
 
 
 class Answerer:
@@ -104,7 +104,8 @@ class Answerer:
         """The probabilities of each class, and the seconds that the network took.
 
         Args:
-            images: uint8 `(N, 28, 28)`, white ink on black; at most 1,000.
+            images: uint8 `(N, h, w, c)`, or `(N, h, w)` where c is 1, at most 1,000;
+                a digit's white ink on black.
 
         Returns:
             float32 `(N, classes)`, and wall-clock seconds inside the process.
@@ -170,17 +171,19 @@ def main() -> int:
     trainer = registry.find(request.framework).make_trainer(
         request.recipe.for_use, weights=weights, threads=request.threads, device="cpu"
     )
+    shape = request.recipe.architecture.input_shape
+    size = math.prod(shape)
     for count in (1, 2):  # compile now: TensorFlow for one image, then for any number
-        trainer.logits(np.zeros((count, HEIGHT, WIDTH), np.float32))
+        trainer.logits(np.zeros((count, *shape), np.float32))
     answers.write(b"ready\n")
     answers.flush()
     while header := questions.read(QUESTION.size):
         (count,) = QUESTION.unpack(header)
-        content = questions.read(count * PIXELS)
-        if len(content) < count * PIXELS:
+        content = questions.read(count * size)
+        if len(content) < count * size:
             break  # the parent has gone in the middle of a question
         start = time.perf_counter()
-        images = np.frombuffer(content, np.uint8).reshape(count, HEIGHT, WIDTH)
+        images = np.frombuffer(content, np.uint8).reshape(count, *shape)
         pixels = datasets.normalise(images, mean=request.mean, std=request.std)
         shares = softmax(trainer.logits(pixels))
         seconds = time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""A sheet of pictures: each beside the 28 x 28 pixels that the networks saw of it."""
+"""A sheet of pictures: each beside the pixels that the networks saw of it."""
 
 from __future__ import annotations
 
@@ -90,7 +90,8 @@ def _cell(
     if not found.problem:
         _original(page, found.path, left, top)
     if found.image is not None:
-        seen = Image.fromarray(found.image).resize(
+        grey = found.image.shape[2] == 1
+        seen = Image.fromarray(found.image[..., 0] if grey else found.image).resize(
             (SIDE, SIDE), Image.Resampling.NEAREST
         )
         page.paste(seen, (right, top))

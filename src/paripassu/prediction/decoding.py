@@ -1,8 +1,9 @@
 """Reads many pictures in processes of their own, ahead of the one who takes them.
 
 A worker is started as `python -m paripassu.prediction.decoding`. A line of JSON on its
-standard input is a list of paths; for each of them a line of JSON comes back, with
-`image` true and 28 x 28 bytes after it if there is ink. The end of standard input ends
+standard input has a list of paths, and the shape of what the networks take; for each
+path a line of JSON comes back, with `image` true and so many bytes after it if there is
+something to see. The end of standard input ends
 it.
 
 Processes and not threads: of the time for a small picture, most is Python between short
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import collections
 import json
+import math
 import queue
 import subprocess
 import sys
@@ -28,12 +30,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from paripassu.core import digits
+from paripassu.core import digits, scenes
 from paripassu.core.errors import PariPassuError, UserError
 from paripassu.processes.child import die_with_parent, own_output
 from paripassu.processes.launch import Child
 
-PIXELS = digits.SIZE * digits.SIZE
+DIGIT = (digits.SIZE, digits.SIZE, 1)
 CHUNK = 20  # pictures that a worker is given at a time
 AHEAD = 1000  # pictures that are read and not yet taken, at most
 
@@ -44,7 +46,8 @@ class Reading:
 
     Attributes:
         problem: why it could not be read; None if it could.
-        image: uint8 `(28, 28)`, white ink on black; None if there is no ink.
+        image: uint8 `(h, w, c)`, as the networks take it: of a digit white ink on
+            black; None if there is no ink.
         doubts: see `paripassu.core.digits.Digit`.
     """
 
@@ -64,8 +67,8 @@ class _Worker(Child):
         module = "paripassu.prediction.decoding"
         super().__init__("-m", module, threads=1, errors=subprocess.DEVNULL)
 
-    def read(self, paths: Sequence[str]) -> list[Reading]:
-        """Read some pictures.
+    def read(self, paths: Sequence[str], shape: tuple[int, ...]) -> list[Reading]:
+        """Read some pictures, for networks that take images of a shape `(h, w, c)`.
 
         Raises:
             _CrashError: the process is gone.
@@ -73,15 +76,13 @@ class _Worker(Child):
         answers = self.stdout
         readings: list[Reading] = []
         try:
-            self.send(json.dumps(paths))
+            self.send(json.dumps({"paths": paths, "shape": shape}))
             for _ in paths:
                 told = json.loads(answers.readline())
                 image = None
                 if told.pop("image"):
-                    content = answers.read(PIXELS)
-                    image = np.frombuffer(content, np.uint8).reshape(digits.SIZE, -1)
-                    if len(content) < PIXELS:
-                        raise EOFError
+                    content = answers.read(math.prod(shape))
+                    image = np.frombuffer(content, np.uint8).reshape(shape)
                 readings.append(Reading(image=image, **told))
         except (OSError, EOFError, ValueError):
             self.kill()
@@ -95,12 +96,14 @@ class _Worker(Child):
 class Decoders:
     """Some processes that read pictures; use it in a `with` block."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, shape: tuple[int, ...] = DIGIT) -> None:
         """Start the processes.
 
         Args:
             count: how many, at least 1.
+            shape: `(h, w, c)` of what the networks take; of digits, their ink is found.
         """
+        self._shape = shape
         self._workers = [_Worker() for _ in range(count)]
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         for worker in self._workers:
@@ -134,14 +137,14 @@ class Decoders:
         readings: list[Reading] = []
         try:
             try:
-                return worker.read(paths)
+                return worker.read(paths, self._shape)
             except _CrashError:
                 worker = self._renewed(worker)
             for path in paths:
                 # Whoever killed it may have had another reason than this picture.
                 for _attempt in range(2):
                     try:
-                        reading = worker.read([path])[0]
+                        reading = worker.read([path], self._shape)[0]
                         break
                     except _CrashError as crash:
                         worker = self._renewed(worker)
@@ -173,14 +176,20 @@ class Decoders:
             worker.close()
 
 
-def _reading(path: str) -> Reading:
+def _reading(path: str, shape: tuple[int, ...]) -> Reading:
     try:
-        digit = digits.to_digit(digits.read_picture(Path(path)))
+        picture = digits.read_picture(Path(path))
+        if shape != DIGIT:
+            image, doubts = scenes.to_pixels(picture, shape)
+            return Reading(image=image, doubts=doubts)
+        digit = digits.to_digit(picture)
     except UserError as error:
         return Reading(problem=str(error))
     except MemoryError:
         return Reading(problem="it needs more memory than there is")
-    return Reading(image=digit.image, doubts=digit.doubts) if digit else Reading()
+    if digit is None:
+        return Reading()
+    return Reading(image=digit.image[..., None], doubts=digit.doubts)
 
 
 def main() -> int:
@@ -189,8 +198,9 @@ def main() -> int:
     die_with_parent()
     with digits.quiet:
         for line in sys.stdin.buffer:
-            for path in json.loads(line):
-                found = _reading(path)
+            asked = json.loads(line)
+            for path in asked["paths"]:
+                found = _reading(path, tuple(asked["shape"]))
                 told = {
                     "problem": found.problem,
                     "doubts": found.doubts,

@@ -54,7 +54,7 @@ class Prediction:
         problem: why it could not be read; None if it could.
         warnings: measure -> what it says; empty for a digit like MNIST's.
         probabilities: float32 `(models, classes)`; None if unread or without ink.
-        image: uint8 `(28, 28)`, what the networks saw; None as `probabilities`.
+        image: uint8 `(h, w, c)`, what the networks saw; None as `probabilities`.
     """
 
     path: str
@@ -205,6 +205,12 @@ def ask_which(sources: Sequence[ModelSource], names: Sequence[str]) -> list[Aske
     for source in sources:
         for name in names or [source.framework or registry.first_installed()]:
             pairs.append((source, _checked(source, name, chosen=bool(names))))
+    shapes = {source.recipe.architecture.input_shape for source in sources}
+    if len(shapes) > 1:
+        raise UserError(
+            "expected networks that take images of one shape, got "
+            f"{' and '.join(map(str, sorted(shapes)))}: ask them one by one."
+        )
     counts = {source.recipe.architecture.num_classes for source in sources}
     if len(counts) > 1:
         raise UserError(
@@ -305,7 +311,8 @@ def answer(
             for x in asked
         ]
         count = min(cores, max(1, -(-len(readable) // CHUNK)))
-        decoders = stack.enter_context(Decoders(count))
+        shape = asked[0].source.recipe.architecture.input_shape
+        decoders = stack.enter_context(Decoders(count, shape))
         pool = stack.enter_context(ThreadPoolExecutor(len(answerers)))
         readings = decoders.read(readable)
         for answerer in answerers:

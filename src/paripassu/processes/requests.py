@@ -142,7 +142,7 @@ class LogitsRequest(FrameworkRequest):
 
     Attributes:
         weights: a safetensors file.
-        images: a safetensors file with `images`, float32 `(N, 28, 28)`, normalised.
+        images: a safetensors file with `images`, float32 `(N, h, w, c)`, normalised.
         out: gets `logits`, `(N, classes)`.
     """
 

@@ -23,6 +23,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from paripassu.conversion.model_source import ModelSource, read_source
 from paripassu.core.errors import UserError
 from paripassu.frameworks import registry
+from paripassu.prediction.decoding import DIGIT
 from paripassu.serve.app import make_app
 from paripassu.serve.batching import Batcher, Served
 from paripassu.serve.guard import Application, Guard
@@ -64,6 +65,14 @@ def choose(paths: Sequence[Path], frameworks: Sequence[str] = ()) -> list[Served
         pairs = [(source, source.framework or _able(source)[0]) for source in sources]
     for source, name in pairs:
         registry.find(name).check(source.recipe)
+    for source in sources:
+        shape = source.recipe.architecture.input_shape
+        if shape != DIGIT:
+            raise UserError(
+                f"{source.path} takes images of {' x '.join(map(str, shape))}, and the "
+                "page is for digits of 28 x 28 x 1. Type: paripassu predict --model "
+                f"{source.path} PICTURES"
+            )
     counts = {source.recipe.architecture.num_classes for source in sources}
     if len(counts) > 1:
         raise UserError(

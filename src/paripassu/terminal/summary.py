@@ -29,6 +29,8 @@ def summary_table(result: Comparison) -> RenderableType:
         if label != TOGETHER or any(x != "–" for x in cells):
             table.add_row(label, *cells)
     lines: list[RenderableType] = [Text(""), table, Text("")]
+    if result.dataset:
+        lines.append(Text(f"Data: {result.dataset.sentence}."))
     if result.proof:
         lines.append(_proof_line(result))
     lines += [Text(pair.sentence) for pair in result.pairs]

@@ -28,8 +28,8 @@ def evaluate(
 
     Returns:
         `framework`, `test_loss` (mean per image), `test_accuracy` (0..1), `test_count`,
-        `device`, `notes` (how the images were turned, or would have to be), and
-        `recorded_accuracy`, which the run itself measured.
+        `device`, `data` (whose they are), `notes` (how the images were turned, or
+        would have to be), and `recorded_accuracy`, which the run itself measured.
 
     Raises:
         UserError: no finished run there, a framework that is missing or can't run its

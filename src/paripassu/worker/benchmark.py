@@ -7,6 +7,7 @@ import statistics
 from paripassu.core import datasets, draws, machine
 from paripassu.core.datasets import Split
 from paripassu.core.experiment import read_data
+from paripassu.core.networks import ARTICLE
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import registry
 from paripassu.frameworks.contract import BenchmarkModule, Trainer
@@ -30,7 +31,7 @@ def bench(request: BenchRequest, emit: Emit) -> None:
         seconds = own.kernels(recipe, threads) * (request.images / recipe.batch_size)
     elif request.style == "notebook":
         # The data as they were read: a notebook prepares them itself, in its memory.
-        raw = datasets.load(request.conditions.data).with_first(request.images)
+        raw = _raw(request).with_first(request.images)
         seconds = own.Notebook(raw, threads=threads, seed=recipe.seed).epoch()
     else:
         recipe = recipe.changed(epochs=1)
@@ -64,7 +65,7 @@ def reach(request: ReachRequest, emit: Emit) -> None:
         emit("epoch", epoch=len(seconds), accuracy=accuracy)
 
     if request.style == "notebook":
-        raw = datasets.load(request.conditions.data)
+        raw = _raw(request)
         notebook = own.Notebook(raw, threads=threads, seed=recipe.seed)
         for _ in range(request.epochs):
             note(notebook.epoch(), notebook.accuracy())
@@ -87,6 +88,13 @@ def reach(request: ReachRequest, emit: Emit) -> None:
         accuracies=accuracies,
         other_load=load.look(),
     )
+
+
+def _raw(request: BenchRequest | ReachRequest) -> datasets.ImageData:
+    """The data for a notebook, whose network is the article's."""
+    raw = datasets.load(request.conditions.data)
+    raw.check_fits(ARTICLE)
+    return raw
 
 
 def ready_trainer(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from paripassu.core import files, limits, record
+from paripassu.core import datasets, files, limits, record
 from paripassu.core.datasets import Split
 from paripassu.core.experiment import read_data
 from paripassu.core.recipe import validate
@@ -44,6 +44,7 @@ def evaluate(request: requests.EvaluateRequest, emit: Emit) -> None:
         test_accuracy=accuracy,
         test_count=len(prepared.test.labels),
         device=trainer.device,
+        data=datasets.describe(data, prepared).sentence,
         notes=[*data.notes, *orientation_hints(trainer, prepared.test, accuracy)],
     )
 
@@ -61,7 +62,7 @@ def orientation_hints(trainer: Trainer, test: Split, accuracy: float) -> list[st
     some = test[:TRIED]
     hints = []
     for name, turned in {
-        "transposed": some.pixels.transpose(0, 2, 1),
+        "transposed": some.pixels.transpose(0, 2, 1, 3),
         "upside down": some.pixels[:, ::-1, ::-1],
         "mirrored": some.pixels[:, :, ::-1],
         "inverted (black for white)": 255 - some.pixels,

@@ -264,7 +264,7 @@ class Run:
             self._folder / record.PREDICTIONS_FILE,
             {
                 "logits": logits.astype(np.float32),
-                "labels": test.labels.astype(np.uint8),
+                "labels": test.labels.astype(np.min_scalar_type(network.num_classes)),
             },
         )
         self._seconds["saving"] = time.perf_counter() - start

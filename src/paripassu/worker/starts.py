@@ -67,7 +67,7 @@ def _by(gain: float, recipe: Recipe, weights: Arrays, step: TwinStep) -> Start:
             array = 2 * noise - 1
         state[f"weight.{name}"] = array * gain
     signs = np.where(np.arange(len(step.images)) % 2, -gain, gain)
-    images = step.images * signs[:, None, None].astype(np.float32)
+    images = step.images * signs[:, None, None, None].astype(np.float32)
     return Start(state, 0, replace(step, images=images))
 
 

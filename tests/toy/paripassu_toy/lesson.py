@@ -15,13 +15,13 @@ from paripassu_toy.weights import from_common, to_common
 
 # %% [markdown]
 # ## Data
-# Toy takes a batch as NumPy has it, without an axis for the channel.
+# Toy takes a batch as NumPy has it, the axis of the channels last.
 
 
 # %%
 def take(data, rows):
     some = data[rows]
-    return some.images, some.labels  # (B, 28, 28) and (B,)
+    return some.images, some.labels  # (B, 28, 28, 1) and (B,)
 
 
 # %% [markdown]

@@ -139,11 +139,14 @@ def read_pictures(comparison: Comparison) -> Pictures:
 
 
 def png_uri(image: npt.NDArray[np.uint8]) -> str:
-    """A grey image (h, w), 0..255, as black ink on nothing: a PNG data URI."""
+    """An image `(h, w, c)`, 0..255, as a PNG data URI: grey as black ink on nothing."""
     from PIL import Image
 
-    ink = Image.new("L", (image.shape[1], image.shape[0]), 0)
-    picture = Image.merge("LA", (ink, Image.fromarray(image)))
+    if image.shape[2] == 1:
+        ink = Image.new("L", (image.shape[1], image.shape[0]), 0)
+        picture = Image.merge("LA", (ink, Image.fromarray(image[..., 0])))
+    else:
+        picture = Image.fromarray(image)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -261,9 +261,10 @@ def flat(table: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]
 
 def environment(shown: Sequence[Framework]) -> list[tuple[str, list[str]]]:
     """Where the first run of each framework ran, one cell if all say the same."""
-    first = [item.runs[0].record.environment for item in shown if item.runs]
-    if not first:
+    records = [item.runs[0].record for item in shown if item.runs]
+    if not records:
         return []
+    first = [each.environment for each in records]
     rows: list[tuple[str, list[str]]] = [
         ("Processor", [each.processor for each in first]),
         ("Cores that could be used", [str(each.cores) for each in first]),
@@ -272,6 +273,7 @@ def environment(shown: Sequence[Framework]) -> list[tuple[str, list[str]]]:
         ("Device", [each.device for each in first]),
         ("Platform", [each.platform for each in first]),
         ("Python", [each.python for each in first]),
+        ("Data", [each.dataset.sentence for each in records]),
     ]
     for kind in ("versions", "settings"):
         tables = [getattr(each, kind) for each in first]

@@ -6,6 +6,7 @@ a record that says what was trained on.
 
 from paripassu.core.datasets.loading import ImageData, load
 from paripassu.core.datasets.preparation import (
+    Constant,
     Prepared,
     Split,
     describe,
@@ -13,4 +14,13 @@ from paripassu.core.datasets.preparation import (
     prepare,
 )
 
-__all__ = ["ImageData", "Prepared", "Split", "describe", "load", "normalise", "prepare"]
+__all__ = [
+    "Constant",
+    "ImageData",
+    "Prepared",
+    "Split",
+    "describe",
+    "load",
+    "normalise",
+    "prepare",
+]

@@ -1,14 +1,15 @@
-"""Finding the four files of a data set in a user's folder."""
+"""Finding what data set a user's path stands for."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from paripassu.core.datasets import idx, npz
+from paripassu.core.datasets import cifar, idx, npz, pictures, pytorch
 from paripassu.core.datasets.reading import (
     FETCH_AGAIN,
     OTHER_DATA,
@@ -17,8 +18,10 @@ from paripassu.core.datasets.reading import (
     TEST_LABELS,
     TRAIN_IMAGES,
     TRAIN_LABELS,
+    Found,
     Piece,
     explained,
+    is_images,
 )
 from paripassu.core.errors import UserError
 
@@ -30,17 +33,22 @@ STEMS = {
 }
 EMNIST = re.compile(r"(emnist-[a-z]+)-(?:train|test)-(?:images|labels)-idx[13]-ubyte")
 # Where torchvision puts the files under the root that it is given.
-_INSIDE = (
-    *(".", "raw", "MNIST", "MNIST/raw", "FashionMNIST", "FashionMNIST/raw"),
-    *("EMNIST", "EMNIST/raw"),
-)
+_NAMES = ("MNIST", "FashionMNIST", "EMNIST", "KMNIST")
+_INSIDE = (".", "raw", *(x for name in _NAMES for x in (name, f"{name}/raw")))
+_PROCESSED = (".", "processed", *(f"{name}/processed" for name in _NAMES))
+_CIFAR = (".", "cifar-10-batches-bin")
+_PICKLED = (".", "cifar-10-batches-py")
 _EXPECTED = (
-    "the four IDX files (train-images-idx3-ubyte[.gz] and so on, or those of EMNIST), "
-    "torchvision's MNIST/raw, or Keras' mnist.npz"
+    "four IDX files (train-images-idx3-ubyte[.gz] and so on, or those of EMNIST), "
+    "torchvision's MNIST/raw or MNIST/processed, CIFAR-10's binary version, folders of "
+    "pictures by class, or an .npz with images and labels"
 )
 
 
-def read(path: Path) -> dict[str, Piece]:
+Place = tuple[Callable[[Path], Found], Path]  # what reads it, and where it is
+
+
+def read(path: Path) -> Found:
     """Read a data set from a folder, or from an `.npz` file.
 
     The images in files with EMNIST's names are stored transposed, and given upright.
@@ -49,14 +57,16 @@ def read(path: Path) -> dict[str, Piece]:
 
     Raises:
         UserError: nothing there, not all of it, more than one data set, or a file
-            that `idx.read` or `npz.read` refuses.
+            that the reader of its format refuses.
     """
     with explained(str(path)):
-        place = _find(path)
-        if place.is_file():
-            return npz.read(place)
-        owner = emnist_in(place)
-        files = {role: _spellings(place, role, owner) for role in ROLES}
+        reader, place = _find(path)
+        return reader(place)
+
+
+def _read_idx(place: Path) -> Found:
+    owner = emnist_in(place)
+    files = {role: _spellings(place, role, owner) for role in ROLES}
     missing = [_names(role, owner)[0] for role in ROLES if not files[role]]
     if missing:
         raise UserError(
@@ -65,7 +75,13 @@ def read(path: Path) -> dict[str, Piece]:
             f"{OTHER_DATA}."
         )
     pieces = {role: _read_role(files[role], role) for role in ROLES}
-    return {x: _upright(piece) for x, piece in pieces.items()} if owner else pieces
+    if not owner:
+        return Found(pieces)
+    return Found(
+        {role: _upright(role, piece) for role, piece in pieces.items()},
+        name=owner,
+        notes=("EMNIST's files hold each image transposed: all were turned",),
+    )
 
 
 def emnist_in(folder: Path) -> str:
@@ -87,45 +103,40 @@ def emnist_in(folder: Path) -> str:
     return owners[0] if owners else ""
 
 
-def _upright(piece: Piece) -> Piece:
+def _upright(role: str, piece: Piece) -> Piece:
     """A piece whose images are transposed."""
-    if piece.array.ndim != 3:
+    if not is_images(role):
         return piece
-    array = np.ascontiguousarray(piece.array.transpose(0, 2, 1)).view()
+    array = np.ascontiguousarray(piece.array.transpose(0, 2, 1, 3)).view()
     array.flags.writeable = False
     return replace(piece, array=array)
 
 
-def _find(path: Path) -> Path:
-    """The one folder with IDX files, or `.npz` file, that `path` stands for."""
+def _find(path: Path) -> Place:
+    """What reads it, and the one folder or file that `path` stands for."""
     if not path.exists():
         raise UserError(
-            f"{path} does not exist: expected a folder with {_EXPECTED}: check the "
-            f"spelling, or {OTHER_DATA}."
+            f"{path} does not exist: expected a folder or file with {_EXPECTED}: check "
+            f"the spelling, or {OTHER_DATA}."
         )
     if not path.is_dir():
-        if path.is_file() and path.suffix == ".npz":
-            return path
-        known = {name for role in ROLES for name in _names(role)}
+        return npz.read, _file(path)
+    found = _all_in(path)
+    if len(found) > 1:
+        places = " and ".join(str(place) for _reader, place in found)
         raise UserError(
-            f"{path} is one of four IDX files: expected their folder: --data "
-            f"{path.parent}."
-            if path.name in known
-            else f"{path}: expected a folder with {_EXPECTED}, got something else: "
-            f"{OTHER_DATA}."
+            f"{path} is a mixture: expected one data set, got {places}. Name one of "
+            f"them: --data {found[-1][1]}."
         )
-    folders = [path / inside for inside in _INSIDE]
-    places = [
-        x for x in folders if any(_spellings(x, role, emnist_in(x)) for role in ROLES)
-    ]
-    places += [x for x in [path / "mnist.npz"] if x.is_file()]
-    if len(places) == 1:
-        return places[0]
-    if places:
-        raise UserError(
-            f"{path} is a mixture: expected one data set, got "
-            f"{' and '.join(map(str, places))}. Name one of them: --data {places[-1]}."
-        )
+    if found:
+        return found[0]
+    for inside in _PICKLED:
+        cifar.refuse_pickles(path / inside)
+    if pictures.holds_pictures(path):
+        return pictures.read, path
+    archives = sorted(x for x in path.glob("*.npz") if x.is_file())
+    if len(archives) == 1:
+        return npz.read, archives[0]
     held = sorted(entry.name for entry in path.iterdir())
     if not held:
         raise UserError(
@@ -137,11 +148,55 @@ def _find(path: Path) -> Path:
     )
 
 
+def _all_in(path: Path) -> list[Place]:
+    """Every data set that a folder stands for, but for pictures."""
+    found: list[Place] = []
+    for inside in _INSIDE:
+        place = path / inside
+        if any(_spellings(place, role, emnist_in(place)) for role in ROLES):
+            found.append((_read_idx, place))
+    for reader, insides, names in (
+        (cifar.read, _CIFAR, cifar.FILES),
+        # What torchvision has made of the raw files lies beside them.
+        (pytorch.read, () if found else _PROCESSED, pytorch.FILES),
+        (npz.read, ("mnist.npz",), ("",)),
+    ):
+        for inside in insides:
+            place = path / inside
+            if any((place / name).is_file() for name in names):
+                found.append((reader, place))
+    return found
+
+
+def _file(path: Path) -> Path:
+    """A file that is an `.npz`."""
+    if path.is_file() and path.suffix == ".npz":
+        return path
+    known = {
+        *(name for role in ROLES for name in _names(role)),
+        *cifar.FILES,
+        *pytorch.FILES,
+    }
+    if path.name in known or EMNIST.match(path.name):
+        raise UserError(
+            f"{path} is one of several files: expected their folder: --data "
+            f"{path.parent}."
+        )
+    pickled = path.suffix in (".pkl", ".pickle") or path.name == cifar.PICKLED
+    what = "pickles, which could run code when read" if pickled else "something else"
+    raise UserError(
+        f"{path}: expected a folder or file with {_EXPECTED}, got {what}: {OTHER_DATA}."
+    )
+
+
 def _names(role: str, owner: str = "") -> list[str]:
     stem, kind = STEMS[role]
     if owner:
         stem = f"{owner}-{stem.replace('t10k', 'test')}"
-    return [f"{stem}{dot}{kind}{gz}" for dot in "-." for gz in ("", ".gz")]
+    kinds = (kind, kind.replace("3", "4")) if is_images(role) else (kind,)
+    return [
+        f"{stem}{dot}{own}{gz}" for own in kinds for dot in "-." for gz in ("", ".gz")
+    ]
 
 
 def _spellings(folder: Path, role: str, owner: str) -> list[Path]:
@@ -151,12 +206,14 @@ def _spellings(folder: Path, role: str, owner: str) -> list[Path]:
 
 def _read_role(paths: list[Path], role: str) -> Piece:
     # torchvision leaves each .gz beside the unpacked file: well, if they are equal.
-    first, *others = [idx.read(path, role) for path in paths]
+    # The sums of a .gz as it was published may be known, so that one counts.
+    packed_first = sorted(paths, key=lambda path: path.suffix != ".gz")
+    first, *others = [idx.read(path, role) for path in packed_first]
     for other in others:
         if other.sha256 != first.sha256:
             raise UserError(
                 f"{paths[0].parent} is a mixture: expected the same content in "
-                f"{first.where} and {other.where}, got different bytes. Delete the "
+                f"{other.where} and {first.where}, got different bytes. Delete the "
                 f"one that you do not mean. {FETCH_AGAIN}"
             )
     return first

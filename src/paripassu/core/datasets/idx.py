@@ -15,22 +15,27 @@ from paripassu.core.datasets.reading import (
     digest,
     explained,
     idx_header,
-    item_shape,
+    is_images,
     read_promised,
+    size,
+    with_channels,
 )
 from paripassu.core.errors import UserError
 
 _GZIP = b"\x1f\x8b"
+_LABELS, _IMAGES, _COLOURS = (idx_header((0,) * axes)[:4] for axes in (1, 3, 4))
 _MAGICS = {
-    idx_header((0,))[:4]: "IDX labels",
-    idx_header((0, 0, 0))[:4]: "IDX images",
+    _LABELS: "IDX labels",
+    _IMAGES: "IDX images",
+    _COLOURS: "IDX images with channels",
 }
 
 
 def read(path: Path, role: str) -> Piece:
     """Read an IDX file of uint8; a name that ends in .gz must be a gzip.
 
-    The array is uint8 `(N, 28, 28)` or `(N,)`, as `role` says. Format: see
+    The array is uint8 `(N, h, w, c)` or `(N,)`, as `role` says; a file of three axes
+    has grey images, one of four has the channels last. Format: see
     `reading.idx_header`.
 
     Raises:
@@ -38,22 +43,25 @@ def read(path: Path, role: str) -> Piece:
             that does not fit the bytes after it.
     """
     where = str(path)
-    axes = 1 + len(item_shape(role))
     with explained(where), _opened(path) as stream:
-        header = stream.read(4 + 4 * axes)
-        _check_magic(path, header, axes)
-        if len(header) < 4 + 4 * axes:
+        magic = stream.read(4)
+        axes = _axes(path, magic, role)
+        sizes = stream.read(4 * axes)
+        if len(sizes) < 4 * axes:
             raise UserError(
                 f"{where} is cut short: expected a header of {4 + 4 * axes} bytes, "
-                f"got {len(header)}. {FETCH_AGAIN}"
+                f"got {4 + len(sizes)}. {FETCH_AGAIN}"
             )
-        shape = struct.unpack(f">{axes}I", header[4:])
+        shape = struct.unpack(f">{axes}I", sizes)
         check_shape(where, shape, role)
-        content = read_promised(stream, shape, where)
-    sha256 = digest(header, content.data)
+        held = path.stat().st_size if path.suffix == ".gz" else None
+        content = read_promised(stream, size(shape), where, items=shape[0], held=held)
+    sha256 = digest(magic, sizes, content.data)
     array = content.reshape(shape)
+    array = with_channels(array) if is_images(role) else array
     array.flags.writeable = False
-    return Piece(where, path.name.removesuffix(".gz"), sha256, sha256, array)
+    name = path.name.removesuffix(".gz")
+    return Piece(where, name, sha256, sha256, array, path)
 
 
 def _opened(path: Path) -> io.BufferedReader | gzip.GzipFile:
@@ -70,15 +78,17 @@ def _opened(path: Path) -> io.BufferedReader | gzip.GzipFile:
     )
 
 
-def _check_magic(path: Path, header: bytes, axes: int) -> None:
-    expected, came = idx_header((0,) * axes)[:4], header[:4]
-    if came == expected:
-        return
+def _axes(path: Path, came: bytes, role: str) -> int:
+    """How many axes the array has, by the magic number."""
+    expected = (_IMAGES, _COLOURS) if is_images(role) else (_LABELS,)
+    if came in expected:
+        return came[3]
     advice = FETCH_AGAIN
     if came.startswith(_GZIP):
         advice = f"It is a gzip: rename it to {path.name}.gz, or {OTHER_DATA}."
     known = f", that of {_MAGICS[came]}" if came in _MAGICS else ""
+    first = expected[0]
     raise UserError(
-        f"{path}: expected the magic number {expected.hex(' ')} of {_MAGICS[expected]}"
-        f", got {came.hex(' ') or 'an empty file'}{known}. {advice}"
+        f"{path}: expected the magic number {first.hex(' ')} of {_MAGICS[first]}, got "
+        f"{came.hex(' ') or 'an empty file'}{known}. {advice}"
     )

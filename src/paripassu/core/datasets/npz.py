@@ -1,4 +1,4 @@
-"""The `mnist.npz` that Keras keeps: four arrays in a zip archive.
+"""Images and labels in an `.npz`: arrays of NumPy in a zip archive.
 
 NumPy's own `load` reads as much as a header asks for, so the headers are read here
 first. No path leads to `pickle`: an array of objects is refused by its header.
@@ -8,31 +8,46 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
 
+from paripassu.core.datasets.apart import set_apart
 from paripassu.core.datasets.reading import (
     FETCH_AGAIN,
     OTHER_DATA,
     ROLES,
+    TRAIN_IMAGES,
+    TRAIN_LABELS,
+    Found,
     Piece,
     check_shape,
     digest,
     explained,
-    idx_header,
+    is_images,
+    piece_of,
     read_promised,
+    size,
+    to_labels,
+    with_channels,
 )
 from paripassu.core.errors import UserError
 
 # Others of zip's methods unpack whole blocks at once, gigabytes out of kilobytes.
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# The names of Keras, then those of MedMNIST; and of one set that has no test images.
 KEYS = dict(zip(ROLES, ("x_train", "y_train", "x_test", "y_test"), strict=True))
+OTHER_KEYS = dict(zip(ROLES, ROLES, strict=True))
+ONE_SET = ("images", "labels"), ("x", "y")
 
 
-def read(path: Path) -> dict[str, Piece]:
-    """Read x_train, y_train, x_test and y_test: uint8 `(N, 28, 28)` and `(N,)`.
+def read(path: Path) -> Found:
+    """Read images `(N, h, w)` or `(N, h, w, c)`, and labels `(N,)`.
+
+    They are x_train, y_train, x_test and y_test; or train_images, train_labels,
+    test_images and test_labels; or images and labels, of which some are set apart as
+    test images: see `apart.set_apart`.
 
     Raises:
         UserError: not a zip archive, an array that is missing, pickled, of another
@@ -42,10 +57,10 @@ def read(path: Path) -> dict[str, Piece]:
         with explained(str(path)), path.open("rb") as file:
             _check_zip(path, file)
             with zipfile.ZipFile(file) as archive:
-                _check_names(path, archive.namelist())
-                return {
-                    role: _read_array(archive, f"{path}: {key}", key, role)
-                    for role, key in KEYS.items()
+                keys = _keys(path, archive.namelist())
+                pieces = {
+                    role: _read_array(archive, path, key, role)
+                    for role, key in keys.items()
                 }
     except UserError:
         raise
@@ -54,6 +69,7 @@ def read(path: Path) -> dict[str, Piece]:
             f"{path} is not readable: expected an archive as np.savez makes it, got "
             f"{type(error).__name__}: {error}. {FETCH_AGAIN}"
         ) from error
+    return Found(pieces) if len(pieces) == len(ROLES) else set_apart(pieces)
 
 
 def _check_zip(path: Path, file: IO[bytes]) -> None:
@@ -67,18 +83,28 @@ def _check_zip(path: Path, file: IO[bytes]) -> None:
     file.seek(0)
 
 
-def _check_names(path: Path, names: list[str]) -> None:
+def _keys(path: Path, names: list[str]) -> dict[str, str]:
+    """The arrays to read, by their roles."""
     held = {name.removesuffix(".npy") for name in names if name.endswith(".npy")}
-    missing = [key for key in KEYS.values() if key not in held]
-    if missing:
-        raise UserError(
-            f"{path}: expected the arrays {', '.join(KEYS.values())}; missing: "
-            f"{', '.join(missing)}; it holds: {', '.join(sorted(held)) or 'none'}. "
-            f"Save them under these names, or {OTHER_DATA}."
-        )
+    for keys in (KEYS, OTHER_KEYS):
+        if held.issuperset(keys.values()):
+            return keys
+    if not held & {*KEYS.values(), *OTHER_KEYS.values()}:
+        for images, labels in ONE_SET:
+            if held.issuperset((images, labels)):
+                return {TRAIN_IMAGES: images, TRAIN_LABELS: labels}
+    keys = OTHER_KEYS if held & set(OTHER_KEYS.values()) else KEYS
+    missing = [key for key in keys.values() if key not in held]
+    raise UserError(
+        f"{path}: expected the arrays {', '.join(keys.values())}, or images and "
+        f"labels alone; missing: {', '.join(missing)}; it holds: "
+        f"{', '.join(sorted(held)) or 'none'}. Save them under these names, or "
+        f"{OTHER_DATA}."
+    )
 
 
-def _read_array(archive: zipfile.ZipFile, where: str, key: str, role: str) -> Piece:
+def _read_array(archive: zipfile.ZipFile, path: Path, key: str, role: str) -> Piece:
+    where = f"{path}: {key}"
     info = archive.getinfo(f"{key}.npy")
     if info.compress_type not in METHODS:
         raise UserError(
@@ -86,19 +112,26 @@ def _read_array(archive: zipfile.ZipFile, where: str, key: str, role: str) -> Pi
             f"np.savez_compressed does. {FETCH_AGAIN}"
         )
     with explained(where), archive.open(info) as stream:
-        shape, fortran_order = _read_header(stream, where)
+        shape, fortran_order, dtype = _read_header(stream, where, role)
         check_shape(where, shape, role)
-        content = read_promised(stream, shape, where)
-    if fortran_order:
-        content = np.ascontiguousarray(content.reshape(shape, order="F")).ravel()
-    array = content.reshape(shape)
-    array.flags.writeable = False
-    return Piece(
-        where, key, digest(content.data), digest(idx_header(shape), content.data), array
-    )
+        content = read_promised(
+            stream,
+            size(shape) * dtype.itemsize,
+            where,
+            items=shape[0],
+            held=path.stat().st_size,
+        )
+    order: Any = "F" if fortran_order else "C"
+    array = np.ascontiguousarray(content.view(dtype).reshape(shape, order=order))
+    own = with_channels(array) if is_images(role) else to_labels(where, array)
+    found = piece_of(where, key, own)
+    sha256 = digest(array.reshape(-1).view(np.uint8).data)
+    return Piece(where, key, sha256, found.idx_sha256, found.array)
 
 
-def _read_header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], bool]:
+def _read_header(
+    stream: IO[bytes], where: str, role: str
+) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     try:
         version = npy.read_magic(stream)
         if version != (1, 0):  # later ones may promise headers of 4 GB
@@ -115,9 +148,15 @@ def _read_header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], bool]:
             "code when read: refused. Save it as a uint8 array, or "
             f"{OTHER_DATA}."
         )
-    if dtype != np.uint8:
+    if is_images(role) and dtype != np.uint8:
+        scaled = "(array * 255).round()" if dtype.kind == "f" else "array"
         raise UserError(
-            f"{where}: expected dtype uint8, pixels 0..255 or labels 0..9, got "
-            f"{dtype}. Save it with array.astype('uint8'), or {OTHER_DATA}."
+            f"{where}: expected dtype uint8, pixels 0..255, got {dtype}. Save it with "
+            f"{scaled}.astype('uint8'), or {OTHER_DATA}."
         )
-    return shape, fortran_order
+    if not is_images(role) and dtype.kind not in "ui":
+        raise UserError(
+            f"{where}: expected labels that are whole numbers, got {dtype}. Save it "
+            f"with array.astype('uint8'), or {OTHER_DATA}."
+        )
+    return shape, fortran_order, dtype

@@ -27,9 +27,10 @@ class Split:
     what becomes of each is in a table.
 
     Attributes:
-        pixels: uint8 `(N, 28, 28)`.
+        pixels: uint8 `(N, h, w, c)`.
         labels: int64 `(N,)`.
-        levels: float32 `(256,)`, what each value of a pixel is normalised to.
+        levels: float32 `(c, 256)`, what each value of a pixel is normalised to, for
+            each channel.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -46,47 +47,53 @@ class Split:
 
     @property
     def images(self) -> npt.NDArray[np.float32]:
-        """The images normalised, float32 `(N, 28, 28)`, made at each call."""
+        """The images normalised, float32 `(N, h, w, c)`, made at each call."""
         result = np.empty(self.pixels.shape, np.float32)
+        table = self.levels.ravel()
         for rows in _slices(len(self)):
-            # No byte is outside 0..255; "clip" only spares NumPy a second buffer.
-            np.take(self.levels, self.pixels[rows], out=result[rows], mode="clip")
+            places = _places(self.pixels[rows])
+            # None is outside of the table; "clip" only spares NumPy a second buffer.
+            np.take(table, places, out=result[rows], mode="clip")
         return result
+
+
+Constant = float | list[float]  # for all channels, or for each of them
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """The three splits, and the constants that they were normalised with.
 
-    `validation` may have 0 rows. `mean` and `std` are in units of 0..1; `warnings` are
-    sentences for the user.
+    `validation` may have 0 rows. `mean` and `std` are in units of 0..1, one number or
+    one for each channel; `warnings` are sentences for the user.
     """
 
     training: Split
     validation: Split
     test: Split
-    mean: float
-    std: float
+    mean: Constant
+    std: Constant
     warnings: list[str]
 
 
 def prepare(
     data: ImageData,
     *,
-    mean: float | Literal["computed"],
-    std: float | Literal["computed"],
+    mean: Constant | Literal["computed"],
+    std: Constant | Literal["computed"],
     validation_size: int = 0,
 ) -> Prepared:
     """Set a validation split apart and normalise: (pixel / 255 - mean) / std.
 
     The split is the same for every seed of a recipe. "computed" takes the mean or the
     standard deviation (of the population) of the pixels of the training images that
-    remain after the split; numbers are checked against these, and a difference of
-    more than 0.0005 is a warning.
+    remain after the split, of each channel; numbers are checked against these, and a
+    difference of more than 0.0005 is a warning.
 
     Raises:
         UserError: `validation_size` leaves no training image or is negative, or the
-            standard deviation is computed and all pixels are equal.
+            standard deviation is computed and all pixels are equal, or there are not
+            as many numbers as channels.
     """
     count = len(data.train_labels)
     if not 0 <= validation_size < count:
@@ -101,44 +108,69 @@ def prepare(
     if validation_size:
         images, labels = np.delete(images, chosen, 0), np.delete(labels, chosen)
 
-    own_mean, own_std = _mean_and_std(images)
-    if std == "computed" and own_std == 0:
+    own_means, own_stds = _means_and_stds(images)
+    if std == "computed" and 0 in own_stds:
         raise UserError(
             f"the standard deviation of the training images of {data.source} cannot "
             "be computed: expected pixels of different values, got all equal: "
             f"{OTHER_DATA}."
         )
-    used_mean = own_mean if mean == "computed" else mean
-    used_std = own_std if std == "computed" else std
+    channels = len(own_means)
+    for name, given in (("mean", mean), ("std", std)):
+        if isinstance(given, list) and len(given) != channels:
+            raise UserError(
+                f"normalization.{name}: expected one number or {channels}, because "
+                f"{data.source} has images of {channels} channels, got {len(given)}: "
+                f"type --set normalization.{name}=computed."
+            )
+    used_mean = _plain(own_means) if mean == "computed" else mean
+    used_std = _plain(own_stds) if std == "computed" else std
 
-    table = _table(used_mean, used_std)
+    table = _table(used_mean, used_std, channels)
     return Prepared(
         training=_split(images, labels, table),
         validation=_split(data.train_images[chosen], data.train_labels[chosen], table),
         test=_split(data.test_images, data.test_labels, table),
         mean=used_mean,
         std=used_std,
-        warnings=[*data.notes, *_warnings(used_mean, used_std, own_mean, own_std)],
+        warnings=[*data.notes, *_warnings(used_mean, used_std, own_means, own_stds)],
     )
 
 
 def normalise(
-    images: npt.NDArray[np.uint8], *, mean: float, std: float
+    images: npt.NDArray[np.uint8], *, mean: Constant, std: Constant
 ) -> npt.NDArray[np.float32]:
     """(pixel / 255 - mean) / std, the very numbers that a training is given.
 
     Args:
-        images: uint8 0..255, of any shape.
+        images: uint8 0..255; where there is more than one mean or std, the last axis
+            is that of the channels.
         mean: of pixels in 0..1.
         std: the same.
     """
-    return _table(mean, std)[images]
+    if isinstance(mean, list) or isinstance(std, list):
+        table = _table(mean, std, images.shape[-1])
+        return table.ravel()[_places(images)]
+    return _table(mean, std, 1)[0][images]
 
 
-def _table(mean: float, std: float) -> npt.NDArray[np.float32]:
+def _table(mean: Constant, std: Constant, channels: int) -> npt.NDArray[np.float32]:
     # All inputs are among 256 values: normalise these in float64 and look the rest up.
     # Fast, and no framework's order of operations can change a last digit.
-    return ((np.arange(256) / 255 - mean) / std).astype(np.float32)
+    means, stds = (np.broadcast_to(x, channels)[:, None] for x in (mean, std))
+    return ((np.arange(256) / 255 - means) / stds).astype(np.float32)
+
+
+def _places(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.integer[Any]]:
+    """Where each pixel's level is, in the tables of all channels one after the other.
+
+    Args:
+        pixels: `(..., c)`.
+    """
+    channels = pixels.shape[-1]
+    if channels == 1:
+        return pixels
+    return pixels + 256 * np.arange(channels, dtype=np.uint16)
 
 
 def describe(data: ImageData, prepared: Prepared) -> record.Dataset:
@@ -150,6 +182,9 @@ def describe(data: ImageData, prepared: Prepared) -> record.Dataset:
         train_size=len(prepared.training.labels),
         validation_size=len(prepared.validation.labels),
         test_size=len(prepared.test.labels),
+        owner=data.owner,
+        shape=list(data.shape),
+        classes=data.num_classes,
         mean=prepared.mean,
         std=prepared.std,
         warnings=prepared.warnings,
@@ -160,21 +195,31 @@ def _slices(count: int) -> Iterator[slice]:
     return (slice(start, start + _CHUNK) for start in range(0, count, _CHUNK))
 
 
-def _mean_and_std(images: Bytes) -> tuple[float, float]:
-    """The mean and population standard deviation of pixels / 255.
+def _means_and_stds(images: Bytes) -> tuple[list[float], list[float]]:
+    """Of pixels / 255, the mean and population standard deviation of each channel.
 
     Sums over the histogram are whole numbers of any size in Python, so only the last
     divisions and the root round.
     """
-    counts = np.zeros(256, np.int64)
+    channels = images.shape[-1]
+    counts = np.zeros(256 * channels, np.int64)
     for rows in _slices(len(images)):
-        counts += np.bincount(images[rows].ravel(), minlength=256)
-    histogram = list(enumerate(counts.tolist()))
-    total = images.size
-    first = sum(count * value for value, count in histogram)
-    second = sum(count * value * value for value, count in histogram)
-    variance = (total * second - first * first) / (total * total * 255 * 255)
-    return first / (total * 255), math.sqrt(variance)
+        places = _places(images[rows]).ravel()
+        counts += np.bincount(places, minlength=256 * channels)
+    total = images.size // channels
+    means, stds = [], []
+    for own in counts.reshape(channels, 256).tolist():
+        first = sum(count * value for value, count in enumerate(own))
+        second = sum(count * value * value for value, count in enumerate(own))
+        variance = (total * second - first * first) / (total * total * 255 * 255)
+        means.append(first / (total * 255))
+        stds.append(math.sqrt(variance))
+    return means, stds
+
+
+def _plain(numbers: list[float]) -> Constant:
+    """One number where there is one."""
+    return numbers[0] if len(numbers) == 1 else numbers
 
 
 def _split(images: Bytes, labels: Bytes, table: npt.NDArray[np.float32]) -> Split:
@@ -183,16 +228,35 @@ def _split(images: Bytes, labels: Bytes, table: npt.NDArray[np.float32]) -> Spli
     return Split(pixels, labels.astype(np.int64), table)
 
 
-def _warnings(mean: float, std: float, own_mean: float, own_std: float) -> list[str]:
-    if abs(mean - own_mean) <= TOLERANCE and abs(std - own_std) <= TOLERANCE:
-        return []
-    advice = (
-        f"type --set normalization.mean={own_mean:.4g} "
-        f"--set normalization.std={own_std:.4g}"
-        if own_std
-        else "all pixels are equal, so look at the images"
+def _warnings(
+    mean: Constant, std: Constant, own_means: list[float], own_stds: list[float]
+) -> list[str]:
+    near = all(
+        np.abs(np.subtract(used, own)).max() <= TOLERANCE
+        for used, own in ((mean, own_means), (std, own_stds))
     )
+    if near:
+        return []
+    own_mean, own_std = (in_digits(_plain(x)) for x in (own_means, own_stds))
+    several = len(own_means) > 1
+    advice = " ".join(
+        f"--set 'normalization.{name}={text}'"
+        if several
+        else f"--set normalization.{name}={text}"
+        for name, text in (("mean", own_mean), ("std", own_std))
+    )
+    advice = f"type {advice}"
+    if 0 in own_stds:
+        advice = "all pixels are equal, so look at the images"
     return [
-        f"normalisation expects the mean {mean:.4g} and standard deviation {std:.4g}, "
-        f"the training images have {own_mean:.4g} and {own_std:.4g}: {advice}."
+        f"normalisation expects the mean {in_digits(mean)} and standard deviation "
+        f"{in_digits(std)}, the training images have {own_mean} and {own_std}: "
+        f"{advice}."
     ]
+
+
+def in_digits(constant: Constant) -> str:
+    """For people and for TOML, four digits each: "0.1307", or "[0.49, 0.48, 0.45]"."""
+    if isinstance(constant, list):
+        return f"[{', '.join(f'{x:.4g}' for x in constant)}]"
+    return f"{constant:.4g}"

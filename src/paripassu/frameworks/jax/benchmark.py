@@ -63,7 +63,8 @@ def kernels(recipe: Recipe, threads: int) -> float:
     if recipe.precision == "bfloat16":
         recipes.compute_in_bfloat16(network)
     network.eval()
-    x = jax.random.uniform(jax.random.key(0), (recipe.batch_size, 28, 28, 1))
+    shape = recipe.batch_size, *recipe.architecture.input_shape
+    x = jax.random.uniform(jax.random.key(0), shape)
     x = x.astype(recipe.storage)
     total = 0.0
     for layer in recipe.architecture.layers:
@@ -166,7 +167,7 @@ class Notebook:
 
 
 def _arrays(split: datasets.Split) -> tuple[Any, Any]:
-    return split.images[..., None], split.labels.astype(np.int32)
+    return split.images, split.labels.astype(np.int32)
 
 
 class _Network(nnx.Module):  # type: ignore[misc]

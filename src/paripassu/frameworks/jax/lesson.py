@@ -25,12 +25,13 @@ from paripassu.frameworks.jax.weights import from_common
 
 # %%
 def to_arrays(split, dtype=np.float32):
-    return split.pixels[..., None], split.levels.astype(dtype), split.labels
+    return split.pixels, split.levels.astype(dtype), split.labels
 
 
 def take(data, rows):  # (B, 28, 28, 1) and (B,)
     pixels, levels, labels = data
-    return levels[pixels[rows]], labels[rows]
+    tables = 256 * np.arange(len(levels))  # one for each channel
+    return levels.ravel()[pixels[rows] + tables], labels[rows]
 
 
 # %% [markdown]

@@ -434,8 +434,7 @@ def _main(recipe: Recipe) -> str:
     lines = [
         "def main():",
         scripts.asking("model"),
-        "    splits = load(arguments.data)",
-        f"    training{held}, test = [(x[..., None], y) for x, y in splits]",
+        f"    training{held}, test = load(arguments.data)",
         "    network = Network(nnx.Rngs(SEED))",
         f"    train(network, training{held})",
         '    print(f"test accuracy {evaluate(network, *test):.2%}")',

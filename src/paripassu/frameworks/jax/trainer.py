@@ -159,8 +159,8 @@ class Trainer:
         """
         count = len(images)
         size = min(AT_ONCE, 1 << (count - 1).bit_length()) if count else 1
-        filled = np.zeros((size, *images.shape[1:], 1), self._recipe.storage)
-        filled[:count] = images[..., None]
+        filled = np.zeros((size, *images.shape[1:]), self._recipe.storage)
+        filled[:count] = images
         found = np.asarray(_answer(self.network, jnp.asarray(filled)))
         return found[:count].astype(self._recipe.storage)
 

@@ -22,4 +22,4 @@ if __name__ == "__main__":
     content = serialization.msgpack_restore(Path(model).read_bytes())
     nnx.update(network, jax.tree.map(jnp.asarray, content["params"]))
     network.eval()
-    np.save(out, network(jnp.asarray(np.load(images)[..., None])))
+    np.save(out, network(jnp.asarray(np.load(images))))

@@ -112,7 +112,7 @@ class Twin:
         take = lesson.take
 
         def tell(images: Any, labels: Any) -> None:
-            saw(np.array(images).squeeze(-1), np.array(labels))
+            saw(np.array(images), np.array(labels))
 
         def told(data: Any, rows: Any) -> Any:
             x, y = take(data, rows)
@@ -151,7 +151,7 @@ class Twin:
         return loss, seen
 
     def _images(self, images: npt.NDArray[np.float32]) -> Any:
-        return jnp.asarray(images[..., None], self.recipe.storage)
+        return jnp.asarray(images, self.recipe.storage)
 
     def state(self) -> Arrays:
         state = {f"weight.{n}": x for n, x in self.trainer.weights().items()}

@@ -70,7 +70,8 @@ def kernels(recipe: Recipe, threads: int) -> float:
             )
     low = recipe.precision == "bfloat16"
     with torch.autocast(device, torch.bfloat16, enabled=low):
-        network(torch.rand(recipe.batch_size, 1, 28, 28, device=device))
+        h, w, c = recipe.architecture.input_shape
+        network(torch.rand(recipe.batch_size, c, h, w, device=device))
         return sum(
             _layer_seconds(layer, x.detach(), is_first=number == 0)
             for number, (layer, x) in enumerate(inputs.items())
@@ -181,7 +182,7 @@ class _Digits(Dataset[tuple[torch.Tensor, int]]):
         return len(self._images)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        picture = Image.fromarray(self._images[index])
+        picture = Image.fromarray(self._images[index, :, :, 0])
         pixels = torch.from_numpy(np.array(picture, np.uint8, copy=True))
         tensor = pixels.view(28, 28, 1).permute(2, 0, 1).contiguous()
         tensor = tensor.to(torch.float32).div(255)

@@ -21,15 +21,18 @@ from paripassu.frameworks.pytorch.weights import from_common
 # %%
 class Digits(Dataset):
     def __init__(self, split, device, dtype=torch.float32):
-        self.pixels = torch.from_numpy(split.pixels).unsqueeze(1).to(device)
-        self.labels = torch.from_numpy(split.labels).to(device)
-        self.levels = torch.from_numpy(split.levels).to(device, dtype)  # (256,)
+        pixels, levels, labels = split.pixels, split.levels, split.labels
+        self.pixels = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)
+        self.labels = torch.from_numpy(labels).to(device)
+        self.levels = torch.from_numpy(levels).flatten().to(device, dtype)
+        tables = 256 * torch.arange(len(levels), dtype=torch.int32)
+        self.tables = tables[:, None, None].to(device)  # one for each channel
 
     def __len__(self):
         return len(self.labels)
 
     def __getitem__(self, rows):  # (B, 1, 28, 28) and (B,)
-        return self.levels[self.pixels[rows].int()], self.labels[rows]
+        return self.levels[self.pixels[rows] + self.tables], self.labels[rows]
 
 
 # %% [markdown]

@@ -235,7 +235,7 @@ TO_DATASET = '''
 def to_dataset(images, labels):
     """Images with an axis for the channel, and labels."""
     images, labels = torch.from_numpy(images), torch.from_numpy(labels)
-    return TensorDataset(images.unsqueeze(1), labels)
+    return TensorDataset(images.permute(0, 3, 1, 2), labels)
 '''
 
 

@@ -161,7 +161,8 @@ class Trainer:
     def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         self.network.eval()
         with torch.inference_mode():
-            tensor = torch.from_numpy(images).unsqueeze(1).to(**self.place)
+            tensor = torch.from_numpy(images).permute(0, 3, 1, 2)
+            tensor = tensor.to(**self.place)
             classes = self._recipe.architecture.num_classes
             # One array for all: small ones kept between large ones would leave
             # holes in memory that nothing fits into.

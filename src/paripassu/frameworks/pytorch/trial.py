@@ -22,5 +22,5 @@ if __name__ == "__main__":
     network.to(next(iter(state.values())).dtype).load_state_dict(state)
     network.eval()
     with torch.inference_mode():
-        x = torch.from_numpy(np.load(images)).unsqueeze(1)
+        x = torch.from_numpy(np.load(images)).permute(0, 3, 1, 2)
         np.save(out, network(x).numpy())

@@ -85,7 +85,8 @@ class Twin:
         self._outputs = {}
         self.network.eval()
         with torch.inference_mode():
-            x = torch.from_numpy(images).unsqueeze(1).to(**self.trainer.place)
+            x = torch.from_numpy(images).permute(0, 3, 1, 2)
+            x = x.to(**self.trainer.place)
             self.network(x)
         return {"input": _channels_last(x), **self._take_outputs()}
 
@@ -130,7 +131,7 @@ class Twin:
     def _step(self, step: TwinStep) -> Tensor:
         self.masks = step.masks
         place = self.trainer.place
-        images = torch.from_numpy(step.images).unsqueeze(1).to(**place)
+        images = torch.from_numpy(step.images).permute(0, 3, 1, 2).to(**place)
         labels = torch.from_numpy(step.labels).to(place["device"])
         batch = _Batch(images, labels)
         ((loss, _right),) = self.trainer.steps(batch, [None])
@@ -150,7 +151,7 @@ class Twin:
         def tell(output: Tensor, labels: Tensor) -> Tensor:
             if self.network.training:
                 (x,) = images
-                saw(x.squeeze(1).numpy(force=True), labels.numpy(force=True))
+                saw(_channels_last(x), labels.numpy(force=True))
             return loss(output, labels)
 
         self.network.register_forward_pre_hook(remember)

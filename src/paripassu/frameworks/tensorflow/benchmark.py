@@ -55,7 +55,7 @@ def kernels(recipe: Recipe, threads: int) -> float:
     set_threads(threads)
     recipes.set_precision(recipe)
     network = recipes.make_network(recipe)
-    x = tf.random.uniform((recipe.batch_size, 28, 28, 1))
+    x = tf.random.uniform((recipe.batch_size, *recipe.architecture.input_shape))
     total = 0.0
     for layer in network.layers:
         if layer.trainable_weights:
@@ -150,7 +150,7 @@ class Notebook:
 
 def _with_one_hot(split: datasets.Split) -> tuple[Any, Any]:
     labels = keras.utils.to_categorical(split.labels, 10)
-    return split.images[..., None], labels
+    return split.images, labels
 
 
 class _Clock(keras.callbacks.Callback):  # type: ignore[misc]

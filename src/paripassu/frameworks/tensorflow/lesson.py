@@ -22,12 +22,13 @@ from paripassu.frameworks.tensorflow.weights import from_common
 
 # %%
 def to_arrays(split):
-    images = split.images[..., None]  # (N, 28, 28, 1), normalised
+    images = split.images  # (N, 28, 28, 1), normalised
     return images.astype(keras.config.floatx(), copy=False), split.labels
 
 
 def to_dataset(split, orders, steps):
-    images = tf.TensorSpec([None, 28, 28, 1], keras.config.floatx())
+    shape = split.pixels.shape[1:]  # (28, 28, 1)
+    images = tf.TensorSpec([None, *shape], keras.config.floatx())
     labels = tf.TensorSpec([None], tf.int64)
     pairs = tf.data.Dataset.from_generator(
         lambda: (to_arrays(split[rows]) for rows in next(orders)),

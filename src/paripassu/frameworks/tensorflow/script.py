@@ -406,8 +406,7 @@ def _main(recipe: Recipe) -> str:
         ]
     lines += [
         "    keras.utils.set_random_seed(SEED)",
-        "    splits = load(arguments.data)",
-        f"    training{held}, test = [(x[..., None], y) for x, y in splits]",
+        f"    training{held}, test = load(arguments.data)",
         "    network = make_network()",
     ]
     if not scripts.is_drawn_by(INITIALIZERS, recipe):

@@ -91,7 +91,7 @@ class Trainer:
         return float(loss), round(float(accuracy), 6)  # a float32 fraction
 
     def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-        arrays = images[..., None].astype(keras.config.floatx(), copy=False)
+        arrays = images.astype(keras.config.floatx(), copy=False)
         starts = range(0, len(arrays), 100)
         outputs = np.concatenate(
             [self.network.predict_on_batch(arrays[i : i + 100]) for i in starts]

@@ -15,6 +15,6 @@ import numpy as np
 if __name__ == "__main__":
     model, _recipe, images, out = sys.argv[1:]
     network = keras.models.load_model(model)
-    np.save(out, network.predict(np.load(images)[..., None], verbose=0))
+    np.save(out, network.predict(np.load(images), verbose=0))
     if any(name.partition(".")[0] == "paripassu" for name in sys.modules):
         sys.exit("the file opens only with code of paripassu")

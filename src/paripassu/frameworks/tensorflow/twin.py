@@ -74,7 +74,7 @@ class Twin:
         self._graph = tf.function(self._train, reduce_retracing=False)
 
     def evaluate(self, images: npt.NDArray[np.float32]) -> Arrays:
-        x = images[..., None].astype(keras.config.floatx())
+        x = images.astype(keras.config.floatx())
         self.network(tf.constant(x), training=False)
         outputs = {n: y.numpy() for n, y in self._outputs.items()}
         return {"input": x, **outputs}
@@ -186,7 +186,7 @@ class Twin:
 
     def _tell(self, images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> None:
         assert self._saw
-        self._saw(images.squeeze(-1), labels)
+        self._saw(images, labels)
 
     def _given_mask(self, layer: Any, x: Any, training: bool) -> Any:
         if not training or not layer.rate:
