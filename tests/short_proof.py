@@ -20,7 +20,7 @@ from paripassu.core.files import read_tensors, write_tensors
 from paripassu.core.recipe import Recipe
 from paripassu.core.steps import Arrays
 from paripassu.frameworks import registry
-from paripassu.frameworks.faults import HEALTHY
+from paripassu.frameworks.faults import HEALTHY, Fault
 from paripassu.frameworks.registry import REFERENCE
 from paripassu.processes.requests import ProveRequest
 from paripassu.worker.rehearsal import rehearse
@@ -39,7 +39,11 @@ STAGES: dict[str, dict[str, Any]] = {
 
 
 def prove(
-    framework: str, recipe: Recipe, folder: Path, stages: Sequence[str] = tuple(STAGES)
+    framework: str,
+    recipe: Recipe,
+    folder: Path,
+    stages: Sequence[str] = tuple(STAGES),
+    fault: Fault = HEALTHY,
 ) -> list[ProofRow]:
     """What does not hold, of the first stage in which something does not.
 
@@ -48,6 +52,7 @@ def prove(
         recipe: number type and batch size are replaced.
         folder: keeps what the reference computes.
         stages: of STAGES.
+        fault: seeded, in those of them in which a twin takes steps in float64.
     """
     recipe = recipe.changed(precision="float64", batch_size=BATCH)
     text = repr([recipe.model_dump(), IMAGES, STAGES])
@@ -60,7 +65,7 @@ def prove(
         (own / "done").touch()
     for stage in stages:
         rows: list[ProofRow] = []
-        for precision, arrays in _traces(framework, recipe, own, stage):
+        for precision, arrays in _traces(framework, recipe, own, stage, fault):
             rows += compare_traces(
                 REFERENCE.name,
                 framework,
@@ -75,7 +80,7 @@ def prove(
 
 
 def _traces(
-    framework: str, recipe: Recipe, folder: Path, stage: str
+    framework: str, recipe: Recipe, folder: Path, stage: str, fault: Fault = HEALTHY
 ) -> Iterator[tuple[str, Arrays]]:
     few = _training(recipe.normalization.mean, recipe.normalization.std)
     if stage == "rehearsal":
@@ -83,7 +88,7 @@ def _traces(
         return iter([("float64", found)])
     asked = STAGES[stage]
     request = ProveRequest(framework=framework, recipe=recipe, folder=folder, **asked)
-    traces = Tracer(request, few, lambda *_, **__: None).trace(HEALTHY)
+    traces = Tracer(request, few, lambda *_, **__: None).trace(fault)
     return iter(traces)
 
 

@@ -47,6 +47,19 @@ DECISIVE = {
     "precision": "float32",
     "output": "logits",
     "loss": "cross_entropy_on_logits",
+    "label_smoothing": 0.0,
+    "clip_global_norm": 0.0,
+    "average_decay": 0.0,
+    "augmentation": {
+        "shift": 0.0,
+        "rotation": 0.0,
+        "scale": 0.0,
+        "keep_aspect": True,
+        "shear": 0.0,
+        "elastic": 0.0,
+        "elastic_smoothness": 4.0,
+        "cutout": 0,
+    },
     "dropout": {"dropout1": 0.25, "dropout2": 0.5},
     "normalization": {"mean": 0.1307, "std": 0.3081},
     "initializer": {"kernel": "glorot_uniform", "bias": "zeros"},
@@ -61,6 +74,8 @@ DECISIVE = {
         "factor": 0.7,
         "interval": 1.0,
         "warm_up": 0.0,
+        "start": 0.04,
+        "final": 0.0,
         "unit": "epoch",
     },
 }
@@ -95,6 +110,14 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
         "epsilon": 1e-7,
         "epsilon_form": "outside",
     },
+    "nadam": {
+        "kind": "nadam",
+        "learning_rate": 0.002,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "epsilon": 1e-8,
+        "momentum_decay": 0.004,
+    },
 }
 
 # Another legal value of every decisive leaf that can change alone: another network
@@ -107,6 +130,15 @@ OTHER_VALUES: dict[str, Any] = {
     "validation_size": 1,
     "precision": "float64",
     "output": "probabilities",
+    "label_smoothing": 0.1,
+    "clip_global_norm": 1.0,
+    "average_decay": 0.99,
+    "augmentation.shift": 2.0,
+    "augmentation.rotation": 5.0,
+    "augmentation.scale": 0.1,
+    "augmentation.shear": 5.0,
+    "augmentation.elastic": 1.0,
+    "augmentation.cutout": 4,
     "dropout.dropout1": 0.26,
     "dropout.dropout2": math.nextafter(0.5, 1),
     "normalization.mean": "computed",
@@ -135,6 +167,7 @@ OTHER_CONSTANTS: dict[str, Any] = {
     "beta2": 0.99,
     "rho": 0.99,
     "epsilon": 1e-6,
+    "momentum_decay": 1.0,
 }
 OTHER_FORMS = {"adam": "hat", "rmsprop": "inside"}  # of epsilon
 
@@ -143,6 +176,14 @@ def expected_hash(table: dict[str, Any], *more: str) -> str:
     # These came later: recipes without them have the hash that they had before.
     hashed = {k: v for k, v in table.items() if (k, v) != ("output", "logits")}
     later = [("shape", "exponential"), ("warm_up", 0.0)]
+    later += [("start", 0.04), ("final", 0.0)]
+    none = DECISIVE["augmentation"]
+    for key, value in (
+        *(("label_smoothing", 0.0), ("clip_global_norm", 0.0)),
+        *(("average_decay", 0.0), ("augmentation", none)),
+    ):
+        if hashed.get(key) == value:
+            del hashed[key]
     if "decay" in hashed:
         decay = hashed["decay"].items()
         hashed["decay"] = {k: v for k, v in decay if (k, v) not in later}
@@ -212,6 +253,10 @@ optimizers = st.one_of(
             "epsilon_form": st.sampled_from(["outside", "inside"]),
         },
     ),
+    st.fixed_dictionaries(
+        {"kind": st.just("nadam")},
+        optional={"beta1": shares, "beta2": shares, "momentum_decay": positive},
+    ),
 )
 # What only fits together: a network with its dropout layers, an output with its loss.
 networks = st.one_of(
@@ -276,10 +321,25 @@ values_apart = st.fixed_dictionaries(
             },
         ),
         "optimizer": optimizers,
+        "clip_global_norm": st.floats(min_value=0, allow_infinity=False),
+        "average_decay": shares,
+        "augmentation": st.fixed_dictionaries(
+            {},
+            optional={
+                "shift": st.floats(min_value=0, allow_infinity=False),
+                "rotation": st.floats(0, 180),
+                "scale": st.floats(0, 9),
+                "keep_aspect": st.booleans(),
+                "shear": st.floats(0, 90, exclude_max=True),
+                "elastic": st.floats(min_value=0, allow_infinity=False),
+                "elastic_smoothness": st.floats(0, 32, exclude_min=True),
+                "cutout": st.integers(0, 2**40),
+            },
+        ),
         "decay": st.fixed_dictionaries(
             {},
             optional={
-                "shape": st.sampled_from(["exponential", "linear"]),
+                "shape": st.sampled_from(["exponential", "linear", "cosine"]),
                 "factor": st.floats(0, 1, exclude_min=True),
                 "interval": positive,
                 "unit": st.sampled_from(["epoch", "step"]),
@@ -523,7 +583,9 @@ def test_hash_ignores_what_does_not_decide():
 
 def test_hash_is_what_it_was_before_a_network_could_end_in_a_softmax():
     """A recipe of then says nothing of its output, and its runs keep their names."""
-    before = {key: value for key, value in DECISIVE.items() if key != "output"}
+    later = {"output", "label_smoothing", "clip_global_norm", "average_decay"}
+    later.add("augmentation")
+    before = {key: value for key, value in DECISIVE.items() if key not in later}
     before["decay"] = {"factor": 0.7, "interval": 1.0, "unit": "epoch"}
     assert parse("").hash() == validate(before).hash() == "ae0828b19b560793"
     text = json.dumps([before], sort_keys=True)
@@ -533,7 +595,10 @@ def test_hash_is_what_it_was_before_a_network_could_end_in_a_softmax():
 
 
 def test_another_value_is_known_for_every_decisive_key():
-    known = OTHER_VALUES.keys() | {"network", "loss", "decay.shape", "decay.warm_up"}
+    known = OTHER_VALUES.keys() | {"network", "loss"}
+    known |= {f"decay.{x}" for x in ("shape", "warm_up", "start", "final")}
+    # They count with others only.
+    known |= {f"augmentation.{x}" for x in ("keep_aspect", "elastic_smoothness")}
     assert known == leaves(Recipe().model_dump(exclude=NOT_DECISIVE))
 
 
@@ -589,8 +654,32 @@ def test_hash_changes_with_what_only_changes_with_something_else():
 
 def test_hash_changes_with_the_shape_of_the_decay_and_its_warm_up():
     linear = {"shape": "linear", "interval": 10.0}
-    tables = [{}, {"interval": 10.0}, linear, {**linear, "warm_up": 2.0}]
+    cycle = {"shape": "one_cycle", "interval": 10.0, "warm_up": 2.0}
+    tables = [
+        *({}, {"interval": 10.0}, linear, {**linear, "warm_up": 2.0}),
+        *({**linear, "shape": "cosine"}, {**linear, "shape": "cosine", "final": 0.1}),
+        *(cycle, {**cycle, "start": 0.1}),
+    ]
     assert len({validate({"decay": table}).hash() for table in tables}) == len(tables)
+
+
+def test_hash_changes_with_what_belongs_to_an_augmentation():
+    tables: list[dict[str, Any]] = [
+        *({"scale": 0.1}, {"scale": 0.1, "keep_aspect": False}),
+        *({"elastic": 1.0}, {"elastic": 1.0, "elastic_smoothness": 2.0}),
+    ]
+    hashes = {validate({"augmentation": table}).hash() for table in tables}
+    assert len(hashes) == len(tables)
+
+
+def test_a_record_from_before_a_field_differs_in_nothing():
+    recipe = Recipe()
+    earlier = recipe.model_dump()
+    for key in ("label_smoothing", "average_decay", "augmentation"):
+        del earlier[key]
+    del earlier["decay"]["start"]
+    assert recipe.differing(earlier) == []
+    assert recipe.changed(label_smoothing=0.1).differing(earlier) == ["label_smoothing"]
 
 
 @pytest.mark.parametrize(
@@ -599,7 +688,7 @@ def test_hash_changes_with_the_shape_of_the_decay_and_its_warm_up():
         ("warm_up = 1.0", "belongs to a linear decay"),
         ('shape = "linear"\ninterval = 5.0\nwarm_up = 5.0', "expected less than"),
         ('shape = "linear"\ninterval = 5.0\nwarm_up = -1.0', "warm_up"),
-        ('shape = "cosine"', "decay.shape: expected 'exponential' or 'linear'"),
+        ('shape = "sine"', "decay.shape: expected 'exponential', 'linear', 'cosine'"),
     ],
 )
 def test_a_decay_that_contradicts_itself(decay, expected):

@@ -60,13 +60,17 @@ FORMS["adam root, decoupled"] = {
     "epsilon_root": 1e-3,
     **DECAYS[", decoupled"],
 }
+for slower in (0.004, 1.0):
+    FORMS[f"nadam {slower}"] = {"kind": "nadam", "momentum_decay": slower}
 SCALES = {
+    "nadam": {"learning_rate": 0.01, "epsilon": 1e-3},
     "adadelta": {"learning_rate": 1.0},
     "sgd": {"learning_rate": 0.1},
     "adam": {"learning_rate": 0.01, "epsilon": 1e-3},
     "rmsprop": {"learning_rate": 0.01, "epsilon": 1e-3},
 }
 SLOTS = {
+    "nadam": {"mean_gradient", "square_gradient"},
     "adadelta": {"square_gradient", "square_update"},
     "sgd": {"velocity"},
     "adam": {"mean_gradient", "square_gradient"},

@@ -57,6 +57,15 @@ def keep_mask(
     return (bits.view("<u2")[:count] >= round(rate * 65536)).reshape(shape)
 
 
+def words(
+    shape: tuple[int, ...], seed: int, purpose: str, *index: int
+) -> npt.NDArray[np.uint16]:
+    """Whole numbers from 0 to 65,535, uint16."""
+    count = math.prod(shape)
+    bits = _bits(-(-count // 4), seed, purpose, *index).astype("<u8", copy=False)
+    return bits.view("<u2")[:count].astype(np.uint16, copy=False).reshape(shape)
+
+
 def initial_weights(network: Network, recipe: Recipe) -> Arrays:
     """The weights that a run starts from, canonical layout, float64.
 

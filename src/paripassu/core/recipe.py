@@ -6,6 +6,7 @@ folders) is not.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import tomllib
@@ -29,8 +30,13 @@ NOT_DECISIVE = {
     "published_note",
 }
 # Fields that came later: where they say what was so before, the hash is what it was.
-UNHASHED = {"output": "logits"}
-UNHASHED_DECAY = {"shape": "exponential", "warm_up": 0.0}
+UNHASHED = {
+    "output": "logits",
+    "label_smoothing": 0.0,
+    "clip_global_norm": 0.0,
+    "average_decay": 0.0,
+}
+UNHASHED_DECAY = {"shape": "exponential", "warm_up": 0.0, "start": 0.04, "final": 0.0}
 UNHASHED_OPTIMIZER = {"epsilon_root": 0.0}
 
 
@@ -136,25 +142,62 @@ class RMSprop(Part):
     )
 
 
+class Nadam(Part):
+    """Adam with Nesterov's momentum (Dozat 2016).
+
+    The momentum of step t is beta1 (1 - 0.96 ** (t momentum_decay) / 2): PyTorch's
+    default of momentum_decay is 0.004, Keras has 1.
+    """
+
+    kind: Literal["nadam"] = Field(description="Nadam, Dozat 2016")
+    learning_rate: float = Field(0.002, gt=0, description="factor of every update")
+    beta1: float = Field(0.9, ge=0, lt=1, description="decay of the mean gradient")
+    beta2: float = Field(0.999, ge=0, lt=1, description="decay of the mean square")
+    epsilon: float = Field(1e-8, gt=0, description="added to the square root")
+    momentum_decay: float = Field(
+        0.004, gt=0, description="how soon the momentum is whole; 1.0 is Keras's"
+    )
+
+
+Optimizer = Adadelta | SGD | Adam | RMSprop | Nadam
+
+
 class Decay(Part):
     """What multiplies the learning rate after t finished units.
 
-    Exponential: factor ** (t / interval). Linear: (t + 1) / warm_up in the first
-    warm_up units, then (interval - t) / (interval - warm_up), and from the interval on
-    0: a rise and a fall, as in one cycle of Smith and Topin 2017.
+    Exponential: factor ** (t / interval). The others have a fall that lasts from
+    warm_up to interval, s being the share of it that is over, and end at interval:
+
+    linear:    1 - s, and so at last 0
+    cosine:    final + (1 - final) (1 + cos(pi s)) / 2
+    one_cycle: the same
+
+    Before it the rate rises for warm_up units: in linear and cosine as
+    (t + 1) / warm_up, in one_cycle from start to 1 by half a cosine. Sources: cosine,
+    Loshchilov and Hutter 2017 (arXiv:1608.03983), without restarts; one_cycle, Smith
+    and Topin 2017 (arXiv:1708.07120) in the form of PyTorch's `OneCycleLR` with
+    total_steps = interval + 1, pct_start = (warm_up + 1) / total_steps,
+    div_factor = 1 / start and final_div_factor = start / final, but for the momentum,
+    which stays as it is.
     """
 
-    shape: Literal["exponential", "linear"] = Field(
+    shape: Literal["exponential", "linear", "cosine", "one_cycle"] = Field(
         "exponential", description="how the rate falls"
     )
     factor: float = Field(
         0.7, gt=0, le=1, description="of an exponential decay; 1.0 keeps the rate"
     )
     interval: float = Field(
-        1.0, gt=0, description="units for one factor; of a linear decay, until 0"
+        1.0, gt=0, description="units for one factor; of other shapes, until the end"
     )
     warm_up: float = Field(
-        0.0, ge=0, description="units in which the rate of a linear decay first rises"
+        0.0, ge=0, description="units in which the rate first rises; not exponential"
+    )
+    start: float = Field(
+        0.04, gt=0, le=1, description="share of the rate that one_cycle begins with"
+    )
+    final: float = Field(
+        0.0, ge=0, le=1, description="share of the rate that cosine, one_cycle end with"
     )
     unit: Literal["epoch", "step"] = Field("epoch", description="what is counted")
 
@@ -162,10 +205,25 @@ class Decay(Part):
     def _warm_up(self) -> Decay:
         if self.shape == "exponential" and self.warm_up:
             raise ValueError(
-                "decay.warm_up belongs to a linear decay. Expected shape = 'linear' "
-                "with it, or warm_up = 0.0"
+                "decay.warm_up belongs to a linear decay. Expected shape = 'linear', "
+                "'cosine' or 'one_cycle' with it, or warm_up = 0.0"
             )
-        if self.shape == "linear" and self.warm_up >= self.interval:
+        if self.shape == "one_cycle" and not self.warm_up:
+            raise ValueError(
+                "decay.warm_up: expected more than 0 with shape = 'one_cycle', which "
+                "rises first, got 0. Without a rise, say shape = 'cosine'"
+            )
+        if self.shape != "one_cycle" and self.start != 0.04:
+            raise ValueError(
+                "decay.start belongs to one cycle. Expected shape = 'one_cycle' with "
+                "it, or start = 0.04"
+            )
+        if self.shape in ("exponential", "linear") and self.final:
+            raise ValueError(
+                "decay.final belongs to a cosine. Expected shape = 'cosine' or "
+                "'one_cycle' with it, or final = 0.0"
+            )
+        if self.shape != "exponential" and self.warm_up >= self.interval:
             raise ValueError(
                 f"decay.warm_up: expected less than interval = {self.interval:g}, got "
                 f"{self.warm_up:g}"
@@ -227,6 +285,49 @@ class Normalization(Part):
     )
 
 
+class Augmentation(Part):
+    """How training images are changed in each step, at random; see its module.
+
+    Every number is the most that is drawn, evenly and of either sign; 0 leaves it out.
+    The same pixels reach every framework (`core.augmentation`).
+    """
+
+    shift: float = Field(0.0, ge=0, description="pixels, down and to the right")
+    rotation: float = Field(0.0, ge=0, le=180, description="degrees")
+    scale: float = Field(
+        0.0, ge=0, le=9, description="share larger; or smaller by the same factor"
+    )
+    keep_aspect: bool = Field(
+        True, description="whether height and width are scaled alike"
+    )
+    shear: float = Field(0.0, ge=0, lt=90, description="degrees")
+    elastic: float = Field(
+        0.0,
+        ge=0,
+        description="pixels, the standard deviation of smooth displacements",
+    )
+    elastic_smoothness: float = Field(
+        4.0,
+        gt=0,
+        le=32,
+        description="pixels, the standard deviation of the Gaussian that smooths them",
+    )
+    cutout: int = Field(
+        0, ge=0, description="pixels, the side of a square that is made black"
+    )
+
+    @property
+    def moves(self) -> bool:
+        """Whether any pixel comes from another place."""
+        numbers = self.shift, self.rotation, self.scale, self.shear, self.elastic
+        return any(numbers)
+
+    @property
+    def is_none(self) -> bool:
+        """Whether images stay as they are."""
+        return not (self.moves or self.cutout)
+
+
 class Recipe(Part):
     """One experiment. Defaults are those of the built-in recipe `article`."""
 
@@ -276,6 +377,13 @@ class Recipe(Part):
         description="whether the loss applies a softmax to what leaves the network; "
         "to probabilities that is a second one",
     )
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of each label that is spread over all classes alike; of a "
+        "loss on logits",
+    )
     dropout: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(
         {"dropout1": 0.25, "dropout2": 0.5},
         description="share 0..1 that each dropout layer drops, by its name",
@@ -283,12 +391,28 @@ class Recipe(Part):
     normalization: Normalization = Field(
         Normalization(), description="of the input images"
     )
+    augmentation: Augmentation = Field(
+        Augmentation(), description="of training images, drawn anew in each step"
+    )
     initializer: Initializer = Field(
         Initializer(), description="of the weights, drawn once for all frameworks"
     )
-    optimizer: Annotated[
-        Adadelta | SGD | Adam | RMSprop, Field(discriminator="kind")
-    ] = Field(Adadelta(kind="adadelta"), description="its kind, constants and forms")
+    optimizer: Annotated[Optimizer, Field(discriminator="kind")] = Field(
+        Adadelta(kind="adadelta"), description="its kind, constants and forms"
+    )
+    clip_global_norm: float = Field(
+        0.0,
+        ge=0,
+        description="the most that the norm of all gradients together may be: beyond "
+        "it they are scaled down; 0.0: no bound",
+    )
+    average_decay: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="what a running mean of the weights keeps of itself in a step; the "
+        "mean is evaluated and saved (EMA); 0.0: no mean",
+    )
     decay: Decay = Field(Decay(), description="of the learning rate")
 
     @model_validator(mode="after")
@@ -314,6 +438,15 @@ class Recipe(Part):
                 "output and loss contradict each other: the network gives logits, and "
                 "the loss wants probabilities. Expected output = 'probabilities' with "
                 "this loss, or loss = 'cross_entropy_on_logits'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _smoothing_and_loss(self) -> Recipe:
+        if self.label_smoothing and self.loss == "cross_entropy_on_probabilities":
+            raise ValueError(
+                "label_smoothing belongs to a loss on logits. Expected loss = "
+                "'cross_entropy_on_logits' with it, or label_smoothing = 0.0"
             )
         return self
 
@@ -344,11 +477,18 @@ class Recipe(Part):
             for key, value in earlier.items():
                 if table.get(key) == value:
                     del table[key]
+        if self.augmentation.is_none:
+            del decisive["augmentation"]
         text = json.dumps([decisive, *more], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def differing(self, earlier: Mapping[str, Any]) -> list[str]:
-        """The keys that decide the result, but for the seed, and differ in a record."""
+        """The keys that decide the result, but for the seed, and differ in a record.
+
+        What an older record does not say yet is as it was then.
+        """
+        with contextlib.suppress(UserError):
+            earlier = validate(earlier).model_dump()
         return [
             key
             for key, value in self.model_dump(exclude=NOT_DECISIVE | {"seed"}).items()

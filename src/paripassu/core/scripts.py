@@ -53,6 +53,33 @@ def check_layers(recipe: Recipe) -> None:
             )
 
 
+def check_training(recipe: Recipe) -> None:
+    """Refuse what no script has words for yet.
+
+    Raises:
+        UserError: the recipe asks for it.
+    """
+    plain = {
+        "label_smoothing": 0.0,
+        "clip_global_norm": 0.0,
+        "average_decay": 0.0,
+    }
+    asked = {key: x for key, x in plain.items() if getattr(recipe, key) != x}
+    if recipe.optimizer.kind == "nadam":
+        asked["optimizer.kind"] = "adam"
+    if recipe.decay.shape in ("cosine", "one_cycle"):
+        asked["decay.shape"] = "linear"
+    if not recipe.augmentation.is_none:
+        asked["augmentation"] = "{}"
+    if asked:
+        settings = " ".join(f"--set {key}={x}" for key, x in asked.items())
+        raise UserError(
+            f"recipe {recipe.name!r} asks for {', '.join(asked)}, for which scripts "
+            f"have no words: a script without would be another training. Type "
+            f"{settings}, or paripassu train, which has them."
+        )
+
+
 def refused(
     recipe: Recipe, title: str, field: str, value: object, instead: object
 ) -> UserError:

@@ -55,14 +55,16 @@ class Fault:
     recipe: Callable[[Recipe], Recipe] = _same
     weights: Callable[[Arrays, Recipe], Arrays] = _same_weights
     batches: Callable[[Batches], Batches] = _same
+    data: Callable[[Recipe], Recipe] = _same  # of what the images are drawn by
     only_if: Callable[[Recipe], bool] = _always
     with_biases: str = ""
 
     @property
     def native(self) -> bool:
         """Whether a framework computes it: nothing that it is given changes."""
-        given = (self.step, self.recipe, self.weights, self.batches)
-        return self.rung > 0 and given == (_same, _same, _same_weights, _same)
+        given = (self.step, self.recipe, self.weights, self.batches, self.data)
+        kept = (_same, _same, _same_weights, _same, _same)
+        return self.rung > 0 and given == kept
 
     def expected(self, recipe: Recipe) -> tuple[int, str]:
         """The rung and the quantity at which it must be found."""
@@ -158,6 +160,17 @@ def _has_state(recipe: Recipe) -> bool:
     return not isinstance(chosen, SGD) or chosen.momentum > 0
 
 
+def _in_a_line(recipe: Recipe) -> Recipe:
+    known = recipe.decay.model_dump(include={"interval", "warm_up", "unit"})
+    return recipe.changed(decay={"shape": "linear", **known})
+
+
+def _without_nesterov(recipe: Recipe) -> Recipe:
+    known = {"learning_rate", "beta1", "beta2", "epsilon"}
+    constants = recipe.optimizer.model_dump(include=known)
+    return recipe.changed(optimizer={"kind": "adam", **constants})
+
+
 def _decay_per_step(recipe: Recipe) -> Recipe:
     unit = "epoch" if recipe.decay.unit == "step" else "step"
     return recipe.changed(decay={**recipe.decay.model_dump(), "unit": unit})
@@ -222,6 +235,14 @@ FAULTS = {
             0,
             "draws images",
             step=_transposed_images,
+        ),
+        Fault(
+            "not-augmented",
+            "the images are not augmented",
+            0,
+            "draws images",
+            data=lambda recipe: recipe.changed(augmentation={}),
+            only_if=lambda recipe: not recipe.augmentation.is_none,
         ),
         Fault(
             "dropout-in-evaluation",
@@ -333,6 +354,13 @@ FAULTS = {
             ),
         ),
         Fault(
+            "labels-unsmoothed",
+            "the loss takes the labels as they are, not smoothed",
+            2,
+            "loss",
+            recipe=lambda recipe: recipe.changed(label_smoothing=0.0),
+        ),
+        Fault(
             "summed-loss",
             "the loss is the sum over the batch, not its mean",
             2,
@@ -387,6 +415,40 @@ FAULTS = {
             "the optimizer applies a weight decay that the recipe lacks",
             3,
             "",
+        ),
+        Fault(
+            "gradients-unclipped",
+            "the norm of the gradients is not bound; it shows where it is more",
+            3,
+            "",
+            recipe=lambda recipe: recipe.changed(clip_global_norm=0.0),
+        ),
+        Fault(
+            "nesterov-missing",
+            "the optimizer is Adam, without Nesterov's momentum",
+            3,
+            "weight",
+            recipe=_without_nesterov,
+            only_if=lambda recipe: recipe.optimizer.kind == "nadam",
+        ),
+        Fault(
+            "average-forgets",
+            "the running mean of the weights keeps half of what it should",
+            5,
+            "slot",
+            recipe=lambda recipe: recipe.changed(
+                average_decay=recipe.average_decay / 2
+            ),
+        ),
+        Fault(
+            "schedule-in-a-line",
+            "the learning rate falls in a line, not by a cosine",
+            4,
+            "rate",
+            recipe=_in_a_line,
+            only_if=lambda recipe: (
+                recipe.decay.shape in ("cosine", "one_cycle")
+            ),
         ),
         Fault(
             "decay-per-step",

@@ -6,6 +6,7 @@ frameworks have an Adam with an epsilon, and do not add it at the same place.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from paripassu.core.recipe import SGD, Adadelta, Adam, Recipe, RMSprop
+from paripassu.core.recipe import Decay, Nadam, Optimizer, Recipe
 
 Floats = npt.NDArray[np.float64]
 Path = list[dict[str, Floats]]
@@ -100,15 +101,40 @@ class OptimizerRule:
         return float(self.settings.get(key) or 0.0)
 
 
-def rule_of(chosen: Adadelta | SGD | Adam | RMSprop) -> OptimizerRule:
-    """The rule of a recipe's optimizer."""
+def rule_of(chosen: Optimizer, clip_global_norm: float = 0.0) -> OptimizerRule:
+    """The rule of a recipe's optimizer, and the bound of its gradients' norm."""
     fields = chosen.model_dump(exclude={"kind"})
     forms = {
         key.removeprefix("weight_"): fields.pop(key)
         for key in list(fields)
         if key.endswith("_form")
     }
+    if clip_global_norm:
+        fields["clip_global_norm"] = clip_global_norm
     return OptimizerRule(chosen.kind, fields, forms)
+
+
+def average(
+    states: Mapping[str, State], weights: Mapping[str, Floats], share: float
+) -> dict[str, State]:
+    """Take the weights after a step into their running mean, the state "average".
+
+    average = share * average + (1 - share) * weight, and the weight itself at first,
+    as PyTorch's `AveragedModel` and Keras's `use_ema` have it.
+
+    Args:
+        states: of the step before, by the names of the weights; some have no mean yet.
+        weights: after the step.
+        share: that it keeps.
+
+    Returns:
+        The means alone, as states.
+    """
+    found: dict[str, State] = {}
+    for name, weight in weights.items():
+        before = states[name].get("average", weight)
+        found[name] = {"average": share * before + (1 - share) * weight}
+    return found
 
 
 def step_once(
@@ -348,6 +374,17 @@ def nadam(
     }
 
 
+PRODUCT = "product"  # a state of Nadam's
+
+
+def product_of_momentums(chosen: Nadam, step: int) -> float:
+    """The product of Nadam's momentums of the first steps, exactly."""
+    return math.prod(
+        chosen.beta1 * (1 - 0.5 * 0.96 ** (number * chosen.momentum_decay))
+        for number in range(1, step + 1)
+    )
+
+
 def adamax(
     rule: OptimizerRule, gradient: Floats, state: State, rate: float, step: int
 ) -> Move:
@@ -459,11 +496,9 @@ FAMILIES: dict[str, Callable[[OptimizerRule, Floats, State, float, int], Move]] 
 
 
 def learning_rate(recipe: Recipe, *, epoch: int, step: int) -> float:
-    """The learning rate of one training step.
+    """The learning rate of one training step, as `core.recipe.Decay` says.
 
-    Exponential: learning_rate * factor ** (finished / interval). Linear: up to
-    the whole rate in `warm_up`, then down to 0 at `interval`. Epochs or steps
-    are counted, as the recipe says.
+    Epochs or steps are counted.
 
     Args:
         recipe: its optimizer's rate and its decay.
@@ -472,10 +507,20 @@ def learning_rate(recipe: Recipe, *, epoch: int, step: int) -> float:
     """
     decay = recipe.decay
     finished = epoch if decay.unit == "epoch" else step
-    start = recipe.optimizer.learning_rate
+    return recipe.optimizer.learning_rate * share_of_rate(decay, finished)
+
+
+def share_of_rate(decay: Decay, finished: float) -> float:
+    """What multiplies the learning rate after so many finished units."""
     if decay.shape == "exponential":
-        return start * decay.factor ** (finished / decay.interval)
+        return float(decay.factor ** (finished / decay.interval))
     if finished < decay.warm_up:
-        return start * (finished + 1) / decay.warm_up
-    left = max(0.0, decay.interval - finished)
-    return start * left / (decay.interval - decay.warm_up)
+        if decay.shape == "one_cycle":
+            rise = 1 - math.cos(math.pi * finished / decay.warm_up)
+            return decay.start + (1 - decay.start) * rise / 2
+        return (finished + 1) / decay.warm_up
+    left = max(0.0, decay.interval - finished) / (decay.interval - decay.warm_up)
+    if decay.shape == "linear":
+        return left
+    fall = 1 - math.cos(math.pi * left)  # the same as 1 + cos(pi (1 - left))
+    return decay.final + (1 - decay.final) * fall / 2

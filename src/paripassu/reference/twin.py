@@ -16,14 +16,17 @@ import numpy.typing as npt
 from paripassu.core.layer_spec import LayerSpec
 from paripassu.core.layout import check_weights
 from paripassu.core.networks import Layer, Network, Weight
-from paripassu.core.recipe import Recipe
+from paripassu.core.recipe import Nadam, Recipe
 from paripassu.core.steps import Arrays, Given, TwinStep
 from paripassu.reference.layers import BACKWARD, FORWARD
-from paripassu.reference.losses import LOSSES
+from paripassu.reference.losses import loss_of
 from paripassu.reference.optimizers import (
+    PRODUCT,
     Floats,
     State,
+    average,
     learning_rate,
+    product_of_momentums,
     rule_of,
     step_once,
 )
@@ -62,20 +65,26 @@ class Twin:
 
     def evaluate(self, images: npt.NDArray[Any]) -> Arrays:
         """Layer -> what leaves it, dropout off."""
-        calls = forward(self.network, self.recipe, self._weights, images, None)
+        calls = forward(self.network, self.recipe, self._means, images, None)
         return {"input": calls[0].x, **{call.layer.name: call.y for call in calls}}
 
     def logits(self, images: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """`(N, h, w)` in, `(N, classes)` out; a thousand images at a time."""
         outputs = np.concatenate(
             [
-                forward(self.network, self.recipe, self._weights, part, None)[-1].y
+                forward(self.network, self.recipe, self._means, part, None)[-1].y
                 for part in np.split(images, range(1000, len(images), 1000))
             ]
         )
         if self.recipe.output == "logits":
             return outputs
         return np.log(np.maximum(outputs, np.finfo(np.float64).tiny))
+
+    @property
+    def _means(self) -> Weights:
+        """What is evaluated: the running means of the weights where there are some."""
+        weights = self._weights
+        return {n: self._slots[n].get("average", x) for n, x in weights.items()}
 
     def begin_epoch(self, epoch: int) -> None:
         """The schedule counts from here."""
@@ -95,18 +104,22 @@ class Twin:
         calls = forward(
             self.network, self.recipe, self._weights, step.images, step.masks
         )
-        loss, gradient = LOSSES[self.recipe.loss](calls[-1].y, step.labels)
+        loss, gradient = loss_of(self.recipe)(calls[-1].y, step.labels)
         gradients = backward(calls, gradient)
         rate = learning_rate(self.recipe, epoch=self._epoch, step=self._finished)
         self._finished += 1
+        before = self._slots
         self._weights, self._slots = step_once(
-            rule_of(self.recipe.optimizer),
+            rule_of(self.recipe.optimizer, self.recipe.clip_global_norm),
             self._weights,
             gradients,
-            self._slots,
+            before,
             rate=rate,
             step=self._finished,
         )
+        if share := self.recipe.average_decay:
+            for name, kept in average(before, self._weights, share).items():
+                self._slots[name] |= kept
         return {
             "loss": loss,
             **{f"activation.{call.layer.name}": call.y for call in calls},
@@ -121,7 +134,11 @@ class Twin:
         """Weights and the optimizer's slots."""
         state = {f"weight.{name}": x for name, x in self._weights.items()}
         for name, slots in self._slots.items():
-            state |= {f"slot.{name}.{slot}": x for slot, x in slots.items()}
+            state |= {
+                f"slot.{name}.{slot}": x
+                for slot, x in slots.items()
+                if slot != PRODUCT  # the same of each weight, by the number of steps
+            }
         return state
 
     def load_state(self, state: Given, *, epoch: int, step: int) -> None:
@@ -135,6 +152,10 @@ class Twin:
             elif kind == "slot":
                 weight, _, slot = rest.rpartition(".")
                 self._slots[weight][slot] = exact
+        if isinstance(self.recipe.optimizer, Nadam):
+            product = product_of_momentums(self.recipe.optimizer, step)
+            for slots in self._slots.values():
+                slots[PRODUCT] = np.array(product)
         self._epoch, self._finished = epoch, step
 
 

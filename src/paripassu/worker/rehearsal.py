@@ -20,7 +20,7 @@ from paripassu.core.recipe import Recipe
 from paripassu.core.steps import Arrays
 from paripassu.frameworks import registry
 from paripassu.frameworks.contract import EpochReport, Twin
-from paripassu.reference.losses import LOSSES
+from paripassu.reference.losses import loss_of
 from paripassu.worker.trajectory import shared_step, weights_in
 
 EPOCHS, BATCH = 2, 4
@@ -56,7 +56,7 @@ def rehearse(
     reports: list[EpochReport] = []
     if not framework.trains:
         reports, fed = _by_steps(twin, short, few, monitored)
-        logits, final = twin.logits(monitored.images), weights_in(twin.state())
+        logits, final = twin.logits(monitored.images), _trained(twin.state())
     else:
         trainer = twin.watched(lambda *batch: fed.extend(batch))
         trainer.warm_up(few)
@@ -95,6 +95,14 @@ def rehearse(
     }
 
 
+def _trained(state: Arrays) -> Arrays:
+    """The weights of a state, or their running means where there are some."""
+    return {
+        name: state.get(f"slot.{name.removeprefix('weight.')}.average", x)
+        for name, x in weights_in(state).items()
+    }
+
+
 def _by_steps(
     twin: Twin, recipe: Recipe, few: Split, monitored: Split
 ) -> tuple[list[EpochReport], list[Any]]:
@@ -123,7 +131,7 @@ def _by_steps(
                 learning_rate=rates[epoch * length],
                 training_loss=loss / len(few),
                 training_accuracy=right / len(few),
-                monitor_loss=float(LOSSES[recipe.loss](outputs, monitored.labels)[0]),
+                monitor_loss=float(loss_of(recipe)(outputs, monitored.labels)[0]),
                 monitor_accuracy=float((answers == monitored.labels).mean()),
             )
         )

@@ -204,7 +204,8 @@ class Tracer:
     def _step(self, fault: Fault, order: list[list[Any]], number: int) -> TwinStep:
         epoch, step = divmod(number, self._length)
         rows = order[epoch][step % len(order[epoch])]
-        healthy = shared_step(self._recipe, self._training, rows, epoch, step)
+        drawn_by = fault.data(self._recipe)
+        healthy = shared_step(drawn_by, self._training, rows, epoch, step)
         return fault.step(healthy)
 
     def _draws(

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paripassu.core import datasets, draws, files, machine
+from paripassu.core.augmentation import augment
 from paripassu.core.errors import UserError
 from paripassu.core.experiment import read_data, steps_per_epoch
 from paripassu.core.recipe import Recipe
@@ -37,7 +38,7 @@ def shared_step(
     recipe: Recipe, training: datasets.Split, rows: Any, epoch: int, step: int
 ) -> TwinStep:
     """Images, labels and dropout masks of one step of an epoch."""
-    some = training[rows]
+    some = augment(recipe, training[rows], epoch, step)
     return TwinStep(
         images=some.images,
         labels=some.labels,

@@ -63,7 +63,7 @@ class Case:
     @cached_property
     def rule(self) -> OptimizerRule:
         """What the recipe's optimizer does."""
-        return rule_of(self.recipe.optimizer)
+        return rule_of(self.recipe.optimizer, self.recipe.clip_global_norm)
 
     @cached_property
     def weights(self) -> dict[str, Array]:
@@ -330,6 +330,7 @@ def _loss(case: Case) -> str | None:
     right, wrong = (float(x) for x in case.pair("0.loss"))
     labels = case.right["given.labels"]
     logits = case.right[f"0.activation.{case.network.layers[-1].name}"]
+    smoothing = case.recipe.label_smoothing
     tried = []
     if case.recipe.loss == "cross_entropy_on_probabilities":
         logits = np.log(logits)  # the loss takes no softmax of them
@@ -341,8 +342,12 @@ def _loss(case: Case) -> str | None:
     for shift in (1, -1):
         tried.append(("the labels are shifted by one", logits, np.roll(labels, shift)))
     for sentence, given, expected in tried:
-        if abs(wrong - float(cross_entropy(given, expected)[0])) <= SAME * abs(wrong):
+        made = float(cross_entropy(given, expected, smoothing)[0])
+        if abs(wrong - made) <= SAME * abs(wrong):
             return sentence
+    hard = float(cross_entropy(logits, labels)[0])
+    if smoothing and abs(wrong - hard) <= SAME * abs(wrong):
+        return "the labels are not smoothed"
     if abs(wrong - right * len(labels)) <= SAME * abs(wrong):
         return "the loss is the sum over the batch, not its mean"
     return None
@@ -364,7 +369,7 @@ def _gradient(case: Case) -> str | None:
 # Rung 3: one step of the optimizer
 
 # The share of the old that each optimizer's mean square keeps.
-SHARES = {"adadelta": "rho", "rmsprop": "rho", "adam": "beta2"}
+SHARES = {"adadelta": "rho", "rmsprop": "rho", "adam": "beta2", "nadam": "beta2"}
 
 
 def _constants(case: Case) -> str | None:

@@ -101,11 +101,10 @@ def lesson_epoch(
     trainer: Trainer, recipe: Recipe, training: datasets.Split
 ) -> float:
     """Seconds of one epoch of the lesson's loop, with nothing around it."""
-    data = trainer.to_arrays(training)
-    order = draws.batches(recipe, len(training), 0)
+    order = trainer.fed(training, draws.batches(recipe, len(training), 0), 0)
     trainer.network.train()
     start = time.perf_counter()
-    for rows in order:
+    for data, rows in order:
         x, y = lesson.take(data, rows)
         last = lesson.train_step(
             trainer.network, trainer.loss, trainer.optimizer, x, y

@@ -215,6 +215,8 @@ def make_loss(recipe: Recipe) -> Loss:
     """From what leaves the network and labels to the mean loss, a scalar."""
     if recipe.loss == "cross_entropy_on_probabilities":
         return cross_entropy_on_probabilities
+    if recipe.label_smoothing:
+        return smoothed_cross_entropy(recipe.label_smoothing)
     if recipe.precision == "bfloat16":
         return cross_entropy_in_float32
     return lesson.cross_entropy
@@ -235,18 +237,34 @@ def cross_entropy_in_float32(logits: Any, y: Any) -> Any:
     return lesson.cross_entropy(logits.astype(jnp.float32), y)
 
 
+@cache  # one function, so that what was compiled for it is found again
+def smoothed_cross_entropy(smoothing: float) -> Loss:
+    """The loss of logits, a share of each label spread over all classes."""
+
+    def cross_entropy(logits: Any, y: Any) -> Any:
+        exact = jnp.promote_types(logits.dtype, jnp.float32)
+        right = jax.nn.one_hot(y, logits.shape[-1], dtype=exact)
+        labels = optax.smooth_labels(right, smoothing)
+        losses = optax.softmax_cross_entropy(logits.astype(exact), labels)
+        return losses.mean()
+
+    return cross_entropy
+
+
 def make_optimizer(network: Any, recipe: Recipe) -> Any:
     """The recipe's optimizer, in its form, with a schedule that counts updates.
 
     One that counts epochs is for the caller to take the rate from.
     """
-    if recipe.optimizer.kind == "adadelta" and recipe.decay.unit == "epoch":
+    more = recipe.clip_global_norm, recipe.average_decay
+    plain = recipe.optimizer.kind == "adadelta" and not any(more)
+    if plain and recipe.decay.unit == "epoch":
         made = lesson.make_optimizer(network, recipe)
         made.tx = _kept(recipe.optimizer, made.tx)
         return made
     steps = recipe.decay if recipe.decay.unit == "step" else None
     return nnx.Optimizer(
-        network, _transformation(recipe.optimizer, steps), wrt=nnx.Param
+        network, _transformation(recipe.optimizer, steps, *more), wrt=nnx.Param
     )
 
 
@@ -260,11 +278,11 @@ def _kept(chosen: Any, made: optax.GradientTransformation) -> Any:
 
 @cache
 def _transformation(
-    chosen: optimizers.Chosen, decay: Decay | None
+    chosen: optimizers.Chosen, decay: Decay | None, clip: float, average: float
 ) -> optax.GradientTransformation:
     start = chosen.learning_rate
     rate = _schedule(start, decay) if decay else start
-    return optimizers.make(chosen, rate)
+    return optimizers.make(chosen, rate, clip=clip, average=average)
 
 
 def rate_of(optimizer: Any) -> Any:
@@ -288,13 +306,22 @@ def make_schedule(recipe: Recipe) -> Schedule:
 def _schedule(start: float, decay: Decay) -> Schedule:
     if decay.shape == "exponential":
         return optax.exponential_decay(start, decay.interval, decay.factor)
-    return partial(_linear, start, decay)
+    return partial(_risen_and_fallen, start, decay)
 
 
-def _linear(start: float, decay: Decay, finished: Any) -> Any:
+def _risen_and_fallen(start: float, decay: Decay, finished: Any) -> Any:
     left = jnp.maximum(decay.interval - finished, 0.0)
     falling = left / (decay.interval - decay.warm_up)
+    if decay.shape != "linear":
+        falling = _between(decay.final, falling)
     if not decay.warm_up:
         return start * falling
     rising = (finished + 1) / decay.warm_up
+    if decay.shape == "one_cycle":
+        rising = _between(decay.start, finished / decay.warm_up)
     return start * jnp.where(finished < decay.warm_up, rising, falling)
+
+
+def _between(low: float, share: Any) -> Any:
+    """From `low` to 1 by half a cosine, as share goes from 0 to 1."""
+    return 1 + (low - 1) / 2 * (1 + jnp.cos(jnp.pi * share))

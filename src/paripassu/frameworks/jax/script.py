@@ -31,6 +31,7 @@ def code(recipe: Recipe) -> str:
         UserError: it asks for what optax has not.
     """
     scripts.check_layers(recipe)
+    scripts.check_training(recipe)
     optimizer = _optimizer(recipe)
     more = []
     if recipe.precision == "float64":

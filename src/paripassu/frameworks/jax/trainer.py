@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from flax import nnx
 
-from paripassu.core import draws
+from paripassu.core import augmentation, draws
 from paripassu.core.datasets import Split
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
@@ -74,7 +75,8 @@ class Trainer:
         data = self.to_arrays(training)
         sizes = {len(x) for x in draws.batches(self._recipe, len(training), 0)}
         rows = [np.arange(size) for size in sorted(sizes) for _ in range(2)]
-        self._train_epoch(data, rows, lambda *_: None)
+        batches = [(data, own) for own in rows]
+        self._train_epoch(batches, len(rows), lambda *_: None)
         self.evaluate(training[:AT_ONCE])
         self._loaded.pop()
         self.load_state(before)
@@ -88,7 +90,6 @@ class Trainer:
         on_step: Callable[[int, float, float], None],
         on_epoch: Callable[[EpochReport], None],
     ) -> None:
-        data = self.to_arrays(training)
         self.to_arrays(monitored)
         for epoch in range(first_epoch, self._recipe.epochs):
             if self._recipe.decay.unit == "epoch":
@@ -97,8 +98,9 @@ class Trainer:
             else:
                 learning_rate = float(self.schedule(self.optimizer.step[...]))
             start = time.perf_counter()
-            batches = draws.batches(self._recipe, len(training), epoch)
-            loss, accuracy = self._train_epoch(data, batches, on_step)
+            rows = draws.batches(self._recipe, len(training), epoch)
+            batches = self.fed(training, rows, epoch)
+            loss, accuracy = self._train_epoch(batches, len(rows), on_step)
             trained = time.perf_counter()
             monitor_loss, monitor_accuracy = self.evaluate(monitored)
             evaluated = time.perf_counter()
@@ -117,20 +119,20 @@ class Trainer:
 
     def _train_epoch(
         self,
-        data: Data,
-        batches: list[npt.NDArray[np.int64]],
+        batches: Iterable[tuple[Data, Any]],
+        steps: int,
         on_step: Callable[[int, float, float], None],
     ) -> tuple[float, float]:
         total_loss, total_correct, seen = 0.0, 0, 0
         unread: list[tuple[int, Any]] = []
         self.network.train()
-        for step, rows in enumerate(batches, start=1):
+        for step, (data, rows) in enumerate(batches, start=1):
             x, y = lesson.take(data, rows)
             found = lesson.train_step(
                 self.network, self.loss, self.optimizer, x, y
             )
-            unread.append((len(rows), found))
-            if step % REPORT_EVERY == 0 or step == len(batches):
+            unread.append((len(y), found))
+            if step % REPORT_EVERY == 0 or step == steps:
                 for size, (loss, correct) in unread:
                     seen += size
                     total_loss += float(loss) * size
@@ -139,14 +141,28 @@ class Trainer:
                 on_step(step, total_loss / seen, total_correct / seen)
         return total_loss / seen, total_correct / seen
 
+    def fed(
+        self, training: Split, rows: list[npt.NDArray[np.int64]], epoch: int
+    ) -> Iterator[tuple[Data, Any]]:
+        """Of each batch, the data and the rows that `lesson.take` is given."""
+        if self._recipe.augmentation.is_none:
+            data = self.to_arrays(training)
+            yield from ((data, own) for own in rows)
+            return
+        kind = self._recipe.storage
+        for some in augmentation.batches(self._recipe, training, rows, epoch):
+            yield lesson.to_arrays(some, kind), slice(None)
+
     def evaluate(self, split: Split) -> tuple[float, float]:
         data = self.to_arrays(split)
-        return lesson.evaluate(self.network, self.loss, data)
+        with self.averaged():
+            return lesson.evaluate(self.network, self.loss, data)
 
     def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         self.network.eval()
         parts = np.split(images, range(AT_ONCE, len(images), AT_ONCE))
-        outputs = np.concatenate([self._outputs(part) for part in parts])
+        with self.averaged():
+            outputs = np.concatenate([self._outputs(part) for part in parts])
         if self._recipe.output == "logits":
             return outputs
         return np.log(np.maximum(outputs, np.finfo(outputs.dtype).tiny))
@@ -165,12 +181,36 @@ class Trainer:
         return found[:count].astype(self._recipe.storage)
 
     def weights(self) -> Arrays:
+        with self.averaged():
+            return self.own_weights()
+
+    def own_weights(self) -> Arrays:
+        """The weights that steps are taken from, and not their running mean."""
         return to_common(self._recipe, nnx.state(self.network, nnx.Param))
 
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The running means in the weights' place, where there are some."""
+        means: dict[str, Any] = {}
+        optimizer = vars(self).get("optimizer")  # not if nobody asked for it
+        if self._recipe.average_decay and optimizer and optimizer.step[...]:
+            for place, variable in variables_of(optimizer).items():
+                _, own, name = place.rpartition(".average.")
+                if own:
+                    means[name] = variable
+        weights = variables_of(self.network) if means else {}
+        kept = {name: weights[name][...] for name in means}
+        for name, mean in means.items():
+            weights[name][...] = mean[...]
+        try:
+            yield
+        finally:
+            for name, weight in kept.items():
+                weights[name][...] = weight
+
     def state(self) -> Arrays:
-        state = {
-            f"weights.{name}": array for name, array in self.weights().items()
-        }
+        own = self.own_weights()
+        state = {f"weights.{name}": array for name, array in own.items()}
         for name, variable in variables_of(self.optimizer).items():
             state[f"optimizer.{name}"] = np.array(variable[...])
         for name, stream in self._generators().items():

@@ -18,20 +18,24 @@ import numpy as np
 import numpy.typing as npt
 from flax import nnx
 
-from paripassu.core.recipe import Recipe
+from paripassu.core.recipe import Nadam, Recipe
 from paripassu.core.steps import Arrays, Given, TwinStep
 from paripassu.frameworks.contract import Saw
 from paripassu.frameworks.jax import lesson, recipes
 from paripassu.frameworks.jax.trainer import Trainer, under, variables_of
 from paripassu.frameworks.jax.weights import from_common, to_common
+from paripassu.reference.optimizers import product_of_momentums
 
 # Each optimizer's own names of what it keeps, and the reference's.
 SLOTS = {
     "adadelta": {"e_g": "square_gradient", "e_x": "square_update"},
     "sgd": {"trace": "velocity"},
     "adam": {"mu": "mean_gradient", "nu": "square_gradient"},
+    "nadam": {"mu": "mean_gradient", "nu": "square_gradient"},
     "rmsprop": {"nu": "square_gradient"},
 }
+AVERAGE = {"average": "average"}  # beside them: the running mean of the weights
+
 # Of a layer, what enters it, and its mask: None when evaluating, or for none.
 Override = Callable[[Any, Any, Any], Any]
 Overrides = tuple[tuple[str, Override], ...]
@@ -76,7 +80,8 @@ class Twin:
 
     def evaluate(self, images: npt.NDArray[np.float32]) -> Arrays:
         x = self._images(images)
-        outputs = _outputs(self.network, x, layers=self._layers)
+        with self.trainer.averaged():
+            outputs = _outputs(self.network, x, layers=self._layers)
         return {"input": np.array(x), **_arrays("", outputs)}
 
     def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
@@ -154,7 +159,9 @@ class Twin:
         return jnp.asarray(images, self.recipe.storage)
 
     def state(self) -> Arrays:
-        state = {f"weight.{n}": x for n, x in self.trainer.weights().items()}
+        state = {
+            f"weight.{n}": x for n, x in self.trainer.own_weights().items()
+        }
         for name, variable in self.slots().items():
             state[f"slot.{name}"] = np.array(variable[...])
         return state
@@ -168,6 +175,10 @@ class Twin:
         for name, variable in variables_of(self.trainer.optimizer).items():
             if name.rpartition(".")[2] in ("count", "step"):
                 variable[...] = jnp.asarray(step, variable.dtype)
+            if name.endswith(".product"):
+                assert isinstance(self.recipe.optimizer, Nadam)
+                product = product_of_momentums(self.recipe.optimizer, step)
+                variable[...] = jnp.asarray(product, variable.dtype)
         self.begin_epoch(epoch)
 
     def slots(self) -> dict[str, Any]:
@@ -177,7 +188,7 @@ class Twin:
 
 def slots_of(optimizer: Any, recipe: Recipe) -> dict[str, Any]:
     """The optimizer's variables by canonical names."""
-    names = SLOTS[recipe.optimizer.kind]
+    names = SLOTS[recipe.optimizer.kind] | AVERAGE
     found = {}
     for place, variable in variables_of(optimizer).items():
         *_, own, layer, part = ("", "", *place.split("."))

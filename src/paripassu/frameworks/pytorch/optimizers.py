@@ -23,10 +23,18 @@ Parameters = Iterable[nn.Parameter]
 
 def make(
     parameters: Parameters,
-    chosen: recipe.SGD | recipe.Adam | recipe.RMSprop,
+    chosen: recipe.SGD | recipe.Adam | recipe.RMSprop | recipe.Nadam,
 ) -> torch.optim.Optimizer:
     """The optimizer that a recipe has chosen, in its form."""
     rate = chosen.learning_rate
+    if isinstance(chosen, recipe.Nadam):
+        return Nadam(
+            parameters,
+            rate,
+            (chosen.beta1, chosen.beta2),
+            chosen.epsilon,
+            momentum_decay=chosen.momentum_decay,
+        )
     if isinstance(chosen, recipe.RMSprop):
         inside = chosen.epsilon_form == "inside"
         rmsprop = RMSpropInside if inside else torch.optim.RMSprop
@@ -194,6 +202,98 @@ class RMSpropInside(torch.optim.RMSprop):
             root = square.add(group["eps"]).sqrt_()
             parameter.addcdiv_(gradient, root, value=-group["lr"])
         return loss
+
+
+class Nadam(torch.optim.NAdam):
+    """`torch.optim.NAdam` with the product of its momentums exact.
+
+    PyTorch keeps it in float32, whatever the weights are: in float64 the first
+    step is some 1e-8 off. Here it is no state: it follows from the step.
+    """
+
+    rule_changes: ClassVar = {"constants": "exact"}
+    known = 0, 1.0  # a step, and the product until there
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Update every parameter that has a gradient."""
+        loss = _loss(closure)
+        for group, parameter, gradient in _gradients(self):
+            beta1, beta2 = group["betas"]
+            state = self.state[parameter]
+            if not state:
+                state["step"] = torch.tensor(0.0)
+                state["exp_avg"] = torch.zeros_like(parameter)
+                state["exp_avg_sq"] = torch.zeros_like(parameter)
+            state["step"] += 1
+            step = int(state["step"].item())
+            product = self._product(group, step)
+            now, ahead = (_momentum(group, x) for x in (step, step + 1))
+            mean, square = state["exp_avg"], state["exp_avg_sq"]
+            mean.lerp_(gradient, 1 - beta1)
+            square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+            root = (square / (1 - beta2**step)).sqrt_().add_(group["eps"])
+            fresh = group["lr"] * (1 - now) / (1 - product)
+            parameter.addcdiv_(gradient, root, value=-fresh)
+            kept = group["lr"] * ahead / (1 - product * ahead)
+            parameter.addcdiv_(mean, root, value=-kept)
+        return loss
+
+    def _product(self, group: dict[str, Any], step: int) -> float:
+        """Of the momentums until a step."""
+        known, product = self.known
+        if known > step:
+            known, product = 0, 1.0
+        for number in range(known + 1, step + 1):
+            product *= _momentum(group, number)
+        self.known = step, product
+        return product
+
+
+def _momentum(group: dict[str, Any], step: int) -> float:
+    """Nadam's of one step."""
+    slower: float = 0.96 ** (step * group["momentum_decay"])
+    return float(group["betas"][0]) * (1 - 0.5 * slower)
+
+
+def clip_global_norm(optimizer: torch.optim.Optimizer, bound: float) -> None:
+    """Bound the norm of all gradients together before each step.
+
+    `clip_grad_norm_` adds 1e-6 to the norm; Keras and optax do not.
+    """
+
+    def clip(*_: object) -> None:
+        gradients = [
+            x.grad
+            for group in optimizer.param_groups
+            for x in group["params"]
+            if x.grad is not None
+        ]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        share = bound / norm.clamp_min(bound)
+        for gradient in gradients:
+            gradient.mul_(share)
+
+    optimizer.register_step_pre_hook(clip)
+
+
+def keep_average(optimizer: torch.optim.Optimizer, share: float) -> None:
+    """Keep a running mean of the weights, as the state `average` of each.
+
+    It begins with the weights after the first step, as that of
+    `torch.optim.swa_utils.AveragedModel`.
+    """
+
+    def average(*_: object) -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                state, weight = optimizer.state[parameter], parameter.detach()
+                if "average" in state:
+                    state["average"].lerp_(weight, 1 - share)
+                else:
+                    state["average"] = weight.clone()
+
+    optimizer.register_step_post_hook(average)
 
 
 def _decay_form(decoupled: bool) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -76,14 +77,23 @@ def make_loss(recipe: Recipe) -> Loss:
     """From what leaves the network and labels to the mean loss, a scalar."""
     if recipe.loss == "cross_entropy_on_probabilities":
         return cross_entropy_on_probabilities
+    if recipe.label_smoothing:
+        return nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     return lesson.cross_entropy
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer, in its form."""
+    """The recipe's optimizer, in its form, with what happens at its steps."""
+    optimizer: torch.optim.Optimizer
     if recipe.optimizer.kind == "adadelta":
-        return lesson.make_optimizer(network, recipe)
-    return optimizers.make(network.parameters(), recipe.optimizer)
+        optimizer = lesson.make_optimizer(network, recipe)
+    else:
+        optimizer = optimizers.make(network.parameters(), recipe.optimizer)
+    if recipe.clip_global_norm:
+        optimizers.clip_global_norm(optimizer, recipe.clip_global_norm)
+    if recipe.average_decay:
+        optimizers.keep_average(optimizer, recipe.average_decay)
+    return optimizer
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> Any:
@@ -94,11 +104,21 @@ def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> Any:
 
     def factor(finished: int) -> float:
         if finished < decay.warm_up:
+            if decay.shape == "one_cycle":
+                return _between(decay.start, 1.0, finished / decay.warm_up)
             return (finished + 1) / decay.warm_up
         left = max(0.0, decay.interval - finished)
-        return left / (decay.interval - decay.warm_up)
+        share = left / (decay.interval - decay.warm_up)
+        if decay.shape == "linear":
+            return share
+        return _between(decay.final, 1.0, share)
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def _between(low: float, high: float, share: float) -> float:
+    """From one to the other by half a cosine, as share goes from 0 to 1."""
+    return high + (low - high) / 2 * (1 + math.cos(math.pi * share))
 
 
 def cross_entropy_on_probabilities(

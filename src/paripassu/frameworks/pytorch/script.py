@@ -28,6 +28,7 @@ def code(recipe: Recipe) -> str:
         UserError: it asks for what PyTorch has not.
     """
     scripts.check_layers(recipe)
+    scripts.check_training(recipe)
     optimizer, own_optimizer, before_step = _optimizer(recipe)
     wide = "torch.set_default_dtype(torch.float64)"
     more = ["", wide] if recipe.precision == "float64" else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from paripassu.core import draws
+from paripassu.core import augmentation, draws
 from paripassu.core.datasets import Split
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
@@ -90,6 +91,15 @@ class Trainer:
             pass
         self.load_state(before)
 
+    def fed(
+        self, training: Split, rows: list[npt.NDArray[np.int64]], epoch: int
+    ) -> tuple[Any, Iterable[Any]]:
+        """What the loop is given: data, and what to ask them for in turn."""
+        if self._recipe.augmentation.is_none:
+            return self.to_digits(training), rows
+        changed = augmentation.batches(self._recipe, training, rows, epoch)
+        return _AsTheyAre(self.place), changed
+
     def steps(self, data: Any, batches: Iterable[Any]) -> Iterator[Any]:
         """Train on batches of the data: the lesson's loop."""
         found: Iterator[Any] = lesson.train_epoch(
@@ -111,8 +121,10 @@ class Trainer:
         for epoch in range(first_epoch, self._recipe.epochs):
             learning_rate = self.schedule.get_last_lr()[0]
             start = time.perf_counter()
-            batches = draws.batches(self._recipe, len(digits), epoch)
-            loss, accuracy = self._train_epoch(digits, batches, on_step)
+            rows = draws.batches(self._recipe, len(digits), epoch)
+            loss, accuracy = self._train_epoch(
+                *self.fed(training, rows, epoch), rows, on_step
+            )
             trained = time.perf_counter()
             monitor_loss, monitor_accuracy = self.evaluate(monitored)
             evaluated = time.perf_counter()
@@ -131,18 +143,19 @@ class Trainer:
 
     def _train_epoch(
         self,
-        digits: lesson.Digits,
-        batches: list[npt.NDArray[np.int64]],
+        data: Any,
+        batches: Iterable[Any],
+        rows: list[npt.NDArray[np.int64]],
         on_step: Callable[[int, float, float], None],
     ) -> tuple[float, float]:
         total_loss: Any = 0.0
         total_correct: Any = 0
         seen = 0
-        results = enumerate(self.steps(digits, batches), start=1)
+        results = enumerate(self.steps(data, batches), start=1)
         for step, (loss, correct) in results:
             if self._recipe.decay.unit == "step":
                 self.schedule.step()
-            size = len(batches[step - 1])
+            size = len(rows[step - 1])
             seen += size
             total_loss += loss * size
             total_correct += correct
@@ -156,11 +169,12 @@ class Trainer:
 
     def evaluate(self, split: Split) -> tuple[float, float]:
         digits = self.to_digits(split)
-        return lesson.evaluate(self.network, self.loss, digits)
+        with self.averaged():
+            return lesson.evaluate(self.network, self.loss, digits)
 
     def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         self.network.eval()
-        with torch.inference_mode():
+        with self.averaged(), torch.inference_mode():
             tensor = torch.from_numpy(images).permute(0, 3, 1, 2)
             tensor = tensor.to(**self.place)
             classes = self._recipe.architecture.num_classes
@@ -177,12 +191,32 @@ class Trainer:
         return np.log(np.maximum(outputs, np.finfo(outputs.dtype).tiny))
 
     def weights(self) -> Arrays:
+        with self.averaged():
+            return self.own_weights()
+
+    def own_weights(self) -> Arrays:
+        """The weights that steps are taken from, and not their running mean."""
         return to_common(self._recipe, self.network.state_dict())
 
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The running means in the weights' place, where there are some."""
+        optimizer = vars(self).get("optimizer")  # not if nobody asked for it
+        kept = {}
+        for parameter in self.network.parameters() if optimizer else ():
+            mean = optimizer.state.get(parameter, {}).get("average")
+            if mean is not None:
+                kept[parameter] = parameter.data
+                parameter.data = mean
+        try:
+            yield
+        finally:
+            for parameter, weight in kept.items():
+                parameter.data = weight
+
     def state(self) -> Arrays:
-        state = {
-            f"weights.{name}": array for name, array in self.weights().items()
-        }
+        own = self.own_weights()
+        state = {f"weights.{name}": array for name, array in own.items()}
         for index, values in self.optimizer.state_dict()["state"].items():
             for key, value in values.items():
                 state[f"optimizer.{index}.{key}"] = _copy(value)
@@ -231,6 +265,16 @@ class Trainer:
         digits = lesson.Digits(split, **self.place)
         self._loaded.append((split, digits))
         return digits
+
+
+class _AsTheyAre:
+    """For the lesson's loop: whole batches, as PyTorch takes them."""
+
+    def __init__(self, place: dict[str, Any]) -> None:
+        self._place = place
+
+    def __getitem__(self, some: Split) -> Any:
+        return lesson.Digits(some, **self._place)[:]
 
 
 def _copy(tensor: torch.Tensor) -> npt.NDArray[Any]:

@@ -30,8 +30,11 @@ SLOTS = {
     "adadelta": {"square_avg": "square_gradient", "acc_delta": "square_update"},
     "sgd": {"momentum_buffer": "velocity"},
     "adam": {"exp_avg": "mean_gradient", "exp_avg_sq": "square_gradient"},
+    "nadam": {"exp_avg": "mean_gradient", "exp_avg_sq": "square_gradient"},
     "rmsprop": {"square_avg": "square_gradient"},
 }
+AVERAGE = {"average": "average"}  # beside them: the running mean of the weights
+
 Override = Callable[[nn.Module, Tensor], Tensor]
 
 
@@ -62,7 +65,7 @@ class Twin:
         self._outputs: dict[str, Tensor] | None = None
         self._gradients: dict[str, Tensor | None] = {}
         self._epoch = 0
-        self._slots = SLOTS[recipe.optimizer.kind]
+        self._slots = SLOTS[recipe.optimizer.kind] | AVERAGE
         self._flat = _flattened(recipe.architecture)
         for name, module in self.network.named_children():
             if isinstance(module, nn.Dropout):
@@ -84,7 +87,7 @@ class Twin:
     def evaluate(self, images: npt.NDArray[np.float32]) -> Arrays:
         self._outputs = {}
         self.network.eval()
-        with torch.inference_mode():
+        with self.trainer.averaged(), torch.inference_mode():
             x = torch.from_numpy(images).permute(0, 3, 1, 2)
             x = x.to(**self.trainer.place)
             self.network(x)
@@ -165,7 +168,7 @@ class Twin:
             for own, slot in self._slots.items():
                 if own in kept:
                     slots.setdefault(slot, {})[name] = kept[own]
-        state = _prefixed("weight.", self.trainer.weights())
+        state = _prefixed("weight.", self.trainer.own_weights())
         for slot, tensors in slots.items():
             for name, array in self._common(tensors).items():
                 state[f"slot.{name}.{slot}"] = array
@@ -208,7 +211,10 @@ class Twin:
                     for name, x in self.network.named_parameters()
                 }
 
-        self.trainer.optimizer.register_step_pre_hook(read)
+        optimizer = self.trainer.optimizer
+        handle = optimizer.register_step_pre_hook(read)
+        # First, as they came from the loss: another may clip them.
+        optimizer._optimizer_step_pre_hooks.move_to_end(handle.id, last=False)
 
     def _common(self, tensors: Mapping[str, Any]) -> Arrays:
         return to_common(self.recipe, tensors)

@@ -93,7 +93,7 @@ def lesson_epoch(
     """Seconds of one epoch of the lesson's `fit`, with nothing around it."""
     clock = _Clock()
     once = recipe.changed(epochs=1)
-    lesson.train(trainer.network, once, training, None, [clock])
+    lesson.train(trainer.network, once, trainer.fed(training), None, [clock])
     return clock.seconds
 
 

@@ -9,6 +9,8 @@ names, and take another step with it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar
 
@@ -21,7 +23,7 @@ from paripassu.core import recipe
 
 
 def make(
-    chosen: recipe.Adadelta | recipe.SGD | recipe.Adam | recipe.RMSprop,
+    chosen: recipe.Optimizer,
     rate: Any,
 ) -> Any:
     """The optimizer that a recipe has chosen, in its form.
@@ -34,6 +36,10 @@ def make(
     exact = np.float64 if keras.config.floatx() == "float64" else float
     if isinstance(chosen, recipe.Adadelta):
         return keras.optimizers.Adadelta(rate, chosen.rho, chosen.epsilon)
+    if isinstance(chosen, recipe.Nadam):
+        betas = exact(chosen.beta1), exact(chosen.beta2)
+        slower = exact(chosen.momentum_decay)
+        return Nadam(rate, *betas, chosen.epsilon, momentum_decay=slower)
     if isinstance(chosen, recipe.RMSprop):
         outside = chosen.epsilon_form == "outside"
         rmsprop = RMSpropOutside if outside else keras.optimizers.RMSprop
@@ -209,6 +215,161 @@ class RMSpropOutside(keras.optimizers.RMSprop):  # type: ignore[misc]
         self.assign_add(square, (gradient**2 - square) * (1 - self.rho))
         root = ops.sqrt(square) + self.epsilon
         self.assign_sub(variable, rate * gradient / root)
+
+
+@keras.saving.register_keras_serializable("paripassu")
+class Nadam(keras.optimizers.Nadam):  # type: ignore[misc]
+    """`keras.optimizers.Nadam` with a momentum decay, and exact constants.
+
+    Keras's own, in version 3.15.1, has the decay 1, rounds 0.96 to float32, and
+    leaves the product of momentums out of what it saves.
+    """
+
+    def __init__(
+        self, *arguments: Any, momentum_decay: float = 1.0, **options: Any
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self.momentum_decay = momentum_decay
+
+    @property
+    def rule_changes(self) -> dict[str, Any]:
+        """How its rule differs from its base's; see `sides.contract`."""
+        slower = float(self.momentum_decay)
+        return {"momentum_decay": slower, "constants": "exact"}
+
+    def build(self, variables: Any) -> None:
+        """Make the means of each variable, and the product of momentums."""
+        if self.built:
+            return
+        super().build(variables)
+        dtype = variables[0].dtype if variables else keras.config.floatx()
+        self._u_product = self.add_variable((), "ones", dtype, name="product")
+
+    def _momentum(self, ahead: int) -> Any:
+        """Of the step so many after the last one."""
+        dtype = self._u_product.dtype
+        step = ops.cast(self.iterations + ahead, dtype)
+        root = tf.constant(0.96, dtype) ** (step * self.momentum_decay)
+        return self.beta_1 * (1 - root / 2)
+
+    def _backend_update_step(
+        self, grads: Any, trainable_variables: Any, learning_rate: Any
+    ) -> None:
+        self.assign(self._u_product, self._u_product * self._momentum(1))
+        # Past Keras's own, which would multiply once more.
+        super(keras.optimizers.Nadam, self)._backend_update_step(
+            grads, trainable_variables, learning_rate
+        )
+
+    def update_step(
+        self, gradient: Any, variable: Any, learning_rate: Any
+    ) -> None:
+        """Update one variable and its running means."""
+        rate = ops.cast(learning_rate, variable.dtype)
+        step = ops.cast(self.iterations + 1, variable.dtype)
+        now, ahead = self._momentum(1), self._momentum(2)
+        product = ops.convert_to_tensor(self._u_product)
+        index = self._get_variable_index(variable)
+        mean, square = self._momentums[index], self._velocities[index]
+        self.assign_add(mean, (gradient - mean) * (1 - self.beta_1))
+        self.assign_add(square, (gradient**2 - square) * (1 - self.beta_2))
+        root = ops.sqrt(square / (1 - self.beta_2**step)) + self.epsilon
+        kept = ahead * mean / (1 - product * ahead)
+        fresh = (1 - now) * gradient / (1 - product)
+        self.assign_sub(variable, rate * (kept + fresh) / root)
+
+    def get_config(self) -> dict[str, Any]:
+        """What Keras saves of it."""
+        slower = float(self.momentum_decay)
+        return {**super().get_config(), "momentum_decay": slower}
+
+
+def keep_average(optimizer: Any, share: float) -> None:
+    """Let an optimizer that is not built keep a running mean of the weights.
+
+    Keras would write it over the weights when `fit` ends: they stay apart, so
+    that a training can go on.
+    """
+    exact = np.float64 if keras.config.floatx() == "float64" else float
+    optimizer.use_ema = True
+    optimizer.ema_momentum = exact(share)
+    optimizer.finalize_variable_values = lambda _variables: None
+
+
+@contextmanager
+def averaged(network: Any) -> Iterator[None]:
+    """With the running means in the weights' place, where there are some."""
+    optimizer = getattr(network, "optimizer", None)
+    means: list[Any] = []
+    if optimizer is not None and optimizer.use_ema and optimizer.iterations > 0:
+        means = optimizer._model_variables_moving_average
+    pairs = list(zip(network.trainable_variables, means, strict=False))
+    kept = [ops.convert_to_numpy(weight).copy() for weight, _mean in pairs]
+    for weight, mean in pairs:
+        weight.assign(mean)
+    try:
+        yield
+    finally:
+        for (weight, _mean), before in zip(pairs, kept, strict=True):
+            weight.assign(before)
+
+
+class EvaluateAverage(keras.callbacks.Callback):  # type: ignore[misc]
+    """Lets `fit` evaluate the running means of the weights."""
+
+    def on_test_begin(self, logs: Any = None) -> None:  # noqa: ARG002
+        """Put them in the weights' place."""
+        self._place = averaged(self.model)
+        self._place.__enter__()
+
+    def on_test_end(self, logs: Any = None) -> None:  # noqa: ARG002
+        """Put the weights back."""
+        self._place.__exit__(None, None, None)
+
+
+@keras.saving.register_keras_serializable("paripassu")
+class CosineDecay(
+    keras.optimizers.schedules.LearningRateSchedule  # type: ignore[misc]
+):
+    """A rise to the whole rate, and a fall to a share of it by half a cosine.
+
+    The rise is by half a cosine too if it begins at a share, `start`; if that
+    is 0, as that of `LinearDecay`.
+    """
+
+    def __init__(
+        self,
+        rate: float,
+        warm_up: float,
+        interval: float,
+        start: float,
+        final: float,
+    ) -> None:
+        self.rate, self.start, self.final = rate, start, final
+        self.warm_up, self.interval = warm_up, interval
+
+    def __call__(self, step: Any) -> Any:
+        """The rate of a step, counted from 0."""
+        finished = ops.cast(step, keras.config.floatx())
+        left = ops.maximum(self.interval - finished, 0)
+        share = left / (self.interval - self.warm_up)
+        factor = self._between(self.final, share)
+        if self.warm_up:
+            rising = (finished + 1) / self.warm_up
+            if self.start:
+                rising = self._between(self.start, finished / self.warm_up)
+            factor = ops.where(finished < self.warm_up, rising, factor)
+        return self.rate * factor
+
+    @staticmethod
+    def _between(low: float, share: Any) -> Any:
+        """From `low` to 1 as share goes from 0 to 1."""
+        return 1 + (low - 1) / 2 * (1 + ops.cos(np.pi * share))
+
+    def get_config(self) -> dict[str, Any]:
+        """What Keras saves of it."""
+        names = ("rate", "warm_up", "interval", "start", "final")
+        return {name: getattr(self, name) for name in names}
 
 
 @keras.saving.register_keras_serializable("paripassu")

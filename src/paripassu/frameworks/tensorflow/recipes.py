@@ -85,6 +85,8 @@ def make_loss(recipe: Recipe) -> Any:
 
     It keeps the number type that was set when it was made.
     """
+    if recipe.label_smoothing:
+        return SmoothedCrossEntropy(recipe.label_smoothing)
     if recipe.output == "logits":
         return lesson.make_loss()
     if recipe.loss == "cross_entropy_on_probabilities":
@@ -105,6 +107,10 @@ def make_optimizer(recipe: Recipe) -> Any:
         optimizer = optimizers.make(chosen, rate)
     if chosen.kind == "adadelta" and not tf.config.get_visible_devices("GPU"):
         optimizers.update_in_one_pass(optimizer)
+    if recipe.clip_global_norm:
+        optimizer.global_clipnorm = recipe.clip_global_norm
+    if recipe.average_decay:
+        optimizers.keep_average(optimizer, recipe.average_decay)
     return optimizer
 
 
@@ -113,6 +119,11 @@ def _schedule(recipe: Recipe) -> Any:
     rate, decay = recipe.optimizer.learning_rate, recipe.decay
     if decay.shape == "linear":
         return optimizers.LinearDecay(rate, decay.warm_up, decay.interval)
+    if decay.shape != "exponential":
+        start = decay.start if decay.shape == "one_cycle" else 0.0
+        return optimizers.CosineDecay(
+            rate, decay.warm_up, decay.interval, start, decay.final
+        )
     return optimizers.ExponentialDecay(rate, decay.interval, decay.factor)
 
 
@@ -128,6 +139,33 @@ def make_schedule(recipe: Recipe) -> list[Any]:
             lambda epoch: float(schedule(epoch))
         )
     ]
+
+
+@keras.saving.register_keras_serializable("paripassu")
+class SmoothedCrossEntropy(keras.losses.Loss):  # type: ignore[misc]
+    """Cross-entropy of logits with smoothed labels, which are integers.
+
+    Keras smooths one-hot labels only.
+    """
+
+    def __init__(self, smoothing: float, **options: Any) -> None:
+        super().__init__(**options)
+        self.smoothing = smoothing
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """The loss of each image; a softmax in front of it is left as it is."""
+        classes = y_pred.shape[-1]
+        right = tf.one_hot(
+            tf.cast(y_true, tf.int32), classes, dtype=y_pred.dtype
+        )
+        labels = right * (1 - self.smoothing) + self.smoothing / classes
+        return keras.ops.categorical_crossentropy(
+            labels, tf.identity(y_pred), from_logits=True
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """What Keras saves of it."""
+        return {**super().get_config(), "smoothing": self.smoothing}
 
 
 @keras.saving.register_keras_serializable("paripassu")

@@ -25,6 +25,7 @@ def code(recipe: Recipe) -> str:
         UserError: it asks for what Keras has not.
     """
     scripts.check_layers(recipe)
+    scripts.check_training(recipe)
     optimizer, own_optimizer = _optimizer(recipe)
     more = []
     if recipe.precision == "float64":

@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from paripassu.core.augmentation import InOrder
 from paripassu.core.datasets import Split
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
 from paripassu.core.steps import Arrays, Given
 from paripassu.frameworks.contract import EpochReport
-from paripassu.frameworks.tensorflow import lesson, recipes
+from paripassu.frameworks.tensorflow import lesson, optimizers, recipes
 from paripassu.frameworks.tensorflow.weights import from_common, to_common
 
 
@@ -77,31 +78,47 @@ class Trainer:
         lesson.train(
             self.network,
             self._recipe,
-            training,
+            self.fed(training, first_epoch),
             lesson.to_arrays(monitored),
             [
                 *recipes.make_schedule(self._recipe),
+                optimizers.EvaluateAverage(),
                 _Reporter(on_step, on_epoch),
             ],
             first_epoch,
         )
 
+    def fed(self, training: Split, first_epoch: int = 0) -> Any:
+        """What `fit` takes its batches from."""
+        if self._recipe.augmentation.is_none:
+            return training
+        return InOrder(self._recipe, training, first_epoch)
+
     def evaluate(self, split: Split) -> tuple[float, float]:
-        loss, accuracy = lesson.evaluate(self.network, *lesson.to_arrays(split))
+        arrays = lesson.to_arrays(split)
+        with optimizers.averaged(self.network):
+            loss, accuracy = lesson.evaluate(self.network, *arrays)
         return float(loss), round(float(accuracy), 6)  # a float32 fraction
 
     def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         arrays = images.astype(keras.config.floatx(), copy=False)
         starts = range(0, len(arrays), 100)
-        outputs = np.concatenate(
-            [self.network.predict_on_batch(arrays[i : i + 100]) for i in starts]
-        )
+        predict = self.network.predict_on_batch
+        with optimizers.averaged(self.network):
+            outputs = np.concatenate(
+                [predict(arrays[i : i + 100]) for i in starts]
+            )
         outputs = outputs.astype(keras.config.floatx(), copy=False)
         if self._recipe.output == "logits":
             return outputs
         return np.log(np.maximum(outputs, np.finfo(outputs.dtype).tiny))
 
     def weights(self) -> Arrays:
+        with optimizers.averaged(self.network):
+            return self.own_weights()
+
+    def own_weights(self) -> Arrays:
+        """The weights that steps are taken from, and not their running mean."""
         return to_common(self._recipe, self.network)
 
     def _variables(self) -> dict[str, Any]:

@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from paripassu.core.recipe import Recipe
+from paripassu.core.recipe import Nadam, Recipe
 from paripassu.core.steps import Arrays, Given, TwinStep
 from paripassu.frameworks.contract import Saw
-from paripassu.frameworks.tensorflow import lesson, recipes
+from paripassu.frameworks.tensorflow import lesson, optimizers, recipes
 from paripassu.frameworks.tensorflow.trainer import Trainer
 from paripassu.frameworks.tensorflow.weights import from_common
+from paripassu.reference.optimizers import product_of_momentums
 
 # Each optimizer's own names of what it keeps, and the reference's.
 SLOTS = {
@@ -30,8 +31,11 @@ SLOTS = {
     },
     "sgd": {"momentum": "velocity"},
     "adam": {"momentum": "mean_gradient", "velocity": "square_gradient"},
+    "nadam": {"momentum": "mean_gradient", "velocity": "square_gradient"},
     "rmsprop": {"velocity": "square_gradient"},
 }
+AVERAGE = {"average": "average"}  # beside them: the running mean of the weights
+
 Override = Callable[[Any, Any, bool], Any]
 
 
@@ -75,7 +79,8 @@ class Twin:
 
     def evaluate(self, images: npt.NDArray[np.float32]) -> Arrays:
         x = images.astype(keras.config.floatx())
-        self.network(tf.constant(x), training=False)
+        with optimizers.averaged(self.network):
+            self.network(tf.constant(x), training=False)
         outputs = {n: y.numpy() for n, y in self._outputs.items()}
         return {"input": x, **outputs}
 
@@ -118,7 +123,9 @@ class Twin:
         return self.trainer
 
     def state(self) -> Arrays:
-        state = {f"weight.{n}": x for n, x in self.trainer.weights().items()}
+        state = {
+            f"weight.{n}": x for n, x in self.trainer.own_weights().items()
+        }
         for name, variable in self.slots().items():
             state[f"slot.{name}"] = keras.ops.convert_to_numpy(variable).copy()
         return state
@@ -136,6 +143,9 @@ class Twin:
                 np.zeros(variable.shape) if given is None else given
             )
         self.network.optimizer.iterations.assign(step)
+        if isinstance(self.recipe.optimizer, Nadam):
+            product = product_of_momentums(self.recipe.optimizer, step)
+            self.network.optimizer._u_product.assign(product)
         self.begin_epoch(epoch)
 
     def _given(self, step: TwinStep) -> tuple[Any, Any, dict[str, Any]]:
@@ -205,7 +215,7 @@ class Twin:
 
         Keras names a slot `<model>_<layer>_<weight>_<slot>`.
         """
-        names = SLOTS[self.recipe.optimizer.kind]
+        names = SLOTS[self.recipe.optimizer.kind] | AVERAGE
         found = {}
         for variable in self.network.optimizer.variables:
             for name in self._names():
