@@ -108,6 +108,8 @@ def in_words(annotation: Any, constraints: Sequence[Any] = ()) -> str:
         return ", or ".join(known)
     if origin is Literal:
         return choices(inner)
+    if origin is list:
+        return f"list; each value: {in_words(inner[0])}"
     if origin is dict:
         return f"table; each value: {in_words(inner[1], constraints)}"
     if annotation not in TYPES:

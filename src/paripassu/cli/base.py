@@ -144,8 +144,8 @@ DataOption = Annotated[
     Path | None,
     typer.Option(
         metavar="PATH",
-        help="An IDX folder, a torchvision folder or a Keras mnist.npz. "
-        "Default: the MNIST in the package.",
+        help="IDX files, an .npz, folders of pictures by class, CIFAR-10's binary "
+        "version or a torchvision folder. Default: the MNIST in the package.",
     ),
 ]
 
