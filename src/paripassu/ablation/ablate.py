@@ -112,6 +112,7 @@ def ablate(
         frameworks=tuple(able),
         seeds=tuple(seeds),
         data=dataset.sha256,
+        whose_data=dataset.sentence,
         command=conditions.command,
         notes=(*warnings, *absent),
     )

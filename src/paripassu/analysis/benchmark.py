@@ -59,6 +59,7 @@ class Conditions(Model):
     recipe: str
     recipe_hash: str
     versions: dict[str, str]  # framework -> its version
+    whose_data: str = ""  # and how many; older records do not say it
 
     @property
     def frameworks(self) -> list[str]:

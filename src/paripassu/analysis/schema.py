@@ -212,6 +212,7 @@ class Proof(Model):
     message: str | None  # a framework that could not take part, and why
     command: str | None = None
     recipe: dict[str, Any] | None = None
+    whose_data: str = ""  # and how many; older records do not say it
     versions: dict[str, str] = Field(default_factory=dict)
     environment: dict[str, str] = Field(default_factory=dict)
     rungs: list[RungResult] = Field(default_factory=list)

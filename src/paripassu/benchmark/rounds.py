@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 
 from paripassu.analysis.benchmark import Bench, Measured, Race
 from paripassu.analysis.reading import checked
-from paripassu.core import files, machine
+from paripassu.core import datasets, files, machine
 from paripassu.core.errors import UserError
+from paripassu.core.experiment import read_data
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import registry
 from paripassu.processes.conditions import Conditions
@@ -34,7 +35,8 @@ def described(
     """The fields of `paripassu.analysis.benchmark.Conditions`.
 
     Raises:
-        UserError: a framework is missing, or cannot run the recipe.
+        UserError: a framework is missing, or cannot run the recipe, or the data are
+            not usable.
     """
     for name in frameworks:
         registry.find(name).check(recipe)
@@ -48,6 +50,7 @@ def described(
         "threads": conditions.thread_count,
         "recipe": recipe.name,
         "recipe_hash": recipe.hash(),
+        "whose_data": datasets.describe(*read_data(recipe, conditions.data)).sentence,
         "versions": {name: registry.find(name).version or "" for name in frameworks},
     }
 
@@ -64,7 +67,7 @@ def begun(path: Path, wanted: Record) -> Record:
     if not path.exists():
         return wanted
     found = checked(type(wanted), path)
-    free = {"command", "created", "rounds"}
+    free = {"command", "created", "rounds", "whose_data"}
     old, new = (x.model_dump(exclude=free) for x in (found, wanted))
     for key in new:
         if old[key] != new[key]:

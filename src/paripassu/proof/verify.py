@@ -22,7 +22,7 @@ from paripassu.analysis.proof.parity import (
 )
 from paripassu.analysis.proof.tolerance import LADDER
 from paripassu.analysis.schema import Divergence, Proof, ProofRow, RungResult
-from paripassu.core import machine
+from paripassu.core import datasets, machine
 from paripassu.core.errors import UserError, WorkerError
 from paripassu.core.experiment import read_data, steps_per_epoch
 from paripassu.core.files import read_tensors, scratch
@@ -111,6 +111,7 @@ def verify(
         message="\n".join(climb.failures) or None,
         command=conditions.command,
         recipe=recipe.model_dump(),
+        whose_data=climb.whose_data,
         versions={
             name: str(registry.find(name).version)
             for name in (REFERENCE.name, *frameworks)
@@ -152,7 +153,8 @@ class _Climb:
         rungs: Sequence[int],
         on_progress: Callable[[Progress], None],
     ) -> None:
-        _data, prepared = read_data(recipe, conditions.data)
+        data, prepared = read_data(recipe, conditions.data)
+        self.whose_data = datasets.describe(data, prepared).sentence
         self._recipe, self._rungs = recipe, rungs
         self._conditions = conditions.for_proofs()
         self._count = len(prepared.training.labels)

@@ -180,6 +180,8 @@ def ablation_table(ablation: Ablation) -> RenderableType:
     heading = Text(f"FROM {ablation.start['name']} TO {ablation.end['name']}, in {own}")
     parts: list[RenderableType] = [Text(""), heading, Text(""), table, Text("")]
     parts.append(Text(_method(ablation)))
+    if ablation.whose_data:
+        parts.append(Text(f"Data: {ablation.whose_data}."))
     for end, holds in ablation.proofs.items():
         if not holds:
             text = f"The proof that the twins are equal does not hold on {end}."

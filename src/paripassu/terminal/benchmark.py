@@ -65,6 +65,7 @@ def bench_table(bench: Bench) -> RenderableType:
         f"{bench.recipe}, {bench.precision}, {counted(bench.threads, 'thread')}; "
         f"{bench.images:,} images in each of {counted(len(bench.rounds), 'round')}; "
         f"median (least to greatest), seconds for {EPOCH:,} images.",
+        *([f"Data: {bench.whose_data}."] if bench.whose_data else []),
         f"Ceiling: {bench.ceiling / 1e9:,.0f} GFLOP/s, a product of two matrices of "
         f"{bench.matrix:,} x {bench.matrix:,}; training takes "
         f"{bench.training_flops / 1e6:.1f} MFLOP an image. Kernels: the framework's "

@@ -101,6 +101,8 @@ def whole_run_text(runs: Sequence[WholeRun]) -> Text:
 def proof_view(proof: Proof) -> RenderableType:
     """The rungs, the first divergence, whole runs, and the verdict."""
     parts: list[RenderableType] = [rung_table(proof.rungs), Text("")]
+    if proof.whose_data:
+        parts.append(Text(f"Data: {proof.whose_data}."))
     if proof.message:
         parts.append(Text(proof.message, style="red"))
     if proof.divergence:

@@ -101,6 +101,7 @@ class Ablation(Model):
     framework: str  # that of all stops
     frameworks: list[str]  # those that train the end points, in the project's order
     data: dict[str, str]  # file -> SHA-256
+    whose_data: str = ""  # and how many; older records do not say it
     seeds: list[int]  # that were asked for
     complete: list[int]  # that have every run
     metrics: list[Metric]  # those that all runs have in common
@@ -143,6 +144,7 @@ class Inquiry:
     frameworks: tuple[str, ...]  # the ablation's own among them
     seeds: tuple[int, ...]
     data: Mapping[str, str]
+    whose_data: str = ""
     command: str = ""
     proofs: Mapping[End, bool] = field(default_factory=dict)
     failures: Mapping[str, str] = field(default_factory=dict)
@@ -210,6 +212,7 @@ def attribute(inquiry: Inquiry, records: Mapping[Key, RunRecord]) -> Ablation:
         framework=own,
         frameworks=list(inquiry.frameworks),
         data=dict(inquiry.data),
+        whose_data=inquiry.whose_data,
         seeds=list(inquiry.seeds),
         complete=complete,
         metrics=metrics,
