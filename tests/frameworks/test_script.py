@@ -50,6 +50,13 @@ VARIANTS = {
         "optimizer.learning_rate=0.012345678901234567",
     ],
 }
+# Fields that are refused as soon as they say something.
+WORDLESS: dict[str, Any] = {
+    "label_smoothing": 0.1,
+    "clip_global_norm": 1.0,
+    "average_decay": 0.9,
+    "augmentation": {"shift": 1.0},
+}
 LENET5 = {
     "lenet5 by glorot": ["initializer={kernel='glorot_uniform'}"],
     "lenet5 of zeros": ["initializer={kernel='zeros',bias='fan_in_uniform'}"],
@@ -116,7 +123,7 @@ def test_every_field_that_decides_is_in_the_script(framework):
     loss = {"loss": "cross_entropy_on_probabilities", **with_softmax}
     recipe, write = Recipe(), FRAMEWORKS[framework].code
     fields = set(Recipe.model_fields) - {"name", "description", "source"}
-    fields -= {"published_accuracy", "published_note"}
+    fields -= {"published_accuracy", "published_note", *WORDLESS}
     assert fields == {*others, "loss"}
 
     def body(**values: Any) -> str:
@@ -128,6 +135,23 @@ def test_every_field_that_decides_is_in_the_script(framework):
     same = [key for key, value in others.items() if body(**{key: value}) == plain]
     assert not same
     assert body(**loss) != body(**with_softmax)
+
+
+@pytest.mark.parametrize("framework", WRITERS)
+def test_what_has_no_words_in_a_script_is_refused(framework):
+    write = FRAMEWORKS[framework].code
+    for key, value in {
+        **WORDLESS,
+        "decay": {"shape": "cosine", "interval": 5.0},
+        "optimizer": {"kind": "nadam"},
+    }.items():
+        recipe = Recipe().changed(**{key: value})
+        with pytest.raises(UserError) as caught:
+            write(recipe)
+        assert f"--set {key}" in str(caught.value)
+        assert "paripassu train" in str(caught.value)
+        # Without it, as the message says, there is a script.
+        assert write(recipe.changed(**{key: Recipe().model_dump()[key]}))
 
 
 @pytest.mark.parametrize("framework", WRITERS)

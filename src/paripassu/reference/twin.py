@@ -84,7 +84,7 @@ class Twin:
     def _means(self) -> Weights:
         """What is evaluated: the running means of the weights where there are some."""
         weights = self._weights
-        return {n: self._slots[n].get("average", x) for n, x in weights.items()}
+        return {n: self._slots.get(n, {}).get("average", x) for n, x in weights.items()}
 
     def begin_epoch(self, epoch: int) -> None:
         """The schedule counts from here."""
