@@ -155,9 +155,8 @@ class SmoothedCrossEntropy(keras.losses.Loss):  # type: ignore[misc]
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """The loss of each image; a softmax in front of it is left as it is."""
         classes = y_pred.shape[-1]
-        right = tf.one_hot(
-            tf.cast(y_true, tf.int32), classes, dtype=y_pred.dtype
-        )
+        numbers = tf.reshape(tf.cast(y_true, tf.int32), [-1])
+        right = tf.one_hot(numbers, classes, dtype=y_pred.dtype)
         labels = right * (1 - self.smoothing) + self.smoothing / classes
         return keras.ops.categorical_crossentropy(
             labels, tf.identity(y_pred), from_logits=True
