@@ -18,7 +18,12 @@ import pytest
 from helpers import EACH, environment
 from short_proof import STAGES, prove
 
+from paripassu.core import draws
+from paripassu.core.datasets import load as load_data
+from paripassu.core.datasets import prepare
 from paripassu.core.recipe import Recipe, load
+from paripassu.core.steps import Arrays
+from paripassu.frameworks import registry
 from paripassu.frameworks.faults import FAULTS, HEALTHY
 
 SMALL = ["network=keras-example", "dropout={dropout1=0.5}", "epochs=2"]
@@ -94,7 +99,8 @@ def test_each_field_is_proven_and_a_mistake_in_it_is_found(framework: str) -> No
     assert done.stdout, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     expected = {
-        case: {"healthy": None, **mistakes} for case, (_, mistakes) in CASES.items()
+        case: {"healthy": None, **mistakes, "resumed": "with the same bits"}
+        for case, (_, mistakes) in CASES.items()
     }
     assert found == expected, done.stderr[-3000:]
 
@@ -106,6 +112,34 @@ def test_every_field_is_in_a_case_and_each_mistake_applies() -> None:
     assert tried <= new
     for case, (_, mistakes) in CASES.items():
         assert all(FAULTS[x].applies_to(recipe_of(case)) for x in mistakes)
+
+
+def resumed(framework: str, recipe: Recipe) -> str:
+    """How a training that goes on after its first epoch ends, beside a whole one."""
+    weights = draws.initial_weights(recipe.architecture, recipe)
+    data = prepare(load_data(), mean=0.1307, std=0.3081).training[:90]
+    states: list[Arrays] = []
+
+    def train(first_epoch: int, state: Arrays | None) -> Arrays:
+        trainer = registry.find(framework).make_trainer(
+            recipe, weights=weights, threads=1, device="cpu"
+        )
+        trainer.warm_up(data)
+        if state:
+            trainer.load_state(state)
+        trainer.train(
+            data,
+            data[:30],
+            first_epoch=first_epoch,
+            on_step=lambda *_: None,
+            on_epoch=lambda _: states.append(trainer.state()),
+        )
+        return {**trainer.weights(), "logits": trainer.logits(data[:5].images)}
+
+    whole = train(0, None)
+    again = train(1, states[0])
+    same = all((whole[name] == again[name]).all() for name in whole)
+    return "with the same bits" if same else "otherwise"
 
 
 def main() -> None:
@@ -126,6 +160,7 @@ def main() -> None:
                 rungs = sorted(row.rung for row in wrong)
                 found[case][name] = f"rung {rungs[0]}" if rungs else None
                 print(case, name, wrong[:3], file=sys.stderr)
+            found[case]["resumed"] = resumed(framework, recipe.changed(batch_size=16))
     print(json.dumps(found))
 
 
