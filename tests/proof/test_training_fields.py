@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import EACH, environment
+from helpers import EACH, TESTS, environment
 from short_proof import STAGES, prove
 
 from paripassu.core import draws
@@ -57,15 +57,15 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
             "labels-unsmoothed": "rung 2",
             "gradients-unclipped": "rung 3",
             "nesterov-missing": "rung 3",
-            "schedule-in-a-line": "rung 4",
             "average-forgets": "rung 5",
         },
     ),
     "by epochs": (
         {
+            "epochs": 3,
             "average_decay": 0.5,
             "optimizer": {"kind": "sgd", "learning_rate": 0.1},
-            "decay": {"shape": "cosine", "interval": 3.0, "warm_up": 1.0},
+            "decay": {"shape": "cosine", "interval": 4.0, "warm_up": 1.0},
         },
         {"schedule-in-a-line": "rung 4", "average-forgets": "rung 5"},
     ),
@@ -91,7 +91,7 @@ def recipe_of(case: str) -> Recipe:
 def test_each_field_is_proven_and_a_mistake_in_it_is_found(framework: str) -> None:
     done = subprocess.run(
         [sys.executable, __file__, framework],
-        env=environment(),
+        env=environment(TESTS),
         capture_output=True,
         text=True,
         check=False,
@@ -157,7 +157,7 @@ def main() -> None:
                     stages=tuple(STAGES) if healthy else ("first", "starts"),
                     fault=HEALTHY if healthy else FAULTS[name],
                 )
-                rungs = sorted(row.rung for row in wrong)
+                rungs = sorted(row.rung for row in wrong if healthy or not row.start)
                 found[case][name] = f"rung {rungs[0]}" if rungs else None
                 print(case, name, wrong[:3], file=sys.stderr)
             found[case]["resumed"] = resumed(framework, recipe.changed(batch_size=16))

@@ -184,7 +184,8 @@ def _bent(words: npt.NDArray[np.uint16], smoothness: float, size: float) -> Inte
     smooth = _smoothing(smoothness, h) @ field @ _smoothing(smoothness, w)
     # A word is uniform, and each of the sums adds independent ones.
     deviation = 2**16 / np.sqrt(12) * (_kernel(smoothness) ** 2).sum()
-    return np.rint(smooth * (size * PARTS / deviation)).astype(np.int32)
+    found: Integers = np.rint(smooth * (size * PARTS / deviation)).astype(np.int32)
+    return found
 
 
 @cache
@@ -229,7 +230,8 @@ def _sampled(pixels: Pixels, rows: Integers, columns: Integers) -> Pixels:
     table = padded.reshape(-1, c)
 
     def at(offset: int) -> npt.NDArray[np.uint32]:
-        return table.take(first + offset, axis=0).astype(np.uint32)
+        found: npt.NDArray[np.uint32] = table.take(first + offset, axis=0).astype("u4")
+        return found
 
     top = at(0) * (PARTS - right) + at(1) * right
     bottom = at(w + 3) * (PARTS - right) + at(w + 4) * right

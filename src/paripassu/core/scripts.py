@@ -64,7 +64,9 @@ def check_training(recipe: Recipe) -> None:
         "clip_global_norm": 0.0,
         "average_decay": 0.0,
     }
-    asked = {key: x for key, x in plain.items() if getattr(recipe, key) != x}
+    asked: dict[str, object] = {
+        key: x for key, x in plain.items() if getattr(recipe, key) != x
+    }
     if recipe.optimizer.kind == "nadam":
         asked["optimizer.kind"] = "adam"
     if recipe.decay.shape in ("cosine", "one_cycle"):

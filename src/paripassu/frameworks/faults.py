@@ -427,7 +427,7 @@ FAULTS = {
             "nesterov-missing",
             "the optimizer is Adam, without Nesterov's momentum",
             3,
-            "weight",
+            "",
             recipe=_without_nesterov,
             only_if=lambda recipe: recipe.optimizer.kind == "nadam",
         ),
@@ -446,9 +446,7 @@ FAULTS = {
             4,
             "rate",
             recipe=_in_a_line,
-            only_if=lambda recipe: (
-                recipe.decay.shape in ("cosine", "one_cycle")
-            ),
+            only_if=lambda recipe: recipe.decay.shape == "cosine",
         ),
         Fault(
             "decay-per-step",

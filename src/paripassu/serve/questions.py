@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic_core import from_json
 
-from paripassu.core.digits import Digit, read_picture, to_digit
+from paripassu.core.digits import SIZE, Digit, read_picture, to_digit
 from paripassu.core.errors import PariPassuError, UserError
-from paripassu.prediction.answering import HEIGHT, WIDTH, Images
+from paripassu.prediction.answering import Images
 
 MOST_IMAGES = 256  # in a request
 MOST_PIXELS = 2**22  # of a picture; it says how many it has before it is decoded
@@ -78,7 +78,7 @@ def _image(value: Any, where: str) -> npt.NDArray[np.uint8]:
     array = np.empty(0, object) if fault else np.asarray(value)
     if array.dtype.kind not in "iuf":
         fault = fault or "numbers that are too large"
-        expected = f"expected {HEIGHT} rows of {WIDTH} numbers"
+        expected = f"expected {SIZE} rows of {SIZE} numbers"
         raise RequestError(422, f"{where}: {expected}, got {fault}.")
     low, high = array.min(), array.max()
     if low < 0 or high > 255 or not np.isfinite(high):
@@ -101,12 +101,12 @@ def _fault(value: Any) -> str:
     """What keeps a value from being 28 rows of 28 numbers; "" if nothing does."""
     if not isinstance(value, list):
         return _kind(value)
-    if len(value) != HEIGHT:
+    if len(value) != SIZE:
         return f"{len(value)} rows"
     for number, row in enumerate(value):
         if not isinstance(row, list):
             return f"{_kind(row)} for row {number}, counted from 0"
-        if len(row) != WIDTH:
+        if len(row) != SIZE:
             return f"{len(row)} in row {number}, counted from 0"
         if not NUMBERS.issuperset(map(type, row)):
             entry = next(x for x in row if type(x) not in NUMBERS)

@@ -6,12 +6,12 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from paripassu.prediction.answering import HEIGHT, WIDTH
+from paripassu.core.digits import SIZE
 from paripassu.serve.questions import MOST_IMAGES
 
 Number = Annotated[float, Field(ge=0, le=255)]
-Row = Annotated[list[Number], Field(min_length=WIDTH, max_length=WIDTH)]
-Image = Annotated[list[Row], Field(min_length=HEIGHT, max_length=HEIGHT)]
+Row = Annotated[list[Number], Field(min_length=SIZE, max_length=SIZE)]
+Image = Annotated[list[Row], Field(min_length=SIZE, max_length=SIZE)]
 
 
 class Question(BaseModel):

@@ -149,16 +149,19 @@ def normalise(
         std: the same.
     """
     if isinstance(mean, list) or isinstance(std, list):
-        table = _table(mean, std, images.shape[-1])
-        return table.ravel()[_places(images)]
-    return _table(mean, std, 1)[0][images]
+        tables = _table(mean, std, images.shape[-1])
+        found = tables.ravel().take(_places(images))
+    else:
+        found = _table(mean, std, 1).ravel().take(images)
+    return np.asarray(found, np.float32)
 
 
 def _table(mean: Constant, std: Constant, channels: int) -> npt.NDArray[np.float32]:
     # All inputs are among 256 values: normalise these in float64 and look the rest up.
     # Fast, and no framework's order of operations can change a last digit.
     means, stds = (np.broadcast_to(x, channels)[:, None] for x in (mean, std))
-    return ((np.arange(256) / 255 - means) / stds).astype(np.float32)
+    table: npt.NDArray[np.float32] = (np.arange(256) / 255 - means) / stds
+    return table.astype(np.float32)
 
 
 def _places(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.integer[Any]]:

@@ -98,8 +98,8 @@ def lesson_epoch(
     trainer: Trainer, recipe: Recipe, training: datasets.Split
 ) -> float:
     """Seconds of one epoch of the lesson's loop, with nothing around it."""
-    order = draws.batches(recipe, len(training), 0)
-    digits, order = trainer.fed(training, order, 0)
+    rows = draws.batches(recipe, len(training), 0)
+    digits, order = trainer.fed(training, rows, 0)
     start = time.perf_counter()
     for _result in lesson.train_epoch(
         trainer.network, trainer.loss, trainer.optimizer, digits, order

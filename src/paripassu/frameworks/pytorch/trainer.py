@@ -201,9 +201,10 @@ class Trainer:
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """The running means in the weights' place, where there are some."""
-        optimizer = vars(self).get("optimizer")  # not if nobody asked for it
+        optimizer: Any = vars(self).get("optimizer")  # if somebody asked for it
         kept = {}
-        for parameter in self.network.parameters() if optimizer else ():
+        parameters = self.network.parameters() if optimizer else ()
+        for parameter in parameters:
             mean = optimizer.state.get(parameter, {}).get("average")
             if mean is not None:
                 kept[parameter] = parameter.data
