@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from paripassu.core.datasets import cifar, idx, npz, pictures, pytorch
+from paripassu.core.datasets import cifar, idx, npz, pictures
+from paripassu.core.datasets import pytorch as tensors
 from paripassu.core.datasets.reading import (
     FETCH_AGAIN,
     OTHER_DATA,
@@ -158,7 +159,7 @@ def _all_in(path: Path) -> list[Place]:
     for reader, insides, names in (
         (cifar.read, _CIFAR, cifar.FILES),
         # What torchvision has made of the raw files lies beside them.
-        (pytorch.read, () if found else _PROCESSED, pytorch.FILES),
+        (tensors.read, () if found else _PROCESSED, tensors.FILES),
         (npz.read, ("mnist.npz",), ("",)),
     ):
         for inside in insides:
@@ -175,7 +176,7 @@ def _file(path: Path) -> Path:
     known = {
         *(name for role in ROLES for name in _names(role)),
         *cifar.FILES,
-        *pytorch.FILES,
+        *tensors.FILES,
     }
     if path.name in known or EMNIST.match(path.name):
         raise UserError(
