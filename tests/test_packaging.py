@@ -35,16 +35,6 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 BY_NAME = re.compile(
     r"install [^\n`]*?(?<![\w/])paripassu(?!\S* @ )(\[|==|['\"`\s.]|$)"
 )
-# Places that still say it.
-STILL = {
-    "src/paripassu/frameworks/jax/notebook.md",
-    "src/paripassu/frameworks/pytorch/notebook.md",
-    "src/paripassu/frameworks/tensorflow/notebook.md",
-    "src/paripassu/frameworks/registry.py",
-    "src/paripassu/port_check/record.py",
-    "src/paripassu/sides/recording.py",
-    "src/paripassu/sides/registry.py",
-}
 
 
 # The address
@@ -83,7 +73,7 @@ def test_nothing_tells_to_install_by_name():
         if (ROOT / name).is_file()
         if (lines := told_by_name((ROOT / name).read_text()))
     }
-    assert set(found) <= STILL, found
+    assert not found, found
 
 
 @pytest.mark.parametrize(

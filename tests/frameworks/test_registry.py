@@ -15,6 +15,7 @@ from paripassu.cli.base import framework_list
 from paripassu.core.errors import UserError
 from paripassu.core.networks import NETWORKS
 from paripassu.core.recipe import Recipe, built_in, load
+from paripassu.core.version import from_repository
 from paripassu.frameworks.registry import FRAMEWORKS, REFERENCE, Framework, find
 from paripassu.training.train import train
 
@@ -136,7 +137,8 @@ def test_a_framework_without_a_network_says_which_it_has(make_framework):
 def test_a_framework_that_is_not_installed_says_what_to_type(make_framework):
     framework = make_framework("toy_d", library="module_that_is_not_there")
     assert framework.version is None
-    expected = r"Toy is not installed\. Type: pip install 'paripassu\[toy\]'"
+    install = f"pip install '{from_repository('toy')}'"
+    expected = re.escape(f"Toy is not installed. Type: {install}")
     for trains in (True, False):
         with pytest.raises(UserError, match=expected):
             framework.check(Recipe(), trains=trains)

@@ -23,6 +23,7 @@ from paripassu.core.errors import UserError, did_you_mean
 from paripassu.core.networks import NETWORKS
 from paripassu.core.recipe import Recipe
 from paripassu.core.steps import Arrays, TwinStep
+from paripassu.core.version import from_repository
 from paripassu.frameworks.contract import (
     BenchmarkModule,
     FaultsModule,
@@ -100,7 +101,7 @@ class Framework:
         if importlib.util.find_spec(self.import_roots[0]) is not None:
             return None
         wanted = (
-            f"'paripassu[{self.extra}]'"
+            f"'{from_repository(self.extra)}'"
             if self.extra
             else self.distributions[0]
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from paripassu.core.errors import UserError
-from paripassu.core.version import __version__
+from paripassu.core.version import __version__, from_repository
 from paripassu.port_check.arguments import check_inputs, check_target
 from paripassu.port_check.requests import RecordRequest
 from paripassu.processes.launch import Event, work
@@ -100,7 +100,7 @@ def check_python(python: Path) -> None:
                 f"{python} cannot be run ({error}). The path of a Python interpreter "
                 "is expected, such as old-venv/bin/python."
             ) from error
-    install = f"{python} -m pip install paripassu=={__version__}"
+    install = f"{python} -m pip install '{from_repository()}'"
     if done.returncode:
         last = done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
         raise UserError(f"{python} has no Pari passu ({last}). Type: {install}")

@@ -22,7 +22,7 @@ from safetensors import safe_open
 from paripassu.core import files
 from paripassu.core.errors import UserError
 from paripassu.core.layer_spec import Array
-from paripassu.core.version import __version__
+from paripassu.core.version import __version__, from_repository
 from paripassu.sides.contract import Arrays
 from paripassu.sides.recording_place import SUFFIX, TEXT, Level
 
@@ -427,7 +427,7 @@ def _describe(path: Path) -> Description:
     if isinstance(version, int) and version > VERSION:
         raise UserError(
             f"{path} is a recording of version {version}; this Pari passu, {__version__}, "
-            f"reads up to {VERSION}. Type: pip install --upgrade paripassu"
+            f"reads up to {VERSION}. Type: pip install --upgrade '{from_repository()}'"
         )
     try:
         return Description.model_validate(content)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from paripassu.core.errors import UserError
+from paripassu.core.version import from_repository
 
 if TYPE_CHECKING:
     from paripassu.sides.contract import ModelModule, OptimizerModule
@@ -82,7 +83,7 @@ class Side:
             if importlib.util.find_spec(root) is None:
                 raise UserError(
                     f"checking a model of {self.title} needs {root}, which is not "
-                    f"installed. Type: pip install 'paripassu[{self.extra}]'"
+                    f"installed. Type: pip install '{from_repository(self.extra)}'"
                 )
         module: ModelModule = importlib.import_module(self.models)
         return module
