@@ -249,8 +249,18 @@ def test_the_verdict_opens_the_page(verdict: str, tmp_path: Path) -> None:
     page = written(tmp_path, comparison)
     assert [pair.verdict for pair in comparison.pairs] == [verdict]
     opening = page.html[: page.html.index("<nav")]
-    assert verdict.capitalize() in opening
+    known = "no difference shown" if verdict == "undecided" else verdict
+    assert f"Accuracy: {known}, n = " in opening
+    assert "For a verdict" not in opening  # decided, or out of reach: 200 seeds
     assert comparison.pairs[0].sentence in page.text
+
+
+def test_what_to_type_for_a_verdict_stands_before_the_details(tmp_path: Path) -> None:
+    comparison = comparison_of(tmp_path, **STATES["one seed"])
+    page = written(tmp_path, comparison)
+    told = page.html.index("For a verdict: <code>paripassu compare --quick --seeds ")
+    assert page.html.index("no difference shown, n = 1") < told
+    assert told < page.html.index(comparison.pairs[0].sentence.partition(":")[0])
 
 
 def test_accuracy_is_bold_only_where_the_verdict_is_different(tmp_path: Path) -> None:
@@ -461,8 +471,8 @@ def test_the_ladder_shows_rungs_first_divergence_and_curves(tmp_path: Path) -> N
     ):
         assert said in section, said
     assert "what &lt;draws&gt; is" in page.html
-    assert page.html.count('class="parting hue0"') == 2  # the curve, and its key
-    assert page.html.count('class="control hue1"') == 2
+    assert page.html.count('class="parting float64 like0"') == 2  # curve and key
+    assert page.html.count('class="control float32 like0"') == 2
 
 
 def test_a_ladder_without_curves_and_divergence_is_whole(tmp_path: Path) -> None:

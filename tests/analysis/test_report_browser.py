@@ -116,7 +116,7 @@ def test_page_works_without_scripts_and_prints(
     context.close()
 
 
-def test_print_is_light_and_whole_even_in_dark_mode(
+def test_print_is_light_and_keeps_details_closed(
     browser: Any, pages: dict[str, Path]
 ) -> None:
     context = browser.new_context(color_scheme="dark")
@@ -126,5 +126,5 @@ def test_print_is_light_and_whole_even_in_dark_mode(
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert paper == "rgb(255, 255, 255)"
     assert page.locator("nav").is_hidden()
-    assert page.get_by_text("gradient conv1.kernel", exact=True).is_visible()
+    assert page.get_by_text("gradient conv1.kernel", exact=True).is_hidden()
     context.close()

@@ -80,6 +80,22 @@ def png_file(width: int, height: int, *parts: bytes) -> bytes:
 # ---- what it serves
 
 
+@pytest.mark.parametrize(
+    ("frameworks", "expected"),
+    [
+        (["pytorch", "tensorflow"], [0, 1]),
+        (["jax", "tensorflow"], [2, 1]),
+        (["pytorch", "pytorch", "jax"], [0, 1, 2]),
+    ],
+)
+def test_a_framework_has_its_colour(frameworks: list[str], expected: list[int]) -> None:
+    pytest.importorskip("fastapi")
+    from paripassu.serve import app, schema
+
+    models = [schema.Model.model_construct(framework=name) for name in frameworks]
+    assert app.hues(models) == expected
+
+
 def test_models_and_health(served: Server) -> None:
     models = served.get("/models")["models"]
     assert [x["name"] for x in models] == INSTALLED

@@ -16,14 +16,22 @@ from paripassu.port_check.results import Checked, Place
 
 WIDTH, LEFT, TOP = 720.0, 56.0, 12.0
 HEIGHT, FLOOR, CEILING = 220.0, 1e-17, 10.0
+MOST_PLACES = 4  # of a cause; the others can be opened
+NAME_ROOM = 14.0  # between the beginnings of two leaning names
+MOST_LETTERS = 24
+LETTER = 6.4  # the width of one
 HERE = Path(__file__).parent
 REPORT = Path(svg.__file__).parent
 Value = Callable[[Place], float | None]
 SERIES: tuple[tuple[str, str, Value], ...] = (
-    ("float64, the two models", "parting hue0", lambda x: x.total),
-    ("float64, one ulp in the left one", "control hue0", lambda x: x.control),
-    ("float32, the two models", "parting hue1", lambda x: x.total_float32),
-    ("float32, one ulp in the left one", "control hue1", lambda x: x.control_float32),
+    ("float64, the two models", "parting float64", lambda x: x.total),
+    ("float64, one ulp in the left one", "control float64", lambda x: x.control),
+    ("float32, the two models", "parting float32", lambda x: x.total_float32),
+    (
+        "float32, one ulp in the left one",
+        "control float32",
+        lambda x: x.control_float32,
+    ),
 )
 
 
@@ -52,6 +60,7 @@ def render(found: Checked) -> str:
         css=Markup(style),
         curve=curve(found.places),
         marks={"holds": "✓", "fails": "✗", "note": "!", "not run": "–"},
+        shown_places=MOST_PLACES,
         sized=_sized,
     )
 
@@ -74,7 +83,16 @@ def curve(places: Sequence[Place]) -> Markup:
         if _faulty(place):
             x = across(place_number)
             parts.append(svg.line((x, TOP), (x, HEIGHT), "fault"))
-    y = HEIGHT + 46
+    named = _named(places)
+    for place_number in named:
+        place = places[place_number]
+        kind = "tick faulty" if _faulty(place) else "tick"
+        x = across(place_number)
+        parts.append(svg.line((x, HEIGHT), (x, HEIGHT + 4), "grid"))
+        parts.append(svg.leaning(x + 4, HEIGHT + 14, _short(place.left), kind))
+    longest = max((len(_short(places[x].left)) for x in named), default=0)
+    below = HEIGHT + 20 + longest * LETTER * math.sin(math.radians(svg.LEAN))
+    y = below + 40
     for label, kind, value in SERIES:
         known = [(n, v) for n, x in enumerate(places) if (v := value(x)) is not None]
         if not known:
@@ -85,17 +103,41 @@ def curve(places: Sequence[Place]) -> Markup:
         parts.append(svg.path(points, kind))
         if "parting" in kind:
             parts += [
-                svg.circle(x, z, 2.4, f"mark {kind.split()[1]}") for x, z in points
+                svg.circle(x, z, 2.4, f"point {kind.split()[1]}") for x, z in points
             ]
         parts.append(svg.path([(LEFT, y - 4), (LEFT + 28, y - 4)], kind))
         parts.append(svg.text(LEFT + 36, y, label, "tick"))
         y += 17
     middle = (LEFT + WIDTH) / 2
-    caption = "layers with weights, in the order of their calls"
-    parts.append(svg.text(middle, HEIGHT + 22, caption, "caption", "middle"))
+    caption = "layers with weights of the left model, in the order of their calls"
+    parts.append(svg.text(middle, below + 14, caption, "caption", "middle"))
     worst = max((x.total for x in places if x.total is not None), default=0.0)
     said = f"{len(places)} layers; in float64 at most {worst:.1e} apart"
     return svg.drawing("curve", "Divergence by layer", said, y, parts, width=WIDTH)
+
+
+def _named(places: Sequence[Place]) -> list[int]:
+    """The places whose names stand on the axis: all that have room, faulty ones first.
+
+    Names that would overlap one of these are left out; the table below has them all.
+    """
+    if not places:
+        return []
+    room = (WIDTH - LEFT - 16) / max(len(places) - 1, 1)
+    apart = math.ceil(NAME_ROOM / room)
+    taken: list[int] = []
+    order = sorted(range(len(places)), key=lambda x: not _faulty(places[x]))
+    for number in order:
+        if all(abs(number - other) >= apart for other in taken):
+            taken.append(number)
+    return sorted(taken)
+
+
+def _short(name: str) -> str:
+    """The end of a long name, which tells layers apart."""
+    if len(name) <= MOST_LETTERS:
+        return name
+    return f"…{name[1 - MOST_LETTERS :].lstrip('./')}"
 
 
 def _faulty(place: Place) -> bool:

@@ -13,6 +13,7 @@ from fastapi import FastAPI, Query, Request
 from fastapi.responses import Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from paripassu.analysis.report.figures import styles
 from paripassu.core.digits import Digit
 from paripassu.core.version import __version__
 from paripassu.frameworks import registry
@@ -23,6 +24,7 @@ from paripassu.serve.guard import read_body, refuse
 from paripassu.serve.questions import RequestError, from_json_body, from_png_body
 
 FOLDER = Path(__file__).parent
+COLOURS = 4  # of the page
 JSON, PNG = b"application/json", b"image/png"
 FILES = {
     "page.css": "text/css; charset=utf-8",
@@ -64,7 +66,12 @@ def make_app(batchers: Sequence[Batcher], address: str) -> FastAPI:
     _add_api(app, batchers)
     models = [model_of(batcher) for batcher in batchers]
     together = len({id(batcher.served.source) for batcher in batchers}) == 1
-    told = {"models": models, "together": together, "lead": lead(models, together)}
+    told = {
+        "models": models,
+        "hues": hues(models),
+        "together": together,
+        "lead": lead(models, together),
+    }
     pages = {
         "/": _render("page.html", **told),
         "/docs": _render("docs.html", api=described(app.openapi()), address=address),
@@ -74,6 +81,15 @@ def make_app(batchers: Sequence[Batcher], address: str) -> FastAPI:
     for name, kind in FILES.items():
         _add_text(app, f"/{name}", kind, (FOLDER / name).read_bytes())
     return app
+
+
+def hues(models: Sequence[schema.Model]) -> list[int]:
+    """The colours of frameworks; of models where a framework has several, any."""
+    names = [model.framework for model in models]
+    if len(set(names)) < len(names):
+        return [place % COLOURS for place in range(len(names))]
+    known = styles(names)
+    return [known[name] % COLOURS for name in names]
 
 
 def lead(models: Sequence[schema.Model], together: bool) -> str:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from paripassu.analysis.benchmark import BENCH_FILE, EPOCH, Bench, Style
 from paripassu.analysis.reading import checked
 from paripassu.analysis.report import svg
-from paripassu.analysis.report.figures import Figure
+from paripassu.analysis.report.figures import Figure, styles
 from paripassu.analysis.report.svg import Scale
 from paripassu.analysis.report.words import percent, seconds
 from paripassu.analysis.text import counted, display_name
@@ -100,7 +100,7 @@ def _bar(
     bench: Bench, name: str, style: Style, across: Scale, y: float
 ) -> Iterator[str]:
     share = bench.of_ceiling(name, style)
-    hue = f"hue{bench.frameworks.index(name)}"
+    hue = f"hue{styles(bench.frameworks)[name]}"
     label = f"{display_name(name)}, {TITLES[style]}"
     yield svg.text(PLOT - 8, y + 4, label, "value", "end")
     width = across(share.median) - PLOT

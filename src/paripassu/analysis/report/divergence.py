@@ -52,7 +52,7 @@ def chart(curves: Sequence[Curve]) -> Markup:
     parts.append(svg.text(middle, BOTTOM + 32, "step", "caption", "middle"))
     y = BOTTOM + 52
     for number, curve in enumerate(curves):
-        kind = _kind(number, curve)
+        kind = _kind(curve, curves[:number])
         points = [
             (across(math.log10(step)), up(math.log10(min(max(gap, FLOOR), CEILING))))
             for step, gap in zip(curve.steps, curve.gaps, strict=True)
@@ -70,8 +70,12 @@ def chart(curves: Sequence[Curve]) -> Markup:
     return svg.drawing("divergence", title, ends, y, parts)
 
 
-def _kind(number: int, curve: Curve) -> str:
-    return f"{'parting' if curve.kind == 'frameworks' else 'control'} hue{number % 6}"
+def _kind(curve: Curve, before: Sequence[Curve]) -> str:
+    """Colours are frameworks', and a curve is of two: it is told by ink and dashes."""
+    line = "parting" if curve.kind == "frameworks" else "control"
+    own = (curve.kind, curve.precision)
+    alike = sum((x.kind, x.precision) == own for x in before)
+    return f"{line} {curve.precision} like{alike % 3}"
 
 
 def picture(curves: Sequence[Curve]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -13,7 +13,9 @@ from paripassu.analysis.report.gather import Run, mean_curve
 from paripassu.analysis.schema import FrameworkSummary, Pair
 from paripassu.analysis.text import counted, display_name, points
 from paripassu.core.record import Epoch
+from paripassu.frameworks.registry import FRAMEWORKS
 
+STYLES = 6  # colours, of which each has its mark
 MOST_POINTS = 6_000  # of one framework in a chart of curves
 
 
@@ -31,6 +33,12 @@ class Framework:
     def n(self) -> str:
         """How many runs it has: "n = 10 runs"."""
         return words.n(len(self.runs), "run")
+
+
+def styles(names: Iterable[str]) -> dict[str, int]:
+    """Of each framework its colour and mark: a known one always has the same."""
+    order = list(dict.fromkeys([*FRAMEWORKS, *names]))
+    return {name: place % STYLES for place, name in enumerate(order)}
 
 
 @dataclass(frozen=True)

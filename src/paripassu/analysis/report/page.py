@@ -27,9 +27,9 @@ from paripassu.analysis.report import (
 )
 from paripassu.analysis.report.figures import Framework
 from paripassu.analysis.report.gather import Runs, read_pictures, read_runs
+from paripassu.analysis.report.next_step import next_step
 from paripassu.analysis.schema import Comparison, Disagreement, Pair, Proof, RungResult
 from paripassu.analysis.text import counted, display_name, together
-from paripassu.frameworks.registry import FRAMEWORKS
 
 FOLDER = Path(__file__).parent
 GLYPHS = {"equivalent": "≈", "different": "≠", "undecided": "?"}
@@ -43,7 +43,7 @@ class Verdict:
     """One pair's verdict, and what can be said of its speed."""
 
     pair: str
-    word: str
+    call: str
     glyph: str
     sentence: str
     speed: str | None
@@ -76,6 +76,7 @@ def render(folder: Path, comparison: Comparison) -> str:
         trained=trained,
         verdicts=_verdicts(comparison, trained),
         no_pair=_no_pair(comparison),
+        step=next_step(comparison, trained),
         notices=[item for item in shown if item.summary.message],
         warnings=[*comparison.warnings, *runs.problems, *bench_problems],
         key_figures=tables.key_figures(comparison, shown),
@@ -132,12 +133,9 @@ def _template() -> Template:
 
 
 def _frameworks(comparison: Comparison, runs: Runs) -> list[Framework]:
-    """A known framework always has the same colour; a stranger takes a free one."""
-    order = list(dict.fromkeys([*FRAMEWORKS, *comparison.frameworks]))
+    known = figures.styles(comparison.frameworks)
     return [
-        Framework(
-            name, display_name(name), order.index(name) % 6, summary, runs.of(name)
-        )
+        Framework(name, display_name(name), known[name], summary, runs.of(name))
         for name, summary in comparison.frameworks.items()
     ]
 
@@ -162,13 +160,23 @@ def _verdicts(comparison: Comparison, trained: Sequence[Framework]) -> list[Verd
     return [
         Verdict(
             pair=_names(pair),
-            word=pair.verdict.capitalize(),
+            call=_call(pair),
             glyph=GLYPHS[pair.verdict],
             sentence=pair.sentence,
             speed=speed.sentence(pair, trained),
         )
         for pair in _judged(comparison)
     ]
+
+
+def _call(pair: Pair) -> str:
+    """What is known of a pair, in a line."""
+    known = {
+        "equivalent": "equivalent",
+        "different": "different",
+        "undecided": "no difference shown",
+    }
+    return f"Accuracy: {known[pair.verdict]}, n = {len(pair.seeds)}"
 
 
 def _no_pair(comparison: Comparison) -> str:

@@ -114,6 +114,15 @@ def text(x: float, y: float, content: str, kind: str = "", anchor: str = "") -> 
     )
 
 
+LEAN = 55.0  # degrees
+
+
+def leaning(x: float, y: float, content: str, kind: str = "") -> str:
+    """A line of text that ends here and comes from below, for names on an axis."""
+    turned = f' transform="rotate(-{LEAN:g} {_number(x)} {_number(y)})"'
+    return text(x, y, content, kind, "end").replace("<text", f"<text{turned}", 1)
+
+
 def line(start: Point, end: Point, kind: str) -> str:
     """A straight line."""
     (x1, y1), (x2, y2) = start, end

@@ -9,7 +9,7 @@ from functools import partial
 
 from paripassu.analysis.ablation.attribution import Ablation, Effect, End, Metric
 from paripassu.analysis.report import svg
-from paripassu.analysis.report.figures import percent_tick, plain_tick
+from paripassu.analysis.report.figures import percent_tick, plain_tick, styles
 from paripassu.analysis.report.svg import Scale
 from paripassu.analysis.report.words import n, percent
 from paripassu.analysis.schema import Estimate
@@ -24,7 +24,6 @@ MOST_DETAIL_LINES = 3
 TITLE_LETTERS = 80
 LINE = 15.0
 BAR = 13.0
-RISE, FALL = 2, 3  # hues
 TITLES: dict[Metric, str] = {
     "test_accuracy": "Test accuracy after the last epoch",
     "test_cross_entropy": "Test loss after the last epoch, nats per image",
@@ -57,7 +56,7 @@ def picture(ablation: Ablation) -> str:
     parts += list(_key(y + 24, alone=len(ablation.complete or ablation.seeds) == 1))
     title = f"From {_name(ablation, 'FROM')} to {_name(ablation, 'TO')}"
     drawn = svg.drawing(
-        "ablation", title, " ".join(_told(ablation)), y + 78, parts, width=WIDTH
+        "ablation", title, " ".join(_told(ablation)), y + 100, parts, width=WIDTH
     )
     return svg.standalone(drawn, WIDTH)
 
@@ -167,10 +166,11 @@ def _end(
 ) -> list[str]:
     """An end point: a mark and an interval for each framework, and their values."""
     parts = [svg.text(LABELS, y + 17, _cut(row.label, KEY_LETTERS), "heading")]
+    known = styles(ablation.frameworks)
     own_first = sorted(ablation.frameworks, key=lambda name: name != ablation.framework)
     for number, name in enumerate(own_first):
         estimate = ablation.level(name, end).get(metric)
-        style, middle = ablation.frameworks.index(name), y + 13 + LINE * number
+        style, middle = known[name], y + 13 + LINE * number
         value = "–" if estimate is None else _level(metric, estimate)
         parts.append(svg.marker(style, VALUES + 5, middle))
         parts.append(
@@ -197,9 +197,8 @@ def _bar(
     middle, start = y + 13, across(row.before)
     if effect.both:
         end = across(row.before + effect.both.mean)
-        hue = RISE if effect.both.mean >= 0 else FALL
         wide = end - start if abs(end - start) >= 1 else 1.0
-        kind = f"bar hue{hue}"
+        kind = f"bar {_kind(metric, effect.both)}"
         parts.append(svg.line((start, y - 7), (start, middle), "join"))
         parts.append(svg.line((end, middle), (end, y + height + 6), "join"))
         parts.append(svg.rectangle(start, middle - BAR / 2, wide, BAR, kind))
@@ -211,6 +210,14 @@ def _bar(
         if way:
             parts.append(_way(across(row.before + way.mean), middle, side))
     return parts
+
+
+def _kind(metric: Metric, effect: Estimate) -> str:
+    """Better or worse, and whether that is shown: the interval has no zero in it."""
+    better = (effect.mean < 0) if _is_loss(metric) else (effect.mean >= 0)
+    low, high = effect.low, effect.high
+    unsure = low is not None and high is not None and low <= 0 <= high
+    return f"{'better' if better else 'worse'}{' unsure' if unsure else ''}"
 
 
 def _way(x: float, middle: float, side: int) -> str:
@@ -240,21 +247,25 @@ def _interval(
 def _key(y: float, *, alone: bool) -> Iterator[str]:
     middle = y + 8
     x = LABELS
-    yield svg.rectangle(x, middle - BAR / 2, 14, BAR, f"bar hue{RISE}")
-    yield svg.rectangle(x + 18, middle - BAR / 2, 14, BAR, f"bar hue{FALL}")
-    yield svg.text(x + 38, middle + 4, "rise, fall: mean of both ways")
-    yield _way(x + 238, middle + 9.5, -1)
-    yield svg.text(x + 247, middle + 4, "forward")
-    yield _way(x + 308, middle - 9.5, 1)
-    yield svg.text(x + 317, middle + 4, "back")
+    for place, kind in enumerate(("better", "worse", "better unsure", "worse unsure")):
+        left = x + 18 * place + 100 * (place > 1)
+        yield svg.rectangle(left, middle - BAR / 2, 14, BAR, f"bar {kind}")
+    yield svg.text(x + 38, middle + 4, "better, worse")
+    text = "pale: not shown, zero is in the interval; each the mean of both ways"
+    yield svg.text(x + 176, middle + 4, text)
+    middle += 22
+    yield _way(x + 7, middle + 9.5, -1)
+    yield svg.text(x + 16, middle + 4, "forward")
+    yield _way(x + 77, middle - 9.5, 1)
+    yield svg.text(x + 86, middle + 4, "back")
     if alone:
-        yield svg.text(x + 366, middle + 4, "one seed has no interval")
+        yield svg.text(x + 135, middle + 4, "one seed has no interval")
     else:
         for a, b, c, d in ((0, 0, 24, 0), (0, -3.5, 0, 3.5), (24, -3.5, 24, 3.5)):
-            start, end = (x + 366 + a, middle + b), (x + 366 + c, middle + d)
+            start, end = (x + 135 + a, middle + b), (x + 135 + c, middle + d)
             yield svg.line(start, end, "whisker")
-        text = "95% interval over seeds, Student’s t"
-        yield svg.text(x + 397, middle + 4, text)
+        text = "95% interval over seeds, Student’s t; an arrow: it goes on"
+        yield svg.text(x + 166, middle + 4, text)
     text = (
         "Forward: the differences above it are as in TO already, those below still as "
         "in FROM. Back: the other way round."
