@@ -23,7 +23,7 @@ def test_generated_documents_are_fresh():
 
 
 def test_a_stale_document_is_found(tmp_path):
-    for folder in ("tools", "docs", "results"):
+    for folder in ("tools", "docs", "results", "examples"):
         without = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=without)
     for file in ("README.md", "CITATION.cff", "pyproject.toml", "constraints.txt"):

@@ -194,6 +194,15 @@ def differences() -> str:
     return page(DOCS.parent)
 
 
+def class_page() -> str:
+    """The page for a class, with what came out and with exercises."""
+    from class_docs import exercises, loops
+    from marks import filled
+
+    page = filled((DOCS / "class.md").read_text(), "loops", loops(DOCS.parent))
+    return filled(page, "exercises", exercises(DOCS.parent))
+
+
 def choose() -> str:
     """The question of the article, with the table of what was measured."""
     from choose_docs import measured
@@ -213,6 +222,7 @@ def side_by_side() -> str:
 GENERATED: dict[str, Callable[[], str]] = {
     "bench.svg": bench_picture,
     "choose.md": choose,
+    "class.md": class_page,
     "check.md": check,
     "framework-differences.md": differences,
     "cli.md": cli,
