@@ -24,7 +24,7 @@ define SMALLER
 fi
 endef
 
-.PHONY: help compare test slow check format wheel release clean
+.PHONY: help compare test slow check docs format wheel release clean
 
 help: ## list what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,11 @@ check: $(READY_DEV) ## format, lint, types, generated files
 	@$(BIN)/mypy
 	@$(BIN)/python tools/generate_docs.py --check
 
+docs: export NO_MKDOCS_2_WARNING = 1
+
+docs: $(READY_DEV) ## the web site of the documentation, in site/; open site/index.html
+	@$(BIN)/mkdocs build --strict --quiet
+
 format: $(READY_DEV) ## put the code in its format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
@@ -62,7 +67,7 @@ release: wheel ## a wheel and an sdist in dist/, each tried in an empty environm
 	@umask 022 && $(BIN)/python tools/release.py
 
 clean: ## remove the environment and caches, not the runs
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/created:
