@@ -14,12 +14,13 @@ import nbformat
 
 from paripassu.core import files
 from paripassu.core.version import from_repository
+from paripassu.frameworks.registry import BUILT_IN
 from paripassu.notebooks.build import INSTALL, NOT_RUN
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "examples" / "class"
 NOTEBOOKS = ROOT / "notebooks"
-EXTRAS = {"loops": ("pytorch", "tensorflow", "jax"), "seven": ()}
+EXTRAS = {"loops": tuple(x.extra for x in BUILT_IN if x.extra), "seven": ()}
 
 
 def made(name: str) -> Any:

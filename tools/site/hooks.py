@@ -12,7 +12,7 @@ import json
 import posixpath
 import re
 from base64 import b64decode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,6 @@ COLUMNS = re.compile(
     r"</table>$",
     re.MULTILINE | re.DOTALL,
 )
-# The framework that runs Keras goes by the name of what is written.
-TABS = {"TensorFlow": "Keras"}
 MODULES = {
     "frameworks": ("paripassu.frameworks.contract", "What a framework's folder offers"),
     "layers": ("paripassu.core.layer_spec", "Layers, as no framework calls them"),
@@ -73,10 +71,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) -> str:
     """The page with tabs, and with links to where their targets are on the site."""
     own = page.file.src_uri
-    return tabbed(markdown if own.startswith(MADE) else relinked(markdown, own))
+    text = markdown if own.startswith(MADE) else relinked(markdown, own)
+    return tabbed(text, config.extra["tabs"])
 
 
 # ---- links
@@ -183,16 +182,21 @@ def unsearched(text: str) -> str:
 # ---- tabs
 
 
-def tabbed(text: str) -> str:
-    """The page with a tab for each column of a table of frameworks."""
-    return COLUMNS.sub(lambda match: "\n".join(_tabs(match)), text)
+def tabbed(text: str, names: Mapping[str, str]) -> str:
+    """The page with a tab for each column of a table of frameworks.
+
+    Args:
+        text: of the page, in markdown.
+        names: of tabs, by the heading of a column, where they are others.
+    """
+    return COLUMNS.sub(lambda match: "\n".join(_tabs(match, names)), text)
 
 
-def _tabs(match: re.Match[str]) -> Iterator[str]:
+def _tabs(match: re.Match[str], names: Mapping[str, str]) -> Iterator[str]:
     heads = re.findall(r"<th[^>]*>(.*?)</th>", match["heads"])
     cells = re.findall(r"<td>\n(.*?)\n</td>", match["cells"], re.DOTALL)
     for head, cell in zip(heads, cells, strict=True):
-        yield f'=== "{TABS.get(head, head)}"\n'
+        yield f'=== "{names.get(head, head)}"\n'
         yield from (f"    {line}".rstrip() for line in cell.strip().splitlines())
         yield ""
 
