@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from paripassu.analysis.ensembles import ensemble_accuracy, seed_spread
+from paripassu.analysis.kinds import kind_of, main_kind
 from paripassu.analysis.plan import RUNS_FOLDER, Plan, planned_runs
 from paripassu.analysis.reading import Run, Runs
 from paripassu.analysis.schema import (
@@ -28,9 +29,14 @@ def summarise_framework(
     runs: Runs,
     damage: Mapping[str, str],
 ) -> FrameworkSummary:
-    """What the page and the table tell of a framework, missing or failed too."""
+    """What the page and the table tell of a framework, missing or failed too.
+
+    Times are those of the runs on one kind of machine; all else is of all runs.
+    """
     finished = [run for run in runs.values() if run.record.framework == framework]
-    epochs = [epoch for run in finished for epoch in run.record.epochs]
+    kind = main_kind(run.record for run in runs.values())
+    timed = [run for run in finished if kind_of(run.record.environment) == kind]
+    epochs = [epoch for run in timed for epoch in run.record.epochs]
     missing = framework in plan.unavailable
     return FrameworkSummary(
         status="missing" if missing else "ok" if finished else "failed",
@@ -46,17 +52,17 @@ def summarise_framework(
         else None,
         epoch_seconds=_spread(epoch.seconds for epoch in epochs),
         evaluation_seconds=_spread(epoch.evaluation_seconds for epoch in epochs),
-        start_up_seconds=_session_seconds(finished, "start_up"),
-        data_seconds=_session_seconds(finished, "data"),
-        build_seconds=_session_seconds(finished, "build"),
-        warm_up_seconds=_session_seconds(finished, "warm_up"),
+        start_up_seconds=_session_seconds(timed, "start_up"),
+        data_seconds=_session_seconds(timed, "data"),
+        build_seconds=_session_seconds(timed, "build"),
+        warm_up_seconds=_session_seconds(timed, "warm_up"),
         peak_memory_bytes=_median_bytes(
             run.record.peak_memory_bytes for run in finished
         ),
         peak_accelerator_bytes=_median_bytes(
             run.record.peak_accelerator_bytes for run in finished
         ),
-        inference=_inference(finished),
+        inference=_inference(timed),
     )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping
 from statistics import median
 
+from paripassu.analysis.kinds import kind_of, main_kind
 from paripassu.analysis.plan import Plan, planned_runs
 from paripassu.analysis.reading import Runs
-from paripassu.analysis.text import fate
+from paripassu.analysis.text import counted, fate
 from paripassu.core.record import Environment, RunRecord
 
 BUSY = 0.10  # share of the machine that other programs may use during an epoch
@@ -54,6 +55,8 @@ def collect_warnings(
         _unfinished_warning(plan, records, {**runs, **damage}),
         _resumed_warning(runs),
         _other_load_warning(runs),
+        _shared_warning(runs),
+        _untimed_warning(runs),
         *_differing_machines(runs),
         *_differing_versions(runs),
     ]
@@ -109,6 +112,36 @@ def _other_load_warning(runs: Runs) -> str | None:
         f"{BUSY_WARNING} {BUSY:.0%} of the machine during epochs of "
         f"{', '.join(text for _, text in disturbed)}: {consequence}. Close them and "
         "compare again into a new folder with --out."
+    )
+
+
+def _shared_warning(runs: Runs) -> str | None:
+    """Of nodes of a cluster that a run did not have for itself."""
+    sharing = [
+        run.name
+        for run in runs.values()
+        if any(x.node and x.node.shared for x in run.record.sessions)
+    ]
+    if not sharing:
+        return None
+    return (
+        f"{counted(len(sharing), 'run')} of {len(runs)} had a part of a node, and "
+        "others may have used the rest meanwhile: figures of time are of that. For "
+        "times of whole nodes type --exclusive, and a new folder with --out."
+    )
+
+
+def _untimed_warning(runs: Runs) -> str | None:
+    """Of runs on other kinds of machines than the one that times are of."""
+    kind = main_kind(run.record for run in runs.values())
+    kinds = {x.name: kind_of(x.record.environment) for x in runs.values()}
+    others = [name for name, own in kinds.items() if own != kind]
+    if not others:
+        return None
+    return (
+        f"Figures of time are of the {counted(len(runs) - len(others), 'run')} on one "
+        f"kind of machine ({kind}); those of {', '.join(others)} are left out. "
+        "Accuracy is of all."
     )
 
 

@@ -90,6 +90,13 @@ class Environment(Model):
     settings: dict[str, str]  # whatever else changes speed or numbers
 
 
+class Node(Model):
+    """The node of a cluster that a session ran on."""
+
+    host: str  # its name
+    shared: bool  # whether others may have used the rest of it meanwhile
+
+
 class Session(Model):
     """One uninterrupted stretch of a run; `seconds` are wall-clock seconds."""
 
@@ -97,6 +104,7 @@ class Session(Model):
     first_epoch: int  # counted from 1
     seconds: dict[str, float]  # start_up, data, build, warm_up, inference, saving
     load_average: float  # of the last minute, when it started
+    node: Node | None = None  # None: the machine of whoever typed the command
 
 
 class Epoch(Model):

@@ -22,19 +22,19 @@ def times(shown: Sequence[Framework]) -> list[Figure]:
 
 
 def _epoch_times(shown: Sequence[Framework]) -> list[Figure]:
-    many = sum(len(r.record.epochs) for item in shown for r in item.runs) > MOST_DOTS
+    many = sum(len(r.record.epochs) for item in shown for r in item.timed) > MOST_DOTS
     rows, counts = [], []
     for item in shown:
         spread = item.summary.epoch_seconds
         if many:
-            values = [r.epoch_seconds for r in item.runs if r.epoch_seconds is not None]
+            values = [x for r in item.timed if (x := r.epoch_seconds) is not None]
         else:
-            values = [e.seconds for r in item.runs for e in r.record.epochs]
+            values = [e.seconds for r in item.timed for e in r.record.epochs]
         if spread is None or not values:
             continue
         note = words.seconds(spread.median)
         rows.append(DotRow(item.style, item.title, note, values, spread.median))
-        n = f"{words.n(spread.n, 'epoch')} of {counted(len(item.runs), 'run')}"
+        n = f"{words.n(spread.n, 'epoch')} of {counted(len(item.timed), 'run')}"
         counts.append((item.title, n))
     if not rows:
         return []
@@ -55,11 +55,11 @@ def _epoch_times(shown: Sequence[Framework]) -> list[Figure]:
 def _whole_runs(shown: Sequence[Framework]) -> list[Figure]:
     bars = []
     for item in shown:
-        if not item.runs:
+        if not item.timed:
             continue
-        training = middle(r.training_seconds for r in item.runs) or 0.0
-        evaluation = middle(r.evaluation_seconds for r in item.runs) or 0.0
-        rest = middle(r.other_seconds for r in item.runs) or 0.0
+        training = middle(r.training_seconds for r in item.timed) or 0.0
+        evaluation = middle(r.evaluation_seconds for r in item.timed) or 0.0
+        rest = middle(r.other_seconds for r in item.timed) or 0.0
         note = (
             f"training {words.seconds(training)}, evaluation "
             f"{words.seconds(evaluation)}, all else {words.seconds(rest)}"
@@ -71,7 +71,9 @@ def _whole_runs(shown: Sequence[Framework]) -> list[Figure]:
         "Where the time of a run goes",
         "; ".join(f"{bar.label}: {bar.note}" for bar in bars),
     )
-    counts = words.for_each([(i.title, i.n) for i in shown if i.runs])
+    counts = words.for_each(
+        [(i.title, words.n(len(i.timed), "run")) for i in shown if i.timed]
+    )
     caption = (
         "Full shade: training. Half: evaluation after each epoch. Pale: all else, from "
         f"the start of the process to the last file. Medians over runs. {counts}"

@@ -30,6 +30,11 @@ class Framework:
     runs: list[Run]
 
     @property
+    def timed(self) -> list[Run]:
+        """Its runs on the kind of machine that figures of time are of."""
+        return [run for run in self.runs if run.timed]
+
+    @property
     def n(self) -> str:
         """How many runs it has: "n = 10 runs"."""
         return words.n(len(self.runs), "run")

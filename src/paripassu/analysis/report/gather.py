@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import numpy.typing as npt
 
+from paripassu.analysis.kinds import kind_of, main_kind
 from paripassu.analysis.schema import Comparison
 from paripassu.core.errors import UserError
 from paripassu.core.files import read_tensors
@@ -27,6 +28,7 @@ class Run:
     name: str
     record: RunRecord
     confusion: Counts | None  # (true, answered); None: no readable predictions
+    timed: bool = True  # on the kind of machine that figures of time are of
 
     @property
     def test_accuracy(self) -> float | None:
@@ -35,8 +37,8 @@ class Run:
 
     @property
     def epoch_seconds(self) -> float | None:
-        """The median epoch's training time."""
-        times = [epoch.seconds for epoch in self.record.epochs]
+        """The median epoch's training time; None where it cannot be compared."""
+        times = [epoch.seconds for epoch in self.record.epochs if self.timed]
         return median(times) if times else None
 
     @property
@@ -100,7 +102,14 @@ def read_runs(folder: Path, comparison: Comparison) -> Runs:
             except UserError as error:
                 problems.append(str(error))
             by_framework[framework].append(Run(path.name, record, confusion))
-    return Runs(by_framework, problems)
+    kind = main_kind(run.record for runs in by_framework.values() for run in runs)
+    told = {
+        framework: [
+            replace(run, timed=kind_of(run.record.environment) == kind) for run in runs
+        ]
+        for framework, runs in by_framework.items()
+    }
+    return Runs(told, problems)
 
 
 def _confusion(run_folder: Path) -> Counts:
