@@ -27,7 +27,7 @@ FLOORS = (
     ("worker",),
     ("conversion", "notebooks", "port_check", "proof"),
     ("prediction", "training"),
-    ("ablation", "benchmark"),
+    ("ablation", "benchmark", "studies"),
     ("serve", "terminal"),
     ("cli",),
 )
@@ -40,6 +40,7 @@ FORBIDDEN = {("worker", "analysis"), ("processes", "analysis")}
 OWNERS: dict[str, tuple[str, ...]] = {
     "rich": ("terminal", "cli"),
     "typer": ("cli",),
+    "ray": ("processes.on_ray",),
     **{root: (f"frameworks.{x.name}",) for x in BUILT_IN for root in x.import_roots},
 }
 OWNERS["torch"] += ("sides.torch_",)

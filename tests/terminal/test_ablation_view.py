@@ -9,10 +9,9 @@ from typing import Any
 from make_records import make_run
 from rich.console import Console
 
-from paripassu.ablation.ablate import RunFinished, Scheduled
 from paripassu.core import record
 from paripassu.terminal.ablation import watching_ablation
-from paripassu.training.events import RunTold, Warned
+from paripassu.training.events import RunFinished, RunTold, Scheduled, Warned
 
 
 def shown(*events: Any, terminal: bool = False) -> str:

@@ -35,6 +35,11 @@ def run_name(framework: str, seed: int) -> str:
     return f"{framework}-seed{seed}"
 
 
+def run_name_by_hash(framework: str, identity: str, seed: int) -> str:
+    """The folder of a run, below `runs/`, where recipes are many: it has its hash."""
+    return f"{framework}-{identity}-seed{seed}"
+
+
 def planned_runs(plan: Plan) -> list[tuple[str, int, str]]:
     """Framework, seed and name of every run, in the order of the plan."""
     known = {

@@ -11,10 +11,16 @@ from paripassu.cli.base import (
     DataOption,
     Device,
     DeviceOption,
+    ExclusiveOption,
     JsonOption,
+    OnOption,
+    RetriesOption,
     SetOption,
+    StorageOption,
+    TakeOption,
     app,
     conditions_of,
+    executor_of,
     exit_unless,
     framework_option,
     load_recipe,
@@ -78,6 +84,11 @@ def ablate(
     ] = None,
     data: DataOption = None,
     device: DeviceOption = Device.auto,
+    on: OnOption = None,
+    storage: StorageOption = None,
+    exclusive: ExclusiveOption = False,
+    take: TakeOption = None,
+    retries: RetriesOption = 3,
     as_json: JsonOption = False,
 ) -> None:
     """Measure what each difference between two recipes does, one at a time.
@@ -98,7 +109,8 @@ def ablate(
     chosen = find(framework).name if framework else first_installed()
     # More seeds later must find the runs of these: the seed is not in the name.
     kind, mark = f"ablation-{first.name}", first.changed(seed=0).hash(chosen)
-    folder = output_folder(out, kind, last.changed(seed=0), mark, data=data)
+    own = last.changed(seed=0)
+    folder = output_folder(out, kind, own, mark, data=data, storage=storage)
     with watching_ablation(terminal(stderr=True)) as on_event:
         result = run(
             first,
@@ -108,6 +120,7 @@ def ablate(
             out=folder,
             conditions=conditions_of(data, 1, device),
             proof=not no_proof,
+            executor=executor_of(on, storage, exclusive, take, retries, device),
             on_event=on_event,
         )
     show(result, as_json, lambda: ablation_table(result))

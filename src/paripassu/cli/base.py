@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
     from paripassu.core.recipe import Recipe
     from paripassu.processes.conditions import Conditions
+    from paripassu.processes.executors import Executor
 
 INTERRUPTED = 130
 COMMANDS = (
     *("train", "evaluate", "convert", "predict", "compare", "verify", "faults"),
     *(
         "ablate",
+        "study",
         "check",
         "record",
         "check-optimizer",
@@ -172,6 +174,53 @@ InputsOption = Annotated[
 
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
 
+OnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="WHERE",
+        help="Make the runs on a Ray cluster: ray://HOST:PORT; or ray, which is the "
+        "cluster that RAY_ADDRESS names, else a Ray of this machine alone. Default: "
+        "here, without Ray",
+    ),
+]
+
+StorageOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PATH",
+        help="With --on: a folder that this machine and all nodes see under the same "
+        "path; runs are made there in place. Default: their files travel through Ray",
+    ),
+]
+
+ExclusiveOption = Annotated[
+    bool,
+    typer.Option(
+        "--exclusive",
+        help="With --on: a whole node for each run, so that its times are its own.",
+    ),
+]
+
+TakeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--take",
+        metavar="RESOURCE=COUNT",
+        help="With --on: what a run takes of its node, as CPU=4, GPU=1 or a resource "
+        "of your own. Repeatable. Default: a CPU for each thread, and a GPU with "
+        "--device gpu",
+    ),
+]
+
+RetriesOption = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="With --on: how often a run whose node is lost goes on elsewhere.",
+    ),
+]
+
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print the result as one JSON document.")
 ]
@@ -277,8 +326,58 @@ def conditions_of(data: Path | None, threads: int, device: Device) -> Conditions
     return Conditions(data, threads, device.value, typed_command())
 
 
+def executor_of(
+    on: str | None,
+    storage: Path | None,
+    exclusive: bool,
+    take: list[str] | None,
+    retries: int,
+    device: Device,
+) -> Executor:
+    """Where runs are made, by the options that say so.
+
+    Raises:
+        UserError: they contradict each other, or cannot be read.
+    """
+    if on is None:
+        given = {"--storage": storage, "--exclusive": exclusive, "--take": take}
+        if typed := [name for name, value in given.items() if value]:
+            raise UserError(f"{typed[0]} is for runs on a cluster. Add: --on ray")
+        from paripassu.processes.executors import Local
+
+        return Local()
+    from paripassu.processes.on_ray import OnRay
+
+    if on != "ray" and not on.startswith("ray://"):
+        raise UserError(f"--on {on!r}: expected ray, or ray://HOST:PORT.")
+    wanted = {"GPU": 1.0} if device is Device.gpu else {}
+    return OnRay(
+        None if on == "ray" else on,
+        resources=wanted | dict(map(_resource, take or [])),
+        exclusive=exclusive,
+        storage=storage,
+        retries=retries,
+    )
+
+
+def _resource(text: str) -> tuple[str, float]:
+    name, _, count = text.partition("=")
+    try:
+        number = float(count)
+    except ValueError:
+        number = 0.0
+    if not name.strip() or not 0 < number < 2**20:
+        raise UserError(f"--take {text!r}: expected RESOURCE=COUNT, such as GPU=1.")
+    return name.strip(), number
+
+
 def output_folder(
-    out: Path | None, kind: str, recipe: Recipe, *more: str, data: Path | None = None
+    out: Path | None,
+    kind: str,
+    recipe: Recipe,
+    *more: str,
+    data: Path | None = None,
+    storage: Path | None = None,
 ) -> Path:
     """`--out`, or a folder that the same command finds again, and no other does.
 
@@ -288,10 +387,11 @@ def output_folder(
         recipe: gives its name and its hash.
         more: what else tells this folder from others.
         data: what `--data` named.
+        storage: what `--storage` named, and where the folder is then.
     """
     source = str(data.resolve()) if data else "package"
     mark = recipe.hash(*more, source)[:8]
-    return out or Path("runs") / f"{kind}-{recipe.name}-{mark}"
+    return out or (storage or Path("runs")) / f"{kind}-{recipe.name}-{mark}"
 
 
 def prepare_files(*paths: Path | None) -> None:

@@ -12,13 +12,19 @@ from paripassu.cli.base import (
     Device,
     DeviceOption,
     EpochsOption,
+    ExclusiveOption,
     JsonOption,
     NamesOption,
+    OnOption,
     RecipeOption,
+    RetriesOption,
     SetOption,
+    StorageOption,
+    TakeOption,
     ThreadsOption,
     app,
     conditions_of,
+    executor_of,
     exit_unless,
     framework_list,
     framework_option,
@@ -137,7 +143,8 @@ def quick_epochs(recipe: str) -> str:
     epilog="**Examples**\n\n"
     "- `paripassu compare --quick`\n\n"
     "- `paripassu compare --seeds 5 --epochs 3`\n\n"
-    "- `paripassu compare --frameworks pytorch,tensorflow --out runs/mine`"
+    "- `paripassu compare --frameworks pytorch,tensorflow --out runs/mine`\n\n"
+    "- `paripassu compare --seeds 20 --on ray://10.0.0.1:10001 --threads 4`"
 )
 def compare(
     names: NamesOption = None,
@@ -164,12 +171,18 @@ def compare(
     data: DataOption = None,
     threads: ThreadsOption = 0,
     device: DeviceOption = Device.auto,
+    on: OnOption = None,
+    storage: StorageOption = None,
+    exclusive: ExclusiveOption = False,
+    take: TakeOption = None,
+    retries: RetriesOption = 3,
     as_json: JsonOption = False,
 ) -> None:
     """Train a recipe in several frameworks, fairly, and write a report.
 
     Starts with a short proof that the twins compute the same. Then every framework
-    trains with every seed, each run in its own process, in the order A B B A.
+    trains with every seed, each run in its own process, in the order A B B A; with
+    --on, as many at once as the nodes of a cluster hold.
     Resumable: repeat the command and finished runs are reused.
     """
     from paripassu.terminal.progress import watching_comparison
@@ -180,7 +193,8 @@ def compare(
     chosen = load_recipe(recipe, settings, epochs=epochs)
     count = seeds or (1 if quick else 10)
     # More seeds later must find the runs of these: the seed is not in the name.
-    folder = output_folder(out, "compare", chosen.changed(seed=0), data=data)
+    own = chosen.changed(seed=0)
+    folder = output_folder(out, "compare", own, data=data, storage=storage)
     with watching_comparison(terminal(stderr=True)) as on_event:
         result = run(
             framework_list(names),
@@ -188,6 +202,7 @@ def compare(
             seeds=range(chosen.seed, chosen.seed + count),
             out=folder,
             conditions=conditions_of(data, threads, device),
+            executor=executor_of(on, storage, exclusive, take, retries, device),
             on_event=on_event,
         )
     _show_comparison(result, folder, as_json)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from paripassu.core import machine
+from paripassu.core.record import Node
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,8 @@ class Conditions:
     threads: int = 0  # 0: one for each usable core
     device: str = "auto"  # "auto", "cpu" or "gpu"
     command: str = ""  # what was typed, for the record
+    source: str = ""  # what the record calls the place of the data; "": where they are
+    node: Node | None = None  # of a cluster; None: this machine
 
     @property
     def thread_count(self) -> int:

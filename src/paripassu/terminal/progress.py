@@ -27,6 +27,8 @@ from paripassu.training.events import (
     Warned,
 )
 
+MOST_BARS = 16  # of runs that go on at once; more would not fit
+
 
 def duration(seconds: float) -> str:
     """Seconds as a person says them: `48s`, `3m 05s`, `1h 02m`."""
@@ -49,13 +51,13 @@ def fail(console: Console, text: str) -> None:
 
 
 class Display:
-    """Shows the runs of one command, one after the other."""
+    """Shows the runs of one command, one after the other or several at once."""
 
     def __init__(self, console: Console, *, runs: int, epochs: int) -> None:
         self._console = console
         self._epochs = epochs
         self._left = runs * epochs  # epochs not yet begun or finished
-        self._epoch_seconds: dict[str, float] = {}
+        self._running = 0
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("[bold]{task.description}"),
@@ -70,7 +72,13 @@ class Display:
     @contextlib.contextmanager
     def run(self, name: str) -> Iterator[Callable[[Event], None]]:
         """Show one run while the block lasts; yields the function that takes events."""
-        task = self._progress.add_task(name, total=self._epochs, status="", left="")
+        task = self._progress.add_task(
+            name,
+            total=self._epochs,
+            status="",
+            left="",
+            visible=self._running < MOST_BARS,
+        )
         began = time.monotonic()
 
         def left(done: float) -> str:
@@ -78,7 +86,8 @@ class Display:
             if done <= 0:
                 return ""
             pace = (time.monotonic() - began) / done
-            return f"about {duration(pace * (self._left - done))} left"
+            seconds = pace * (self._left - done) / max(1, self._running)
+            return f"about {duration(seconds)} left"
 
         first = 1
 
@@ -121,18 +130,22 @@ class Display:
                         f"{event['monitor']} accuracy {event['monitor_accuracy']:.2%}",
                         highlight=False,
                     )
+                case "note":
+                    warn(self._console, f"{name}: {event['text']}")
                 case "reused":
                     self._console.print(f"{name}: already finished, reused")
                     first = 1
             self._progress.update(task, **update)
 
-        if self._console.is_terminal:
+        self._running += 1
+        if self._console.is_terminal and self._running == 1:
             self._progress.start()
         try:
             yield on_event
         finally:
+            self._running -= 1
             self._left -= self._epochs - (first - 1)
-            if self._console.is_terminal:
+            if self._console.is_terminal and not self._running:
                 self._progress.stop()
             self._progress.remove_task(task)
 
@@ -141,27 +154,28 @@ class Display:
 def watching_comparison(
     console: Console,
 ) -> Iterator[Callable[[ComparisonEvent], None]]:
-    """Warnings, the proof, and one run after the other, as `compare` tells them."""
-    with watching_short_proofs(console) as on_proof, contextlib.ExitStack() as shown:
+    """Warnings, the proof, and the runs, as `compare` tells them."""
+    with watching_short_proofs(console) as on_proof, contextlib.ExitStack() as whole:
         display: Display | None = None
-        on_run: Callable[[Event], None] | None = None
+        on_run: dict[str, Callable[[Event], None]] = {}
+        ends: dict[str, contextlib.ExitStack] = {}
 
         def on_event(event: ComparisonEvent) -> None:
-            nonlocal display, on_run
+            nonlocal display
             match event:
                 case Warned(text):
                     warn(console, text)
                 case RunStarted(name, number, runs, epochs):
                     display = display or Display(console, runs=runs, epochs=epochs)
                     run = display.run(f"{name} ({number}/{runs})")
-                    on_run = shown.enter_context(run)
-                case RunTold(_name, told):
-                    assert on_run is not None
-                    on_run(told)
+                    ends[name] = whole.enter_context(contextlib.ExitStack())
+                    on_run[name] = ends[name].enter_context(run)
+                case RunTold(name, told):
+                    on_run[name](told)
                 case RunEnded(name, failure):
                     if failure is not None:
                         fail(console, f"{name} failed: {failure}")
-                    shown.close()
+                    ends.pop(name).close()
                 case _:
                     on_proof(event)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from paripassu.analysis import comparison as judge
@@ -16,10 +16,11 @@ from paripassu.core.experiment import identify, read_data
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import registry
 from paripassu.processes.conditions import DEFAULT, Conditions
+from paripassu.processes.executors import Executor, Local
 from paripassu.processes.launch import Event
+from paripassu.processes.requests import TrainRequest
 from paripassu.proof.short_proof import prove_once
 from paripassu.training.events import OnEvent, RunEnded, RunStarted, RunTold, Warned
-from paripassu.training.train import train
 
 MARGIN = 0.001  # of accuracy: the standard error of 99% on 10,000 images
 
@@ -53,6 +54,7 @@ def compare(
     seeds: Sequence[int],
     out: str | Path,
     conditions: Conditions = DEFAULT,
+    executor: Executor | None = None,
     on_event: OnEvent = lambda _event: None,
 ) -> Comparison:
     """Run all that is not yet done, then judge and report what is there.
@@ -63,13 +65,15 @@ def compare(
         seeds: one run of every framework for each.
         out: the comparison's folder; finished runs in it are used as they are.
         conditions: data, threads and device, the same for all.
+        executor: where the runs are made; None: here, one after the other.
         on_event: called with warnings, and with all that goes on.
 
     Returns:
         What `comparison.json` in `out` holds; `report.html` is beside it.
 
     Raises:
-        UserError: no framework is installed, or data or folder are not usable.
+        UserError: no framework is installed, or data or folder are not usable, or
+            the executor's place cannot be reached.
     """
     out = Path(out)
     frameworks = [registry.find(name).name for name in frameworks]
@@ -88,7 +92,8 @@ def compare(
         on_event(Warned(warning))
     for seed in seeds:
         recipe.changed(seed=seed)  # whatever is wrong with one is said before all
-    with files.working_in(out):
+    executor = executor or Local()
+    with executor, files.working_in(out):
         plan = Plan(
             command=conditions.command,
             recipe=recipe.model_dump(),
@@ -112,9 +117,8 @@ def compare(
             conditions=conditions,
             on_event=on_event,
         )
-        failures = _run_all(
-            turns(usable, seeds), recipe, dataset, out, conditions, on_event
-        )
+        order = turns(usable, seeds)
+        failures = _run_all(order, recipe, dataset, out, conditions, executor, on_event)
         _save_plan(out, plan.model_copy(update={"failures": failures}))
         return report(out)
 
@@ -166,33 +170,47 @@ def _run_all(
     dataset: record.Dataset,
     out: Path,
     conditions: Conditions,
+    executor: Executor,
     on_event: OnEvent,
 ) -> dict[str, str]:
-    """Train turn by turn; the messages of the runs that failed, by name."""
+    """Train what is not yet finished; the messages of the runs that failed, by name."""
     failures: dict[str, str] = {}
-    for number, turn in enumerate(order, start=1):
-        name = turn.name
+    requests: dict[str, TrainRequest] = {}
+    numbers = {turn.name: number for number, turn in enumerate(order, start=1)}
+    begun: set[str] = set()
+
+    def tell(name: str, told: Event | Exception | None) -> None:
+        if name not in begun:
+            begun.add(name)
+            on_event(RunStarted(name, numbers[name], len(order), recipe.epochs))
+        if isinstance(told, WorkerError | UserError):
+            failures[name] = str(told)
+        elif isinstance(told, Exception):
+            raise told
+        elif told is not None:
+            on_event(RunTold(name, told))
+            return
+        on_event(RunEnded(name, failures.get(name)))
+
+    for turn in order:
         own = recipe.changed(seed=turn.seed)
-        folder = out / RUNS_FOLDER / name
-
-        def on_worker(event: Event, name: str = name) -> None:
-            on_event(RunTold(name, event))
-
-        on_event(RunStarted(name, number, len(order), recipe.epochs))
+        folder = out / RUNS_FOLDER / turn.name
         try:
             if _is_finished(folder, own, dataset):
-                on_worker({"event": "reused"})
-            else:
-                train(
-                    turn.framework,
-                    own,
-                    out=folder,
-                    conditions=conditions,
-                    on_event=on_worker,
-                )
-        except (WorkerError, UserError) as failure:
-            failures[name] = str(failure)
-        on_event(RunEnded(name, failures.get(name)))
+                tell(turn.name, {"event": "reused"})
+                tell(turn.name, None)
+                continue
+        except UserError as failure:
+            tell(turn.name, failure)
+            continue
+        command = conditions.command or f"train {turn.framework} in {folder}"
+        requests[turn.name] = TrainRequest(
+            framework=turn.framework,
+            conditions=replace(conditions, command=command),
+            folder=folder,
+            recipe=own,
+        )
+    executor.run(requests, tell, timed=True)
     return failures
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from paripassu.core.record import RunRecord
 from paripassu.processes.launch import Event
 from paripassu.proof.short_proof import ProofEvent
 
@@ -40,6 +41,22 @@ class RunEnded:
 
     name: str
     failure: str | None
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """The trainings are about to begin, several at a time."""
+
+    epochs: Mapping[str, int]  # of each run that is missing, by its title
+    reused: int  # runs that are finished already
+
+
+@dataclass(frozen=True)
+class RunFinished:
+    """A run is over."""
+
+    title: str
+    outcome: RunRecord | str  # its record, or why it failed
 
 
 ComparisonEvent = Warned | ProofEvent | RunStarted | RunTold | RunEnded

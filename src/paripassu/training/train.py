@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from paripassu.core import files, record
+from paripassu.core import record
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks import registry
 from paripassu.processes.conditions import DEFAULT, Conditions
-from paripassu.processes.launch import Event, work
+from paripassu.processes.executors import train_here
+from paripassu.processes.launch import Event
 from paripassu.processes.requests import TrainRequest
 
 
@@ -36,15 +37,12 @@ def train(
             another run or is in use, the data are damaged, or the training diverges.
         WorkerError: the worker crashed; everything up to its last epoch is kept.
     """
-    out = Path(out)
     chosen = registry.find(framework)
     chosen.check(recipe)
     if not conditions.command:
         conditions = replace(conditions, command=f"train {framework} in {out}")
-    files.make_folder(out)
     request = TrainRequest(
-        framework=chosen.name, conditions=conditions, folder=out, recipe=recipe
+        framework=chosen.name, conditions=conditions, folder=Path(out), recipe=recipe
     )
-    errors = None if files.is_read_only(out) else out / record.ERRORS_FILE
-    work(request, on_event, errors=errors)
-    return record.load_record(out)
+    train_here(request, on_event)
+    return record.load_record(Path(out))

@@ -87,6 +87,9 @@ class Run:
             "data", lambda: read_data(self._recipe, self._conditions.data)
         )
         dataset = datasets.describe(data, prepared)
+        if self._conditions.source:
+            update = {"source": self._conditions.source}
+            dataset = dataset.model_copy(update=update)
         identity = identify(self._recipe, dataset)
         earlier, state = read_checkpoint(self._folder)
         if earlier:
@@ -107,6 +110,7 @@ class Run:
             first_epoch=first_epoch + 1,
             seconds=self._seconds,
             load_average=load_average,
+            node=self._conditions.node,
         )
         environment = self._environment(trainer)
         if earlier:

@@ -22,6 +22,7 @@ from typing import Any, Literal, get_args
 from pydantic import model_validator
 
 from paripassu.analysis.ablation.differences import Difference, Walk
+from paripassu.analysis.plan import run_name_by_hash
 from paripassu.analysis.reading import checked
 from paripassu.analysis.schema import Estimate
 from paripassu.analysis.statistics import as_share, mean_estimate
@@ -160,11 +161,6 @@ class Inquiry:
             if name != self.framework
             for stop in ends
         ]
-
-
-def run_name(framework: str, identity: str, seed: int) -> str:
-    """The folder of a run, below `runs/`: any ablation there finds it again."""
-    return f"{framework}-{identity}-seed{seed}"
 
 
 def attribute(inquiry: Inquiry, records: Mapping[Key, RunRecord]) -> Ablation:
@@ -333,7 +329,7 @@ def _figures_of(record: RunRecord) -> StopRun:
     return StopRun(
         framework=record.framework,
         seed=record.seed,
-        run=run_name(record.framework, record.recipe_hash, record.seed),
+        run=run_name_by_hash(record.framework, record.recipe_hash, record.seed),
         test_accuracy=result.test_accuracy,
         test_cross_entropy=result.test_cross_entropy,
         first_epoch_accuracy=record.epochs[0].monitor_accuracy,
