@@ -42,6 +42,16 @@ found = paripassu.ablate(
 for difference, effects in zip(found.differences, found.effects):
     print(difference, effects)
 """,
+    "load_study": """\
+plan = paripassu.load_study("studies/book.toml", epochs=1)
+print(len(plan.keys))
+""",
+    "study": """\
+cluster = paripassu.OnRay("ray://10.0.0.1:10001")
+found = paripassu.study(plan, out="runs/book", executor=cluster)
+for match in found.matches:
+    print(match.recipe, match.sentence)
+""",
     "convert": """\
 found = paripassu.convert("runs/demo", target="tensorflow", out="model.keras")
 assert found.weights_equal

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from paripassu.ablation.ablate import ablate
     from paripassu.analysis.ablation.attribution import Ablation
     from paripassu.analysis.schema import Comparison, Proof
+    from paripassu.analysis.study.results import Study
     from paripassu.conversion.convert import Conversion, convert
     from paripassu.core.errors import (
         ConversionError,
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
     from paripassu.port_check.results import Checked
     from paripassu.prediction.predict import Prediction, predict
     from paripassu.processes.conditions import Conditions
+    from paripassu.processes.on_ray import OnRay
     from paripassu.proof.verify import verify
+    from paripassu.studies.plan_file import read as load_study
+    from paripassu.studies.study import study
     from paripassu.training.compare import compare
     from paripassu.training.train import train
 
@@ -44,6 +48,7 @@ _PLACES = {
     "ConversionError": "core.errors",
     "NotEquivalent": "port_check.check",
     "NotebookError": "core.errors",
+    "OnRay": "processes.on_ray",
     "OptimizerChecked": "port_check.optimizer_verdict",
     "PariPassuError": "core.errors",
     "Prediction": "prediction.predict",
@@ -51,6 +56,7 @@ _PLACES = {
     "Recipe": "core.recipe",
     "Recorded": "port_check.record",
     "RunRecord": "core.record",
+    "Study": "analysis.study.results",
     "UserError": "core.errors",
     "WorkerError": "core.errors",
     "ablate": "ablation.ablate",
@@ -60,12 +66,14 @@ _PLACES = {
     "compare": "training.compare",
     "convert": "conversion.convert",
     "load_recipe": "core.recipe",
+    "load_study": "studies.plan_file",
     "predict": "prediction.predict",
     "record": "port_check.record",
+    "study": "studies.study",
     "train": "training.train",
     "verify": "proof.verify",
 }
-_OTHER_NAMES = {"load_recipe": "load"}
+_OTHER_NAMES = {"load_recipe": "load", "load_study": "read"}
 
 __all__ = [
     "Ablation",
@@ -76,6 +84,7 @@ __all__ = [
     "ConversionError",
     "NotEquivalent",
     "NotebookError",
+    "OnRay",
     "OptimizerChecked",
     "PariPassuError",
     "Prediction",
@@ -83,6 +92,7 @@ __all__ = [
     "Recipe",
     "Recorded",
     "RunRecord",
+    "Study",
     "UserError",
     "WorkerError",
     "__version__",
@@ -93,8 +103,10 @@ __all__ = [
     "compare",
     "convert",
     "load_recipe",
+    "load_study",
     "predict",
     "record",
+    "study",
     "train",
     "verify",
 ]

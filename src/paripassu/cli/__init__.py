@@ -23,6 +23,7 @@ from paripassu.cli import (
     proof,
     recipes,
     record,
+    study,
     training,
 )
 from paripassu.cli.base import INTERRUPTED, JsonOption, app, complain, show, terminal
@@ -33,6 +34,7 @@ PARTS = (
     training,
     proof,
     ablation,
+    study,
     recipes,
     code,
     models,
@@ -41,7 +43,7 @@ PARTS = (
     benchmark,
     notebooks,
 )
-RESUMABLE = ("train", "compare", "verify", "ablate", "bench", "race")
+RESUMABLE = ("train", "compare", "verify", "ablate", "study", "bench", "race")
 
 
 def main() -> None:

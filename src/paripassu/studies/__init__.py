@@ -1,0 +1,1 @@
+"""Studies: a grid of recipes, frameworks, seeds and settings, run and reported."""
