@@ -45,7 +45,7 @@ from paripassu.core.version import __version__
 from paripassu.processes.conditions import Conditions
 from paripassu.processes.dispatch import Dispatcher, Resources, Wishes
 from paripassu.processes.lane import End, News, Place
-from paripassu.processes.on_ray import OnRay, RayLane
+from paripassu.processes.on_ray import ALONE, OnRay, RayLane
 from paripassu.processes.requests import TrainRequest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -298,7 +298,7 @@ def simulate(
 def loopback(nodes: int) -> Iterator[str]:
     """A Ray cluster of nodes with one CPU each, on this machine alone."""
     warnings.simplefilter("ignore")
-    os.environ["RAY_AUTH_MODE"] = "disabled"
+    os.environ |= {"RAY_AUTH_MODE": "disabled", ALONE: "0"}
     from ray.cluster_utils import Cluster
 
     cluster = Cluster()

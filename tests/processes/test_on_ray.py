@@ -30,8 +30,9 @@ from helpers import (
 
 from paripassu.core import files, record
 from paripassu.core.errors import UserError
-from paripassu.processes.on_ray import OnRay
+from paripassu.processes.on_ray import ALONE, OnRay
 
+os.environ.setdefault(ALONE, "0")  # before anything imports Ray
 HOST = "127.0.0.1"
 SEEDS = 5
 RECIPE = ["--recipe", "keras-example", "--set", "validation_size=0", "--epochs", 4]
@@ -302,7 +303,8 @@ def test_a_study_on_a_ray_of_this_machine_alone(small, tmp_path):
     for name, more in {"here": (), "ray": ("--on", "ray")}.items():
         out, log = tmp_path / name, tmp_path / f"{name}.log"
         words = ["study", study, "--data", small, "--out", out, *more]
-        with typed(words, log) as command:
+        # Where Ray keeps the token that it asks for.
+        with typed(words, log, HOME=str(tmp_path)) as command:
             assert command.wait(PATIENCE) == 0, log.read_text()
         assert "Traceback" not in log.read_text()
         found[name] = outcomes(out)

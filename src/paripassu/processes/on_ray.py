@@ -35,6 +35,10 @@ LOCAL = "local"
 ADDRESS = "RAY_ADDRESS"  # Ray's own name of it
 REACHED_WITHIN = 5.0  # seconds
 FAREWELL = 5.0  # seconds that lanes have to leave a clean node
+# Ray's switch for other machines: without them it stays on loopback, and does not look
+# there for this machine's address in a network. It is read when Ray is imported.
+ALONE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+LOOPBACK = ("127.0.0.1:", "localhost:", "[::1]:")
 NODE_LABEL = "ray.io/node-id"
 
 
@@ -94,10 +98,8 @@ class OnRay:
             )
         if self._wishes.storage:
             files.make_folder(self._wishes.storage)
-        if self._address == LOCAL:
-            # Ray's word for "no other machine": what it opens is then on loopback. It
-            # is read when Ray is imported.
-            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        if self._address == LOCAL or self._address.startswith(LOOPBACK):
+            os.environ.setdefault(ALONE, "0")
         import ray
 
         if not ray.is_initialized():  # a program of the user's may have done it
