@@ -223,14 +223,17 @@ def test_on_another_kind_of_processor_a_run_starts_over(tmp_path):
     check_home(tmp_path / "pytorch-0")
 
 
-def test_no_room_is_told_after_a_while(tmp_path):
+def test_no_room_is_told_after_a_while(tmp_path, monkeypatch):
+    monkeypatch.setattr(dispatch, "HINT", 0.1)
     wanted = requests(tmp_path, 2)
     ends = Ends()
-    wish = Wishes(resources={"CPU": 8, "GPU": 1}, patience=0.2)
+    wish = Wishes(resources={"CPU": 8, "GPU": 1}, patience=0.4)
     Dispatcher(Threads([place("a")]), wanted, ends.tell, wish).go()
     for failure in ends.values():
         assert isinstance(failure, UserError)
         assert "takes CPU 8, GPU 1. Nodes: 1 with CPU 1" in str(failure)
+    (said,) = ends.notes
+    assert said.startswith("waits: no node had room")
 
 
 def test_lanes_that_cannot_start_end_the_work(tmp_path):

@@ -25,6 +25,7 @@ TICK = 0.5  # seconds between two looks at the cluster, where it tells nothing
 LOOK = 5.0  # seconds between two looks at its nodes
 POLLS = 200  # answers a second that are enough of all lanes together
 AHEAD = 4  # lanes that are asked for beyond what the nodes hold now
+HINT = 10.0  # seconds without a run before it is said what they wait for
 STILLBORN = 5  # lanes in a row that die before they say where they are
 MOST_DATA = 2**31  # bytes of data that travel
 
@@ -114,6 +115,7 @@ class Dispatcher:
         self._nodes: Mapping[str, Resources] = {}
         self._looked = -LOOK
         self._stillborn = 0
+        self._hinted = False
         self._last_words = ""
         self._data: dict[str, Any] = {}
         self._moved = time.monotonic()  # when a run began or ended
@@ -378,18 +380,23 @@ class Dispatcher:
             if text := self._nowhere(framework):
                 self._fail_all(text, framework)
         waited = time.monotonic() - self._moved
+        if not self._waiting or waited < min(HINT, self._wishes.patience):
+            return
+        wanted = ", ".join(f"{key} {x:g}" for key, x in self._wanted.items())
+        nodes = Counter(
+            ", ".join(f"{key} {has[key]:g}" for key in self._wanted if key in has)
+            for has in self._nodes.values()
+        )
+        there = "; ".join(f"{count} with {x}" for x, count in nodes.items())
+        text = f"had room for a run, which takes {wanted}. Nodes: {there or 'none'}."
         if waited > self._wishes.patience:
-            wanted = ", ".join(f"{key} {x:g}" for key, x in self._wanted.items())
-            nodes = Counter(
-                ", ".join(f"{key} {has[key]:g}" for key in self._wanted if key in has)
-                for has in self._nodes.values()
-            )
-            there = "; ".join(f"{count} with {x}" for x, count in nodes.items())
             self._fail_all(
-                f"for {waited:.0f} s no node had room for a run, which takes {wanted}. "
-                f"Nodes: {there or 'none'}. Type fewer --threads, or wait until others "
-                "have done their work."
+                f"for {waited:.0f} s no node {text} Type fewer --threads, or wait "
+                "until others have done their work."
             )
+        elif not self._hinted:
+            self._hinted = True
+            self._say(next(iter(self._waiting)), f"waits: no node {text}")
 
     def _nowhere(self, framework: str) -> str | None:
         """Why a framework can be used on none of the nodes, if all are known."""
