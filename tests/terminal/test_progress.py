@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import pytest
+from helpers import wait_for
 from rich.console import Console
 
 from paripassu.analysis.proof.ladder import rungs_of
@@ -159,7 +160,8 @@ def test_a_display_is_ended_where_the_work_is_stopped():
 
     with pytest.raises(KeyboardInterrupt):
         stopped()
-    assert alive() == before
+    # Its thread is told to end, and ends when it has a processor.
+    wait_for(lambda: alive() == before, "the end of the display")
 
 
 def test_durations_are_said_as_people_do():

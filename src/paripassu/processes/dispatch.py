@@ -472,9 +472,11 @@ def within(requests: Mapping[str, TrainRequest], storage: Path) -> None:
     Raises:
         UserError: something is not.
     """
-    places = {x.folder: "--out" for x in requests.values()}
-    data = {x.conditions.data: "--data" for x in requests.values()}
-    for place, option in {**places, **data}.items():
+    for place, option in (
+        (place, option)
+        for x in requests.values()
+        for place, option in ((x.folder, "--out"), (x.conditions.data, "--data"))
+    ):
         if place is not None and not Path(place).is_relative_to(storage):
             raise UserError(
                 f"{place} is not in --storage {storage}: nodes would not see it. "
