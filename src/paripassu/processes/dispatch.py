@@ -23,7 +23,7 @@ from paripassu.processes.requests import TrainRequest
 
 TICK = 0.5  # seconds between two looks at the cluster, where it tells nothing
 LOOK = 5.0  # seconds between two looks at its nodes
-POLLS = 200  # answers a second that are enough of all lanes together
+POLLS = 50  # answers a second that are enough of all lanes together
 AHEAD = 4  # lanes that are asked for beyond what the nodes hold now
 HINT = 10.0  # seconds without a run before it is said what they wait for
 STILLBORN = 5  # lanes in a row that die before they say where they are

@@ -141,7 +141,7 @@ class OnRay:
                 Dispatcher(cluster, requests, tell, self._wishes).go()
             except ConnectionError as error:
                 raise UserError(
-                    f"the connection to {self._address} is lost: {_first_line(error)} "
+                    f"the connection to {self._address} is lost: {_told(error)} "
                     "What is done is kept: type the same command again to go on."
                 ) from error
 
@@ -184,7 +184,7 @@ def _connect(address: str) -> None:
         ray.init(address, **quiet)
     except Exception as error:  # of many kinds: of grpc, of Ray, of the system
         raise UserError(
-            f"the Ray cluster at {address} cannot be used: {_first_line(error)} It "
+            f"the Ray cluster at {address} cannot be used: {_told(error)} It "
             f"needs the same versions of Python and of Ray ({ray.__version__}) as here."
         ) from error
 
@@ -291,8 +291,11 @@ class RayCluster:
                 self._ray.kill(lane)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _told(error: Exception) -> str:
+    """What an error says: the first line, and of a traceback's the last."""
+    lines = [x.strip() for x in str(error).splitlines() if x.strip()]
+    lines = lines or [type(error).__name__]
+    return " ".join(dict.fromkeys((lines[0], lines[-1])))
 
 
 def _reason(error: Exception) -> str:
