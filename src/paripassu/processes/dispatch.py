@@ -108,12 +108,14 @@ class Dispatcher:
         self._tell, self._wishes = tell, wishes
         # What waits, in its order: the framework, and the processor it began on.
         self._waiting = {name: self._needs(name) for name in requests}
+        self._wants = Counter(self._waiting.values())
         self._crew: set[_Worker] = set()
         self._asked: dict[Any, _Worker] = {}  # by the answer that each owes
         self._lost: Counter[str] = Counter()  # nodes, by the run that was on them
         self._places: dict[str, Place] = {}  # all that were ever seen
         self._nodes: Mapping[str, Resources] = {}
         self._looked = -LOOK
+        self._seen: tuple[Any, tuple[list[str], set[str], int]] | None = None
         self._stillborn = 0
         self._hinted = False
         self._last_words = ""
@@ -140,15 +142,13 @@ class Dispatcher:
             self._nodes, self._looked = self._cluster.nodes(), time.monotonic()
         employed = sum(1 for x in self._crew if x.run)
         coming = sum(1 for x in self._crew if x.place is None)
-        useless = self._useless()
-        fit = [x for x in self._big_enough() if x not in useless]
+        fit, useless, room = self._room()
         if self._wishes.exclusive:
             taken = {x.asked_for for x in self._crew}
             free = [x for x in fit if x not in taken]
             for node in free[: max(0, len(self._waiting) - coming)]:
                 self._engage({**self._wanted, "CPU": self._nodes[node]["CPU"]}, node)
             return
-        room = capacity((self._nodes[x] for x in fit), self._wanted, False)
         wanted = min(len(self._waiting), max(AHEAD, room - employed))
         for _ in range(wanted - coming):
             self._engage(self._wanted, None, useless)
@@ -167,6 +167,19 @@ class Dispatcher:
         self._cluster.dismiss([x.lane for x in workers if x.place])
         self._crew.difference_update(workers)
 
+    def _room(self) -> tuple[list[str], set[str], int]:
+        """The nodes for what waits, those to avoid, and how many runs fit on them.
+
+        Of a thousand nodes that takes a while, so it is kept until something changes.
+        """
+        state = (self._looked, len(self._places), frozenset(self._wants))
+        if self._seen is None or self._seen[0] != state:
+            useless = self._useless()
+            fit = [x for x in self._big_enough() if x not in useless]
+            room = capacity((self._nodes[x] for x in fit), self._wanted, False)
+            self._seen = state, (fit, useless, room)
+        return self._seen[1]
+
     def _big_enough(self) -> list[str]:
         return [
             node
@@ -176,11 +189,11 @@ class Dispatcher:
 
     def _useless(self) -> set[str]:
         """The nodes on which no run that waits can be done."""
-        needs = set(self._waiting.values())
         return {
             node
             for node, place in self._places.items()
-            if node in self._nodes and not any(self._suits(place, x) for x in needs)
+            if node in self._nodes
+            and not any(self._suits(place, x) for x in self._wants)
         }
 
     def _suits(self, place: Place, needs: Needs) -> bool:
@@ -222,7 +235,7 @@ class Dispatcher:
         worker.place, self._stillborn = place, 0
         self._places[place.node] = place
         if place.node not in self._nodes:  # it has come since the last look
-            self._nodes = self._cluster.nodes()
+            self._nodes, self._looked = self._cluster.nodes(), time.monotonic()
         self._employ(worker)
 
     def _employ(self, worker: _Worker) -> None:
@@ -233,7 +246,7 @@ class Dispatcher:
         if name is None:
             self._leave(worker)
             return
-        del self._waiting[name]
+        self._wait_no_more(name)
         worker.run, self._moved = name, time.monotonic()
         request = self._requests[name]
         try:
@@ -252,8 +265,7 @@ class Dispatcher:
 
     def _choose(self, place: Place) -> str | None:
         """The first run that waits and suits the place."""
-        needs = set(self._waiting.values())
-        good = {x for x in needs if self._suits(place, x)}
+        good = {x for x in self._wants if self._suits(place, x)}
         return next((name for name, x in self._waiting.items() if x in good), None)
 
     def _needs(self, name: str) -> Needs:
@@ -368,6 +380,7 @@ class Dispatcher:
             )
             return
         self._waiting = {name: self._needs(name), **self._waiting}
+        self._wants[self._waiting[name]] += 1
         self._say(name, f"{host} is lost ({reason}); the run goes on elsewhere")
 
     def _give_up(self) -> None:
@@ -376,7 +389,7 @@ class Dispatcher:
             return
         if self._stillborn >= STILLBORN:
             self._fail_all(f"no process can start on the cluster: {self._last_words}")
-        for framework in {framework for framework, _ in self._waiting.values()}:
+        for framework in {framework for framework, _ in self._wants}:
             if text := self._nowhere(framework):
                 self._fail_all(text, framework)
         waited = time.monotonic() - self._moved
@@ -419,8 +432,14 @@ class Dispatcher:
         """Fail all that wait, or those of one framework."""
         for name, (own, _) in list(self._waiting.items()):
             if framework in (None, own):
-                del self._waiting[name]
+                self._wait_no_more(name)
                 self._over(name, UserError(text))
+
+    def _wait_no_more(self, name: str) -> None:
+        needs = self._waiting.pop(name)
+        self._wants[needs] -= 1
+        if not self._wants[needs]:
+            del self._wants[needs]
 
 
 def _unfit(place: Place, framework: str) -> str | None:
