@@ -465,7 +465,7 @@ def _packed(path: Path) -> Bytes:
         found = {
             x.relative_to(path).as_posix(): x
             for x in sorted(path.rglob("*"))
-            if x.is_file() and len(x.relative_to(path).parts) <= 3
+            if x.is_file() and len(x.relative_to(path).parts) <= 5
         }
     size = sum(x.stat().st_size for x in found.values())
     if size > MOST_DATA:
