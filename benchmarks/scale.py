@@ -42,6 +42,7 @@ import psutil
 from paripassu.core import files, machine, record
 from paripassu.core.recipe import Recipe
 from paripassu.core.version import __version__
+from paripassu.frameworks import registry
 from paripassu.processes.conditions import Conditions
 from paripassu.processes.dispatch import Dispatcher, Resources, Wishes
 from paripassu.processes.lane import End, News, Place
@@ -55,6 +56,7 @@ SECONDS = {"ray": 4.0, "simulated": 30.0}  # of a fake run
 STATE = 2**20  # bytes of its checkpoint, and of its model
 START = 2.0  # seconds until a lane is there, in the simulation
 HOST = "127.0.0.1"
+FRAMEWORK = registry.first_installed()  # none is asked for anything
 
 
 def fake_record(request: TrainRequest, done: int) -> str:
@@ -186,7 +188,7 @@ class Simulated:
             if lane not in self._lanes:
                 continue
             node = self._lanes[lane]["node"] = self._free.popleft()
-            known = {"pytorch": None}
+            known = {FRAMEWORK: None}
             self._values[answer] = Place(
                 node=node,
                 host=node,
@@ -252,7 +254,7 @@ def requests(out: Path, count: int) -> dict[str, TrainRequest]:
     recipe = Recipe(epochs=EPOCHS)
     return {
         f"run{number}": TrainRequest(
-            framework="pytorch",
+            framework=FRAMEWORK,
             conditions=Conditions(threads=1),
             folder=out / f"run{number}",
             recipe=recipe.changed(seed=number),
