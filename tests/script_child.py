@@ -105,7 +105,8 @@ class Jax:
         from flax import nnx
 
         network = module.Network(nnx.Rngs(0))
-        return self.mapping.to_common(self.recipe, nnx.state(network, nnx.Param))
+        kept = nnx.state(network, self.mapping.KEPT)
+        return self.mapping.to_common(self.recipe, kept)
 
     def losses(self, module, first, splits):
         from flax import nnx

@@ -109,6 +109,14 @@ def recipes() -> str:
     return page(DOCS / "recipes.md", DOCS.parent / "results")
 
 
+def networks() -> str:
+    """Networks of a recipe's own layers, with an example and every kind of layer."""
+    from recipe_docs import networks_page
+
+    example = DOCS.parent / "examples" / "recipes" / "residual.toml"
+    return networks_page(DOCS / "networks.md", example)
+
+
 def ablation_schema() -> str:
     """The shape of `ablation.json`."""
     from paripassu.analysis.ablation.attribution import Ablation
@@ -229,6 +237,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "comparison.schema.json": schema,
     "divergence.svg": divergence,
     "ablation.schema.json": ablation_schema,
+    "networks.md": networks,
     "performance.md": performance,
     "proof.md": proof,
     "python.md": python,

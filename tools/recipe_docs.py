@@ -17,6 +17,7 @@ from paripassu.analysis.comparison import COMPARISON_FILE, load
 from paripassu.analysis.schema import Comparison, Estimate, FrameworkSummary
 from paripassu.analysis.text import counted, display_name, points
 from paripassu.analysis.warnings import BUSY_WARNING
+from paripassu.core.layer_tables import KINDS, LayerTable, expected
 from paripassu.core.networks import NETWORKS
 from paripassu.core.recipe import NOT_DECISIVE, Part, Recipe, built_in, validate
 from paripassu.core.recipe import load as load_recipe
@@ -49,6 +50,8 @@ def tables(model: type[Part]) -> list[str]:
     blocks = [field_table("The recipe", model)]
     for key, field in model.model_fields.items():
         parts = list(parts_of(field.annotation))
+        if key == "layers":  # they have a page of their own
+            continue
         for part in parts:
             kind = part.model_fields.get("kind")
             title = f"Table `{key}`"
@@ -90,6 +93,8 @@ def parts_of(annotation: Any) -> Iterator[type[Part]]:
 def type_of(field: FieldInfo) -> str:
     """A field's type in words, with its bounds or choices."""
     parts = list(parts_of(field.annotation))
+    if any(issubclass(x, LayerTable) for x in parts):
+        return "tables, `[[layers]]`"
     if len(parts) > 1:
         kinds = [get_args(x.model_fields["kind"].annotation)[0] for x in parts]
         return f"table; its `kind`: {choices(kinds)}"
@@ -110,6 +115,9 @@ def in_words(annotation: Any, constraints: Sequence[Any] = ()) -> str:
         return choices(inner)
     if origin is list:
         return f"list; each value: {in_words(inner[0])}"
+    if origin is tuple:
+        members = {in_words(x) for x in inner}
+        return f"list of {len(inner)}: {', '.join(members)}"
     if origin is dict:
         return f"table; each value: {in_words(inner[1], constraints)}"
     if annotation not in TYPES:
@@ -168,7 +176,9 @@ def networks() -> str:
             )
         )
     head = ("network", "layers", "parameters", "dropout layers")
-    return f"### Networks\n\n{markdown_table(head, rows)}"
+    table = markdown_table(head, rows)
+    own = "Or one of the recipe's own: [networks.md](networks.md)."
+    return f"### Networks\n\n{table}\n\n{own}"
 
 
 def not_decisive() -> str:
@@ -181,6 +191,51 @@ def not_decisive() -> str:
 
 
 # Built-in recipes
+
+
+def layer_kinds() -> str:
+    """Every kind of layer with its settings; those of all kinds once."""
+    common = set(LayerTable.model_fields)
+    rows = []
+    for kind, table in KINDS.items():
+        words = text(inspect.getdoc(table) or "").partition("\n\n")[0]
+        rows.append((f"**`{kind}`**", "", "", words))
+        settings = [
+            (key, x)
+            for key, x in table.model_fields.items()
+            if key not in common and key != "kind"
+        ]
+        for key, x in settings:
+            about = text(x.description or "")
+            rows.append((f"`{key}`", layer_type(table, key), default_of(x), about))
+        if kind == "dropout":
+            about = "share 0..1 that is dropped; else it stands in `[dropout]`"
+            rows.append(("`rate`", "number, ≥ 0 and < 1", "left out", about))
+    head = ("kind, setting", "type", "default", "meaning")
+    every = [
+        (f"`{key}`", layer_type(LayerTable, key), "left out", text(x.description or ""))
+        for key, x in LayerTable.model_fields.items()
+    ]
+    return "\n\n".join(
+        [
+            "Every layer may say:",
+            markdown_table(("setting", *head[1:]), every),
+            "And by its kind:",
+            markdown_table(head, rows),
+        ]
+    )
+
+
+def layer_type(table: type[LayerTable], key: str) -> str:
+    """What a setting may be, as an error says it."""
+    return expected(table, key)
+
+
+def networks_page(path: Path, example: Path) -> str:
+    """docs/networks.md with everything between its markers written anew."""
+    page = filled(path.read_text(encoding="utf-8"), "kinds", layer_kinds())
+    recipe = example.read_text(encoding="utf-8").strip()
+    return filled(page, "example", f"```toml\n{recipe}\n```")
 
 
 def described(recipe: Recipe) -> str:

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from paripassu.analysis import comparison as judge
 from paripassu.analysis.schema import Comparison
+from paripassu.core.layer_tables import KINDS
 from paripassu.core.recipe import Part, Recipe, built_in, load, parse, validate
 from paripassu.core.recipe_book import show
 
@@ -120,10 +121,17 @@ def test_whatever_a_recipe_says_show_is_read_back(words, accuracy):
 
 
 def test_every_field_is_on_the_page():
-    page = (ROOT / "docs" / "recipes.md").read_text()
+    pages = {
+        x: (ROOT / "docs" / f"{x}.md").read_text() for x in ("recipes", "networks")
+    }
     schema = Recipe.model_json_schema()
-    for table in (schema, *schema["$defs"].values()):
+    kinds = {x.__name__ for x in KINDS.values()}
+    for name, table in {"": schema, **schema["$defs"]}.items():
+        page = pages["networks" if name in kinds else "recipes"]
         for key, field in table["properties"].items():
+            if name in kinds and key == "kind":
+                assert f"| **`{field['const']}`** |" in page
+                continue
             rows = [x for x in page.splitlines() if x.startswith(f"| `{key}` |")]
             assert any(field["description"] in row for row in rows), key
             choices = field.get("enum", [])

@@ -73,10 +73,14 @@ def initial_weights(network: Network, recipe: Recipe) -> Arrays:
     al. 2015; fan-in uniform U(+-1/sqrt(fan_in)), what `torch.nn.Conv2d` and
     `torch.nn.Linear` draw for kernel and bias (PyTorch 2.13, as Kaiming uniform with
     a = sqrt(5)); LeCun et al. 1998, appendix A: U(+-2.4/fan_in). What a table of
-    connections leaves out is 0.
+    connections leaves out is 0. Norms begin as they all do: gamma and the running
+    variance at 1, beta and the running mean at 0.
     """
     weights: Arrays = {}
     for weight in network.weights:
+        if weight.starts_at is not None:
+            weights[weight.name] = np.full(weight.shape, weight.starts_at)
+            continue
         chosen = recipe.initializer
         scheme = chosen.bias if weight.is_bias else chosen.kernel
         fan_in = np.asarray(weight.fans_in)

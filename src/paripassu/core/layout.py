@@ -126,6 +126,8 @@ def check_weights(network: Network, weights: Mapping[str, npt.NDArray[Any]]) -> 
             )
         if not np.isfinite(weights[weight.name]).all():
             raise UserError(f"{weight.name} holds NaN or infinity: not usable weights.")
+        if weight.part == "variance" and weights[weight.name].min() < 0:
+            raise UserError(f"{weight.name} holds a number below 0: no variance does.")
 
 
 def _check_names(network: Network, weights: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -16,11 +16,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from paripassu.core.assembly import assemble
 from paripassu.core.errors import UserError, did_you_mean
 from paripassu.core.files import check_regular
-from paripassu.core.networks import NETWORKS, Network
+from paripassu.core.layer_tables import AnyLayer, Whole, plain, read_layers
+from paripassu.core.networks import NETWORKS, OWN, Network
+from paripassu.core.part import Part
+
+__all__ = ["Part", "Recipe", "built_in", "load", "parse", "validate"]
 
 NOT_DECISIVE = {
     "name",
@@ -32,20 +37,14 @@ NOT_DECISIVE = {
 # Fields that came later: where they say what was so before, the hash is what it was.
 UNHASHED = {
     "output": "logits",
+    "input_shape": None,
+    "layers": None,
     "label_smoothing": 0.0,
     "clip_global_norm": 0.0,
     "average_decay": 0.0,
 }
 UNHASHED_DECAY = {"shape": "exponential", "warm_up": 0.0, "start": 0.04, "final": 0.0}
 UNHASHED_OPTIMIZER = {"epsilon_root": 0.0}
-
-
-class Part(BaseModel):
-    """A frozen table of the recipe: no unknown key, no conversion of types."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False
-    )
 
 
 class Adadelta(Part):
@@ -349,7 +348,26 @@ class Recipe(Part):
         "", description="what the source states, and where this recipe departs from it"
     )
     network: str = Field(
-        "article", description="a network by its name: layers and shapes"
+        "article",
+        description="a network by its name: layers and shapes; of a recipe with "
+        "[[layers]], 'layers', and it may be left out",
+    )
+    input_shape: Annotated[tuple[Whole, Whole, Whole], Field(strict=False)] | None = (
+        Field(
+            None,
+            description="[height, width, channels] of the images, of a recipe with "
+            "[[layers]]",
+        )
+    )
+    layers: (
+        Annotated[
+            tuple[Annotated[AnyLayer, Field(discriminator="kind")], ...],
+            Field(strict=False),
+        ]
+        | None
+    ) = Field(
+        None,
+        description="a network of the recipe's own, [[layers]]: see docs/networks.md",
     )
     seed: int = Field(
         42, ge=0, lt=2**31, description="of initial weights, batches and dropout"
@@ -415,13 +433,47 @@ class Recipe(Part):
     )
     decay: Decay = Field(Decay(), description="of the learning rate")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _own_network(cls, given: Any) -> Any:
+        """Give the layers their names, and their rates of dropout to `dropout`."""
+        if not isinstance(given, Mapping) or given.get("layers") is None:
+            return given
+        if (network := given.get("network", OWN)) != OWN:
+            raise ValueError(
+                f"network: the recipe has [[layers]], a network of its own, and names "
+                f"{network!r}. Leave one of them out"
+            )
+        if given.get("input_shape") is None:
+            raise ValueError(
+                "input_shape is missing: [height, width, channels] of the images, such "
+                "as input_shape = [32, 32, 3]"
+            )
+        rates = given.get("dropout")
+        if rates is not None and not isinstance(rates, Mapping):
+            return given  # which is refused below
+        layers, rates = read_layers(given["layers"], rates)
+        return {**given, "network": OWN, "layers": layers, "dropout": rates}
+
     @model_validator(mode="after")
     def _network_and_its_dropout(self) -> Recipe:
-        if self.network not in NETWORKS:
+        if self.network == OWN and not self.layers:
+            raise ValueError(
+                f"network: {OWN!r} is a network of the recipe's own: expected its "
+                f"[[layers]]; or one of {', '.join(NETWORKS)}"
+            )
+        if self.network not in NETWORKS and self.network != OWN:
             raise ValueError(
                 f"network: expected one of {', '.join(NETWORKS)}, got {self.network!r}"
             )
-        layers = sorted(x.name for x in NETWORKS[self.network].layers_of("dropout"))
+        network = self._layers_of_it
+        if self.input_shape not in (None, network.input_shape):
+            raise ValueError(
+                f"input_shape: network {self.network!r} takes "
+                f"{list(network.input_shape)}, got {list(self.input_shape or ())}. "
+                "Leave it out, or give [[layers]]"
+            )
+        layers = sorted(x.name for x in network.layers_of("dropout"))
         if sorted(self.dropout) != layers:
             expected = f"a rate for each of {', '.join(layers)}" if layers else "none"
             raise ValueError(
@@ -451,9 +503,16 @@ class Recipe(Part):
         return self
 
     @property
+    def _layers_of_it(self) -> Network:
+        """The network up to its logits."""
+        if self.layers is None:
+            return NETWORKS[self.network]
+        return assemble(OWN, tuple(self.input_shape or ()), self.layers)
+
+    @property
     def architecture(self) -> Network:
         """The network, with a softmax at its end where the recipe has one."""
-        network = NETWORKS[self.network]
+        network = self._layers_of_it
         return network.with_softmax() if self.output == "probabilities" else network
 
     @property
@@ -469,6 +528,8 @@ class Recipe(Part):
     def hash(self, *more: str) -> str:
         """SHA-256, 16 hex digits, of all that decides the result, and of `more`."""
         decisive = self.model_dump(exclude=NOT_DECISIVE)
+        if self.layers is not None:
+            decisive["layers"] = plain(self.layers)
         for table, earlier in (
             (decisive, UNHASHED),
             (decisive["decay"], UNHASHED_DECAY),
@@ -488,10 +549,12 @@ class Recipe(Part):
         What an older record does not say yet is as it was then.
         """
         with contextlib.suppress(UserError):
-            earlier = validate(earlier).model_dump()
+            earlier = validate(earlier).model_dump(mode="json")
         return [
             key
-            for key, value in self.model_dump(exclude=NOT_DECISIVE | {"seed"}).items()
+            for key, value in self.model_dump(
+                mode="json", exclude=NOT_DECISIVE | {"seed"}
+            ).items()
             if earlier.get(key) != value
         ]
 
@@ -704,6 +767,21 @@ def _setting(text: str) -> tuple[list[str], Any]:
 
 def _put(table: dict[str, Any], path: list[str], value: Any) -> None:
     here = table
+    if path[0] == "layers" and len(path) > 1 and table.get("layers"):
+        # A layer goes by its name.
+        layers = list(table["layers"])
+        names = [x["name"] for x in layers]
+        if path[1] not in names:
+            raise UserError(
+                f"--set {'.'.join(path)}: no layer {path[1]!r}."
+                f"{did_you_mean(path[1], names)} Known: {', '.join(names)}."
+            )
+        table["layers"] = layers
+        if path[2:] == ["rate"] and path[1] in table["dropout"]:
+            table["dropout"][path[1]] = value  # where rates are kept
+            return
+        here = {path[1]: layers[names.index(path[1])]}
+        path = path[1:]
     for part in path[:-1]:
         if not isinstance(here.setdefault(part, {}), dict):
             raise UserError(f"--set {'.'.join(path)}: {part!r} is no table.")

@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from fractions import Fraction
 
+from paripassu.core.architecture import IMAGES, Layer, Network, Shape
 from paripassu.core.errors import UserError
-from paripassu.core.networks import Layer, Network, Shape
 from paripassu.core.recipe import SGD, Recipe
 from paripassu.core.recipe_book import comment
 from paripassu.core.version import __version__
@@ -22,10 +22,24 @@ Import = tuple[str, str]  # what needs it, and the line
 # Kinds of layers that writers have words for, and the settings they do not look past.
 KNOWN: dict[str, set[str]] = {
     "pad": {"padding"},
-    "conv": set(),
+    "conv": {"strides", "padding", "dilation", "groups"},
+    "batch_norm": {"epsilon", "momentum"},
+    "layer_norm": {"epsilon"},
+    "group_norm": {"epsilon", "groups"},
     "relu": set(),
+    "leaky_relu": {"slope"},
+    "elu": {"alpha"},
+    "gelu": {"approximate"},
+    "silu": set(),
+    "sigmoid": set(),
+    "softplus": set(),
     "tanh": {"amplitude", "slope"},
-    "max_pool": {"size"},
+    "max_pool": {"size", "strides", "padding"},
+    "average_pool": {"size", "strides", "padding", "count_padding"},
+    "global_average_pool": set(),
+    "global_max_pool": set(),
+    "add": set(),
+    "concatenate": set(),
     "subsample": {"size"},
     "dropout": set(),
     "flatten": set(),
@@ -36,6 +50,7 @@ KNOWN: dict[str, set[str]] = {
 
 # What is applied to what the line before gives, in the same line.
 INLINE = ("relu", "tanh")
+NO_PADDING = ((0, 0), (0, 0))
 
 
 def check_layers(recipe: Recipe) -> None:
@@ -44,6 +59,13 @@ def check_layers(recipe: Recipe) -> None:
     Raises:
         UserError: there is one.
     """
+    tables = [x.name for x in recipe.architecture.weights if x.table]
+    if len(tables) > 1:
+        raise UserError(
+            f"recipe {recipe.name!r} has a table of connections in "
+            f"{' and in '.join(tables)}, and a script has words for one. Leave "
+            "connections out of the others."
+        )
     for layer in recipe.architecture.layers:
         known = KNOWN.get(layer.kind)
         if known is None or not set(layer.settings) <= known:
@@ -132,7 +154,8 @@ def header(recipe: Recipe, title: str) -> str:
         "results differ from those of `paripassu train` as seeds do.",
     )
     comments = "\n#\n".join(comment(note) for note in notes if note)
-    return f'"""Train a network to read handwritten digits in {title}."""\n\n{comments}'
+    what = "read handwritten digits" if recipe.layers is None else "classify images"
+    return f'"""Train a network to {what} in {title}."""\n\n{comments}'
 
 
 def joined(
@@ -180,9 +203,25 @@ def shaped(shape: Shape) -> str:
     return f"({', '.join(map(str, ('N', *shape)))})"
 
 
+def variables(network: Network) -> dict[str, str]:
+    """What the code of a network calls the output of each layer, and the images.
+
+    It is `x`, over and over, where only the next layer takes it; else the layer's name.
+    """
+    layers = [x for x in network.layers if x.kind != "softmax"]
+    found = {}
+    for place, name in enumerate([IMAGES, *(x.name for x in layers)]):
+        takers = [x.name for x in layers if name in x.inputs]
+        follows = [layers[place].name] if place < len(layers) else []
+        found[name] = "x" if takers == follows else name
+    if found[IMAGES] != "x":
+        found[IMAGES] = "images"
+    return found
+
+
 def forward(
     network: Network,
-    applied: Callable[[Layer, str], str],
+    applied: Callable[..., str],
     *,
     result: str = "x",
     indent: int = 8,
@@ -192,30 +231,42 @@ def forward(
 
     Args:
         network: its layers.
-        applied: a layer, as an expression of another one.
+        applied: a layer, as an expression of others.
         result: what is returned, of `x`.
         indent: spaces before all lines; 8 before the last where it is one of its own.
         shape_of: a shape without the batch, as a comment has it.
     """
-    shape = network.input_shape
-    steps: list[tuple[str, str]] = []
+    names = variables(network)
+    steps: list[tuple[str, str, str]] = []  # of a line: variable, expression, note
+    if names[IMAGES] != "x":
+        steps.append((names[IMAGES], "x", ""))
     for layer in network.layers:
         if layer.kind == "softmax":
             continue
-        if layer.kind in INLINE and steps:
-            before, note = steps.pop()
-            steps.append((applied(layer, before), note))
+        given = [names[source] for source in layer.inputs]
+        mine = names[layer.name]
+        if given == ["x"] and _goes_inside(layer, network):
+            _, before, note = steps.pop()
+            steps.append((mine, applied(layer, before), note))
             continue
-        changes = layer.output_shape != shape
+        changes = layer.output_shape != network.shape_of(layer.inputs[0])
         note = shape_of(layer.output_shape) if changes else ""
-        steps.append((applied(layer, "x"), note))
-        shape = layer.output_shape
+        steps.append((mine, applied(layer, *given), note))
     spaces = " " * indent
-    lines = [noted(f"{spaces}x = {step}", note) for step, note in steps]
+    lines = [noted(f"{spaces}{name} = {step}", note) for name, step, note in steps]
     if result != "x":
         return [*lines, f"        return {result}"]
-    step, note = steps[-1]
+    _, step, note = steps[-1]
     return [*lines[:-1], noted(f"{spaces}return {step}", f"{note}, logits")]
+
+
+def _goes_inside(layer: Layer, network: Network) -> bool:
+    """Whether a layer stands in the line of the one before it."""
+    source = layer.inputs[0]
+    if layer.kind not in INLINE or source == IMAGES:
+        return False
+    # A factor would bind closer than a sum.
+    return layer.kind == "relu" or network.layer(source).kind != "add"
 
 
 def number(value: float) -> str:
@@ -384,6 +435,23 @@ def is_drawn_by(initializers: Collection[str], recipe: Recipe) -> bool:
     chosen = recipe.initializer
     known = chosen.kernel in initializers and chosen.bias == "zeros"
     return known and not is_odd(recipe)
+
+
+def pair(value: Sequence[int]) -> str:
+    """Two numbers, or one where they are the same."""
+    first, second = value
+    return str(first) if first == second else f"({first}, {second})"
+
+
+def has_bias(layer: Layer) -> bool:
+    """Whether a convolution or dense layer adds something."""
+    return len(layer.weights) > 1
+
+
+def all_have_biases(recipe: Recipe) -> bool:
+    """Whether every convolution and dense layer adds something."""
+    layers = recipe.architecture.layers
+    return all(has_bias(x) for x in layers if x.kind in ("conv", "dense"))
 
 
 def is_odd(recipe: Recipe) -> bool:

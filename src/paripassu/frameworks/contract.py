@@ -272,6 +272,7 @@ MODULES = {
     "faults": Module("seeded faults in its own words", FaultsModule),
     "benchmark": Module("the same work in other styles", BenchmarkModule),
     "script": Module("a recipe without us", ScriptModule, required=False),
+    "layers": Module("any network of a recipe's [[layers]]", required=False),
     "recipes": Module("what a recipe may ask for", required=False),
     "weights": Module("canonical weights, to and from its own", required=False),
     "optimizers": Module("forms of optimizers it has not", required=False),

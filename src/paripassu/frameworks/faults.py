@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from paripassu.core import draws
+from paripassu.core.architecture import IMAGES, Layer, Network
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import SGD, Initializer, Recipe
 from paripassu.core.steps import Arrays, TwinStep
@@ -44,13 +45,18 @@ class Fault:
 
     `quantity` is what the first divergence must name: a quantity, or its first
     word where the fault has no one place. `with_biases` is what it must name,
-    on rung 1, where biases do not begin at zero.
+    on rung 1, where biases do not begin at zero. With `of`, the fault is in the
+    first layer of which that is true, and must name it, and `part` of it. One
+    that is not `own` is written for the named networks alone.
     """
 
     name: str
     summary: str
     rung: int
     quantity: str
+    of: Callable[[Layer, Network], bool] | None = None
+    part: str = ""
+    own: bool = True
     step: Callable[[TwinStep], TwinStep] = _same
     recipe: Callable[[Recipe], Recipe] = _same
     weights: Callable[[Arrays, Recipe], Arrays] = _same_weights
@@ -70,11 +76,27 @@ class Fault:
         """The rung and the quantity at which it must be found."""
         if self.with_biases and recipe.initializer.bias != "zeros":
             return 1, self.with_biases
-        return self.rung, self.quantity
+        return self.rung, self._place(recipe)
+
+    def _place(self, recipe: Recipe) -> str:
+        if self.of is None:
+            return self.quantity
+        layer = self.layer(recipe)
+        return f"{self.quantity} {layer.name if layer else ''}{self.part}"
+
+    def layer(self, recipe: Recipe) -> Layer | None:
+        """The layer that it is in, if the recipe has such a one."""
+        of, network = self.of, recipe.architecture
+        found = (x for x in network.layers if of and of(x, network))
+        return next(found, None)
 
     def applies_to(self, recipe: Recipe) -> bool:
         """Whether it changes anything: not every optimizer has a `rho`."""
-        kind, _, place = self.quantity.partition(" ")
+        if self.of is not None and self.layer(recipe) is None:
+            return False
+        if not self.own and recipe.layers is not None:
+            return False
+        kind, _, place = self._place(recipe).partition(" ")
         layers = {layer.name for layer in recipe.architecture.layers}
         if kind in _OF_LAYERS and place.partition(".")[0] not in layers:
             return False
@@ -148,11 +170,48 @@ def _inverted_masks(step: TwinStep) -> TwinStep:
     return replace(step, masks={k: ~v for k, v in step.masks.items()})
 
 
-def _flattens_maps(recipe: Recipe) -> bool:
+def _flattens_maps(layer: Layer, _network: Network) -> bool:
     """Whether the order of a flatten matters: not for maps of one pixel."""
-    layers = recipe.architecture.layers
-    (number,) = [i for i, x in enumerate(layers) if x.kind == "flatten"]
-    return layers[number - 1].output_shape[:2] != (1, 1)
+    return layer.kind == "flatten" and layer.flattened[:2] != (1, 1)
+
+
+def _of(kind: str) -> Callable[[Layer, Network], bool]:
+    return lambda layer, _network: layer.kind == kind
+
+
+# What gives no negative numbers, for sure.
+_POSITIVE = {"relu", "sigmoid", "softplus"}
+# What gives none where none comes in.
+_CARRIES = {
+    *("max_pool", "average_pool", "dropout", "flatten", "concatenate", "add"),
+    *("global_average_pool", "global_max_pool", "pad"),
+}
+
+
+def _adds_signed(layer: Layer, network: Network) -> bool:
+    """Whether a ReLU before an addition would change something."""
+    if layer.kind != "add":
+        return False
+    sources = [x for x in layer.inputs if x != IMAGES]
+    kinds = {network.layer(x).kind for x in sources}
+    return bool(kinds - _POSITIVE - _CARRIES)
+
+
+def _pads_unevenly(layer: Layer, _network: Network) -> bool:
+    """Whether there are more zeros below or right than above or left."""
+    pads = layer.settings.get("padding", ())
+    known = layer.kind == "max_pool" or (
+        layer.kind == "conv" and layer.settings.get("groups", 1) == 1
+    )
+    return known and any(before != after for before, after in pads)
+
+
+def _pads_its_mean(layer: Layer, _network: Network) -> bool:
+    return layer.kind == "average_pool" and "padding" in layer.settings
+
+
+def _has_groups(layer: Layer, _network: Network) -> bool:
+    return layer.kind == "conv" and layer.settings.get("groups", 1) > 1
 
 
 def _has_state(recipe: Recipe) -> bool:
@@ -267,32 +326,143 @@ FAULTS = {
             "flatten-order",
             "images are flattened channels first, or last, unlike the kernel",
             1,
-            "evaluation flatten",
-            only_if=_flattens_maps,
+            "evaluation",
+            of=_flattens_maps,
+        ),
+        Fault(
+            "batch-norm-epsilon",
+            "batch norm has another epsilon",
+            1,
+            "evaluation",
+            of=_of("batch_norm"),
+        ),
+        Fault(
+            "batch-norm-in-evaluation",
+            "batch norm uses the statistics of the batch in evaluation",
+            1,
+            "evaluation",
+            of=_of("batch_norm"),
+        ),
+        Fault(
+            "batch-norm-momentum",
+            "another share of the running statistics stays",
+            3,
+            "weight",
+            of=_of("batch_norm"),
+            part=".mean",
+        ),
+        Fault(
+            "batch-norm-variance",
+            "the running variance is the unbiased one, with n - 1",
+            3,
+            "weight",
+            of=_of("batch_norm"),
+            part=".variance",
+        ),
+        Fault(
+            "layer-norm-epsilon",
+            "layer norm has another epsilon",
+            1,
+            "evaluation",
+            of=_of("layer_norm"),
+        ),
+        Fault(
+            "group-norm-epsilon",
+            "group norm has another epsilon",
+            1,
+            "evaluation",
+            of=_of("group_norm"),
+        ),
+        Fault(
+            "padding-before",
+            "padding 'same' puts the odd zero before the image, not after it",
+            1,
+            "evaluation",
+            of=_pads_unevenly,
+        ),
+        Fault(
+            "padding-counts",
+            "what lies outside the image counts in the mean of a window",
+            1,
+            "evaluation",
+            of=_pads_its_mean,
+        ),
+        Fault(
+            "leaky-slope",
+            "a leaky ReLU has another slope",
+            1,
+            "evaluation",
+            of=_of("leaky_relu"),
+        ),
+        Fault(
+            "elu-alpha",
+            "an ELU tends to another number",
+            1,
+            "evaluation",
+            of=_of("elu"),
+        ),
+        Fault(
+            "gelu-form",
+            "GELU is computed in the other form, by a tanh or exactly",
+            1,
+            "evaluation",
+            of=_of("gelu"),
+        ),
+        Fault(
+            "groups",
+            "groups of a convolution see each other's channels",
+            1,
+            "evaluation",
+            of=_has_groups,
+        ),
+        Fault(
+            "relu-before-addition",
+            "what is added goes through a ReLU first",
+            1,
+            "evaluation",
+            of=_adds_signed,
+        ),
+        Fault(
+            "addition-left-out",
+            "the last of what is added is left out",
+            1,
+            "evaluation",
+            of=_of("add"),
+        ),
+        Fault(
+            "concatenation-order",
+            "channels are joined in another order",
+            1,
+            "evaluation",
+            of=_of("concatenate"),
         ),
         Fault(
             "padding",
             "a convolution pads its input and cuts its output to the same size",
             1,
             "evaluation conv2",
+            own=False,
         ),
         Fault(
             "kernel-transposed",
             "height and width of a convolution kernel are swapped",
             1,
             "evaluation conv2",
+            own=False,
         ),
         Fault(
             "kernel-flipped",
             "a convolution flips its kernel, as in mathematics",
             1,
             "evaluation conv1",
+            own=False,
         ),
         Fault(
             "average-pool",
             "pooling takes the mean, not the maximum",
             1,
             "evaluation pool",
+            own=False,
         ),
         Fault(
             "leaky-relu",
@@ -305,24 +475,28 @@ FAULTS = {
             "a dense layer lacks its activation",
             1,
             "evaluation relu3",
+            own=False,
         ),
         Fault(
             "plain-tanh",
             "a tanh is not scaled as LeNet-5's is",
             1,
             "evaluation tanh1",
+            own=False,
         ),
         Fault(
             "subsample-mean",
             "subsampling takes the mean of four pixels, not their sum",
             1,
             "evaluation subsample1",
+            own=False,
         ),
         Fault(
             "border",
             "a border is padded with the nearest pixels, not with zeros",
             1,
             "evaluation pad",
+            own=False,
         ),
         Fault(
             "softmax-axis",
@@ -335,6 +509,7 @@ FAULTS = {
             "one layer computes with fewer digits than the others",
             1,
             "evaluation conv2",
+            own=False,
         ),
         Fault(
             "softmax-twice",
@@ -371,6 +546,7 @@ FAULTS = {
             "a layer adds its biases to the wrong channels",
             2,
             "gradient conv2.bias",
+            own=False,
             with_biases="evaluation conv2",
         ),
         Fault(
@@ -378,6 +554,7 @@ FAULTS = {
             "a convolution learns connections that its table excludes",
             2,
             "gradient conv2.kernel",
+            own=False,
             only_if=lambda recipe: any(
                 weight.name == "conv2.kernel" and weight.table
                 for weight in recipe.architecture.weights
@@ -388,6 +565,7 @@ FAULTS = {
             "no gradient reaches the kernel of a layer",
             2,
             "gradient conv1.kernel",
+            own=False,
         ),
         Fault(
             "epsilon",
@@ -471,6 +649,20 @@ FAULTS = {
         ),
     )
 }
+
+
+def faulty_layer(name: str, recipe: Recipe) -> Layer:
+    """The layer that a fault is in.
+
+    Raises:
+        UserError: the recipe has none of the kind.
+    """
+    layer = find_fault(name).layer(recipe)
+    if layer is None:
+        raise UserError(
+            f"recipe {recipe.name!r} has no layer for the fault {name!r}."
+        )
+    return layer
 
 
 def find_fault(name: str) -> Fault:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from paripassu.core.errors import UserError, did_you_mean
-from paripassu.core.networks import NETWORKS
+from paripassu.core.networks import NETWORKS, OWN
 from paripassu.core.recipe import Recipe
 from paripassu.core.steps import Arrays, TwinStep
 from paripassu.core.version import from_repository
@@ -114,11 +114,16 @@ class Framework:
 
     @property
     def networks(self) -> set[str]:
-        """The networks that it has; the reference computes any."""
+        """The named networks that it has; the reference computes any."""
         if not self.has("lesson"):
             return set(NETWORKS)
         files = (self.folder / "networks").glob("[a-z]*.py")
         return {"article", *(file.stem.replace("_", "-") for file in files)}
+
+    @property
+    def takes_layers(self) -> bool:
+        """Whether it makes any network of a recipe's own layers."""
+        return not self.has("lesson") or self.has("layers")
 
     def has(self, module: str) -> bool:
         """Whether its folder has one of `contract.MODULES`."""
@@ -172,6 +177,8 @@ class Framework:
                 f"{self.title} is the reference for proofs and trains nothing. "
                 f"Expected one of {', '.join(FRAMEWORKS)}."
             )
+        if recipe.network == OWN and self.takes_layers:
+            return
         if recipe.network not in self.networks:
             raise UserError(
                 f"recipe {recipe.name!r} cannot run in {self.title}: it has no "

@@ -12,7 +12,6 @@ from paripassu.processes.conditions import SINGLE, Conditions
 from paripassu.processes.request import Request
 
 TRACED = 3  # steps of a trajectory that are kept array by array
-CONTROLS = ("conv1.kernel", "dense1.kernel")  # weights that controls move by an ulp
 
 # Of the user's files: a child may have another working folder.
 AbsolutePath = Annotated[Path, AfterValidator(Path.resolve)]

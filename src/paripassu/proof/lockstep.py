@@ -17,7 +17,7 @@ from paripassu.core.recipe import Recipe
 from paripassu.core.record import TRAJECTORY_FILE
 from paripassu.processes.conditions import DEFAULT, Conditions
 from paripassu.processes.pool import run_all
-from paripassu.processes.requests import CONTROLS, FollowRequest
+from paripassu.processes.requests import FollowRequest
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,12 @@ class Training:
         return f"{self.framework}-{self.precision}{mark}"
 
 
-def trainings(names: Sequence[str], precisions: Sequence[str]) -> list[Training]:
-    """Each framework in each precision, and in float32 its own control."""
+def trainings(
+    names: Sequence[str], precisions: Sequence[str], control: str
+) -> list[Training]:
+    """Each framework in each precision, and in float32 once more, `control` moved."""
     plain = [Training(name, x, "") for x in precisions for name in names]
-    controls = [Training(name, "float32", CONTROLS[0]) for name in names]
+    controls = [Training(name, "float32", control) for name in names]
     return plain + (controls if "float32" in precisions else [])
 
 
@@ -72,7 +74,8 @@ def lockstep(
     _raw, prepared = read_data(recipe, conditions.data)
     steps = recipe.epochs * steps_per_epoch(recipe, len(prepared.training.labels))
     files.make_folder(out)
-    wanted = {x.name: x for x in trainings(frameworks, precisions)}
+    control = recipe.architecture.controls[0]
+    wanted = {x.name: x for x in trainings(frameworks, precisions, control)}
     requests = {
         name: FollowRequest(
             framework=x.framework,

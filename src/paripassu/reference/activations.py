@@ -73,6 +73,57 @@ def relu_backward(
     return gradient * (x > 0), {}
 
 
+Backward = tuple[Array, dict[str, Array]]
+
+
+def leaky_relu_backward(
+    layer: LayerSpec, x: Array, _y: Array, gradient: Array
+) -> Backward:
+    """dL/dx = gradient where x > 0, else slope times it; so at x = 0."""
+    return gradient * np.where(x > 0, 1.0, layer.settings["slope"]), {}
+
+
+def elu_backward(layer: LayerSpec, x: Array, _y: Array, gradient: Array) -> Backward:
+    """dL/dx = gradient where x > 0, else gradient * alpha * exp(x)."""
+    below = layer.settings.get("alpha", 1.0) * np.exp(np.minimum(x, 0))
+    return gradient * np.where(x > 0, 1.0, below), {}
+
+
+def gelu_backward(layer: LayerSpec, x: Array, _y: Array, gradient: Array) -> Backward:
+    """dL/dx = gradient * (P + x p), with the normal distribution P and its density p.
+
+    By a tanh, P is (1 + tanh(u)) / 2 with u = sqrt(2 / pi) (x + 0.044715 x**3).
+    """
+    if layer.settings.get("approximate"):
+        inner = np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))
+        rise = np.sqrt(2 / np.pi) * (1 + 3 * 0.044715 * x**2) * (1 - inner**2)
+        return gradient * (0.5 * (1 + inner) + 0.5 * x * rise), {}
+    from scipy.special import erf
+
+    density = np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
+    return gradient * (0.5 * (1 + erf(x / np.sqrt(2))) + x * density), {}
+
+
+def silu_backward(_layer: LayerSpec, x: Array, _y: Array, gradient: Array) -> Backward:
+    """dL/dx = gradient * (s + x s (1 - s)), with s = sigmoid(x)."""
+    share = expit(x)
+    return gradient * (share + x * share * expit(-x)), {}
+
+
+def sigmoid_backward(
+    _layer: LayerSpec, x: Array, y: Array, gradient: Array
+) -> Backward:
+    """dL/dx = gradient * y * (1 - y), and 1 - y = sigmoid(-x)."""
+    return gradient * y * expit(-x), {}
+
+
+def softplus_backward(
+    _layer: LayerSpec, x: Array, _y: Array, gradient: Array
+) -> Backward:
+    """dL/dx = gradient * sigmoid(x)."""
+    return gradient * expit(x), {}
+
+
 def softmax_backward(
     layer: LayerSpec, _x: Array, y: Array, gradient: Array
 ) -> tuple[Array, dict[str, Array]]:

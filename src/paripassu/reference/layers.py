@@ -22,6 +22,7 @@ from paripassu.reference.losses import softmax
 from paripassu.reference.recurrent import RECURRENT
 
 Gradients = tuple[Array, dict[str, Array]]
+Statistics = dict[str, Array]
 
 
 def apply(layer: LayerSpec, inputs: Sequence[Array]) -> Array:
@@ -106,6 +107,57 @@ def batch_norm(layer: LayerSpec, x: Array) -> Array:
     return _scaled(layer, x, mean, variance)
 
 
+def _scaled_backward(
+    layer: LayerSpec, x: Array, gradient: Array, axes: tuple[int, ...]
+) -> Gradients:
+    """Send the gradient through a normalisation over `axes` of what is there.
+
+    With n the normalised x and s its standard deviation, epsilon within:
+
+    dL/dn     = gradient * gamma
+    dL/dx     = (dL/dn - mean(dL/dn) - n * mean(dL/dn * n)) / s
+    dL/dgamma = sum of gradient * n, dL/dbeta = sum of gradient, for each channel
+
+    since every x moves mean and variance, and through them all numbers beside it.
+    """
+    mean, variance = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+    root = np.sqrt(variance + layer.settings.get("epsilon", 0.0))
+    normal = (x - mean) / root
+    to_normal, found = gradient, {}
+    if "gamma" in layer.weights:
+        size = layer.weights["gamma"].size
+        found["gamma"] = (gradient * normal).reshape(-1, size).sum(0)
+        to_normal = gradient * layer.weights["gamma"].reshape(x.shape[-1:])
+    if "beta" in layer.weights:
+        found["beta"] = gradient.reshape(-1, layer.weights["beta"].size).sum(0)
+    pulled = to_normal - to_normal.mean(axes, keepdims=True)
+    pulled -= normal * (to_normal * normal).mean(axes, keepdims=True)
+    return pulled / root, found
+
+
+def batch_norm_backward(
+    layer: LayerSpec, x: Array, _y: Array, gradient: Array
+) -> Gradients:
+    """As in training: by the statistics of the batch, which x moves."""
+    return _scaled_backward(layer, x, gradient, tuple(range(x.ndim - 1)))
+
+
+def running_statistics(layer: LayerSpec, x: Array, kept: Statistics) -> Statistics:
+    """What a step of training makes of the running mean and variance.
+
+    new = momentum * old + (1 - momentum) * that of the batch
+
+    The variance is the biased one, a mean over the batch, here as where it normalises:
+    so Keras and Flax. PyTorch keeps the unbiased one.
+    """
+    axes, momentum = tuple(range(x.ndim - 1)), layer.settings["momentum"]
+    batch = {"mean": x.mean(axes), "variance": x.var(axes)}
+    return {
+        name: momentum * kept[name] + (1 - momentum) * now
+        for name, now in batch.items()
+    }
+
+
 def _last_axes(layer: LayerSpec) -> tuple[int, ...]:
     return tuple(range(-layer.settings.get("axes", 1), 0))
 
@@ -114,6 +166,13 @@ def layer_norm(layer: LayerSpec, x: Array) -> Array:
     """By the mean and variance of each example."""
     axes = tuple(layer.settings.get("axis") or _last_axes(layer))
     return _scaled(layer, x, x.mean(axes, keepdims=True), x.var(axes, keepdims=True))
+
+
+def layer_norm_backward(
+    layer: LayerSpec, x: Array, _y: Array, gradient: Array
+) -> Gradients:
+    """Each example, or each pixel of it, by itself."""
+    return _scaled_backward(layer, x, gradient, _last_axes(layer))
 
 
 def rms_norm(layer: LayerSpec, x: Array) -> Array:
@@ -134,6 +193,43 @@ def group_norm(layer: LayerSpec, x: Array) -> Array:
         return each.reshape(len(x), *(1,) * (x.ndim - 2), x.shape[-1])
 
     return _scaled(layer, x, of_each(split.mean((1, 3))), of_each(split.var((1, 3))))
+
+
+def group_norm_backward(
+    layer: LayerSpec, x: Array, _y: Array, gradient: Array
+) -> Gradients:
+    """Each group of channels of each example by itself."""
+    groups = layer.settings["groups"]
+    channels = x.shape[-1]
+    split = (len(x), -1, groups, channels // groups)
+    gamma, plain = layer.weights.get("gamma"), layer.changed()
+    plain = LayerSpec(plain.kind, plain.settings, {})
+    to_normal = gradient if gamma is None else gradient * gamma
+    to_x, _ = _scaled_backward(
+        plain, x.reshape(split), to_normal.reshape(split), (1, 3)
+    )
+    rows = gradient.reshape(-1, channels)
+    normal = group_norm(plain, x).reshape(-1, channels)
+    found = {"gamma": (rows * normal).sum(0)} if gamma is not None else {}
+    if "beta" in layer.weights:
+        found["beta"] = rows.sum(0)
+    return to_x.reshape(x.shape), found
+
+
+def add_backward(
+    _layer: LayerSpec, inputs: Sequence[Array], gradient: Array
+) -> list[Array]:
+    """Each of what is added moves the sum as much as it moves itself."""
+    return [gradient] * len(inputs)
+
+
+def concatenate_backward(
+    layer: LayerSpec, inputs: Sequence[Array], gradient: Array
+) -> list[Array]:
+    """Each gets back its own channels."""
+    axis = layer.settings.get("axis", -1)
+    ends = np.cumsum([x.shape[axis] for x in inputs])[:-1]
+    return np.split(gradient, ends, axis=axis)
 
 
 HIDDEN = -1e30  # a score that no softmax shows
@@ -208,12 +304,31 @@ FORWARD: dict[str, Callable[..., Array]] = {
 BACKWARD: dict[str, Callable[[LayerSpec, Array, Array, Array], Gradients]] = {
     "dense": dense_backward,
     "conv": windows.conv_backward,
+    "batch_norm": batch_norm_backward,
+    "layer_norm": layer_norm_backward,
+    "group_norm": group_norm_backward,
     "max_pool": windows.max_pool_backward,
+    "average_pool": windows.average_pool_backward,
+    "global_average_pool": windows.global_average_pool_backward,
+    "global_max_pool": windows.global_max_pool_backward,
     "subsample": windows.subsample_backward,
     "pad": windows.pad_backward,
     "dropout": dropout_backward,
     "flatten": flatten_backward,
     "relu": activations.relu_backward,
+    "leaky_relu": activations.leaky_relu_backward,
+    "elu": activations.elu_backward,
+    "gelu": activations.gelu_backward,
+    "silu": activations.silu_backward,
     "tanh": activations.tanh_backward,
+    "sigmoid": activations.sigmoid_backward,
+    "softplus": activations.softplus_backward,
     "softmax": activations.softmax_backward,
+}
+# Of layers that take several: from inputs and gradient to the gradient of each input.
+JOINS_BACKWARD: dict[
+    str, Callable[[LayerSpec, Sequence[Array], Array], list[Array]]
+] = {
+    "add": add_backward,
+    "concatenate": concatenate_backward,
 }

@@ -13,12 +13,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from paripassu.core.architecture import IMAGES, STATISTICS
 from paripassu.core.layer_spec import LayerSpec
 from paripassu.core.layout import check_weights
 from paripassu.core.networks import Layer, Network, Weight
 from paripassu.core.recipe import Nadam, Recipe
 from paripassu.core.steps import Arrays, Given, TwinStep
-from paripassu.reference.layers import BACKWARD, FORWARD
+from paripassu.reference.layers import (
+    BACKWARD,
+    FORWARD,
+    JOINS_BACKWARD,
+    running_statistics,
+)
 from paripassu.reference.losses import loss_of
 from paripassu.reference.optimizers import (
     PRODUCT,
@@ -60,13 +66,17 @@ class Twin:
             weight.name: np.asarray(weights[weight.name], np.float64)
             for weight in self.network.weights
         }
-        self._slots: dict[str, State] = {name: {} for name in self._weights}
+        self._slots: dict[str, State] = self._no_slots()
         self._epoch = self._finished = 0  # epochs, steps
+
+    def _no_slots(self) -> dict[str, State]:
+        return {weight.name: {} for weight in self.network.learned}
 
     def evaluate(self, images: npt.NDArray[Any]) -> Arrays:
         """Layer -> what leaves it, dropout off."""
         calls = forward(self.network, self.recipe, self._means, images, None)
-        return {"input": calls[0].x, **{call.layer.name: call.y for call in calls}}
+        x = as_input(self.network, images)
+        return {"input": x, **{call.layer.name: call.y for call in calls}}
 
     def logits(self, images: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """`(N, h, w)` in, `(N, classes)` out; a thousand images at a time."""
@@ -109,22 +119,36 @@ class Twin:
         rate = learning_rate(self.recipe, epoch=self._epoch, step=self._finished)
         self._finished += 1
         before = self._slots
-        self._weights, self._slots = step_once(
+        moved, self._slots = step_once(
             rule_of(self.recipe.optimizer, self.recipe.clip_global_norm),
-            self._weights,
+            {name: self._weights[name] for name in gradients},
             gradients,
             before,
             rate=rate,
             step=self._finished,
         )
+        self._weights |= {**moved, **self._statistics(calls)}
         if share := self.recipe.average_decay:
-            for name, kept in average(before, self._weights, share).items():
+            for name, kept in average(before, moved, share).items():
                 self._slots[name] |= kept
         return {
             "loss": loss,
             **{f"activation.{call.layer.name}": call.y for call in calls},
             **{f"gradient.{name}": x for name, x in gradients.items()},
         }
+
+    def _statistics(self, calls: Sequence[Call]) -> dict[str, Floats]:
+        """The running statistics of every batch norm after a step."""
+        found = {}
+        for call in calls:
+            if call.layer.kind == "batch_norm":
+                kept = {
+                    part: self._weights[f"{call.layer.name}.{part}"]
+                    for part in STATISTICS
+                }
+                for part, array in running_statistics(call.spec, call.x, kept).items():
+                    found[f"{call.layer.name}.{part}"] = array
+        return found
 
     def advance(self, step: TwinStep) -> float:
         """A step, of which only the loss is told."""
@@ -143,7 +167,7 @@ class Twin:
 
     def load_state(self, state: Given, *, epoch: int, step: int) -> None:
         """Go on from a state of any framework's."""
-        self._slots = {name: {} for name in self._weights}
+        self._slots = self._no_slots()
         for name, array in state.items():
             kind, _, rest = name.partition(".")
             exact = np.asarray(array, np.float64)
@@ -165,8 +189,18 @@ class Call:
 
     layer: Layer
     spec: LayerSpec
-    x: Floats
+    inputs: tuple[Floats, ...]
     y: Floats
+
+    @property
+    def x(self) -> Floats:
+        """What enters it, or the first of that."""
+        return self.inputs[0]
+
+
+def as_input(network: Network, images: npt.NDArray[Any]) -> Floats:
+    """Images as they enter a network: float64 `(N, h, w, c)`."""
+    return images.astype(np.float64).reshape(len(images), *network.input_shape)
 
 
 def forward(
@@ -183,7 +217,8 @@ def forward(
         recipe: the rates of dropout.
         weights: canonical names and layout.
         images: `(N, h, w)` or `(N, h, w, c)`, any float type.
-        masks: dropout layer -> what it keeps; None turns dropout off.
+        masks: dropout layer -> what it keeps; None turns dropout off, and has each
+            batch norm use its running statistics.
 
     Returns:
         Every layer at work, in order.
@@ -191,22 +226,27 @@ def forward(
     Raises:
         ValueError: what leaves a layer has not the shape that the network says.
     """
-    x = images.astype(np.float64).reshape(len(images), *network.input_shape)
+    outputs = {IMAGES: as_input(network, images)}
     calls: list[Call] = []
     for layer in network.layers:
         settings = dict(layer.settings)
         if layer.kind == "dropout" and masks is not None:
             settings |= {"mask": masks[layer.name], "rate": recipe.dropout[layer.name]}
-        own = {w.part: _connected(w, weights[w.name]) for w in layer.weights}
+        own = {
+            w.part: _connected(w, weights[w.name])
+            for w in layer.weights
+            if w.learned or masks is None
+        }
         spec = LayerSpec(layer.kind, settings, own)
-        y = FORWARD[layer.kind](spec, x)
+        inputs = tuple(outputs[source] for source in layer.inputs)
+        y = FORWARD[layer.kind](spec, *inputs)
         if y.shape[1:] != layer.output_shape:
             raise ValueError(
                 f"{layer.name}: {layer.output_shape} is expected to leave it by the "
                 f"architecture of {network.name}, but {y.shape[1:]} came out."
             )
-        calls.append(Call(layer, spec, x, y))
-        x = y
+        calls.append(Call(layer, spec, inputs, y))
+        outputs[layer.name] = y
     return calls
 
 
@@ -216,10 +256,25 @@ def _connected(weight: Weight, array: Floats) -> Floats:
 
 
 def backward(calls: Sequence[Call], gradient: Floats) -> dict[str, Floats]:
-    """From the gradient of what the last layer gives to that of every weight."""
+    """From the gradient of what the last layer gives to that of every weight.
+
+    What several layers take gets the sum of what they send back.
+    """
     gradients: dict[str, Floats] = {}
+    waiting = {calls[-1].layer.name: gradient}
     for call in reversed(calls):
-        gradient, found = BACKWARD[call.spec.kind](call.spec, call.x, call.y, gradient)
-        for weight in call.layer.weights:
-            gradients[weight.name] = _connected(weight, found[weight.part])
+        layer, spec = call.layer, call.spec
+        gradient = waiting.pop(layer.name)
+        found: Mapping[str, Floats] = {}
+        if spec.kind in JOINS_BACKWARD:
+            sent = JOINS_BACKWARD[spec.kind](spec, call.inputs, gradient)
+        else:
+            to_x, found = BACKWARD[spec.kind](spec, call.x, call.y, gradient)
+            sent = [to_x]
+        for source, array in zip(layer.inputs, sent, strict=True):
+            before = waiting.get(source)
+            waiting[source] = array if before is None else before + array
+        for weight in layer.weights:
+            if weight.learned:
+                gradients[weight.name] = _connected(weight, found[weight.part])
     return gradients

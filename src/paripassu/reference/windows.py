@@ -6,6 +6,7 @@ space. A missing setting is neutral: stride 1, no padding, no dilation, one grou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
@@ -286,7 +287,12 @@ def max_pool_backward(
 def average_pool(layer: LayerSpec, x: Array) -> Array:
     """The mean of each window, of what is there or, with count_padding, of all."""
     windows = _pool_windows(layer, x)
-    sums = _pooled(windows, x, np.add, 0.0)
+    return _pooled(windows, x, np.add, 0.0) / _counted(layer, windows, x)
+
+
+def _counted(layer: LayerSpec, windows: Windows, x: Array) -> Array:
+    """How many values count in each window, `(h, w, 1)` of the output."""
+    found = np.ones((1,) * (x.ndim - 1))
     counts = zip(windows.counts, windows.size, windows.strides, strict=True)
     for axis, ((count, k, s), n) in enumerate(
         zip(counts, x.shape[1:-1], strict=True), start=1
@@ -297,8 +303,20 @@ def average_pool(layer: LayerSpec, x: Array) -> Array:
         if layer.settings.get("count_padding", True):
             least, most = -before, n + after
         own = np.minimum(begin + k, most) - np.maximum(begin, least)
-        sums /= own.reshape(-1, *(1,) * (x.ndim - 1 - axis))
-    return sums
+        found = found * own.reshape(-1, *(1,) * (x.ndim - 1 - axis))
+    return np.asarray(found)
+
+
+def average_pool_backward(
+    layer: LayerSpec, x: Array, _y: Array, gradient: Array
+) -> Gradients:
+    """Every value of a window that counts gets an equal share of its gradient."""
+    windows = _pool_windows(layer, x)
+    share = gradient / _counted(layer, windows, x)
+    to_x = np.zeros_like(_padded(x, windows.ends))
+    for _, tap in windows.taps():
+        to_x[tap] += share
+    return windows.cropped(to_x), {}
 
 
 def subsample(layer: LayerSpec, x: Array) -> Array:
@@ -338,6 +356,32 @@ def global_pool(layer: LayerSpec, x: Array) -> Array:
     function = np.max if layer.kind == "global_max_pool" else np.mean
     axes = tuple(range(1, x.ndim - 1))
     return np.asarray(function(x, axes, keepdims=bool(layer.settings.get("keepdims"))))
+
+
+def global_average_pool_backward(
+    _layer: LayerSpec, x: Array, _y: Array, gradient: Array
+) -> Gradients:
+    """Every pixel gets an equal share."""
+    count = math.prod(x.shape[1:-1])
+    return np.broadcast_to(_spread(x, gradient) / count, x.shape).copy(), {}
+
+
+def global_max_pool_backward(
+    _layer: LayerSpec, x: Array, y: Array, gradient: Array
+) -> Gradients:
+    """The largest pixel gets it; of equal ones, each an equal share.
+
+    So the gradients of `amax` in PyTorch, `reduce_max` in TensorFlow and `max` in JAX.
+    """
+    largest = x == _spread(x, y)
+    axes = tuple(range(1, x.ndim - 1))
+    share = _spread(x, gradient) / largest.sum(axes, keepdims=True)
+    return largest * share, {}
+
+
+def _spread(x: Array, pooled: Array) -> Array:
+    """What a global pool gave, with axes of one pixel."""
+    return pooled.reshape(len(x), *(1,) * (x.ndim - 2), x.shape[-1])
 
 
 def pad(layer: LayerSpec, x: Array) -> Array:

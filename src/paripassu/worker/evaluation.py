@@ -67,6 +67,8 @@ def orientation_hints(trainer: Trainer, test: Split, accuracy: float) -> list[st
         "mirrored": some.pixels[:, :, ::-1],
         "inverted (black for white)": 255 - some.pixels,
     }.items():
+        if turned.shape != some.pixels.shape:
+            continue  # of another height than width, and turned
         other = Split(np.ascontiguousarray(turned), some.labels, some.levels)
         found = trainer.evaluate(other)[1]
         if found >= max(FAIR, accuracy + CLEARLY):

@@ -62,7 +62,7 @@ def _by(gain: float, recipe: Recipe, weights: Arrays, step: TwinStep) -> Start:
     state = {}
     for weight in recipe.architecture.weights:
         name, array = weight.name, weights[weight.name]
-        if weight.is_bias:
+        if weight.is_bias or weight.part == "mean":
             noise = draws.uniform(array.shape, recipe.seed, f"amplified {name}")
             array = 2 * noise - 1
         state[f"weight.{name}"] = array * gain

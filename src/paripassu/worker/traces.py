@@ -22,7 +22,7 @@ from paripassu.frameworks import registry
 from paripassu.frameworks.contract import Twin
 from paripassu.frameworks.faults import HEALTHY, Fault, find_fault
 from paripassu.processes.child import Emit
-from paripassu.processes.requests import CONTROLS, ProveRequest
+from paripassu.processes.requests import ProveRequest
 from paripassu.worker import starts
 from paripassu.worker.rehearsal import rehearse
 from paripassu.worker.trajectory import perturbed, shared_step, weights_in
@@ -68,7 +68,8 @@ class Tracer:
         if request.single:
             yield "float32", self.single()
         if request.curves:
-            perturbations = {"losses": None, **{name: name for name in CONTROLS}}
+            controls = request.recipe.architecture.controls
+            perturbations = {"losses": None, **{name: name for name in controls}}
             yield (
                 "curves",
                 {name: self.losses(x) for name, x in perturbations.items()},
@@ -159,7 +160,8 @@ class Tracer:
     def control(self) -> Arrays:
         """Losses and final weights of the trajectory, one kernel moved by an ulp."""
         recipe = self._recipe
-        given = perturbed(self._initial(recipe), CONTROLS[0], recipe)
+        moved = recipe.architecture.controls[0]
+        given = perturbed(self._initial(recipe), moved, recipe)
         twin = self._twin(recipe, given)
         losses = self._advance(twin, recipe, self._request.steps, "control")
         return _ending(twin, losses)

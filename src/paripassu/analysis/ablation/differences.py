@@ -126,7 +126,7 @@ def differences(start: Recipe, end: Recipe) -> list[Difference]:
     Raises:
         UserError: there is no difference, or the networks are not the same.
     """
-    if start.network != end.network:
+    if (start.network, start.layers) != (end.network, end.layers):
         raise UserError(
             f"expected two recipes of the same network, got {start.name!r} of "
             f"{start.network!r} and {end.name!r} of {end.network!r}: networks cannot "

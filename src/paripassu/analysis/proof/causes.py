@@ -16,7 +16,9 @@ import numpy.typing as npt
 
 from paripassu.analysis.proof.parity import difference
 from paripassu.analysis.schema import Divergence
-from paripassu.core import draws, networks
+from paripassu.core import architecture as networks
+from paripassu.core import draws
+from paripassu.core.architecture import STATISTICS
 from paripassu.core.layer_spec import LayerSpec
 from paripassu.core.layout import hash_arrays, relayout
 from paripassu.core.recipe import Recipe
@@ -107,20 +109,29 @@ class Case:
     def spec(self) -> LayerSpec:
         """The same with its initial weights."""
         layer = self.layer
-        weights = {x.part: self.weights[x.name] for x in layer.weights}
+        weights = {
+            x.part: self.weights[x.name]
+            for x in layer.weights
+            if x.learned or self.kind == "evaluation"
+        }
         return LayerSpec(layer.kind, dict(layer.settings), weights)
 
     def output(self) -> tuple[Array, Array]:
         """What leaves the layer at which they part."""
         return self.pair(self.prefix() + self.layer.name)
 
-    def input(self) -> Array:
+    def inputs(self) -> list[Array]:
         """What enters it: the same in both."""
-        names = ["input", *(x.name for x in self.network.layers)]
-        before = names[names.index(self.layer.name) - 1]
-        if before == "input":
-            return self.right["evaluation.input"]
-        return self.right[self.prefix() + before]
+        return [
+            self.right[
+                "evaluation.input" if x == networks.IMAGES else self.prefix() + x
+            ]
+            for x in self.layer.inputs
+        ]
+
+    def input(self) -> Array:
+        """The first of them."""
+        return self.inputs()[0]
 
 
 def likely_cause(
@@ -187,11 +198,11 @@ def _images(case: Case) -> str | None:
 
 
 def _masks(case: Case) -> str | None:
-    layers = case.network.layers
     dropout = case.network.layers_of("dropout")[0]
-    before = layers[layers.index(dropout) - 1]
+    before = dropout.inputs[0]
     right, wrong = case.pair(f"0.activation.{dropout.name}")
-    alive = case.right[f"0.activation.{before.name}"] != 0
+    given = "evaluation" if before == networks.IMAGES else "0.activation"
+    alive = case.right[f"{given}.{before}"] != 0
     if np.array_equal((right != 0)[alive], (wrong == 0)[alive]):
         return "the masks are inverted: they say what to drop, not what to keep"
     return None
@@ -218,8 +229,9 @@ def _initial(case: Case) -> str | None:
 def _mistakes(spec: LayerSpec) -> list[tuple[str, LayerSpec]]:
     """Of a layer, each known mistake in words, and the layer with it."""
     if spec.kind == "conv":
-        kernel, bias = spec.weights["kernel"], spec.weights["bias"]
+        kernel, bias = spec.weights["kernel"], spec.weights.get("bias")
         frame = [(n // 2, n // 2) for n in kernel.shape[:2]]
+        reversed_ = {} if bias is None else {"bias": bias[::-1]}
         kernels = {
             "height and width of the kernel are exchanged": kernel.swapaxes(0, 1),
             "the kernel is turned around, as in the mathematical convolution": (
@@ -231,9 +243,18 @@ def _mistakes(spec: LayerSpec) -> list[tuple[str, LayerSpec]]:
         }
         return [
             *((x, spec.changed(weights={"kernel": y})) for x, y in kernels.items()),
-            (BIASES_REVERSED, spec.changed(weights={"bias": bias[::-1]})),
+            (BIASES_REVERSED, spec.changed(weights=reversed_)),
             ("the input is padded", spec.changed(padding=frame)),
+            *_padded_otherwise(spec),
         ]
+    if spec.kind in ("max_pool", "average_pool"):
+        return [*_padded_otherwise(spec), *_other_pools(spec)]
+    if spec.kind in ("batch_norm", "layer_norm", "group_norm"):
+        return _other_norms(spec)
+    if spec.kind == "gelu":
+        exact = spec.settings.get("approximate", False)
+        words = "exactly, not by a tanh" if exact else "by a tanh, not exactly"
+        return [(f"GELU is computed {words}", spec.changed(approximate=not exact))]
     if spec.kind == "subsample":
         mean = spec.changed(weights={"coefficient": spec.weights["coefficient"] / 4})
         return [("subsampling takes the mean of four pixels, not their sum", mean)]
@@ -249,6 +270,95 @@ def _mistakes(spec: LayerSpec) -> list[tuple[str, LayerSpec]]:
     return [(mistake[0], spec.changed(**mistake[1]))] if mistake else []
 
 
+def _padded_otherwise(spec: LayerSpec) -> list[tuple[str, LayerSpec]]:
+    pads = spec.settings.get("padding")
+    if not pads or all(before == after for before, after in pads):
+        return []
+    turned = tuple(pair[::-1] for pair in pads)
+    words = "the odd zero of padding 'same' is put before the image, not after it"
+    return [(words, spec.changed(padding=turned))]
+
+
+def _other_pools(spec: LayerSpec) -> list[tuple[str, LayerSpec]]:
+    if spec.kind == "max_pool":
+        return [
+            (
+                "pooling takes the mean, not the maximum",
+                spec.changed(kind="average_pool"),
+            )
+        ]
+    words = "what lies outside the image counts in the mean of a window"
+    return [
+        ("pooling takes the maximum, not the mean", spec.changed(kind="max_pool")),
+        (words, spec.changed(count_padding=True)),
+    ]
+
+
+# Defaults of frameworks, and others.
+EPSILONS = (
+    1e-3,
+    1e-5,
+    1e-6,
+    1e-7,
+    1e-8,
+    1e-12,
+    0.0,
+)
+
+
+def _other_norms(spec: LayerSpec) -> list[tuple[str, LayerSpec]]:
+    meant = spec.settings["epsilon"]
+    found = [
+        (f"epsilon is {x:g}, and the recipe says {meant:g}", spec.changed(epsilon=x))
+        for x in EPSILONS
+        if x != meant
+    ]
+    if "mean" in spec.weights:
+        weights = {x: spec.weights[x] for x in ("gamma", "beta")}
+        batch = LayerSpec(spec.kind, spec.settings, weights)
+        words = "batch norm uses the statistics of the batch in evaluation"
+        found.append((words, batch))
+    return found
+
+
+def _joined(case: Case) -> str | None:
+    """Of an addition or a concatenation."""
+    inputs, wrong = case.inputs(), case.output()[1]
+    if case.layer_kind == "concatenate":
+        if case.same(layers.apply(case.spec, inputs[::-1]), wrong):
+            return f"the inputs are joined in another order than {case.layer.inputs}"
+        return None
+    for name, lonely in zip(case.layer.inputs, inputs, strict=True):
+        if case.same(sum(inputs) - lonely, wrong):
+            return f"{name} is not added"
+        rectified = sum(inputs) - lonely + np.maximum(lonely, 0)
+        if case.same(rectified, wrong):
+            return f"{name} goes through a ReLU before the addition, not after it"
+    return None
+
+
+def _statistics(case: Case) -> str | None:
+    """Of a running mean or variance after the first step."""
+    layer, _, part = case.place.rpartition(".")
+    if part not in STATISTICS:
+        return None
+    right, wrong = case.pair(f"0.weight.{case.place}")
+    old = case.weights[case.place]
+    meant = case.layer.settings["momentum"]
+    batch = old + (right - old) / (1 - meant)
+    if (factor := case.factor(batch - old, wrong - old)) is not None:
+        return (
+            f"the running statistics keep {1 - factor:.4g} of the old, and the recipe "
+            f"says {meant:g}"
+        )
+    scale = case.factor(batch, (wrong - meant * old) / (1 - meant))
+    shape = case.right[f"0.activation.{layer}"].shape
+    count = np.prod(shape[:-1])
+    if part == "variance" and scale and abs(scale - count / (count - 1)) < SAME:
+        return "the running variance is the unbiased one, with n - 1"
+    return None
+
+
 BIASES_REVERSED = "the biases are added to the wrong channels"
 BORDERS = {
     "replicate": "its nearest pixels",
@@ -257,7 +367,6 @@ BORDERS = {
     "circular": "its other side",
 }
 MISTAKES: dict[str, tuple[str, dict[str, Any]]] = {
-    "max_pool": ("pooling takes the mean, not the maximum", {"kind": "average_pool"}),
     "relu": ("the ReLU is missing", {"kind": "identity"}),
     "tanh": ("the tanh is not scaled", {"amplitude": 1.0, "slope": 1.0}),
     "softmax": (
@@ -479,20 +588,27 @@ def _second_step(case: Case) -> str | None:
 GRADIENTS_ADD_UP = "gradients add up from step to step: they are not cleared"
 
 Rule = Callable[[Case], str | None]
+WITH_SETTINGS = (
+    *("conv", "subsample", "pad", "max_pool", "average_pool", "gelu"),
+    *("batch_norm", "layer_norm", "group_norm"),
+)
 # By rung and, on rung 0, what was drawn; on rung 1 the kind of layer; else of quantity.
 RULES: dict[tuple[int, str], tuple[Rule, ...]] = {
     (0, "order"): (_order,),
     (0, "images"): (_images,),
     (0, "masks"): (_masks,),
     (0, "labels"): (_labels,),
-    **{(1, kind): (_mistake,) for kind in ("conv", "subsample", "pad", *MISTAKES)},
+    **{(1, kind): (_mistake,) for kind in (*WITH_SETTINGS, *MISTAKES)},
     (1, "relu"): (_mistake, _leak),
+    (1, "leaky_relu"): (_leak,),
+    (1, "add"): (_joined,),
+    (1, "concatenate"): (_joined,),
     (1, "dropout"): (_dropout,),
     (1, "flatten"): (_flatten,),
     (2, "loss"): (_loss,),
     (2, "gradient"): (_gradient,),
     (3, "slot"): (_constants, _decay_in_gradient),
-    (3, "weight"): (_decay_past_gradient, _learning_rate),
+    (3, "weight"): (_statistics, _decay_past_gradient, _learning_rate),
     (4, "rate"): (_schedule,),
     **{(5, kind): (_second_step,) for kind in ("gradient", "slot", "weight")},
 }

@@ -14,6 +14,7 @@ import optax
 from flax import nnx
 
 from paripassu.core import datasets, draws
+from paripassu.core.architecture import IMAGES
 from paripassu.core.recipe import Recipe
 from paripassu.frameworks.jax import lesson, recipes
 from paripassu.frameworks.jax.trainer import Trainer, configure, device_name
@@ -67,11 +68,13 @@ def kernels(recipe: Recipe, threads: int) -> float:
     x = jax.random.uniform(jax.random.key(0), shape)
     x = x.astype(recipe.storage)
     total = 0.0
+    given = {IMAGES: x}
     for layer in recipe.architecture.layers:
         own = getattr(network, layer.name)
-        if layer.weights:
-            total += _layer_seconds(own, x, is_first=total == 0.0)
-        x = own(x)
+        inputs = [given[source] for source in layer.inputs]
+        if layer.weights and not layer.kind.endswith("_norm"):
+            total += _layer_seconds(own, inputs[0], is_first=total == 0.0)
+        given[layer.name] = own(*inputs)
     return total
 
 

@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from paripassu.frameworks.jax import lesson, recipes
+from paripassu.core.architecture import Layer
+from paripassu.frameworks.faults import faulty_layer
+from paripassu.frameworks.jax import layers, lesson, recipes
 from paripassu.frameworks.jax.twin import Override, Twin, given_mask, slots_of
 
 
@@ -139,10 +141,132 @@ def _optimizer_reset(twin: Twin) -> None:
     twin.change = forget
 
 
+def _in(fault: str, **settings: Any) -> Callable[[Twin], None]:
+    """A fault that gives a setting of its layer another number."""
+
+    def put(twin: Twin) -> None:
+        module = getattr(twin.network, faulty_layer(fault, twin.recipe).name)
+        for name, (usual, other) in settings.items():
+            same = getattr(module, name) == usual
+            setattr(module, name, other if same else usual)
+
+    return put
+
+
+def _instead(
+    fault: str, make: Callable[[Layer], Override]
+) -> Callable[[Twin], None]:
+    """A fault that computes something else in place of its layer."""
+
+    def put(twin: Twin) -> None:
+        layer = faulty_layer(fault, twin.recipe)
+        twin.overrides[layer.name] = make(layer)
+
+    return put
+
+
+def _statistics(x: Any) -> tuple[Any, Any]:
+    axes = tuple(range(x.ndim - 1))
+    return x.mean(axes), x.var(axes)
+
+
+def _batch_statistics(_layer: Layer) -> Override:
+    def normalise(norm: Any, x: Any, _mask: Any) -> Any:
+        if not norm.use_running_average:
+            return norm(x)
+        mean, variance = _statistics(x)
+        scale = norm.scale[...] / jnp.sqrt(variance + norm.epsilon)
+        return (x - mean) * scale + norm.bias[...]
+
+    return normalise
+
+
+def _unbiased(_layer: Layer) -> Override:
+    def normalise(norm: Any, x: Any, _mask: Any) -> Any:
+        y = norm(x)
+        if not norm.use_running_average:
+            _, variance = _statistics(jax.lax.stop_gradient(x))
+            count = x.size // x.shape[-1]
+            more = (1 - norm.momentum) * variance / (count - 1)
+            norm.var[...] = norm.var[...] + more
+        return y
+
+    return normalise
+
+
+def _padded_before(layer: Layer) -> Override:
+    settings = layer.settings
+    padding = tuple(pair[::-1] for pair in settings["padding"])
+
+    def padded(made: Any, x: Any, _mask: Any) -> Any:
+        if layer.kind == "max_pool":
+            return layers.max_pool(x, **{**settings, "padding": padding})
+        y = layers.convolve(
+            x,
+            made.kernel[...],
+            made.strides,
+            padding,
+            rhs_dilation=made.kernel_dilation,
+        )
+        return y + made.bias[...] if made.use_bias else y
+
+    return padded
+
+
+def _padding_counts(layer: Layer) -> Override:
+    settings = {**layer.settings, "count_padding": True}
+    return lambda _, x, __: layers.average_pool(x, **settings)
+
+
+def _other_slope(layer: Layer) -> Override:
+    slope = 0.3 if layer.settings["slope"] != 0.3 else 0.01
+    return lambda _, x, __: layers.leaky_relu(x, slope=slope)
+
+
+def _other_alpha(layer: Layer) -> Override:
+    alpha = layer.settings["alpha"] / 2
+    return lambda _, x, __: nnx.elu(x, alpha)
+
+
+def _other_gelu(layer: Layer) -> Override:
+    other = not layer.settings["approximate"]
+    return lambda _, x, __: nnx.gelu(x, approximate=other)
+
+
+def _rectified_first(_layer: Layer) -> Override:
+    return lambda _, x, __: sum(nnx.relu(each) for each in x)
+
+
+def _without_last(_layer: Layer) -> Override:
+    return lambda _, x, __: x[0] + sum(x[1:-1]) + 0 * x[-1]
+
+
 NATIVE: dict[str, Callable[[Twin], None]] = {
     "dropout-in-evaluation": _override("dropout1", _dropout_in_evaluation),
     "dropout-unscaled": _override("dropout1", _dropout_unscaled),
-    "flatten-order": _override("flatten", _flatten_order),
+    "flatten-order": _instead("flatten-order", lambda _: _flatten_order),
+    "batch-norm-epsilon": _in("batch-norm-epsilon", epsilon=(1e-3, 1e-5)),
+    "batch-norm-in-evaluation": _instead(
+        "batch-norm-in-evaluation", _batch_statistics
+    ),
+    "batch-norm-momentum": _in("batch-norm-momentum", momentum=(0.99, 0.9)),
+    "batch-norm-variance": _instead("batch-norm-variance", _unbiased),
+    "layer-norm-epsilon": _in("layer-norm-epsilon", epsilon=(1e-3, 1e-5)),
+    "group-norm-epsilon": _in("group-norm-epsilon", epsilon=(1e-3, 1e-5)),
+    "padding-before": _instead("padding-before", _padded_before),
+    "padding-counts": _instead("padding-counts", _padding_counts),
+    "leaky-slope": _instead("leaky-slope", _other_slope),
+    "elu-alpha": _instead("elu-alpha", _other_alpha),
+    "gelu-form": _instead("gelu-form", _other_gelu),
+    "groups": _instead(
+        "groups", lambda _: lambda conv, x, __: conv(jnp.flip(x, -1))
+    ),
+    "relu-before-addition": _instead("relu-before-addition", _rectified_first),
+    "addition-left-out": _instead("addition-left-out", _without_last),
+    "concatenation-order": _instead(
+        "concatenation-order",
+        lambda _: lambda _, x, __: jnp.concatenate(x[::-1], -1),
+    ),
     "padding": _override("conv2", _padding),
     "kernel-transposed": _override("conv2", _kernel_transposed),
     "kernel-flipped": _override("conv1", _kernel_flipped),

@@ -1,4 +1,7 @@
-"""JAX's native files: msgpack of `{"params": layer -> name -> array}`."""
+"""JAX's native files: msgpack of `{"params": layer -> name -> array}`.
+
+Running statistics are beside them, in `batch_stats`.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,10 @@ from paripassu.core import layout
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
 from paripassu.core.steps import Arrays, Given
-from paripassu.frameworks.jax.weights import LAYOUTS
+from paripassu.frameworks.jax.weights import LAYOUTS, canonical, own_name
 
 PARAMS = "params"
+STATISTICS = "batch_stats"  # the collection of them that Flax's users know
 NOTES = "paripassu"  # another collection, beside the parameters
 
 
@@ -31,11 +35,13 @@ def write(
         notes: kept in the file, under `paripassu`.
     """
     arrays = layout.from_canonical(recipe.architecture, weights, LAYOUTS)
-    tree: dict[str, dict[str, Any]] = {}
-    for name, array in arrays.items():
-        layer, _, part = name.partition(".")
-        tree.setdefault(layer, {})[part] = array.astype(recipe.storage)
-    content = {PARAMS: tree, NOTES: dict(notes)}
+    content: dict[str, dict[str, Any]] = {PARAMS: {}}
+    for weight in recipe.architecture.weights:
+        tree = content.setdefault(PARAMS if weight.learned else STATISTICS, {})
+        layer, _, part = own_name(weight.name).rpartition(".")
+        array = arrays[weight.name].astype(recipe.storage)
+        tree.setdefault(layer, {})[part] = array
+    content[NOTES] = dict(notes)
     path.write_bytes(serialization.msgpack_serialize(content))
 
 
@@ -61,7 +67,10 @@ def read(path: Path) -> tuple[Arrays, dict[str, str]]:
     if not isinstance(params, dict):
         raise _refused(path, f"it has no {PARAMS!r}")
     arrays = {}
-    for layer, parts in params.items():
+    statistics = content.get(STATISTICS, {})
+    if not isinstance(statistics, dict):
+        raise _refused(path, f"{STATISTICS!r} is no table of layers")
+    for layer, parts in [*params.items(), *statistics.items()]:
         if not isinstance(parts, dict):
             raise _refused(path, f"{layer} is no layer with its parameters")
         for part, array in parts.items():
@@ -89,4 +98,5 @@ def to_canonical(recipe: Recipe, arrays: Mapping[str, Any]) -> Arrays:
     Raises:
         UserError: these are not the weights of the recipe's network.
     """
-    return layout.to_canonical(recipe.architecture, arrays, LAYOUTS)
+    found = canonical(recipe, arrays)
+    return layout.to_canonical(recipe.architecture, found, LAYOUTS)

@@ -14,7 +14,7 @@ import optax
 from flax import nnx
 
 from paripassu.core.recipe import Decay, Recipe
-from paripassu.frameworks.jax import lesson, optimizers
+from paripassu.frameworks.jax import layers, lesson, optimizers
 from paripassu.frameworks.jax.weights import from_common
 
 Loss = Callable[[Any, Any], Any]
@@ -35,12 +35,7 @@ def make_network(recipe: Recipe) -> Any:
     Its attributes have the names of the architecture. Its weights are zeros:
     to compile what Flax draws them with would take seconds.
     """
-    network_class = _class_of(recipe.network)
-    if recipe.output == "probabilities":
-        network_class = _with_softmax(network_class)
-    network = nnx.eval_shape(
-        lambda: network_class(**recipe.dropout, rngs=nnx.Rngs(recipe.seed))
-    )
+    network = nnx.eval_shape(_made_by(recipe))
     zeros = from_common(
         recipe, {x.name: np.zeros(x.shape) for x in recipe.architecture.weights}
     )
@@ -56,6 +51,17 @@ def make_network(recipe: Recipe) -> Any:
             table = np.broadcast_to(kernel.connected, kernel.shape)
             made.mask = nnx.data(jnp.asarray(table, recipe.storage))
     return network
+
+
+def _made_by(recipe: Recipe) -> Callable[[], Any]:
+    """What makes the network."""
+    if recipe.layers is not None:
+        sheet, rates = recipe.architecture, recipe.dropout
+        return lambda: layers.Layers(sheet, rates, rngs=nnx.Rngs(recipe.seed))
+    made = _class_of(recipe.network)
+    if recipe.output == "probabilities":
+        made = _with_softmax(made)
+    return lambda: made(**recipe.dropout, rngs=nnx.Rngs(recipe.seed))
 
 
 def _class_of(network: str) -> Any:
@@ -114,23 +120,7 @@ def convolve_by_products(network: Any) -> None:
     """
     for layer in vars(network).values():
         if isinstance(layer, nnx.Conv):
-            layer.conv_general_dilated = _convolve
-
-
-def _convolve(x: Any, kernel: Any, *_: Any, **__: Any) -> Any:
-    """A convolution of stride 1 without padding, channels last.
-
-    The input as many times as the kernel has places, each time moved by one,
-    side by side: `(N, h, w, places * i)`, times the kernel as a matrix.
-    """
-    rows, columns, _, channels = kernel.shape
-    h, w = x.shape[1] - rows + 1, x.shape[2] - columns + 1
-    moved = [
-        x[:, row : row + h, column : column + w]
-        for row in range(rows)
-        for column in range(columns)
-    ]
-    return jnp.concatenate(moved, axis=-1) @ kernel.reshape(-1, channels)
+            layer.conv_general_dilated = layers.convolve
 
 
 def pool_by_slices(network: Any) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from paripassu.core import scripts
-from paripassu.core.networks import Layer
+from paripassu.core.architecture import Kind, Layer
+from paripassu.core.layer_spec import same_padding
 from paripassu.core.recipe import SGD, Adadelta, Adam, Recipe, RMSprop
 from paripassu.core.scripts import call, limit, number
 
@@ -87,15 +88,20 @@ def _network(recipe: Recipe) -> str:
         line
         for layer in network.layers
         for line in _made(layer, recipe)
-        if layer.kind in ("conv", "dense", "subsample", "dropout")
+        if layer.kind in MODULES
     ]
     same = [*_initializer(recipe), *COMPUTE[recipe.precision], "rngs=rngs"]
-    conv = ["nnx.Conv", 'padding="VALID"', *same]
+    valid = [] if _any_pads(recipe) else ['padding="VALID"']
     lines = ["class Network(nnx.Module):", "    def __init__(self, rngs):"]
-    if network.layers_of("conv"):
-        lines.append(f"        {call('conv = partial', conv, 8)}")
-    dense = call("dense = partial", ["nnx.Linear", *same], 8)
-    lines += [f"        {dense}", *(f"        {x}" for x in made), ""]
+    parts: dict[Kind, list[str]] = {
+        "conv": ["nnx.Conv", *valid],
+        "dense": ["nnx.Linear"],
+    }
+    for kind, made_by in parts.items():
+        if network.layers_of(kind):
+            part = call(f"{kind} = partial", [*made_by, *same], 8)
+            lines.append(f"        {part}")
+    lines += [*(f"        {x}" for x in made), ""]
     shape = scripts.shaped(network.input_shape)
     lines.append(f"    def __call__(self, x):  # {shape}")
     result = "x"
@@ -113,24 +119,16 @@ def _made(layer: Layer, recipe: Recipe) -> list[str]:
     fans = _fans(layer, recipe)
     match layer.kind:
         case "conv":
-            kernel = layer.weights[0]
-            rows, columns, inputs, outputs = kernel.shape
-            size = (rows, columns)
-            found, more = [], []
-            if kernel.table:
-                shape = f"({rows}, {columns}, {inputs}, {outputs})"
-                found = [f"table = jnp.broadcast_to(CONNECTED, {shape})"]
-                more = ["mask=nnx.data(table)"]
-            made = [str(inputs), str(outputs), str(size), *more, *fans]
-            found.append(call(f"{place} conv", made, 8))
-            if kernel.table:
-                found.append(f"self.{layer.name}.kernel[...] *= table")
-            return found
+            return _convolution(layer, recipe)
         case "dense":
             inputs, outputs = layer.weights[0].shape
-            return [
-                call(f"{place} dense", [str(inputs), str(outputs), *fans], 8)
-            ]
+            made = [str(inputs), str(outputs)]
+            if not scripts.has_bias(layer):
+                made.append("use_bias=False")
+            return [call(f"{place} dense", [*made, *fans], 8)]
+        case "batch_norm" | "layer_norm" | "group_norm":
+            head = f"{place} nnx.{NORMS[layer.kind]}"
+            return [call(head, _norm(layer, recipe), 8)]
         case "subsample":
             channels = str(layer.output_shape[-1])
             return [call(f"{place} Subsample", [channels, *fans, "rngs=rngs"])]
@@ -141,27 +139,129 @@ def _made(layer: Layer, recipe: Recipe) -> list[str]:
             return []
 
 
-def _applied(layer: Layer, x: str) -> str:
-    """A layer applied to the expression `x`."""
+def _convolution(layer: Layer, recipe: Recipe) -> list[str]:
+    place, settings = f"self.{layer.name}", layer.settings
+    kernel = layer.weights[0]
+    rows, columns, inputs, outputs = kernel.shape
+    groups = settings.get("groups", 1)
+    made = [str(inputs * groups), str(outputs), str((rows, columns))]
+    for key, own in CONVOLUTION.items():
+        if key in settings:
+            made.append(f"{own}={settings[key]}")
+    if pads := _pads(layer, recipe):
+        made.append(f"padding={pads}")
+    if not scripts.has_bias(layer):
+        made.append("use_bias=False")
+    fans = _fans(layer, recipe)
+    if not kernel.table:
+        return [call(f"{place} = conv", [*made, *fans], 8)]
+    shape = f"({rows}, {columns}, {inputs}, {outputs})"
+    made.append("mask=nnx.data(table)")
+    return [
+        f"table = jnp.broadcast_to(CONNECTED, {shape})",
+        call(f"{place} = conv", [*made, *fans], 8),
+        f"{place}.kernel[...] *= table",
+    ]
+
+
+def _any_pads(recipe: Recipe) -> bool:
+    layers = recipe.architecture.layers_of("conv")
+    return any("padding" in x.settings for x in layers)
+
+
+def _pads(layer: Layer, recipe: Recipe) -> str:
+    """The padding of a convolution where not all have none."""
+    if not _any_pads(recipe):
+        return ""
+    network, settings = recipe.architecture, layer.settings
+    if "padding" not in settings:
+        return '"VALID"'
+    shape = network.shape_of(layer.inputs[0])
+    strides = settings.get("strides", (1, 1))
+    dilation = settings.get("dilation", (1, 1))
+    size = layer.weights[0].shape
+    each = zip(shape[:2], size[:2], strides, dilation, strict=True)
+    same = tuple(same_padding(*x) for x in each) == settings["padding"]
+    return '"SAME"' if same else str(settings["padding"])
+
+
+def _norm(layer: Layer, recipe: Recipe) -> list[str]:
     settings = layer.settings
+    made = [str(layer.output_shape[-1])]
+    if "groups" in settings:
+        made.append(f"num_groups={settings['groups']}")
+    if "momentum" in settings:
+        made.append(f"momentum={number(settings['momentum'])}")
+    made.append(f"epsilon={number(settings['epsilon'])}")
+    made.append("use_fast_variance=False")
+    if recipe.precision == "float64":
+        made.append("param_dtype=jnp.float64")
+    return [*made, "rngs=rngs"]
+
+
+def _pool(layer: Layer, x: str) -> str:
+    settings = layer.settings
+    largest = layer.kind == "max_pool"
+    strides = settings.get("strides", settings["size"])
+    made = [x, str(settings["size"]), f"strides={strides}"]
+    if "padding" in settings:
+        made.append(f"padding={settings['padding']}")
+        made += [] if largest else ["count_include_pad=False"]
+    name = "max_pool" if largest else "avg_pool"
+    return call(f"x = nnx.{name}", made, 8).removeprefix("x = ")
+
+
+def _applied(layer: Layer, x: str, *others: str) -> str:
+    """A layer applied to expressions."""
+    settings = layer.settings
+    if layer.kind in FUNCTIONS:
+        return FUNCTIONS[layer.kind].format(x=x)
     match layer.kind:
+        case "leaky_relu":
+            return f"nnx.leaky_relu({x}, {number(settings['slope'])})"
+        case "elu":
+            return f"nnx.elu({x}, {number(settings['alpha'])})"
+        case "gelu":
+            return f"nnx.gelu({x}, approximate={settings['approximate']})"
+        case "add":
+            return " + ".join([x, *others])
+        case "concatenate":
+            return f"jnp.concatenate([{', '.join([x, *others])}], axis=-1)"
+        case "tanh" if settings["amplitude"] == settings["slope"] == 1:
+            return f"nnx.tanh({x})"
+        case "max_pool" | "average_pool":
+            return _pool(layer, x)
         case "pad":
             inside = ", ".join(map(str, settings["padding"]))
             return f"jnp.pad({x}, ((0, 0), {inside}, (0, 0)))"
-        case "relu":
-            return f"nnx.relu({x})"
         case "tanh":
             slope = scripts.ratio(settings["slope"])
             amplitude = number(settings["amplitude"])
             return f"{amplitude} * nnx.tanh({slope} * {x})"
-        case "max_pool":
-            size = settings["size"]
-            return f"nnx.max_pool({x}, {size}, strides={size})"
-        case "flatten":
-            return f"{x}.reshape(len({x}), -1)"
         case _:
             return f"self.{layer.name}({x})"
 
+
+FUNCTIONS = {
+    "relu": "nnx.relu({x})",
+    "silu": "nnx.silu({x})",
+    "sigmoid": "nnx.sigmoid({x})",
+    "softplus": "nnx.softplus({x})",
+    "flatten": "{x}.reshape(len({x}), -1)",
+    "global_average_pool": "{x}.mean((1, 2))",
+    "global_max_pool": "{x}.max((1, 2))",
+}
+NORMS = {
+    "batch_norm": "BatchNorm",
+    "layer_norm": "LayerNorm",
+    "group_norm": "GroupNorm",
+}
+MODULES = {"conv", "dense", "subsample", "dropout", *NORMS}
+CONVOLUTION = {
+    "strides": "strides",
+    "dilation": "kernel_dilation",
+    "groups": "feature_group_count",
+}
 
 # First weights
 
@@ -182,7 +282,8 @@ def _initializer(recipe: Recipe) -> list[str]:
 
 def _fans(layer: Layer, recipe: Recipe) -> list[str]:
     """What the initializers of a layer must be told."""
-    if scripts.is_drawn_by(INITIALIZERS, recipe) or not layer.weights:
+    drawn = scripts.is_drawn_by(INITIALIZERS, recipe)
+    if drawn or not layer.weights or layer.kind in NORMS:
         return []
     weight = layer.weights[0]
     fans = [str(weight.fan_in)]
@@ -432,6 +533,11 @@ def evaluate(network, x, y):
 
 def _main(recipe: Recipe) -> str:
     held = ", validation" if recipe.validation_size else ""
+    saved = "checkpointer.save(path, nnx.state(network, nnx.Param), force=True)"
+    if recipe.architecture.layers_of("batch_norm"):
+        kept = "nnx.Any(nnx.Param, nnx.BatchStat)"
+        saved = f"kept = nnx.state(network, {kept})\n        "
+        saved += "checkpointer.save(path, kept, force=True)"
     lines = [
         "def main():",
         scripts.asking("model"),
@@ -441,6 +547,6 @@ def _main(recipe: Recipe) -> str:
         '    print(f"test accuracy {evaluate(network, *test):.2%}")',
         "    with ocp.StandardCheckpointer() as checkpointer:",
         "        path = Path(arguments.out).absolute()",
-        "        checkpointer.save(path, nnx.state(network, nnx.Param), force=True)",
+        f"        {saved}",
     ]
     return "\n".join(lines)

@@ -23,7 +23,7 @@ from paripassu.core.recipe import Recipe
 from paripassu.core.steps import Arrays, Given
 from paripassu.frameworks.contract import EpochReport
 from paripassu.frameworks.jax import lesson, recipes
-from paripassu.frameworks.jax.weights import from_common, to_common
+from paripassu.frameworks.jax.weights import KEPT, from_common, to_common
 
 REPORT_EVERY = 10  # steps: reading a loss makes Python wait for the device
 Data = tuple[Any, Any, Any]  # pixels, levels and labels
@@ -186,7 +186,7 @@ class Trainer:
 
     def own_weights(self) -> Arrays:
         """The weights that steps are taken from, and not their running mean."""
-        return to_common(self._recipe, nnx.state(self.network, nnx.Param))
+        return to_common(self._recipe, nnx.state(self.network, KEPT))
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

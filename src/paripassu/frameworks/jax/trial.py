@@ -20,6 +20,7 @@ if __name__ == "__main__":
     recipes.set_precision(experiment)  # a float64 file wants float64 allowed
     network = recipes.make_network(experiment)
     content = serialization.msgpack_restore(Path(model).read_bytes())
-    nnx.update(network, jax.tree.map(jnp.asarray, content["params"]))
+    for name in ("params", "batch_stats"):
+        nnx.update(network, jax.tree.map(jnp.asarray, content.get(name, {})))
     network.eval()
     np.save(out, network(jnp.asarray(np.load(images))))

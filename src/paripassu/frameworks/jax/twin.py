@@ -23,7 +23,11 @@ from paripassu.core.steps import Arrays, Given, TwinStep
 from paripassu.frameworks.contract import Saw
 from paripassu.frameworks.jax import lesson, recipes
 from paripassu.frameworks.jax.trainer import Trainer, under, variables_of
-from paripassu.frameworks.jax.weights import from_common, to_common
+from paripassu.frameworks.jax.weights import (
+    from_common,
+    own_name,
+    to_common,
+)
 from paripassu.reference.optimizers import product_of_momentums
 
 # Each optimizer's own names of what it keeps, and the reference's.
@@ -36,7 +40,8 @@ SLOTS = {
 }
 AVERAGE = {"average": "average"}  # beside them: the running mean of the weights
 
-# Of a layer, what enters it, and its mask: None when evaluating, or for none.
+# Of a layer, what enters it (several arrays in a tuple), and its mask: None
+# when evaluating, or for none.
 Override = Callable[[Any, Any, Any], Any]
 Overrides = tuple[tuple[str, Override], ...]
 # Of the network, its optimizer and the gradients, other gradients.
@@ -80,6 +85,7 @@ class Twin:
 
     def evaluate(self, images: npt.NDArray[np.float32]) -> Arrays:
         x = self._images(images)
+        self.network.eval()  # batch norm by its running statistics
         with self.trainer.averaged():
             outputs = _outputs(self.network, x, layers=self._layers)
         return {"input": np.array(x), **_arrays("", outputs)}
@@ -101,7 +107,9 @@ class Twin:
 
     def step(self, step: TwinStep) -> Arrays:
         loss, seen = self._step(step, traced=True)
-        common = to_common(self.recipe, seen.gradients.get_value())
+        common = to_common(
+            self.recipe, seen.gradients.get_value(), learned=True
+        )
         return {
             "loss": np.array(loss),
             **_arrays("activation.", seen.outputs.get_value()),
@@ -189,17 +197,19 @@ class Twin:
 def slots_of(optimizer: Any, recipe: Recipe) -> dict[str, Any]:
     """The optimizer's variables by canonical names."""
     names = SLOTS[recipe.optimizer.kind] | AVERAGE
+    known = {own_name(x.name): x.name for x in recipe.architecture.weights}
     found = {}
     for place, variable in variables_of(optimizer).items():
         *_, own, layer, part = ("", "", *place.split("."))
         if own in names:
-            found[f"{layer}.{part}.{names[own]}"] = variable
+            name = known.get(f"{layer}.{part}", f"{layer}.{part}")
+            found[f"{name}.{names[own]}"] = variable
     return found
 
 
 def as_it_is(layer: Any, x: Any, _mask: Any) -> Any:
     """What a layer computes itself."""
-    return layer(x)
+    return layer(*x) if isinstance(x, tuple) else layer(x)
 
 
 def as_they_are(_network: Any, _optimizer: Any, gradients: Any) -> Any:
@@ -221,7 +231,8 @@ def _watched(
     own = dict(vars(network))
 
     def put(name: str, override: Override) -> None:
-        def watch(x: Any) -> Any:
+        def watch(*inputs: Any) -> Any:
+            x = inputs if len(inputs) > 1 else inputs[0]
             outputs[name] = override(own[name], x, masks.get(name))
             return outputs[name]
 

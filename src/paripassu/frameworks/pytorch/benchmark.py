@@ -25,6 +25,9 @@ TURNS = 40  # of each layer's kernels; the first half is not counted
 SKIPPED = 3  # steps before the clock starts, in the notebook's style
 
 
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
+
+
 def device() -> str:
     """What this process computes on: "cpu", or the name of a GPU."""
     cuda = torch.cuda.is_available()
@@ -64,7 +67,8 @@ def kernels(recipe: Recipe, threads: int) -> float:
     )
     inputs: dict[nn.Module, torch.Tensor] = {}
     for layer in network.modules():
-        if list(layer.parameters(recurse=False)):
+        own = list(layer.parameters(recurse=False))
+        if own and not isinstance(layer, NORMS):
             layer.register_forward_hook(
                 lambda layer, given, _output: inputs.update({layer: given[0]})
             )

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from paripassu.core.architecture import Layer
+from paripassu.frameworks.faults import faulty_layer
 from paripassu.frameworks.pytorch import lesson, recipes
 from paripassu.frameworks.pytorch.twin import Twin
 
@@ -117,11 +119,106 @@ def _optimizer_reset(twin: Twin) -> None:
     optimizer.register_step_pre_hook(lambda *_: optimizer.state.clear())
 
 
+def _in(
+    fault: str, change: Callable[[Any, Layer], None]
+) -> Callable[[Twin], None]:
+    """A fault that changes the module of its layer."""
+
+    def put(twin: Twin) -> None:
+        layer = faulty_layer(fault, twin.recipe)
+        change(twin.network.get_submodule(layer.name), layer)
+
+    return put
+
+
+def _instead(
+    fault: str, function: Callable[..., Tensor]
+) -> Callable[[Twin], None]:
+    """A fault that computes something else in place of its layer."""
+
+    def put(twin: Twin) -> None:
+        name = faulty_layer(fault, twin.recipe).name
+        twin.overrides[name] = function
+
+    return put
+
+
+def _other_epsilon(module: Any, layer: Layer) -> None:
+    module.eps = 1e-3 if layer.settings["epsilon"] != 1e-3 else 1e-5
+
+
+def _other_momentum(module: Any, layer: Layer) -> None:
+    module.momentum = 0.01 if layer.settings["momentum"] != 0.99 else 0.1
+
+
+def _unbiased(module: Any, _layer: Layer) -> None:
+    image = isinstance(module, nn.BatchNorm2d)
+    module.__class__ = nn.BatchNorm2d if image else nn.BatchNorm1d
+
+
+def _batch_statistics(module: Any, x: Tensor) -> Tensor:
+    scales = module.weight, module.bias
+    return F.batch_norm(x, None, None, *scales, training=True, eps=module.eps)
+
+
+def _padded_before(module: Any, _layer: Layer) -> None:
+    left, right, top, bottom = module.border
+    module.border = (right, left, bottom, top)
+
+
+def _padding_counts(module: Any, x: Tensor) -> Tensor:
+    if not hasattr(module, "border"):
+        return F.avg_pool2d(
+            x, module.kernel_size, module.stride, module.padding
+        )
+    padded = F.pad(x, module.border)
+    return F.avg_pool2d(padded, module.kernel_size, module.stride)
+
+
+def _other_slope(module: Any, layer: Layer) -> None:
+    module.negative_slope = 0.3 if layer.settings["slope"] != 0.3 else 0.01
+
+
+def _other_alpha(module: Any, layer: Layer) -> None:
+    module.alpha = layer.settings["alpha"] / 2
+
+
+def _other_gelu(module: Any, layer: Layer) -> None:
+    module.approximate = "none" if layer.settings["approximate"] else "tanh"
+
+
+def _rectified_first(_module: Any, x: Tensor, *others: Tensor) -> Tensor:
+    return x.relu() + sum(other.relu() for other in others)
+
+
+def _without_last(_module: Any, x: Tensor, *others: Tensor) -> Tensor:
+    return x + sum(others[:-1]) + 0 * others[-1]  # gradients stay
+
+
 NATIVE: dict[str, Callable[[Twin], None]] = {
     "dropout-in-evaluation": _dropout_in_evaluation,
     "dropout-unscaled": _dropout_unscaled,
-    "flatten-order": _override(
-        "flatten", lambda _, x: x.permute(0, 2, 3, 1).flatten(1)
+    "flatten-order": _instead(
+        "flatten-order", lambda _, x: x.permute(0, 2, 3, 1).flatten(1)
+    ),
+    "batch-norm-epsilon": _in("batch-norm-epsilon", _other_epsilon),
+    "batch-norm-in-evaluation": _instead(
+        "batch-norm-in-evaluation", _batch_statistics
+    ),
+    "batch-norm-momentum": _in("batch-norm-momentum", _other_momentum),
+    "batch-norm-variance": _in("batch-norm-variance", _unbiased),
+    "layer-norm-epsilon": _in("layer-norm-epsilon", _other_epsilon),
+    "group-norm-epsilon": _in("group-norm-epsilon", _other_epsilon),
+    "padding-before": _in("padding-before", _padded_before),
+    "padding-counts": _instead("padding-counts", _padding_counts),
+    "leaky-slope": _in("leaky-slope", _other_slope),
+    "elu-alpha": _in("elu-alpha", _other_alpha),
+    "gelu-form": _in("gelu-form", _other_gelu),
+    "groups": _instead("groups", lambda conv, x: conv.forward(x.flip(1))),
+    "relu-before-addition": _instead("relu-before-addition", _rectified_first),
+    "addition-left-out": _instead("addition-left-out", _without_last),
+    "concatenation-order": _instead(
+        "concatenation-order", lambda _, *x: torch.cat(x[::-1], 1)
     ),
     "padding": _override("conv2", _padding),
     "kernel-transposed": _override("conv2", _kernel_transposed),

@@ -13,7 +13,12 @@ from paripassu.core.errors import UserError
 from paripassu.core.recipe import Recipe
 from paripassu.core.steps import Arrays, Given
 from paripassu.frameworks.pytorch import recipes
-from paripassu.frameworks.pytorch.weights import LAYOUTS, from_common
+from paripassu.frameworks.pytorch.weights import (
+    COUNTED,
+    LAYOUTS,
+    from_common,
+    own_name,
+)
 
 NOTES = (
     "paripassu"  # among the state's own notes, which are kept for each module
@@ -70,10 +75,9 @@ def read(path: Path) -> tuple[Arrays, dict[str, str]]:
     state = _state_in(path, state)
     prefix = _wrapping(state)
     arrays = {
-        name.removeprefix(prefix).replace("weight", "kernel"): _array(
-            path, name, tensor
-        )
+        _canonical(name.removeprefix(prefix)): _array(path, name, tensor)
         for name, tensor in state.items()
+        if not name.endswith(f".{COUNTED}")
     }
     kept = getattr(state, "_metadata", None)
     notes = kept.get(NOTES) if isinstance(kept, dict) else None
@@ -143,4 +147,13 @@ def to_canonical(recipe: Recipe, arrays: Mapping[str, Any]) -> Arrays:
     Raises:
         UserError: these are not the weights of the recipe's network.
     """
-    return layout.to_canonical(recipe.architecture, arrays, LAYOUTS)
+    network = recipe.architecture
+    names = {_canonical(own_name(x)): x.name for x in network.weights}
+    found = {names.get(name, name): array for name, array in arrays.items()}
+    return layout.to_canonical(network, found, LAYOUTS)
+
+
+def _canonical(name: str) -> str:
+    """The name of a layer's array where the layer has a kernel."""
+    layer, dot, part = name.rpartition(".")
+    return f"{layer}{dot}{'kernel' if part == 'weight' else part}"

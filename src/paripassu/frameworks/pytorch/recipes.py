@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paripassu.core.recipe import Recipe
-from paripassu.frameworks.pytorch import lesson, optimizers
+from paripassu.frameworks.pytorch import layers, lesson, optimizers
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 BYTE_RATES = frozenset(n / 256 for n in range(1, 256))
@@ -24,6 +24,8 @@ def make_network(recipe: Recipe) -> Any:
 
     Its children have the names of the architecture.
     """
+    if recipe.layers is not None:
+        return layers.Layers(recipe.architecture, recipe.dropout)
     network = _class_of(recipe.network)(**recipe.dropout)
     if recipe.output == "probabilities":
         network.softmax = nn.Softmax(dim=1)

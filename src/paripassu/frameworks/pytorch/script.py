@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from paripassu.core import scripts
-from paripassu.core.networks import Layer, Shape
+from paripassu.core.architecture import Layer, Shape
 from paripassu.core.recipe import SGD, Adadelta, Adam, Recipe, RMSprop
 from paripassu.core.scripts import call, limit, number
 
@@ -76,16 +76,74 @@ class TableConv2d(nn.Conv2d):
         self.register_buffer("table", table.T[:, :, None, None], persistent=False)
 
     def forward(self, x):
-        return F.conv2d(x, self.weight * self.table, self.bias)
+        return self._conv_forward(x, self.weight * self.table, self.bias)
+'''
+
+
+BATCH_NORM = '''
+class {name}(nn.{name}):
+    """Batch norm that keeps the biased running variance, as Keras and Flax do."""
+
+    def forward(self, x):
+        if not self.training:
+            return super().forward(x)
+        count = x.numel() // x.shape[1]
+        kept = (1 - self.momentum) * self.running_var
+        y = super().forward(x)
+        with torch.no_grad():
+            new = (self.running_var - kept) * ((count - 1) / count)
+            self.running_var = kept + new
+        return y
+'''
+CHANNEL_NORM = '''
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of each pixel."""
+
+    def forward(self, x):  # (N, c, h, w)
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+'''
+AVERAGE_POOL = '''
+def average_pool(x, size, stride, border):
+    """The mean of each window, of what of it lies inside the image."""
+
+    def sums(x):
+        return F.avg_pool2d(F.pad(x, border), size, stride, divisor_override=1)
+
+    return sums(x) / sums(torch.ones_like(x[:1, :1]))
 '''
 
 
 def _own_layers(recipe: Recipe) -> list[str]:
     network = recipe.architecture
+    norms = [_norm_class(x) for x in network.layers_of("batch_norm")]
+    of_images = any(_is_image(x) for x in network.layers_of("layer_norm"))
+    pools = network.layers_of("average_pool")
     return [
         SUBSAMPLE if network.layers_of("subsample") else "",
         TABLE_CONV if scripts.table_of(recipe) else "",
+        *(BATCH_NORM.format(name=x) for x in sorted(set(norms))),
+        CHANNEL_NORM if of_images else "",
+        AVERAGE_POOL if any(map(_is_uneven, pools)) else "",
     ]
+
+
+def _is_image(layer: Layer) -> bool:
+    return len(layer.output_shape) == 3
+
+
+def _norm_class(layer: Layer) -> str:
+    return "BatchNorm2d" if _is_image(layer) else "BatchNorm1d"
+
+
+def _is_uneven(layer: Layer) -> bool:
+    """Whether there are more zeros on one side than on the other."""
+    pads = layer.settings.get("padding", ())
+    return any(before != after for before, after in pads)
+
+
+def _border(layer: Layer) -> str:
+    (top, bottom), (left, right) = layer.settings["padding"]
+    return f"({left}, {right}, {top}, {bottom})"
 
 
 def _network(recipe: Recipe) -> str:
@@ -94,7 +152,8 @@ def _network(recipe: Recipe) -> str:
     lines += ["        super().__init__()"]
     for layer in network.layers:
         if made := _made(layer, recipe):
-            lines.append(f"        self.{layer.name} = {made}")
+            place = f"self.{layer.name} = "
+            lines.append(f"        {place}{made.removeprefix(place)}")
     mixed = recipe.precision == "bfloat16"
     indent = 12 if mixed else 8
     lines += ["", f"    def forward(self, x):  # {_shape(network.input_shape)}"]
@@ -121,14 +180,13 @@ def _made(layer: Layer, recipe: Recipe) -> str | None:
     """The module of a layer; None: it is a function."""
     match layer.kind:
         case "conv":
-            kernel = layer.weights[0]
-            rows, columns, inputs, outputs = kernel.shape
-            size = rows if rows == columns else (rows, columns)
-            module = "TableConv2d" if kernel.table else "nn.Conv2d"
-            return f"{module}({inputs}, {outputs}, kernel_size={size})"
+            return _convolution(layer)
         case "dense":
             inputs, outputs = layer.weights[0].shape
-            return f"nn.Linear({inputs}, {outputs})"
+            more = "" if scripts.has_bias(layer) else ", bias=False"
+            return f"nn.Linear({inputs}, {outputs}{more})"
+        case "batch_norm" | "layer_norm" | "group_norm":
+            return _norm(layer)
         case "dropout":
             return f"nn.Dropout({number(recipe.dropout[layer.name])})"
         case "subsample":
@@ -137,28 +195,108 @@ def _made(layer: Layer, recipe: Recipe) -> str | None:
             return None
 
 
-def _applied(layer: Layer, x: str) -> str:
-    """A layer applied to the expression `x`."""
+def _convolution(layer: Layer) -> str:
+    kernel, settings = layer.weights[0], layer.settings
+    groups = settings.get("groups", 1)
+    inputs, outputs = kernel.shape[2] * groups, kernel.shape[3]
+    arguments = [str(inputs), str(outputs)]
+    arguments.append(f"kernel_size={scripts.pair(kernel.shape[:2])}")
+    if "strides" in settings:
+        arguments.append(f"stride={scripts.pair(settings['strides'])}")
+    if "padding" in settings and not _is_uneven(layer):
+        top, left = (pad[0] for pad in settings["padding"])
+        arguments.append(f"padding={scripts.pair((top, left))}")
+    if "dilation" in settings:
+        arguments.append(f"dilation={scripts.pair(settings['dilation'])}")
+    if groups > 1:
+        arguments.append(f"groups={groups}")
+    if not scripts.has_bias(layer):
+        arguments.append("bias=False")
+    module = "TableConv2d" if kernel.table else "nn.Conv2d"
+    return call(f"self.{layer.name} = {module}", arguments, 8)
+
+
+def _norm(layer: Layer) -> str:
     settings = layer.settings
+    channels, epsilon = layer.output_shape[-1], number(settings["epsilon"])
+    arguments = [str(channels), f"eps={epsilon}"]
     match layer.kind:
+        case "batch_norm":
+            name = _norm_class(layer)
+            share = number(round(1 - settings["momentum"], 12))
+            arguments.append(f"momentum={share}")
+        case "layer_norm":
+            name = "ChannelNorm" if _is_image(layer) else "nn.LayerNorm"
+        case _:
+            name = "nn.GroupNorm"
+            arguments.insert(0, str(settings["groups"]))
+    return f"{name}({', '.join(arguments)})"
+
+
+def _pool(layer: Layer, x: str) -> str:
+    settings = layer.settings
+    size = scripts.pair(settings["size"])
+    stride = scripts.pair(settings.get("strides", settings["size"]))
+    largest = layer.kind == "max_pool"
+    if _is_uneven(layer):
+        if not largest:
+            return f"average_pool({x}, {size}, {stride}, {_border(layer)})"
+        x = f'F.pad({x}, {_border(layer)}, value=float("-inf"))'
+    arguments = [x, size]
+    if "strides" in settings:
+        arguments.append(f"stride={stride}")
+    if "padding" in settings and not _is_uneven(layer):
+        top, left = (pad[0] for pad in settings["padding"])
+        arguments.append(f"padding={scripts.pair((top, left))}")
+        if not largest:
+            arguments.append("count_include_pad=False")
+    name = "max_pool2d" if largest else "avg_pool2d"
+    return call(f"x = F.{name}", arguments, 8).removeprefix("x = ")
+
+
+def _applied(layer: Layer, x: str, *others: str) -> str:
+    """A layer applied to expressions."""
+    settings = layer.settings
+    if layer.kind in FUNCTIONS:
+        return FUNCTIONS[layer.kind].format(x=x)
+    match layer.kind:
+        case "conv" if _is_uneven(layer):
+            return f"self.{layer.name}(F.pad({x}, {_border(layer)}))"
+        case "leaky_relu":
+            return f"F.leaky_relu({x}, {number(settings['slope'])})"
+        case "elu":
+            return f"F.elu({x}, {number(settings['alpha'])})"
+        case "gelu":
+            more = ', approximate="tanh"' if settings["approximate"] else ""
+            return f"F.gelu({x}{more})"
+        case "add":
+            return " + ".join([x, *others])
+        case "concatenate":
+            return f"torch.cat([{', '.join([x, *others])}], 1)"
+        case "tanh" if settings["amplitude"] == settings["slope"] == 1:
+            return f"torch.tanh({x})"
+        case "max_pool" | "average_pool":
+            return _pool(layer, x)
         case "pad":
             (top, bottom), (left, right) = settings["padding"]
             return f"F.pad({x}, ({left}, {right}, {top}, {bottom}))"
-        case "relu":
-            return f"F.relu({x})"
         case "tanh":
             slope = scripts.ratio(settings["slope"])
             amplitude = number(settings["amplitude"])
             return f"{amplitude} * torch.tanh({slope} * {x})"
-        case "max_pool":
-            rows, columns = settings["size"]
-            size = rows if rows == columns else (rows, columns)
-            return f"F.max_pool2d({x}, {size})"
-        case "flatten":
-            return f"{x}.flatten(1)"
         case _:
             return f"self.{layer.name}({x})"
 
+
+FUNCTIONS = {
+    "relu": "F.relu({x})",
+    "silu": "F.silu({x})",
+    "sigmoid": "torch.sigmoid({x})",
+    "softplus": "F.softplus({x})",
+    "flatten": "{x}.flatten(1)",
+    "global_average_pool": "{x}.mean((2, 3))",
+    "global_max_pool": "{x}.amax((2, 3))",
+}
 
 # First weights
 
@@ -186,7 +324,7 @@ def _initialize(recipe: Recipe) -> str:
     if scripts.is_drawn_by(INITIALIZERS, recipe):
         cases[PLAIN] = [
             INITIALIZERS[chosen.kernel],
-            "nn.init.zeros_(module.bias)",
+            *_guarded(recipe, ["nn.init.zeros_(module.bias)"]),
         ]
     else:
         if scripts.table_of(recipe):
@@ -194,12 +332,15 @@ def _initialize(recipe: Recipe) -> str:
                 "seen = module.table.sum(1, keepdim=True)  # by each filter",
                 "fan_in = seen * module.weight[0, 0].numel()",
                 *_drawn(recipe, "weight", "(-1, 1).mul_(bound * module.table)"),
-                *_drawn(recipe, "bias", "(-1, 1).mul_(bound.flatten())"),
+                *_guarded(
+                    recipe,
+                    _drawn(recipe, "bias", "(-1, 1).mul_(bound.flatten())"),
+                ),
             ]
         cases[PLAIN] = [
             "fan_in = module.weight[0].numel()",
             *_drawn(recipe, "weight"),
-            *_drawn(recipe, "bias"),
+            *_guarded(recipe, _drawn(recipe, "bias")),
         ]
         if recipe.architecture.layers_of("subsample"):
             cases["Subsample"] = [
@@ -215,6 +356,14 @@ def _initialize(recipe: Recipe) -> str:
         lines.append(f"    {word} isinstance(module, {kind}):")
         lines += [f"        {x}" for x in scripts.needed(draws)]
     return "\n".join(lines)
+
+
+def _guarded(recipe: Recipe, lines: list[str]) -> list[str]:
+    """Where some layers have no bias."""
+    if scripts.all_have_biases(recipe):
+        return lines
+    body = "".join(f"\n            {x}" for x in scripts.needed(lines))
+    return [f"if module.bias is not None:{body}"]
 
 
 def _drawn(
@@ -234,7 +383,7 @@ def _drawn(
 
 TO_DATASET = '''
 def to_dataset(images, labels):
-    """Images with an axis for the channel, and labels."""
+    """Images with the channels first, and labels."""
     images, labels = torch.from_numpy(images), torch.from_numpy(labels)
     return TensorDataset(images.permute(0, 3, 1, 2), labels)
 '''

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,7 @@ SLOTS = {
 }
 AVERAGE = {"average": "average"}  # beside them: the running mean of the weights
 
-Override = Callable[[nn.Module, Tensor], Tensor]
+Override = Callable[..., Tensor]  # of a module, and what enters it
 
 
 class _Batch:
@@ -189,7 +188,7 @@ class Twin:
         for own, slot in self._slots.items():
             if slot not in slots:
                 continue
-            moved = from_common(self.recipe, slots[slot])
+            moved = from_common(self.recipe, slots[slot], learned=True)
             for name, parameter in parameters.items():
                 kept = optimizer.state[parameter]
                 kept[own] = moved[name].to(parameter)
@@ -217,7 +216,7 @@ class Twin:
         optimizer._optimizer_step_pre_hooks.move_to_end(handle.id, last=False)
 
     def _common(self, tensors: Mapping[str, Any]) -> Arrays:
-        return to_common(self.recipe, tensors)
+        return to_common(self.recipe, tensors, learned=True)
 
     def _hook(
         self, name: str
@@ -266,21 +265,15 @@ class Twin:
 
 
 def _flattened(network: Network) -> dict[str, dict[str, int]]:
-    """Of each layer between a flatten and a dense one, what was flattened.
+    """Of each layer whose numbers are those of an image, that image's shape.
 
     There PyTorch has the channels first, and the architecture has them last.
     """
-    found = {}
-    sizes: dict[str, int] = {}
-    for before, layer in pairwise(network.layers):
-        if layer.kind == "flatten":
-            h, w, c = before.output_shape
-            sizes = {"h": h, "w": w, "c": c}
-        elif layer.kind == "dense":
-            sizes = {}
-        if sizes:
-            found[layer.name] = sizes
-    return found
+    return {
+        x.name: dict(zip("hwc", x.flattened, strict=True))
+        for x in network.layers
+        if x.flattened
+    }
 
 
 def _channels_last(tensor: Tensor) -> npt.NDArray[Any]:

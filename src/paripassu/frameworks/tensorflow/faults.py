@@ -10,6 +10,8 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from paripassu.core.architecture import Layer
+from paripassu.frameworks.faults import faulty_layer
 from paripassu.frameworks.tensorflow.twin import Override, Twin
 
 
@@ -150,10 +152,137 @@ def _optimizer_reset(twin: Twin) -> None:
     optimizer.apply = forget
 
 
+def _in(
+    fault: str, change: Callable[[Any, Layer], None]
+) -> Callable[[Twin], None]:
+    """A fault that changes a setting of its layer."""
+
+    def put(twin: Twin) -> None:
+        layer = faulty_layer(fault, twin.recipe)
+        change(twin.network.get_layer(layer.name), layer)
+
+    return put
+
+
+def _instead(
+    fault: str, make: Callable[[Layer], Override]
+) -> Callable[[Twin], None]:
+    """A fault that computes something else in place of its layer."""
+
+    def put(twin: Twin) -> None:
+        layer = faulty_layer(fault, twin.recipe)
+        twin.overrides[layer.name] = make(layer)
+
+    return put
+
+
+def _other_epsilon(made: Any, layer: Layer) -> None:
+    made.epsilon = 1e-3 if layer.settings["epsilon"] != 1e-3 else 1e-5
+
+
+def _other_momentum(made: Any, layer: Layer) -> None:
+    made.momentum = 0.99 if layer.settings["momentum"] != 0.99 else 0.9
+
+
+def _batch_statistics(_layer: Layer) -> Override:
+    def normalise(made: Any, x: Any, training: bool) -> Any:
+        if training:
+            return type(made).call(made, x, training=True)
+        mean, variance = ops.moments(x, list(range(len(x.shape) - 1)))
+        return ops.batch_normalization(
+            x, mean, variance, -1, made.beta, made.gamma, made.epsilon
+        )
+
+    return normalise
+
+
+def _unbiased(_layer: Layer) -> Override:
+    def normalise(made: Any, x: Any, training: bool) -> Any:
+        y = type(made).call(made, x, training=training)
+        if training:
+            variance = ops.moments(x, list(range(len(x.shape) - 1)))[1]
+            count = tf.cast(tf.size(x) // x.shape[-1], x.dtype)
+            more = (1 - made.momentum) * variance / (count - 1)
+            made.moving_variance.assign_add(more)
+        return y
+
+    return normalise
+
+
+def _padded_before(layer: Layer) -> Override:
+    frame = ((0, 0), *(x[::-1] for x in layer.settings["padding"]), (0, 0))
+
+    def padded(made: Any, x: Any, _training: bool) -> Any:
+        if layer.kind == "max_pool":
+            x = ops.pad(x, frame, constant_values=float("-inf"))
+            return ops.max_pool(x, made.pool_size, made.strides)
+        y = ops.conv(
+            ops.pad(x, frame),
+            made.kernel,
+            made.strides,
+            dilation_rate=made.dilation_rate,
+        )
+        return y + made.bias if made.use_bias else y
+
+    return padded
+
+
+def _padding_counts(layer: Layer) -> Override:
+    frame = ((0, 0), *layer.settings["padding"], (0, 0))
+    return lambda made, x, _: ops.average_pool(
+        ops.pad(x, frame), made.pool_size, made.strides
+    )
+
+
+def _other_slope(made: Any, layer: Layer) -> None:
+    made.negative_slope = 0.3 if layer.settings["slope"] != 0.3 else 0.01
+
+
+def _other_alpha(made: Any, layer: Layer) -> None:
+    made.alpha = layer.settings["alpha"] / 2
+
+
+def _other_gelu(layer: Layer) -> Override:
+    other = not layer.settings["approximate"]
+    return lambda _, x, __: ops.gelu(x, approximate=other)
+
+
+def _flipped_channels(_layer: Layer) -> Override:
+    return lambda made, x, _: type(made).call(made, ops.flip(x, -1))
+
+
+def _rectified_first(_layer: Layer) -> Override:
+    return lambda _, x, __: sum(ops.relu(each) for each in x)
+
+
+def _without_last(_layer: Layer) -> Override:
+    return lambda _, x, __: x[0] + sum(x[1:-1]) + 0 * x[-1]
+
+
 NATIVE: dict[str, Callable[[Twin], None]] = {
     "dropout-in-evaluation": _dropout_in_evaluation,
     "dropout-unscaled": _dropout_unscaled,
-    "flatten-order": _override("flatten", _flatten_order),
+    "flatten-order": _instead("flatten-order", lambda _: _flatten_order),
+    "batch-norm-epsilon": _in("batch-norm-epsilon", _other_epsilon),
+    "batch-norm-in-evaluation": _instead(
+        "batch-norm-in-evaluation", _batch_statistics
+    ),
+    "batch-norm-momentum": _in("batch-norm-momentum", _other_momentum),
+    "batch-norm-variance": _instead("batch-norm-variance", _unbiased),
+    "layer-norm-epsilon": _in("layer-norm-epsilon", _other_epsilon),
+    "group-norm-epsilon": _in("group-norm-epsilon", _other_epsilon),
+    "padding-before": _instead("padding-before", _padded_before),
+    "padding-counts": _instead("padding-counts", _padding_counts),
+    "leaky-slope": _in("leaky-slope", _other_slope),
+    "elu-alpha": _in("elu-alpha", _other_alpha),
+    "gelu-form": _instead("gelu-form", _other_gelu),
+    "groups": _instead("groups", _flipped_channels),
+    "relu-before-addition": _instead("relu-before-addition", _rectified_first),
+    "addition-left-out": _instead("addition-left-out", _without_last),
+    "concatenation-order": _instead(
+        "concatenation-order",
+        lambda _: lambda _, x, __: ops.concatenate(x[::-1], -1),
+    ),
     "padding": _override("conv2", _padding),
     "kernel-transposed": _override("conv2", _kernel_transposed),
     "kernel-flipped": _override("conv1", _kernel_flipped),

@@ -12,7 +12,7 @@ from paripassu.core import layout
 from paripassu.core.recipe import Recipe
 from paripassu.core.steps import Arrays, Given
 from paripassu.frameworks.tensorflow import _archive, recipes
-from paripassu.frameworks.tensorflow.weights import LAYOUTS
+from paripassu.frameworks.tensorflow.weights import LAYOUTS, assign
 
 
 def write(
@@ -29,10 +29,7 @@ def write(
     recipes.set_precision(recipe.for_use)
     network = recipes.make_network(recipe, plain=True)
     arrays = layout.from_canonical(recipe.architecture, weights, LAYOUTS)
-    arrays = getattr(recipes.module_of(recipe), "to_plain", dict)(arrays)
-    for layer in network.layers:
-        for weight in layer.weights:
-            weight.assign(arrays[f"{layer.name}.{weight.name}"])
+    assign(network, recipes.to_plain(recipe, arrays))
     network.save(path)
     recipes.set_precision(recipe)  # of all Keras: as it was in a training
     with zipfile.ZipFile(path, "a") as archive:
@@ -54,5 +51,5 @@ def to_canonical(recipe: Recipe, arrays: Mapping[str, Any]) -> Arrays:
     Raises:
         UserError: these are not the weights of the recipe's network.
     """
-    arrays = getattr(recipes.module_of(recipe), "from_plain", dict)(arrays)
+    arrays = recipes.from_plain(recipe, arrays)
     return layout.to_canonical(recipe.architecture, arrays, LAYOUTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ import tensorflow as tf
 from keras import layers
 
 from paripassu.core.recipe import Recipe
+from paripassu.frameworks.tensorflow import layers as own_layers
 from paripassu.frameworks.tensorflow import lesson, optimizers
 
 BYTE_RATES = frozenset(n / 256 for n in range(1, 256))
@@ -34,11 +36,15 @@ def module_of(recipe: Recipe) -> Any:
 
 
 def make_network(recipe: Recipe, *, plain: bool = False) -> Any:
-    """The recipe's network, `keras.Sequential`, with a softmax if it has one.
+    """The recipe's network, a Keras model, with a softmax if it has one.
 
     Its layers have the names of the architecture; a plain one has Keras's own
     layers alone.
     """
+    if recipe.layers is not None:
+        return own_layers.make_network(
+            recipe.architecture, recipe.dropout, plain=plain
+        )
     module = module_of(recipe)
     if plain and hasattr(module, "make_plain_network"):
         network = module.make_plain_network()
@@ -47,6 +53,26 @@ def make_network(recipe: Recipe, *, plain: bool = False) -> Any:
     if recipe.output == "probabilities":
         network.add(layers.Softmax(name="softmax"))
     return network
+
+
+def to_plain(recipe: Recipe, weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Weights for the recipe's plain network."""
+    if recipe.layers is not None:
+        return own_layers.to_plain(recipe.architecture, weights)
+    change = getattr(module_of(recipe), "to_plain", dict)
+    return dict(change(weights))
+
+
+def from_plain(recipe: Recipe, weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Arrays of a `.keras` file for the recipe's network.
+
+    Raises:
+        UserError: they are those of another network.
+    """
+    if recipe.layers is not None:
+        return own_layers.from_plain(recipe.architecture, weights)
+    change = getattr(module_of(recipe), "from_plain", dict)
+    return dict(change(weights))
 
 
 def drop_by_bytes(network: Any) -> None:

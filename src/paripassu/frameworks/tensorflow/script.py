@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from paripassu.core import scripts
-from paripassu.core.networks import Layer
+from paripassu.core.architecture import IMAGES, Layer, Shape
+from paripassu.core.errors import UserError
+from paripassu.core.layer_spec import same_padding
 from paripassu.core.recipe import SGD, Adadelta, Adam, Recipe, RMSprop
 from paripassu.core.scripts import call, limit, noted, number
 
@@ -84,7 +86,19 @@ def _own_layers(recipe: Recipe) -> list[str]:
     functions = {
         (x.settings["amplitude"], x.settings["slope"])
         for x in network.layers_of("tanh")
+        if not _is_plain_tanh(x)
     }
+    if len(functions) > 1:
+        raise UserError(
+            f"recipe {recipe.name!r} has layers of kind tanh with different scales, "
+            f"{sorted(functions)}, and a script in {TITLE} has words for one. Type the "
+            "same amplitude and slope for them, or choose another framework."
+        )
+    if any(x.settings["approximate"] for x in network.layers_of("gelu")):
+        found.append(
+            f"{REGISTERED}def gelu_by_tanh(x):\n"
+            "    return keras.ops.gelu(x, approximate=True)"
+        )
     if functions:
         ((amplitude, slope),) = functions
         found.append(
@@ -95,8 +109,145 @@ def _own_layers(recipe: Recipe) -> list[str]:
     return found
 
 
+def _is_plain_tanh(layer: Layer) -> bool:
+    scales = layer.settings["amplitude"], layer.settings["slope"]
+    return scales == (1, 1)
+
+
+def _graph(recipe: Recipe) -> str:
+    """A functional model: each layer called with what it takes."""
+    network = recipe.architecture
+    names = {**scripts.variables(network), IMAGES: "images"}
+    lines = [f"    images = keras.Input({network.input_shape})"]
+    for layer in network.layers:
+        given = [names[source] for source in layer.inputs]
+        joins = layer.kind in ("add", "concatenate")
+        x = f"[{', '.join(given)}]" if joins else given[0]
+        shape = network.shape_of(layer.inputs[0])
+        mine = names.get(layer.name, "x")
+        border, padding = _padding(layer, shape)
+        if border:
+            lines.append(f"    x = {border.format(x=x)}")
+            x = "x"
+        name, *arguments = _arguments(layer, recipe, padding)
+        if layer.kind in ("conv", "dense"):
+            arguments += _initializer(recipe)
+        arguments.append(f'name="{layer.name}"')
+        made = f"    {mine} = {name}({', '.join(arguments)})({x})"
+        if len(made) > scripts.WIDTH:
+            lines.append(f"    {call(f'layer = {name}', arguments, 4)}")
+            made = f"    {mine} = layer({x})"
+        changes = layer.output_shape != shape
+        note = scripts.shaped(layer.output_shape) if changes else ""
+        lines.append(noted(made, note))
+    lines.append("    return keras.Model(images, x)")
+    return "\n".join(["def make_network():", *lines])
+
+
+def is_depthwise(layer: Layer) -> bool:
+    """Whether a layer is Keras's `DepthwiseConv2D`: TensorFlow's have one stride."""
+    if layer.kind != "conv":
+        return False
+    rows, columns = layer.settings.get("strides", (1, 1))
+    groups = layer.settings.get("groups", 1)
+    return groups > 1 and layer.weights[0].shape[2] == 1 and rows == columns
+
+
+def _padding(layer: Layer, shape: Shape) -> tuple[str, str]:
+    """What pads `x` first, or "", and what Keras calls the padding, or ""."""
+    settings = layer.settings
+    pads = settings.get("padding")
+    if pads is None or layer.kind == "pad":
+        return "", ""
+    size = (
+        layer.weights[0].shape[:2] if layer.kind == "conv" else settings["size"]
+    )
+    strides = settings.get("strides", (1, 1) if layer.kind == "conv" else size)
+    dilation = settings.get("dilation", (1, 1))
+    each = zip(shape[:2], size, strides, dilation, strict=True)
+    if pads == tuple(same_padding(*x) for x in each):
+        return "", "same"
+    if layer.kind == "conv":
+        return f"layers.ZeroPadding2D({pads})({{x}})", ""
+    frame = ((0, 0), *pads, (0, 0))
+    arguments = ["{x}", str(frame), 'constant_values=float("-inf")']
+    return call("x = keras.ops.pad", arguments, 4).removeprefix("x = "), ""
+
+
+def _arguments(layer: Layer, recipe: Recipe, padding: str) -> list[str]:
+    """The class of a layer, and what it is made with."""
+    settings = layer.settings
+    if layer.kind == "conv":
+        found = _convolution(layer)
+    elif layer.kind in ("max_pool", "average_pool"):
+        which = "Max" if layer.kind == "max_pool" else "Average"
+        found = [f"layers.{which}Pooling2D", scripts.pair(settings["size"])]
+        if "strides" in settings:
+            found.append(f"strides={scripts.pair(settings['strides'])}")
+    elif layer.kind in NAMES:
+        found = [NAMES[layer.kind]]
+        for key, form in SETTINGS.items():
+            if key in settings:
+                found.append(form + number(settings[key]))
+        if "groups" in settings:
+            found.insert(1, str(settings["groups"]))
+    elif layer.kind == "gelu" and settings["approximate"]:
+        found = ["layers.Activation", "gelu_by_tanh"]
+    elif layer.kind in ACTIVATIONS and not (
+        layer.kind == "tanh" and not _is_plain_tanh(layer)
+    ):
+        found = ["layers.Activation", f'"{layer.kind}"']
+    else:
+        name, more = _made(layer, recipe)
+        found = [name, *more]
+    if padding:
+        found.append(f'padding="{padding}"')
+    if layer.kind in ("conv", "dense") and not scripts.has_bias(layer):
+        found.append("use_bias=False")
+    return found
+
+
+def _convolution(layer: Layer) -> list[str]:
+    kernel, settings = layer.weights[0], layer.settings
+    size, groups = scripts.pair(kernel.shape[:2]), settings.get("groups", 1)
+    if is_depthwise(layer):
+        found = ["layers.DepthwiseConv2D", size]
+        if (multiplier := kernel.shape[3] // groups) > 1:
+            found.append(f"depth_multiplier={multiplier}")
+    else:
+        name = "TableConv2D" if kernel.table else "layers.Conv2D"
+        found = [name, str(kernel.shape[3]), size]
+        found += [f"groups={groups}"] if groups > 1 else []
+    for key, own in (("strides", "strides"), ("dilation", "dilation_rate")):
+        if key in settings:
+            found.append(f"{own}={scripts.pair(settings[key])}")
+    return found
+
+
+NAMES = {
+    "batch_norm": "layers.BatchNormalization",
+    "layer_norm": "layers.LayerNormalization",
+    "group_norm": "layers.GroupNormalization",
+    "leaky_relu": "layers.LeakyReLU",
+    "elu": "layers.ELU",
+    "global_average_pool": "layers.GlobalAveragePooling2D",
+    "global_max_pool": "layers.GlobalMaxPooling2D",
+    "add": "layers.Add",
+    "concatenate": "layers.Concatenate",
+}
+SETTINGS = {
+    "momentum": "momentum=",
+    "epsilon": "epsilon=",
+    "slope": "",
+    "alpha": "",
+}
+ACTIVATIONS = ("gelu", "silu", "sigmoid", "softplus", "tanh")
+
+
 def _network(recipe: Recipe) -> str:
     network = recipe.architecture
+    if recipe.layers is not None:
+        return _graph(recipe)
     lines = ["def make_network():", "    return keras.Sequential(", "        ["]
     lines.append(f"            keras.Input({network.input_shape}),")
     shape = network.input_shape
@@ -147,6 +298,8 @@ def _made(layer: Layer, recipe: Recipe) -> tuple[str, list[str]]:
             return "layers.Flatten", []
         case "softmax":
             return "layers.Softmax", []
+        case _:
+            raise ValueError(f"no words for a layer of kind {layer.kind!r}")
 
 
 # First weights
@@ -156,15 +309,86 @@ INITIALIZERS = ("glorot_uniform", "he_uniform", "zeros")  # of Keras's own
 
 def _initializer(recipe: Recipe) -> list[str]:
     kernel = recipe.initializer.kernel
-    own = scripts.is_drawn_by(INITIALIZERS, recipe)
+    own = _is_drawn(recipe)
     if not own or kernel == "glorot_uniform":  # Keras's default
         return []
     return [f'kernel_initializer="{kernel}"']
 
 
+def _is_drawn(recipe: Recipe) -> bool:
+    """Whether Keras's own initializers draw the first weights as asked.
+
+    They take other fans for kernels of depthwise convolutions.
+    """
+    kernel = recipe.initializer.kernel
+    for layer in recipe.architecture.layers:
+        if is_depthwise(layer) and kernel != "zeros":
+            multiplier = layer.weights[0].shape[3] // layer.settings["groups"]
+            if kernel != "glorot_uniform" or multiplier > 1:
+                return False
+    return scripts.is_drawn_by(INITIALIZERS, recipe)
+
+
+def _initialize_graph(recipe: Recipe) -> str:
+    """First weights of convolutions and dense layers, with or without biases."""
+    chosen, network = recipe.initializer, recipe.architecture
+    kernel = limit(chosen.kernel, "fan_in", "fan_out")
+    bias = limit(chosen.bias, "fan_in", "fan_out")
+    draws = []
+    if "fan_in" in kernel + bias:
+        draws.append("fan_in = math.prod(kernel.shape[:-1])")
+    if "fan_out" in kernel + bias:
+        draws.append(
+            "fan_out = math.prod(kernel.shape[:-2]) * kernel.shape[-1]"
+        )
+    depthwise = any(map(is_depthwise, network.layers))
+    if depthwise and draws:
+        draws.append("if isinstance(layer, layers.DepthwiseConv2D):")
+        draws.append("    fan_in = math.prod(kernel.shape[:2])")
+        if "fan_out" in kernel + bias:
+            draws.append("    fan_out = kernel.size")
+    subsamples = bool(network.layers_of("subsample"))
+    if subsamples and draws:
+        draws.append("if isinstance(layer, Subsample):")
+        draws.append("    fan_in, fan_out = 4, 1")
+    table = bool(scripts.table_of(recipe))
+    if table and draws:
+        draws.append("if isinstance(layer, TableConv2D):")
+        draws.append(
+            "    fan_in = fan_in * CONNECTED.mean(0)  # of each filter"
+        )
+    draws += [
+        f"bound = {kernel}",
+        "draws = [random.uniform(-bound, bound, kernel.shape)]",
+        *(["if isinstance(layer, TableConv2D):"] if table else []),
+        *(["    draws[0] *= CONNECTED"] if table else []),
+        f"bound = {bias}",
+        "draws += [random.uniform(-bound, bound, x.shape) for x in biases]",
+        "layer.set_weights(draws)",
+    ]
+    kinds = ["layers.Conv2D"] if network.layers_of("conv") else []
+    kinds += ["layers.DepthwiseConv2D"] if depthwise else []
+    kinds += ["Subsample"] if subsamples else []
+    kinds += ["layers.Dense"] if network.layers_of("dense") else []
+    asked = call("if isinstance", ["layer", " | ".join(kinds)], 8)
+    words = f"Draw first weights: {chosen.kernel}, biases: {chosen.bias}."
+    lines = [
+        "def initialize(network):",
+        f'    """{words}"""',
+        "    random = np.random.default_rng(SEED)",
+        "    for layer in network.layers:",
+        f"        {asked}:",
+        "            kernel, *biases = layer.get_weights()",
+        *(f"            {x}" for x in draws),
+    ]
+    return "\n".join(lines)
+
+
 def _initialize(recipe: Recipe) -> str:
-    if scripts.is_drawn_by(INITIALIZERS, recipe):
+    if _is_drawn(recipe):
         return ""
+    if recipe.layers is not None:
+        return _initialize_graph(recipe)
     chosen = recipe.initializer
     kernel = limit(chosen.kernel, "fan_in", "fan_out")
     bias = limit(chosen.bias, "fan_in", "fan_out")
@@ -410,7 +634,7 @@ def _main(recipe: Recipe) -> str:
         f"    training{held}, test = load(arguments.data)",
         "    network = make_network()",
     ]
-    if not scripts.is_drawn_by(INITIALIZERS, recipe):
+    if not _is_drawn(recipe):
         lines.append("    initialize(network)")
     lines += [
         f"    train(network, training{held})",

@@ -65,7 +65,11 @@ class Twin:
         self._outputs: dict[str, Any] = {}
         self._seen: dict[str, Any] = {}  # of the step: its loss, its gradients
         self._saw: Saw | None = None
+        known = {layer.name for layer in recipe.architecture.layers}
+        self._shapes = {x.name: x.shape for x in recipe.architecture.weights}
         for layer in self.network.layers:
+            if layer.name not in known:
+                continue  # Keras's input, or a border that another layer has
             if isinstance(layer, keras.layers.Dropout):
                 self.overrides[layer.name] = self._given_mask
             layer.call = partial(self._call, layer, layer.call)
@@ -110,7 +114,8 @@ class Twin:
         loss, outputs, gradients = self._graph(*self._given(step), traced=True)
         found = {f"activation.{n}": y.numpy() for n, y in outputs.items()}
         for name, gradient in zip(self._names(), gradients, strict=True):
-            found[f"gradient.{name}"] = gradient.numpy()
+            shape = self._shapes[name]  # a depthwise kernel has another here
+            found[f"gradient.{name}"] = gradient.numpy().reshape(shape)
         return {"loss": loss.numpy(), **found}
 
     def advance(self, step: TwinStep) -> float:
@@ -127,7 +132,9 @@ class Twin:
             f"weight.{n}": x for n, x in self.trainer.own_weights().items()
         }
         for name, variable in self.slots().items():
-            state[f"slot.{name}"] = keras.ops.convert_to_numpy(variable).copy()
+            shape = self._shapes[name.rpartition(".")[0]]
+            array = keras.ops.convert_to_numpy(variable).reshape(shape)
+            state[f"slot.{name}"] = array.copy()
         return state
 
     def load_state(self, state: Given, *, epoch: int, step: int) -> None:
@@ -139,9 +146,9 @@ class Twin:
         from_common(self.recipe, self.network, weights)
         for name, variable in self.slots().items():
             given = state.get(f"slot.{name}")
-            variable.assign(
-                np.zeros(variable.shape) if given is None else given
-            )
+            if given is None:
+                given = np.zeros(variable.shape)
+            variable.assign(np.reshape(given, variable.shape))
         self.network.optimizer.iterations.assign(step)
         if isinstance(self.recipe.optimizer, Nadam):
             product = product_of_momentums(self.recipe.optimizer, step)
@@ -216,11 +223,16 @@ class Twin:
         Keras names a slot `<model>_<layer>_<weight>_<slot>`.
         """
         names = SLOTS[self.recipe.optimizer.kind] | AVERAGE
-        found = {}
-        for variable in self.network.optimizer.variables:
-            for name in self._names():
-                start = name.replace(".", "_") + "_"
-                slot = names.get(variable.name.partition(start)[2])
-                if slot:
-                    found[f"{name}.{slot}"] = variable
-        return found
+        known = {
+            f"{weight.path.replace('/', '_')}_{own}": (
+                f"{layer.name}.{weight.name}.{slot}"
+            )
+            for layer in self.network.layers
+            for weight in layer.trainable_weights
+            for own, slot in names.items()
+        }
+        return {
+            known[variable.name]: variable
+            for variable in self.network.optimizer.variables
+            if variable.name in known
+        }

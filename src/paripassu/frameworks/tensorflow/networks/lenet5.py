@@ -43,7 +43,7 @@ class TableConv2D(layers.Conv2D):  # type: ignore[misc]
     def __init__(
         self,
         filters: int,
-        kernel_size: int,
+        kernel_size: int | tuple[int, ...],
         table: Sequence[Sequence[int]],
         **options: Any,
     ) -> None:
