@@ -138,7 +138,7 @@ def test_the_site_works_from_a_folder(site, browser):
     page.on("request", lambda x: asked.append(x.url))
     page.goto((site / "side-by-side.html").as_uri())
     page.get_by_text("Keras", exact=True).locator("visible=true").first.click()
-    page.goto((site / "side-by-side.html").as_uri())
+    page.goto((site / "layers.html").as_uri())
     chosen = page.locator(
         ".tabbed-set input:checked + input, .tabbed-set input:checked"
     )

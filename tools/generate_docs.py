@@ -202,6 +202,13 @@ def differences() -> str:
     return page(DOCS.parent)
 
 
+def layers() -> str:
+    """Layers of PyTorch in Keras and JAX."""
+    from layers_docs import page
+
+    return page(DOCS.parent)
+
+
 def class_page() -> str:
     """The page for a class, with what came out and with exercises."""
     from class_docs import exercises, loops
@@ -234,6 +241,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "check.md": check,
     "framework-differences.md": differences,
     "cli.md": cli,
+    "layers.md": layers,
     "comparison.schema.json": schema,
     "divergence.svg": divergence,
     "ablation.schema.json": ablation_schema,
