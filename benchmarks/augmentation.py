@@ -77,9 +77,14 @@ def alone(size: int) -> dict[str, float]:
     return found
 
 
-def trained(framework: str, images: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds of an epoch with all changes and without, in turns."""
-    found: dict[str, list[float]] = {"without": [], "with": []}
+def trained(
+    framework: str, images: int, rounds: int
+) -> dict[str, list[dict[str, float]]]:
+    """Seconds of an epoch with all changes and without, in turns.
+
+    Beside each is the share of the machine that other programs used, 0..1.
+    """
+    found: dict[str, list[dict[str, float]]] = {"without": [], "with": []}
     for number in range(rounds):
         for name in sorted(found, reverse=bool(number % 2)):
             table = ALL if name == "with" else {}
@@ -91,8 +96,10 @@ def trained(framework: str, images: int, rounds: int) -> dict[str, list[float]]:
                 images=images,
                 matrix=1,
             )
-            found[name].append(work(request)["seconds"])
-            print(f"{framework} {name}: {found[name][-1]:.1f} s", file=sys.stderr)
+            answer = work(request)
+            one = {key: answer[key] for key in ("seconds", "other_load")}
+            found[name].append(one)
+            print(f"{framework} {name}: {one}", file=sys.stderr)
     return found
 
 
