@@ -152,9 +152,9 @@ def predict(
 
     Pictures are preprocessed as MNIST was made: the ink scaled to 20 x 20 pixels,
     anti-aliased, its centre of mass in the middle of 28 x 28. A warning tells when the
-    result does not look like a digit or when the network is unsure. A network that takes
-    other images gets each picture whole, scaled to its size. If some pictures cannot be
-    read, the others are answered, and the exit code is 1.
+    result does not look like a digit or when the network is unsure. A network that
+    takes other images gets each picture whole, scaled to its size. If some pictures
+    cannot be read, the others are answered, and the exit code is 1.
     """
     from paripassu.conversion.model_source import read_source
     from paripassu.prediction.contact_sheet import SHOWN, check_sheet, write_sheet
