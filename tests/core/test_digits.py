@@ -67,18 +67,22 @@ def check_form(image: np.ndarray) -> None:
 
 
 def test_each_image_of_mnist_stays_as_it_is(mnist):
-    for image in mnist.test_images[:1500]:
+    for image in mnist.test_images[..., 0][:1500]:
         assert (digit_of(image) == image).all()
         assert (digit_of(255 - image) == image).all()
 
 
 def test_hardly_an_image_of_mnist_is_in_doubt(mnist):
-    found = [to_digit(Image.fromarray(image)) for image in mnist.test_images[:3000]]
+    found = [
+        to_digit(Image.fromarray(image)) for image in mnist.test_images[..., 0][:3000]
+    ]
     assert sum(bool(digit.doubts) for digit in found) <= 3
 
 
 def test_the_centre_is_where_mnist_has_it(mnist):
-    centres = np.array([centre_of(image) for image in mnist.train_images[:3000]])
+    centres = np.array(
+        [centre_of(image) for image in mnist.train_images[..., 0][:3000]]
+    )
     assert np.abs(centres.mean(axis=0) - digits.CENTRE).max() < 0.05
     assert np.abs(centres - digits.CENTRE).max() < 0.51
 
@@ -86,7 +90,9 @@ def test_the_centre_is_where_mnist_has_it(mnist):
 @pytest.mark.slow
 def test_all_70000_images_stay_as_they_are(mnist):
     doubtful = 0
-    for image in np.concatenate([mnist.train_images, mnist.test_images]):
+    for image in np.concatenate(
+        [mnist.train_images[..., 0], mnist.test_images[..., 0]]
+    ):
         digit = to_digit(Image.fromarray(image))
         assert (digit.image == image).all()
         doubtful += bool(digit.doubts)
@@ -103,7 +109,7 @@ def test_all_70000_images_stay_as_they_are(mnist):
     place=st.tuples(st.integers(0, 80), st.integers(0, 80)),
 )
 def test_place_makes_no_difference(mnist, index, size, place):
-    image = Image.fromarray(mnist.test_images[index]).resize((size, size))
+    image = Image.fromarray(mnist.test_images[..., 0][index]).resize((size, size))
     canvases = []
     for x, y in ((3, 3), place):
         canvas = Image.new("L", (210, 210), 0)
@@ -115,14 +121,14 @@ def test_place_makes_no_difference(mnist, index, size, place):
 @PATIENT
 @given(index=st.integers(0, 9999), factor=st.integers(2, 12))
 def test_scale_makes_hardly_a_difference(mnist, index, factor):
-    image = mnist.test_images[index]
+    image = mnist.test_images[..., 0][index]
     larger = np.kron(image, np.ones((factor, factor), np.uint8))
     assert difference(digit_of(larger), image) < 25  # a row more or less, at most
 
 
 def test_scale_makes_less_than_three_levels_of_difference(mnist):
     sharp, soft = [], []
-    for number, image in enumerate(mnist.test_images[:300]):
+    for number, image in enumerate(mnist.test_images[..., 0][:300]):
         larger = np.kron(image, np.ones((3, 3), np.uint8))
         sharp.append(difference(digit_of(larger), image))
         size = (24 + number,) * 2
@@ -151,7 +157,7 @@ def test_inversion_makes_no_difference(picture):
 
 def test_paper_and_ink_of_any_shade_make_hardly_a_difference(mnist):
     found = []
-    for image in mnist.test_images[:100]:
+    for image in mnist.test_images[..., 0][:100]:
         clean = Image.fromarray(image).resize((90, 90), Image.Resampling.BICUBIC)
         dull = np.rint(np.asarray(clean) * 0.4 + 70).astype(np.uint8)
         for picture in (dull, 255 - dull):
@@ -372,7 +378,7 @@ def test_a_thin_pen_is_not_faint():
 
 def test_a_digit_cut_out_to_its_edges_keeps_its_colours(mnist):
     wrong = 0
-    for image in mnist.test_images[:1000]:
+    for image in mnist.test_images[..., 0][:1000]:
         rows, columns = np.flatnonzero(image.any(1)), np.flatnonzero(image.any(0))
         cut = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         wrong += difference(digit_of(cut), image) > 20

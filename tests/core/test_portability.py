@@ -148,11 +148,11 @@ def test_convert_predict_and_train(elsewhere, weights, tmp_path):
     model = tmp_path / "model.pt"
     paripassu(elsewhere, "convert", weights, "--to", "pytorch", "--out", model)
     digit = tmp_path / "seven.png"
-    Image.fromarray(load().test_images[0]).save(digit)
+    Image.fromarray(load().test_images[0, ..., 0]).save(digit)
     said = json.loads(paripassu(elsewhere, "predict", "-m", model, digit, "--json"))
     assert said
     data, out = tmp_path / "small.npz", tmp_path / "run"
-    images, labels = load().test_images[:300], load().test_labels[:300]
+    images, labels = load().test_images[:300, ..., 0], load().test_labels[:300]
     np.savez(
         data, x_train=images, y_train=labels, x_test=images[:50], y_test=labels[:50]
     )
