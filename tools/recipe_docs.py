@@ -114,7 +114,7 @@ def in_words(annotation: Any, constraints: Sequence[Any] = ()) -> str:
     if origin is Literal:
         return choices(inner)
     if origin is list:
-        return f"list; each value: {in_words(inner[0])}"
+        return f"list of {in_words(inner[0])}"
     if origin is tuple:
         members = {in_words(x) for x in inner}
         return f"list of {len(inner)}: {', '.join(members)}"

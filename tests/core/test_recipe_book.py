@@ -149,7 +149,8 @@ def test_types_bounds_and_defaults(recipe_docs):
     assert words["precision"] == "`float32`, `float64` or `bfloat16`"
     assert words["dropout"] == "table; each value: number, ≥ 0 and < 1"
     mean = fields["normalization"].annotation.model_fields["mean"]
-    assert recipe_docs.type_of(mean) == "number, ≥ 0 and ≤ 1, or `computed`"
+    share = "number, ≥ 0 and ≤ 1"
+    assert recipe_docs.type_of(mean) == f"{share}, or list of {share}, or `computed`"
     assert recipe_docs.default_of(fields["published_accuracy"]) == "left out"
     assert recipe_docs.default_of(fields["optimizer"]) == "kind `adadelta`"
 

@@ -27,6 +27,7 @@ from paripassu.core.recipe import (
     SGD,
     Adadelta,
     Adam,
+    Nadam,
     Recipe,
     RMSprop,
     load,
@@ -439,7 +440,7 @@ def test_every_kind_that_a_recipe_may_name_is_known():
     assert layers.BACKWARD.keys() == set(get_args(networks.Kind))
     assert layers.BACKWARD.keys() <= layers.FORWARD.keys()
     kinds = get_args(Recipe.model_fields["optimizer"].annotation)
-    assert kinds == (Adadelta, SGD, Adam, RMSprop)
+    assert kinds == (Adadelta, SGD, Adam, RMSprop, Nadam)
     assert set(FAMILIES) >= {
         get_args(kind.model_fields["kind"].annotation)[0] for kind in kinds
     }
