@@ -19,7 +19,7 @@ import pytest
 from helpers import TESTS, environment, random, slope
 
 from paripassu.analysis.proof.parity import compare_traces
-from paripassu.core import datasets, draws, networks
+from paripassu.core import architecture, datasets, draws, networks
 from paripassu.core.errors import UserError
 from paripassu.core.layer_spec import LayerSpec
 from paripassu.core.layout import relayout
@@ -437,8 +437,9 @@ def test_weights_of_another_network_are_refused():
 
 
 def test_every_kind_that_a_recipe_may_name_is_known():
-    assert layers.BACKWARD.keys() == set(get_args(networks.Kind))
-    assert layers.BACKWARD.keys() <= layers.FORWARD.keys()
+    backward = layers.BACKWARD.keys() | layers.JOINS_BACKWARD.keys()
+    assert backward == set(get_args(architecture.Kind))
+    assert backward <= layers.FORWARD.keys()
     kinds = get_args(Recipe.model_fields["optimizer"].annotation)
     assert kinds == (Adadelta, SGD, Adam, RMSprop, Nadam)
     assert set(FAMILIES) >= {
