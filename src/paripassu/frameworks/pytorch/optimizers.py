@@ -214,6 +214,10 @@ class Nadam(torch.optim.NAdam):
     rule_changes: ClassVar = {"constants": "exact"}
     known = 0, 1.0  # a step, and the product until there
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take a state; the base class would want the product in it."""
+        torch.optim.Optimizer.__setstate__(self, state)
+
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """Update every parameter that has a gradient."""
@@ -223,7 +227,6 @@ class Nadam(torch.optim.NAdam):
             state = self.state[parameter]
             if not state:
                 state["step"] = torch.tensor(0.0)
-                state["mu_product"] = torch.ones(())  # the base class wants it
                 state["exp_avg"] = torch.zeros_like(parameter)
                 state["exp_avg_sq"] = torch.zeros_like(parameter)
             state["step"] += 1
