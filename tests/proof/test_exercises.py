@@ -17,6 +17,7 @@ from paripassu.frameworks.faults import find_fault
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "examples" / "class" / "exercises.toml"
+ONE_STEP = 3  # rungs up to here are of one step
 EXERCISES: list[dict[str, Any]] = tomllib.loads(FILE.read_text())["exercise"]
 
 
@@ -42,12 +43,9 @@ def test_the_proof_finds_each_mistake_where_the_answer_says(framework, tmp_path)
     own = [x for x in EXERCISES if x["framework"] == framework]
     assert own
     asked = [
-        {
-            "sources": {"lesson": text},
-            "recipes": [["article", {}]],
-            "stages": ["first", "starts"],
-        }
+        {"sources": {"lesson": text}, "recipes": [["article", {}]], "stages": [stage]}
         for text in (lesson_text(framework), *map(edited, own))
+        for stage in ("first", "starts")  # one step, and several
     ]
     tool = [sys.executable, str(ROOT / "tools" / "mutate.py"), "--work"]
     done = subprocess.run(
@@ -58,8 +56,13 @@ def test_the_proof_finds_each_mistake_where_the_answer_says(framework, tmp_path)
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    healthy, *found = [json.loads(x)["red"] for x in done.stdout.splitlines()]
-    assert healthy is None
-    for exercise, red in zip(own, found, strict=True):
-        where = f"rung {exercise['rung']}, {exercise['quantity']}"
-        assert (red or "").startswith(where), (exercise["after"], red)
+    found = [json.loads(x)["red"] for x in done.stdout.splitlines()]
+    assert found[:2] == [None, None]
+    for exercise, one, several in zip(own, found[2::2], found[3::2], strict=True):
+        told = (exercise["after"], one, several)
+        if exercise["rung"] <= ONE_STEP:
+            where = f"rung {exercise['rung']}, {exercise['quantity']}"
+            assert (one or "").startswith(where), told
+        else:
+            assert one is None, told
+            assert several is not None, told
