@@ -35,6 +35,16 @@ def pixels(*shape: int) -> np.ndarray:
     return RANDOM.integers(0, 256, shape, np.uint8)
 
 
+def loaded(path: Path) -> ImageData:
+    """A data set, which can be prepared: PyTorch wants memory that is writable."""
+    data = load(path)
+    prepared = prepare(data, mean=0.5, std=0.5)
+    assert prepared.training.pixels.flags.writeable
+    assert prepared.test.pixels.flags.writeable
+    assert not data.train_images.flags.writeable
+    return data
+
+
 def refused(path: Path) -> str:
     """The message; it says what was expected, what came and what to type."""
     with pytest.raises(UserError) as caught:
@@ -69,7 +79,7 @@ def test_folders_of_pictures_for_training_and_test(tmp_path: Path) -> None:
     save(tmp_path / "test", test)
     (tmp_path / "train" / "ant" / "Thumbs.db").touch()
     (tmp_path / "train" / "ant" / ".hidden.png").touch()
-    data = load(tmp_path)
+    data = loaded(tmp_path)
     assert (data.shape, data.classes, data.num_classes) == (
         (9, 7, 1),
         ("ant", "bee"),
@@ -85,18 +95,18 @@ def test_folders_of_pictures_for_training_and_test(tmp_path: Path) -> None:
     # Red: one pixel of one picture is another data set.
     train["bee"][1][3, 3] ^= 1
     save(tmp_path / "train", train)
-    assert load(tmp_path).sha256 != data.sha256
+    assert loaded(tmp_path).sha256 != data.sha256
 
 
 def test_one_folder_is_split_the_same_way_each_time(tmp_path: Path) -> None:
     pictures = {"2": list(pixels(11, 4, 4)), "10": list(pixels(6, 4, 4)), "1": []}
     pictures["1"] = list(pixels(4, 4, 4))
-    one = load(save(tmp_path / "one", pictures))
+    one = loaded(save(tmp_path / "one", pictures))
     assert one.classes == ("1", "2", "10")  # numbers by their size
     assert np.bincount(one.test_labels, minlength=3).tolist() == [0, 2, 1]
     assert len(one.train_labels) == 21 - 3
     assert "3 of 21, a fifth of each class, were set apart" in one.notes[0]
-    other = load(save(tmp_path / "other", dict(reversed(pictures.items()))))
+    other = loaded(save(tmp_path / "other", dict(reversed(pictures.items()))))
     assert one.sha256 == other.sha256
     both = np.concatenate([one.train_images, one.test_images])[..., 0]
     every = [x.tobytes() for images in pictures.values() for x in images]
@@ -106,7 +116,7 @@ def test_one_folder_is_split_the_same_way_each_time(tmp_path: Path) -> None:
 def test_pictures_in_colour(tmp_path: Path) -> None:
     grey, colour = pixels(5, 6, 6), pixels(5, 6, 6, 3)
     save(tmp_path, {"grey": list(grey), "colour": list(colour)})
-    data = load(tmp_path)
+    data = loaded(tmp_path)
     assert data.shape == (6, 6, 3)
     images = np.concatenate([data.train_images, data.test_images])
     labels = np.concatenate([data.train_labels, data.test_labels])
@@ -157,11 +167,11 @@ def test_an_npz_of_one_set_is_split(tmp_path: Path) -> None:
     images, labels = pixels(30, 5, 4, 3), np.repeat([0, 1, 300], 10)
     np.savez(tmp_path / "a.npz", images=images, labels=labels[:, None])
     np.savez(tmp_path / "b.npz", x=images, y=labels.astype(np.uint16))
-    data = load(tmp_path / "a.npz")
+    data = loaded(tmp_path / "a.npz")
     assert (data.shape, data.num_classes) == ((5, 4, 3), 301)
     assert data.train_labels.dtype == np.uint16
     assert np.unique(data.test_labels, return_counts=True)[1].tolist() == [2, 2, 2]
-    assert load(tmp_path / "b.npz").sha256 == data.sha256
+    assert loaded(tmp_path / "b.npz").sha256 == data.sha256
     np.savez(tmp_path / "c.npz", images=images, labels=labels[:29])
     message = refused(tmp_path / "c.npz")
     assert "as many labels as images, got 30 images" in message
@@ -172,7 +182,7 @@ def test_an_npz_with_medmnists_names(tmp_path: Path) -> None:
     one = {"images": pixels(4, 3, 3), "labels": np.array([[0], [1], [1], [0]])}
     both = {f"{x}_{k}": v for x in ("train", "test", "val") for k, v in one.items()}
     np.savez(tmp_path / "blood.npz", **both)
-    data = load(tmp_path)  # the only one in its folder
+    data = loaded(tmp_path)  # the only one in its folder
     assert (data.test_images[..., 0] == one["images"]).all()
     assert data.test_labels.tolist() == [0, 1, 1, 0]
     assert not data.notes
@@ -234,7 +244,7 @@ def test_cifar_10_in_its_binary_version(tmp_path: Path) -> None:
     place = tmp_path / "cifar-10-batches-bin"
     records = cifars(place)
     for path in (tmp_path, place):
-        data = load(path)
+        data = loaded(path)
         assert (data.name, data.shape, data.num_classes) == (
             "cifar-10",
             (32, 32, 3),
@@ -293,11 +303,11 @@ for name, count in (("training", 5), ("test", 3)):
 """
     for form in ("old", "new"):
         subprocess.run([sys.executable, "-c", code, str(folder), form], check=True)
-        data = load(tmp_path)
+        data = loaded(tmp_path)
         assert (data.name, data.shape) == (tmp_path.name, (2, 3, 1))
         assert data.train_images.ravel().tolist() == list(range(30))
         assert data.test_labels.tolist() == [0, 1, 2]
-    assert load(folder).name == "MNIST"
+    assert loaded(folder).name == "MNIST"
     (folder / "test.pt").write_bytes(pickle.dumps(Trap()))
     assert "cannot be read as images" in refused(folder)
     (folder / "test.pt").unlink()
@@ -324,7 +334,7 @@ def test_published_gz_files_are_recognised_by_their_md5(tmp_path: Path) -> None:
     before = known.PACKED["emnist-letters"]
     known.PACKED["emnist-letters"] = dict(zip(before, sums, strict=True))
     try:
-        data = load(tmp_path)
+        data = loaded(tmp_path)
     finally:
         known.PACKED["emnist-letters"] = before
     assert data.name == "emnist-letters"

@@ -227,7 +227,10 @@ def _plain(numbers: list[float]) -> Constant:
 
 def _split(images: Bytes, labels: Bytes, table: npt.NDArray[np.float32]) -> Split:
     pixels = images.view()
-    pixels.flags.writeable = True  # PyTorch warns of memory that it may not write to
+    try:  # PyTorch warns of memory that it may not write to
+        pixels.flags.writeable = True
+    except ValueError:
+        pixels = images.copy()
     return Split(pixels, labels.astype(np.int64), table)
 
 

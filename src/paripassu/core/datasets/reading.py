@@ -118,7 +118,8 @@ def piece_of(
     Its sums are those of the array's bytes, and of the IDX file that grey images would
     be in.
     """
-    array = np.ascontiguousarray(array)
+    # A view: what it is of stays writable, which some frameworks want.
+    array = np.ascontiguousarray(array).view()
     plain = array[..., 0] if array.shape[-1:] == (1,) and array.ndim == 4 else array
     array.flags.writeable = False
     content = array.reshape(-1).view(np.uint8).data
