@@ -401,30 +401,40 @@ def main() -> None:
             print(json.dumps(simulate(int(first), int(second), *costs)))
         return
     told = files.read_json(RECORD) if RECORD.exists() else {}
+    load = machine.load_average()
     if asked.only != "simulated":
-        told["ray"] = [apart("ray", x, asked.real_runs) for x in asked.real_nodes]
+        rows = [apart("ray", x, asked.real_runs) for x in asked.real_nodes]
+        told["ray"] = part(rows, load)
+        files.write_json(RECORD, told)
     if asked.only != "ray":
-        costs = [told["ray"][-1][x] for x in ("ask_seconds", "take_seconds")]
-        told["simulated"] = [
+        dearest = told["ray"]["measured"][-1]
+        costs = [dearest[x] for x in ("ask_seconds", "take_seconds")]
+        rows = [
             apart("simulated", nodes, min(asked.runs, 10 * nodes), *costs)
             for nodes in asked.nodes
         ]
-    told |= {
-        "kind": "scale",
+        told["simulated"] = part(rows, load)
+        files.write_json(RECORD, told)
+
+
+def part(rows: Sequence[Mapping[str, Any]], load: float) -> dict[str, Any]:
+    """What was measured by one command, and where."""
+    return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", "benchmarks/scale.py", *sys.argv[1:]]),
         "processor": machine.processor(),
         "cores": machine.usable_cores(),
+        "load_average": load,
         "versions": {
             "python": sys.version.split()[0],
             "ray": version("ray"),
             "paripassu": __version__,
         },
-        "run_seconds": SECONDS,
+        "run_seconds": SECONDS["ray" if "ask_seconds" in rows[0] else "simulated"],
         "epochs": EPOCHS,
         "checkpoint_bytes": STATE,
+        "measured": rows,
     }
-    files.write_json(RECORD, told)
 
 
 if __name__ == "__main__":

@@ -227,6 +227,15 @@ def choose() -> str:
     return filled(page, "measured", measured(DOCS.parent))
 
 
+def scale() -> str:
+    """How runs go to a cluster, with how far one driver reaches."""
+    from marks import filled
+    from scale_docs import measured
+
+    page = (DOCS / "scale.md").read_text()
+    return filled(page, "measured", measured(DOCS.parent))
+
+
 def side_by_side() -> str:
     """The two lessons, heading by heading, with what differs."""
     from side_by_side import page
@@ -250,6 +259,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "proof.md": proof,
     "python.md": python,
     "recipes.md": recipes,
+    "scale.md": scale,
     "../CITATION.cff": citation,
     "../README.md": readme,
     "../pyproject.toml": project,
