@@ -12,6 +12,7 @@ from paripassu.analysis.text import counted, fate
 from paripassu.core.record import Environment, RunRecord
 
 BUSY = 0.10  # share of the machine that other programs may use during an epoch
+NOT_QUITE = "they are not quite comparable."
 BUSY_WARNING = "Other programs used more than"  # how the warning of it begins
 
 
@@ -56,7 +57,6 @@ def collect_warnings(
         _resumed_warning(runs),
         _other_load_warning(runs),
         _shared_warning(runs),
-        _untimed_warning(runs),
         *_differing_machines(runs),
         *_differing_versions(runs),
     ]
@@ -131,16 +131,14 @@ def _shared_warning(runs: Runs) -> str | None:
     )
 
 
-def _untimed_warning(runs: Runs) -> str | None:
-    """Of runs on other kinds of machines than the one that times are of."""
+def _of_one_kind(runs: Runs) -> str:
+    """What follows where runs were made on several kinds of machines."""
     kind = main_kind(run.record for run in runs.values())
     kinds = {x.name: kind_of(x.record.environment) for x in runs.values()}
     others = [name for name, own in kinds.items() if own != kind]
-    if not others:
-        return None
     return (
-        f"Figures of time are of the {counted(len(runs) - len(others), 'run')} on one "
-        f"kind of machine ({kind}); those of {', '.join(others)} are left out. "
+        f"figures of time are of the {counted(len(runs) - len(others), 'run')} on one "
+        f"kind of machine ({kind}), and those of {', '.join(others)} are left out. "
         "Accuracy is of all."
     )
 
@@ -155,8 +153,13 @@ def _differing_machines(runs: Runs) -> list[str | None]:
         "platforms": lambda x: x.platform,
     }
     where = {run.name: run.record.environment for run in runs.values()}
+    of_a_kind = ("numbers of threads", "devices", "processors", "numbers of cores")
     return [
-        _differing(what, {name: str(value(x)) for name, x in where.items()})
+        _differing(
+            what,
+            {name: str(value(x)) for name, x in where.items()},
+            _of_one_kind(runs) if what in of_a_kind else NOT_QUITE,
+        )
         for what, value in aspects.items()
     ]
 
@@ -183,7 +186,7 @@ def _settings(record: RunRecord) -> str:
     return ", ".join(f"{key}={settings[key]}" for key in sorted(settings)) or "none"
 
 
-def _differing(what: str, values: Mapping[str, str]) -> str | None:
+def _differing(what: str, values: Mapping[str, str], so: str = NOT_QUITE) -> str | None:
     """A warning if runs differ in something that ought to be the same for all."""
     groups: dict[str, list[str]] = {}
     for name, value in values.items():
@@ -191,4 +194,4 @@ def _differing(what: str, values: Mapping[str, str]) -> str | None:
     if len(groups) < 2:
         return None
     listed = "; ".join(f"{value}: {', '.join(x)}" for value, x in groups.items())
-    return f"The runs had different {what} ({listed}): they are not quite comparable."
+    return f"The runs had different {what} ({listed}): {so}"
