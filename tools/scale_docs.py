@@ -49,8 +49,9 @@ On a real Ray, all its nodes on this machine, runs of {real["run_seconds"]:g} s
 {markdown_table(REAL, [_real(x) for x in real["measured"]])}
 
 Simulated nodes, and a real driver that writes every file, runs of
-{simulated["run_seconds"]:g} s (`{simulated["command"]}`); to each call is added what it
-cost on the real Ray:
+{simulated["run_seconds"]:g} s (`{simulated["command"]}`). To each question is added
+{1000 * simulated["call_seconds"][0]:.1f} ms and to each answer
+{1000 * simulated["call_seconds"][1]:.1f} ms, which they cost on a real Ray:
 
 {markdown_table(SIMULATED, [_simulated(x) for x in simulated["measured"]])}
 
