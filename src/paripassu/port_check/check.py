@@ -250,8 +250,8 @@ def assert_equivalent(
     """Raise if two models do not compute the same; for tests.
 
     Args:
-        left, right, inputs, copy, block_map, gradients, pairs, outputs,
-            accept: as of `check`.
+        left, right, inputs, copy: as of `check`.
+        block_map, gradients, pairs, outputs, accept: as of `check`.
 
     Raises:
         NotEquivalent: an AssertionError that says where they part, and why.
