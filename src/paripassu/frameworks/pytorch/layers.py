@@ -94,7 +94,8 @@ def _convolution(layer: Layer) -> nn.Module:
     }
     made = inner * groups, outputs, (size[0], size[1])
     if even and not kernel.table:
-        return nn.Conv2d(*made, **options)
+        pointwise = tuple(size) == (1, 1) and options["stride"] != 1
+        return (PointwiseConv2d if pointwise else nn.Conv2d)(*made, **options)
     conv = PaddedConv2d(*made, **options)
     if not even:
         conv.border = (left, right, top, bottom)
@@ -117,6 +118,22 @@ def _pool(layer: Layer) -> nn.Module:
     made = pool(size, strides)
     made.border = border
     return made
+
+
+class PointwiseConv2d(nn.Conv2d):
+    """A kernel of one pixel that skips pixels: these are left out first.
+
+    The same numbers. oneDNN's own kernel for it, with the channels last in
+    memory, has been seen to write beyond its memory (PyTorch 2.13, x86-64).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One pixel in stride by stride."""
+        if self.padding != (0, 0):
+            return super().forward(x)
+        rows, columns = self.stride
+        x = x[:, :, ::rows, ::columns]
+        return F.conv2d(x, self.weight, self.bias, groups=self.groups)
 
 
 class PaddedConv2d(nn.Conv2d):

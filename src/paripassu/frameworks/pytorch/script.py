@@ -385,7 +385,7 @@ TO_DATASET = '''
 def to_dataset(images, labels):
     """Images with the channels first, and labels."""
     images, labels = torch.from_numpy(images), torch.from_numpy(labels)
-    return TensorDataset(images.permute(0, 3, 1, 2), labels)
+    return TensorDataset(images.permute(0, 3, 1, 2).contiguous(), labels)
 '''
 
 
