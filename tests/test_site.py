@@ -145,7 +145,8 @@ def test_the_site_works_from_a_folder(site, browser):
     labels = page.evaluate(CHOSEN)
     assert chosen.count() > 0
     assert set(labels) == {"Keras"}
-    page.locator("input.md-search__input").fill("softmax twice")
+    page.locator("input.md-search__input").click()
+    page.keyboard.type("softmax", delay=30)
     found = page.locator(".md-search-result__item a").first
     found.wait_for(state="visible", timeout=20_000)
     assert page.locator(".md-search-result__item").count() > 1
