@@ -166,6 +166,12 @@ def _transposed_images(step: TwinStep) -> TwinStep:
     return replace(step, images=images)
 
 
+def _is_square(recipe: Recipe) -> bool:
+    """Whether a network takes its images turned as well."""
+    h, w, _ = recipe.architecture.input_shape
+    return h == w
+
+
 def _inverted_masks(step: TwinStep) -> TwinStep:
     return replace(step, masks={k: ~v for k, v in step.masks.items()})
 
@@ -294,6 +300,7 @@ FAULTS = {
             0,
             "draws images",
             step=_transposed_images,
+            only_if=_is_square,
         ),
         Fault(
             "not-augmented",
