@@ -95,7 +95,7 @@ def test_every_script_is_formatted_linted_and_imports_nothing_of_ours(tmp_path):
             text = FRAMEWORKS[framework].code(recipe)
             code = ast.unparse(ast.parse(text))
             assert "paripassu" not in code, name
-            limit = 160 if recipe.network in LONG else 120
+            limit = 175 if recipe.network in LONG else 120
             assert len(code.splitlines()) <= limit, (framework, name)
             (tmp_path / f"{framework}_{number}.py").write_text(text)
     found = ruff("format", "--diff", tmp_path)
@@ -187,6 +187,8 @@ def test_every_setting_of_a_layer_is_in_the_script(framework):
                     other = recipe.changed(layers=changed)
                 except UserError:
                     continue  # it no longer fits
+                if other == recipe:
+                    continue  # so it is there
                 tried.add((name, key))
                 assert body(other) != plain, (name, key, value)
     assert len(tried) > 20, tried
@@ -405,21 +407,21 @@ SLIPS = {
         ("keras-example", "(1 - 0.999**step) ** 0.5", "1"),
         ("fast", "            schedule.step()\n", ""),
         ("lenet5", "self.weight * self.table", "self.weight"),
-        ("residual", "eps=1e-5", "eps=1e-3"),
+        ("residual", "F.relu(relu1 + x)", "F.relu(x)"),
     ],
     "tensorflow": [
         ("article", "rho=0.9,", "rho=0.95,"),
         ("softmax twice", "tf.identity(probabilities)", "probabilities"),
         ("fast", " * keras.ops.sqrt(1 - self.beta_2**step)", ""),
         ("lenet5", "kernel * connected", "kernel"),
-        ("residual", "epsilon=1e-5", "epsilon=1e-3"),
+        ("residual", "([relu1, x])", "([x, x])"),
     ],
     "jax": [
         ("article", "rho=0.9,", "rho=0.95,"),
         ("keras-example", " / (1 - 0.999 ** (step + 1)) ** 0.5", ""),
         ("fast", "(step + 1) / 3", "step / 3"),
         ("lenet5", "mask=nnx.data(table), ", ""),
-        ("residual", "epsilon=1e-5", "epsilon=1e-3"),
+        ("residual", "nnx.relu(relu1 + x)", "nnx.relu(x)"),
     ],
 }
 FEW = {"rmsprop inside", "momentum inside", "adam, l2", *ZOO}
