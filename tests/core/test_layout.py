@@ -33,7 +33,12 @@ from paripassu.core.networks import (
     Weight,
 )
 
-PYTORCH = {"h w i o": "o i h w", "i o": "o i", "(h w c) o": "o (c h w)"}
+PYTORCH = {
+    "h w i o": "o i h w",
+    "i o": "o i",
+    "(h w c) o": "o (c h w)",
+    "(h w c)": "(c h w)",
+}
 FRAMEWORKS = Path(paripassu.__file__).parent / "frameworks"
 
 
@@ -153,7 +158,7 @@ def test_the_frameworks_declare_the_layouts_that_are_tested_here():
 
 def layouts_of(framework: str) -> dict[str, str]:
     text = (FRAMEWORKS / framework / "weights.py").read_text()
-    (value,) = re.findall(r"^LAYOUTS.* = (.*)", text, re.MULTILINE)
+    (value,) = re.findall(r"^LAYOUTS[^=]* = (\{.*?\})", text, re.MULTILINE | re.DOTALL)
     return ast.literal_eval(value)
 
 

@@ -189,7 +189,7 @@ def test_notebook(toy, tmp_path):
 
 
 def test_documents_have_a_column_for_it(tmp_path):
-    for folder in ("tools", "docs", "results"):
+    for folder in ("tools", "docs", "results", "examples"):
         without = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=without)
     for file in ("README.md", "CITATION.cff", "pyproject.toml", "constraints.txt"):
@@ -204,7 +204,7 @@ def test_documents_have_a_column_for_it(tmp_path):
     assert done.returncode == 0, done.stderr
     written = ["docs/choose.md", "docs/side-by-side.md"]
     assert done.stdout.split() == ["wrote", written[0], "wrote", written[1]]
-    assert "and Toy: not measured" in (tmp_path / "docs" / "choose.md").read_text()
+    assert "Toy: not measured" in (tmp_path / "docs" / "choose.md").read_text()
     page = (tmp_path / "docs" / "side-by-side.md").read_text()
     heads = [x for x in page.splitlines() if x.startswith("<tr><th")]
     assert len(heads) == 8

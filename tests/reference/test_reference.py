@@ -20,8 +20,10 @@ from helpers import TESTS, environment, random, slope
 
 from paripassu.analysis.proof.parity import compare_traces
 from paripassu.core import architecture, datasets, draws, networks
+from paripassu.core.assembly import assemble
 from paripassu.core.errors import UserError
 from paripassu.core.layer_spec import LayerSpec
+from paripassu.core.layer_tables import read_layers
 from paripassu.core.layout import relayout
 from paripassu.core.recipe import (
     SGD,
@@ -521,20 +523,25 @@ def test_gradients_of_a_network_of_the_book_against_differences(name):
     check_network(recipe.architecture, recipe, entries=6)
 
 
+def chain_of(shape: networks.Shape, *tables: dict[str, Any]) -> networks.Network:
+    return assemble("chain", shape, read_layers(list(tables), None)[0])
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_gradients_of_every_new_kind_in_a_chain_against_differences(loss):
     """Every entry, those that the table leaves out too: their slope is zero."""
-    chain = networks._chain(
-        "tabled",
+    squashed = {"kind": "tanh", "amplitude": 1.7159, "slope": 2 / 3}
+    table = ((0,), (1, 2), (0, 2), (0, 1, 2))
+    chain = chain_of(
         (6, 8, 1),
-        networks._pad("pad", 1),  # (8, 10, 1)
-        networks._conv("conv1", 3, 3),  # (6, 8, 3)
-        networks._tanh("tanh1"),
-        networks._subsample("subsample1"),  # (3, 4, 3)
-        networks._tanh("tanh2"),
-        networks._conv("conv2", 4, 2, ((0,), (1, 2), (0, 2), (0, 1, 2))),
-        networks._flatten("flatten"),  # (24,)
-        networks._dense("dense1", 5),
+        {"kind": "pad", "size": 1},  # (8, 10, 1)
+        {"kind": "conv", "channels": 3, "kernel": 3},  # (6, 8, 3)
+        squashed,
+        {"kind": "subsample"},  # (3, 4, 3)
+        squashed,
+        {"kind": "conv", "channels": 4, "kernel": 2, "connections": table},
+        {"kind": "flatten"},  # (24,)
+        {"kind": "dense", "units": 5},
     )
     recipe = Recipe().changed(
         output="probabilities",
@@ -545,19 +552,18 @@ def test_gradients_of_every_new_kind_in_a_chain_against_differences(loss):
 
 
 def test_a_new_network_needs_no_new_code():
-    new = networks._chain(
-        "new",
+    new = chain_of(
         (11, 9, 2),
-        networks._conv("conv1", 3, 2),  # (10, 8, 3)
-        networks._max_pool("pool1", 2),  # (5, 4, 3)
-        networks._elementwise("relu1", "relu"),
-        networks._elementwise("dropout1", "dropout"),
-        networks._conv("conv2", 4, 2),  # (4, 3, 4)
-        networks._max_pool("pool2", 2),  # (2, 1, 4)
-        networks._flatten("flatten"),
-        networks._dense("dense1", 6),
-        networks._elementwise("relu2", "relu"),
-        networks._dense("dense2", 5),
+        {"kind": "conv", "channels": 3, "kernel": 2},  # (10, 8, 3)
+        {"kind": "max_pool"},  # (5, 4, 3)
+        {"kind": "relu"},
+        {"kind": "dropout"},
+        {"kind": "conv", "channels": 4, "kernel": 2},  # (4, 3, 4)
+        {"kind": "max_pool"},  # (2, 1, 4)
+        {"kind": "flatten"},
+        {"kind": "dense", "units": 6},
+        {"kind": "relu"},
+        {"kind": "dense", "units": 5},
     )
     recipe = Recipe().changed(
         initializer={"kernel": "he_uniform", "bias": "fan_in_uniform"}
@@ -566,7 +572,11 @@ def test_a_new_network_needs_no_new_code():
 
 
 def test_a_layer_that_is_not_as_in_the_architecture_is_refused():
-    pool = networks.Layer("pool", "max_pool", (2, 2, 1), settings={"size": (2, 2)})
+    pool = networks.Layer(
+        *("pool", "max_pool", (2, 2, 1)),
+        settings={"size": (2, 2)},
+        inputs=(architecture.IMAGES,),
+    )
     wide = networks.Network("wide", (8, 8, 1), 4, (pool,))
     with pytest.raises(ValueError, match=r"pool: \(2, 2, 1\) is expected"):
         twin.forward(wide, Recipe(), {}, random(1, 8, 8), None)

@@ -12,14 +12,14 @@ from typing import Any
 
 from paripassu.core import layer_tables as tables
 from paripassu.core.architecture import IMAGES, Kind, Layer, Network, Shape, Weight
-from paripassu.core.errors import did_you_mean
+from paripassu.core.errors import PariPassuError, did_you_mean
 from paripassu.core.layer_spec import same_padding
 from paripassu.core.layer_tables import JOINING, LayerTable
 
 LARGEST = 2**31  # numbers in one array: more is a slip of the pen
 
 
-class LayerError(ValueError):
+class LayerError(PariPassuError, ValueError):
     """A layer that does not fit where it is."""
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from paripassu.core import files, record
-from paripassu.core.errors import UserError, WorkerError
+from paripassu.core.errors import PariPassuError, UserError, WorkerError
 from paripassu.core.version import __version__
 from paripassu.frameworks import registry
 from paripassu.processes.executors import Tell
@@ -33,7 +33,7 @@ Resources = Mapping[str, float]
 Needs = tuple[str, str | None]  # a framework; the processor that a run began on
 
 
-class LaneDied(Exception):
+class LaneDied(PariPassuError):
     """A lane is gone, with its process or its node."""
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import Field
 
 from paripassu.core import files, machine, record
-from paripassu.core.errors import UserError, WorkerError
+from paripassu.core.errors import PariPassuError, UserError, WorkerError
 from paripassu.core.version import __version__
 from paripassu.frameworks.registry import FRAMEWORKS
 from paripassu.processes.executors import train_here
@@ -62,7 +62,7 @@ class News(record.Model):
     end: End | None = None
 
 
-class Stopped(Exception):
+class Stopped(PariPassuError):
     """Nobody wants the run any more."""
 
 
