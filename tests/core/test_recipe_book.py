@@ -135,7 +135,9 @@ def test_every_field_is_on_the_page():
             rows = [x for x in page.splitlines() if x.startswith(f"| `{key}` |")]
             assert any(field["description"] in row for row in rows), key
             choices = field.get("enum", [])
-            assert any(all(f"`{x}`" in row for x in choices) for row in rows), key
+            quote = "'{}'" if name in kinds else "`{}`"
+            found = [all(quote.format(x) in row for x in choices) for row in rows]
+            assert any(found), key
             if "default" in field and isinstance(field["default"], int | float | str):
                 value = json.dumps(field["default"])
                 assert any(f"| `{value}` |" in row for row in rows), key
