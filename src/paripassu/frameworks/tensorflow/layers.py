@@ -165,8 +165,24 @@ def _convolution(
         conv = TableConv2D(filters, tuple(size), kernel.table, **options)
     else:
         groups = settings.get("groups", 1)
-        conv = layers.Conv2D(filters, size, groups=groups, **options)
+        skips = size == [1, 1] and max(options["strides"]) > 1 and not plain
+        kind = PointwiseConv2D if skips else layers.Conv2D
+        conv = kind(filters, size, groups=groups, **options)
     return conv(x)
+
+
+class PointwiseConv2D(layers.Conv2D):  # type: ignore[misc]
+    """A kernel of one pixel that skips pixels: these are left out first.
+
+    The same numbers. oneDNN's own kernel for it has been seen to write beyond
+    its memory (TensorFlow 2.21, x86-64).
+    """
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        """One pixel in stride by stride, times the kernel."""
+        rows, columns = self.strides
+        some = inputs[:, ::rows, ::columns]
+        return ops.conv(some, kernel, data_format="channels_last")
 
 
 def _pool(layer: Layer, x: Any, shape: tuple[int, ...]) -> Any:
