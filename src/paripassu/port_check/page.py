@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from paripassu.analysis.report import svg
 from paripassu.analysis.report.svg import Scale
+from paripassu.analysis.report.templates import style, templates
 from paripassu.core import files
 from paripassu.port_check.results import Checked, Place
 
@@ -21,7 +21,6 @@ NAME_ROOM = 14.0  # between the beginnings of two leaning names
 MOST_LETTERS = 24
 LETTER = 6.4  # the width of one
 HERE = Path(__file__).parent
-REPORT = Path(svg.__file__).parent
 Value = Callable[[Place], float | None]
 SERIES: tuple[tuple[str, str, Value], ...] = (
     ("float64, the two models", "parting float64", lambda x: x.total),
@@ -46,22 +45,17 @@ def write(path: Path, found: Checked) -> None:
 
 def render(found: Checked) -> str:
     """The page as HTML, with nothing to load."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = (REPORT / "report.css").read_text(encoding="utf-8")
-    style += (HERE / "page.css").read_text(encoding="utf-8")
-    return environment.get_template("page.html").render(
-        found=found,
-        css=Markup(style),
-        curve=curve(found.places),
-        marks={"holds": "✓", "fails": "✗", "note": "!", "not run": "–"},
-        shown_places=MOST_PLACES,
-        sized=_sized,
+    return (
+        templates(HERE)
+        .get_template("page.html")
+        .render(
+            found=found,
+            css=style(HERE / "page.css"),
+            curve=curve(found.places),
+            marks={"holds": "✓", "fails": "✗", "note": "!", "not run": "–"},
+            shown_places=MOST_PLACES,
+            sized=_sized,
+        )
     )
 
 

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import FastAPI, Query, Request
 from fastapi.responses import Response
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from paripassu.analysis.report.figures import styles
+from paripassu.analysis.report.templates import templates
 from paripassu.core.digits import Digit
 from paripassu.core.version import __version__
 from paripassu.frameworks import registry
@@ -109,14 +109,7 @@ def lead(models: Sequence[schema.Model], together: bool) -> str:
 
 
 def _render(name: str, **values: Any) -> bytes:
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(name).render(values).encode()
+    return templates(FOLDER).get_template(name).render(values).encode()
 
 
 def _add_text(app: FastAPI, path: str, kind: str, content: bytes) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 
 from paripassu.analysis.proof.ladder import CONTROL_RUNG, DRAWS_RUNG
@@ -28,10 +28,10 @@ from paripassu.analysis.report import (
 from paripassu.analysis.report.figures import Framework
 from paripassu.analysis.report.gather import Runs, read_pictures, read_runs
 from paripassu.analysis.report.next_step import next_step
+from paripassu.analysis.report.templates import style, templates
 from paripassu.analysis.schema import Comparison, Disagreement, Pair, Proof, RungResult
 from paripassu.analysis.text import counted, display_name, together
 
-FOLDER = Path(__file__).parent
 GLYPHS = {"equivalent": "≈", "different": "≠", "undecided": "?"}
 UNPRINTABLE = re.compile(
     r"[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
@@ -70,7 +70,7 @@ def render(folder: Path, comparison: Comparison) -> str:
     bench_figure, bench_problems = benchmark.figure(folder)
     rows, without_lesson = panes.align([item.name for item in shown])
     html = _template().render(
-        css=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),
+        css=style(),
         comparison=comparison,
         shown=shown,
         trained=trained,
@@ -118,13 +118,7 @@ def render(folder: Path, comparison: Comparison) -> str:
 
 @functools.cache
 def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
+    environment = templates()
     environment.filters.update(
         percent=words.percent, scientific=words.scientific, display_name=display_name
     )

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from paripassu.analysis.report import svg
 from paripassu.analysis.report.figures import percent_tick
+from paripassu.analysis.report.templates import style, templates
 from paripassu.analysis.report.words import percent, seconds
 from paripassu.analysis.schema import Estimate
 from paripassu.analysis.study.results import Cell, Study
 from paripassu.analysis.text import counted, display_name
 
-FOLDER = Path(__file__).parent
 WIDTH = 720.0
 PLOT, PLOT_END = 300.0, 570.0
 VALUES = 584.0
@@ -76,20 +74,16 @@ def reading(study: Study) -> str:
 
 def page(study: Study) -> str:
     """The report as one HTML file, which loads nothing."""
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    css = (FOLDER / "report.css").read_text(encoding="utf-8")
-    return environment.get_template("study.html").render(
-        study=study,
-        css=Markup(css),
-        picture=_drawing(study),
-        rows=rows(study),
-        reading=reading(study),
+    return (
+        templates()
+        .get_template("study.html")
+        .render(
+            study=study,
+            css=style(),
+            picture=_drawing(study),
+            rows=rows(study),
+            reading=reading(study),
+        )
     )
 
 
