@@ -20,8 +20,7 @@ from paripassu.analysis.ablation.attribution import (
 from paripassu.analysis.schema import Estimate
 from paripassu.analysis.statistics import excludes_zero
 from paripassu.analysis.text import counted, display_name, listed_seeds, points, signed
-from paripassu.terminal.board import Board
-from paripassu.terminal.progress import warn
+from paripassu.terminal.board import watching_runs
 from paripassu.terminal.proof import watching_short_proofs
 from paripassu.training.events import RunFinished, RunTold, Scheduled, Warned
 
@@ -36,23 +35,12 @@ NO_MARK = " "  # where others have a mark
 @contextlib.contextmanager
 def watching_ablation(console: Console) -> Iterator[Callable[[AblationEvent], None]]:
     """Warnings, the proofs, and the runs, as `ablate` tells them."""
-    with watching_short_proofs(console) as on_proof, contextlib.ExitStack() as shown:
-        board: Board | None = None
+    with watching_short_proofs(console) as on_proof, watching_runs(console) as on_runs:
 
         def on_event(event: AblationEvent) -> None:
-            nonlocal board
             match event:
-                case Warned(text):
-                    warn(console, text)
-                case Scheduled(epochs, reused):
-                    board = Board(console, epochs=epochs, reused=reused)
-                    shown.enter_context(board.live())
-                case RunTold(title, told):
-                    assert board is not None
-                    board.update(title, told)
-                case RunFinished(title, outcome):
-                    assert board is not None
-                    board.finish(title, outcome)
+                case Warned() | Scheduled() | RunTold() | RunFinished():
+                    on_runs(event)
                 case _:
                     on_proof(event)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,8 +16,34 @@ from paripassu.analysis.warnings import busy_warning
 from paripassu.core.record import RunRecord
 from paripassu.processes.launch import Event
 from paripassu.terminal.progress import MOST_BARS, duration, fail, warn
+from paripassu.training.events import RunFinished, RunTold, Scheduled, Warned
 
+RunsEvent = Warned | Scheduled | RunTold | RunFinished
 ENOUGH = 0.01  # of the work, before the time that is left is guessed
+
+
+@contextlib.contextmanager
+def watching_runs(console: Console) -> Iterator[Callable[[RunsEvent], None]]:
+    """Warnings and the runs, from when they are scheduled, as verbs tell them."""
+    with contextlib.ExitStack() as shown:
+        board: Board | None = None
+
+        def on_event(event: RunsEvent) -> None:
+            nonlocal board
+            match event:
+                case Warned(text):
+                    warn(console, text)
+                case Scheduled(epochs, reused):
+                    board = Board(console, epochs=epochs, reused=reused)
+                    shown.enter_context(board.live())
+                case RunTold(title, told):
+                    assert board is not None
+                    board.update(title, told)
+                case RunFinished(title, outcome):
+                    assert board is not None
+                    board.finish(title, outcome)
+
+        yield on_event
 
 
 class Board:

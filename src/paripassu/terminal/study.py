@@ -13,33 +13,20 @@ from paripassu.analysis.report.study_page import reading, rows
 from paripassu.analysis.study.results import Study
 from paripassu.analysis.text import counted, display_name, listed_seeds
 from paripassu.studies.study import Planned, StudyEvent
-from paripassu.terminal.board import Board
-from paripassu.terminal.progress import duration, warn
-from paripassu.training.events import RunFinished, RunTold, Scheduled, Warned
+from paripassu.terminal.board import watching_runs
+from paripassu.terminal.progress import duration
 
 
 @contextlib.contextmanager
 def watching_study(console: Console) -> Iterator[Callable[[StudyEvent], None]]:
     """Warnings, the plan, and the runs, as `study` tells them."""
-    with contextlib.ExitStack() as shown:
-        board: Board | None = None
+    with watching_runs(console) as on_runs:
 
         def on_event(event: StudyEvent) -> None:
-            nonlocal board
-            match event:
-                case Warned(text):
-                    warn(console, text)
-                case Planned():
-                    console.print(outlook(event), highlight=False, markup=False)
-                case Scheduled(epochs, reused):
-                    board = Board(console, epochs=epochs, reused=reused)
-                    shown.enter_context(board.live())
-                case RunTold(title, told):
-                    assert board is not None
-                    board.update(title, told)
-                case RunFinished(title, outcome):
-                    assert board is not None
-                    board.finish(title, outcome)
+            if isinstance(event, Planned):
+                console.print(outlook(event), highlight=False, markup=False)
+            else:
+                on_runs(event)
 
         yield on_event
 
