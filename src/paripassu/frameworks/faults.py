@@ -672,6 +672,21 @@ def faulty_layer(name: str, recipe: Recipe) -> Layer:
     return layer
 
 
+def instead(name: str, make: Callable[[Layer], Any]) -> Callable[[Any], None]:
+    """A fault that computes something else in place of its layer.
+
+    Args:
+        name: of the fault.
+        make: from the layer to what the twin has as an override.
+    """
+
+    def put(twin: Any) -> None:
+        layer = faulty_layer(name, twin.recipe)
+        twin.overrides[layer.name] = make(layer)
+
+    return put
+
+
 def find_fault(name: str) -> Fault:
     """The fault of that name.
 

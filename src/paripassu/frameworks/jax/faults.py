@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from paripassu.core.architecture import Layer
-from paripassu.frameworks.faults import faulty_layer
+from paripassu.frameworks.faults import faulty_layer, instead
 from paripassu.frameworks.jax import layers, lesson, recipes
 from paripassu.frameworks.jax.twin import Override, Twin, given_mask, slots_of
 
@@ -153,18 +153,6 @@ def _in(fault: str, **settings: Any) -> Callable[[Twin], None]:
     return put
 
 
-def _instead(
-    fault: str, make: Callable[[Layer], Override]
-) -> Callable[[Twin], None]:
-    """A fault that computes something else in place of its layer."""
-
-    def put(twin: Twin) -> None:
-        layer = faulty_layer(fault, twin.recipe)
-        twin.overrides[layer.name] = make(layer)
-
-    return put
-
-
 def _statistics(x: Any) -> tuple[Any, Any]:
     axes = tuple(range(x.ndim - 1))
     return x.mean(axes), x.var(axes)
@@ -244,26 +232,26 @@ def _without_last(_layer: Layer) -> Override:
 NATIVE: dict[str, Callable[[Twin], None]] = {
     "dropout-in-evaluation": _override("dropout1", _dropout_in_evaluation),
     "dropout-unscaled": _override("dropout1", _dropout_unscaled),
-    "flatten-order": _instead("flatten-order", lambda _: _flatten_order),
+    "flatten-order": instead("flatten-order", lambda _: _flatten_order),
     "batch-norm-epsilon": _in("batch-norm-epsilon", epsilon=(1e-3, 1e-5)),
-    "batch-norm-in-evaluation": _instead(
+    "batch-norm-in-evaluation": instead(
         "batch-norm-in-evaluation", _batch_statistics
     ),
     "batch-norm-momentum": _in("batch-norm-momentum", momentum=(0.99, 0.9)),
-    "batch-norm-variance": _instead("batch-norm-variance", _unbiased),
+    "batch-norm-variance": instead("batch-norm-variance", _unbiased),
     "layer-norm-epsilon": _in("layer-norm-epsilon", epsilon=(1e-3, 1e-5)),
     "group-norm-epsilon": _in("group-norm-epsilon", epsilon=(1e-3, 1e-5)),
-    "padding-before": _instead("padding-before", _padded_before),
-    "padding-counts": _instead("padding-counts", _padding_counts),
-    "leaky-slope": _instead("leaky-slope", _other_slope),
-    "elu-alpha": _instead("elu-alpha", _other_alpha),
-    "gelu-form": _instead("gelu-form", _other_gelu),
-    "groups": _instead(
+    "padding-before": instead("padding-before", _padded_before),
+    "padding-counts": instead("padding-counts", _padding_counts),
+    "leaky-slope": instead("leaky-slope", _other_slope),
+    "elu-alpha": instead("elu-alpha", _other_alpha),
+    "gelu-form": instead("gelu-form", _other_gelu),
+    "groups": instead(
         "groups", lambda _: lambda conv, x, __: conv(jnp.flip(x, -1))
     ),
-    "relu-before-addition": _instead("relu-before-addition", _rectified_first),
-    "addition-left-out": _instead("addition-left-out", _without_last),
-    "concatenation-order": _instead(
+    "relu-before-addition": instead("relu-before-addition", _rectified_first),
+    "addition-left-out": instead("addition-left-out", _without_last),
+    "concatenation-order": instead(
         "concatenation-order",
         lambda _: lambda _, x, __: jnp.concatenate(x[::-1], -1),
     ),

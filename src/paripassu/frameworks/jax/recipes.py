@@ -102,9 +102,8 @@ def compute_on_cpu(network: Any, recipe: Recipe) -> dict[str, str]:
         Of each kind of layer that was changed, how it computes, for the record.
     """
     changed = {"pooling": "by slices", "dropout": "by bytes"}
-    if (
-        recipe.precision != "bfloat16"
-    ):  # whose slices take longer to put together
+    if recipe.precision != "bfloat16":
+        # Its slices take longer to put together than XLA's convolution.
         convolve_by_products(network)
         changed["convolution"] = "by matrix products"
     pool_by_slices(network)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paripassu.core.architecture import Layer
-from paripassu.frameworks.faults import faulty_layer
+from paripassu.frameworks.faults import faulty_layer, instead
 from paripassu.frameworks.pytorch import lesson, recipes
 from paripassu.frameworks.pytorch.twin import Twin
 
@@ -134,13 +134,8 @@ def _in(
 def _instead(
     fault: str, function: Callable[..., Tensor]
 ) -> Callable[[Twin], None]:
-    """A fault that computes something else in place of its layer."""
-
-    def put(twin: Twin) -> None:
-        name = faulty_layer(fault, twin.recipe).name
-        twin.overrides[name] = function
-
-    return put
+    """A fault that computes the same other thing in place of any layer."""
+    return instead(fault, lambda _layer: function)
 
 
 def _other_epsilon(module: Any, layer: Layer) -> None:

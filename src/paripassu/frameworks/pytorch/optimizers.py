@@ -134,17 +134,9 @@ class AdamHat(torch.optim.Adam):
         """Update every parameter that has a gradient."""
         loss = _loss(closure)
         for group, parameter, gradient in _gradients(self, self.decoupled):
-            beta1, beta2 = group["betas"]
+            beta1, beta2 = betas = group["betas"]
             state = self.state[parameter]
-            if not state:
-                state["step"] = torch.tensor(0.0)
-                state["exp_avg"] = torch.zeros_like(parameter)
-                state["exp_avg_sq"] = torch.zeros_like(parameter)
-            state["step"] += 1
-            mean, square = state["exp_avg"], state["exp_avg_sq"]
-            mean.lerp_(gradient, 1 - beta1)
-            square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-            step = state["step"].item()
+            step, mean, square = _moments(state, parameter, gradient, betas)
             c1, c2 = 1 - beta1**step, 1 - beta2**step
             root, factor = self._root(square, group["eps"], c2)
             rate = group["lr"] * factor / c1
@@ -223,19 +215,11 @@ class Nadam(torch.optim.NAdam):
         """Update every parameter that has a gradient."""
         loss = _loss(closure)
         for group, parameter, gradient in _gradients(self):
-            beta1, beta2 = group["betas"]
+            _, beta2 = betas = group["betas"]
             state = self.state[parameter]
-            if not state:
-                state["step"] = torch.tensor(0.0)
-                state["exp_avg"] = torch.zeros_like(parameter)
-                state["exp_avg_sq"] = torch.zeros_like(parameter)
-            state["step"] += 1
-            step = int(state["step"].item())
+            step, mean, square = _moments(state, parameter, gradient, betas)
             product = self._product(group, step)
             now, ahead = (_momentum(group, x) for x in (step, step + 1))
-            mean, square = state["exp_avg"], state["exp_avg_sq"]
-            mean.lerp_(gradient, 1 - beta1)
-            square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
             root = (square / (1 - beta2**step)).sqrt_().add_(group["eps"])
             fresh = group["lr"] * (1 - now) / (1 - product)
             parameter.addcdiv_(gradient, root, value=-fresh)
@@ -298,6 +282,25 @@ def keep_average(optimizer: torch.optim.Optimizer, share: float) -> None:
                     state["average"] = weight.clone()
 
     optimizer.register_step_post_hook(average)
+
+
+def _moments(
+    state: dict[str, Any],
+    parameter: Tensor,
+    gradient: Tensor,
+    betas: tuple[float, float],
+) -> tuple[int, Tensor, Tensor]:
+    """Adam's step, mean gradient and mean square, brought up to a gradient."""
+    if not state:
+        state["step"] = torch.tensor(0.0)
+        state["exp_avg"] = torch.zeros_like(parameter)
+        state["exp_avg_sq"] = torch.zeros_like(parameter)
+    state["step"] += 1
+    mean, square = state["exp_avg"], state["exp_avg_sq"]
+    beta1, beta2 = betas
+    mean.lerp_(gradient, 1 - beta1)
+    square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    return int(state["step"].item()), mean, square
 
 
 def _decay_form(decoupled: bool) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import ops
 
 from paripassu.core.architecture import Layer
-from paripassu.frameworks.faults import faulty_layer
+from paripassu.frameworks.faults import faulty_layer, instead
 from paripassu.frameworks.tensorflow.twin import Override, Twin
 
 
@@ -164,18 +164,6 @@ def _in(
     return put
 
 
-def _instead(
-    fault: str, make: Callable[[Layer], Override]
-) -> Callable[[Twin], None]:
-    """A fault that computes something else in place of its layer."""
-
-    def put(twin: Twin) -> None:
-        layer = faulty_layer(fault, twin.recipe)
-        twin.overrides[layer.name] = make(layer)
-
-    return put
-
-
 def _other_epsilon(made: Any, layer: Layer) -> None:
     made.epsilon = 1e-3 if layer.settings["epsilon"] != 1e-3 else 1e-5
 
@@ -262,24 +250,24 @@ def _without_last(_layer: Layer) -> Override:
 NATIVE: dict[str, Callable[[Twin], None]] = {
     "dropout-in-evaluation": _dropout_in_evaluation,
     "dropout-unscaled": _dropout_unscaled,
-    "flatten-order": _instead("flatten-order", lambda _: _flatten_order),
+    "flatten-order": instead("flatten-order", lambda _: _flatten_order),
     "batch-norm-epsilon": _in("batch-norm-epsilon", _other_epsilon),
-    "batch-norm-in-evaluation": _instead(
+    "batch-norm-in-evaluation": instead(
         "batch-norm-in-evaluation", _batch_statistics
     ),
     "batch-norm-momentum": _in("batch-norm-momentum", _other_momentum),
-    "batch-norm-variance": _instead("batch-norm-variance", _unbiased),
+    "batch-norm-variance": instead("batch-norm-variance", _unbiased),
     "layer-norm-epsilon": _in("layer-norm-epsilon", _other_epsilon),
     "group-norm-epsilon": _in("group-norm-epsilon", _other_epsilon),
-    "padding-before": _instead("padding-before", _padded_before),
-    "padding-counts": _instead("padding-counts", _padding_counts),
+    "padding-before": instead("padding-before", _padded_before),
+    "padding-counts": instead("padding-counts", _padding_counts),
     "leaky-slope": _in("leaky-slope", _other_slope),
     "elu-alpha": _in("elu-alpha", _other_alpha),
-    "gelu-form": _instead("gelu-form", _other_gelu),
-    "groups": _instead("groups", _flipped_channels),
-    "relu-before-addition": _instead("relu-before-addition", _rectified_first),
-    "addition-left-out": _instead("addition-left-out", _without_last),
-    "concatenation-order": _instead(
+    "gelu-form": instead("gelu-form", _other_gelu),
+    "groups": instead("groups", _flipped_channels),
+    "relu-before-addition": instead("relu-before-addition", _rectified_first),
+    "addition-left-out": instead("addition-left-out", _without_last),
+    "concatenation-order": instead(
         "concatenation-order",
         lambda _: lambda _, x, __: ops.concatenate(x[::-1], -1),
     ),
