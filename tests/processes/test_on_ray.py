@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,10 +32,12 @@ from helpers import (
 
 from paripassu.core import files, record
 from paripassu.core.errors import UserError
+from paripassu.processes import on_ray
 from paripassu.processes.on_ray import ALONE, OnRay
 
 os.environ.setdefault(ALONE, "0")  # before anything imports Ray
 HOST = "127.0.0.1"
+MARK = "PARIPASSU_TEST_CLUSTER"
 SEEDS = 5
 RECIPE = ["--recipe", "keras-example", "--set", "validation_size=0", "--epochs", 4]
 
@@ -45,15 +48,31 @@ class Cluster:
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster as Processes
 
+        self.mark = str(uuid.uuid4())  # what its processes have in their environment
         self._processes = Processes()
         self.port = free_port()
         self._add(num_cpus=0, ray_client_server_port=self.port)
         self.nodes: list[Any] = []
 
     def _add(self, **options: Any) -> Any:
-        return self._processes.add_node(
-            node_ip_address=HOST, include_dashboard=False, **options
-        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(MARK, self.mark)
+            return self._processes.add_node(
+                node_ip_address=HOST, include_dashboard=False, **options
+            )
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that train on it, also those whose parent is gone.
+
+        Other tests run beside these, and have such processes too.
+        """
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                here = process.environ().get(MARK) == self.mark
+                if here and "paripassu.worker" in process.cmdline():
+                    found.append(process)
+        return found
 
     def add(self, **variables: str) -> Any:
         """A node whose processes have these variables too."""
@@ -133,17 +152,6 @@ def typed(words: list[object], log: Path, **variables: str) -> Iterator[Any]:
         process.wait()
 
 
-def workers() -> list[psutil.Process]:
-    """The processes that train, of this user's whole machine."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            words = process.cmdline()
-            if "paripassu.worker" in words and process.status() != "zombie":
-                found.append(process)
-    return found
-
-
 def begun(out: Path) -> list[Path]:
     return list(out.glob(f"runs/*/{record.CHECKPOINT_FILE}"))
 
@@ -216,7 +224,7 @@ def test_a_lost_node_changes_no_bit_and_no_verdict(cluster, data, here, tmp_path
     assert "Traceback" not in said
     runs = [record.load_record(x) for x in (out / "runs").iterdir()]
     assert {x.sessions[-1].node.host for x in runs} == {socket.gethostname()}
-    assert not workers()
+    assert not cluster.workers()
 
 
 def loopback_only(cluster: Cluster) -> None:
@@ -249,9 +257,10 @@ def test_a_killed_driver_leaves_a_clean_cluster_and_what_is_done(
     words = [*compare(out, data, seeds=2), "--on", "ray"]
     with typed(words, log, RAY_ADDRESS=cluster.address) as command:
         wait_for(lambda: begun(out) or command.poll() is not None, "an epoch at home")
+        wait_for(cluster.workers, "a process that trains", 60)
         os.killpg(command.pid, signal.SIGKILL)
         command.wait()
-    wait_for(lambda: not workers(), "the end of what trained", 120)
+    wait_for(lambda: not cluster.workers(), "the end of what trained", 120)
     assert begun(out)
     with typed(words, log, RAY_ADDRESS=cluster.address) as command:
         assert command.wait(PATIENCE) == 0, log.read_text()
@@ -269,9 +278,10 @@ def test_ctrl_c_leaves_a_clean_cluster(cluster, data, here, tmp_path):
     words = [*compare(out, data, seeds=1), "--on", cluster.client]
     with typed(words, log) as command:
         wait_for(lambda: begun(out) or command.poll() is not None, "an epoch at home")
+        wait_for(cluster.workers, "a process that trains", 60)
         os.kill(command.pid, signal.SIGINT)
         assert command.wait(60) == 130
-    wait_for(lambda: not workers(), "the end of what trained", 30)
+    wait_for(lambda: not cluster.workers(), "the end of what trained", 30)
     said = log.read_text()
     assert "type the same command again" in said.lower()
     assert "Traceback" not in said
@@ -361,6 +371,29 @@ def test_a_cluster_that_does_not_answer_is_told(address, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", address.format(port=free_port()))
     with pytest.raises(UserError, match=r"no Ray cluster answers at .*127\.0\.0\.1"):
         OnRay(storage=tmp_path).__enter__()
+
+
+@pytest.mark.parametrize("failures", [1, on_ray.TRIES])
+def test_a_server_that_did_not_start_is_asked_for_again(failures, monkeypatch):
+    """Whether a head's process for its client dies cannot be arranged: Ray says so."""
+    ray = pytest.importorskip("ray", reason="no Ray: type pip install 'ray[client]'")
+    asked = []
+
+    def init(address, **_options):
+        asked.append(address)
+        if len(asked) <= failures:
+            raise ConnectionAbortedError(f"from server: {on_ray.NOT_SERVED}. See a log")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(on_ray, "PAUSE", 0)
+    with socket.create_server((HOST, 0)) as head:
+        address = f"ray://{HOST}:{head.getsockname()[1]}"
+        if failures < on_ray.TRIES:
+            on_ray._connect(address)
+        else:
+            with pytest.raises(UserError, match=r"cannot be used: .*failed"):
+                on_ray._connect(address)
+    assert asked == [address] * min(failures + 1, on_ray.TRIES)
 
 
 @pytest.mark.parametrize(

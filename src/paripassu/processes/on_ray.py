@@ -12,6 +12,7 @@ import importlib.util
 import logging
 import os
 import socket
+import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ from paripassu.processes.requests import TrainRequest
 LOCAL = "local"
 ADDRESS = "RAY_ADDRESS"  # Ray's own name of it
 REACHED_WITHIN = 5.0  # seconds
+# A head starts a process for each that comes, which on a busy machine ends at times
+# before it serves; Ray gives up then, with these words.
+NOT_SERVED, TRIES, PAUSE = "Starting Ray client server failed", 3, 2.0
 FAREWELL = 5.0  # seconds that lanes have to leave a clean node
 # Ray's switch for other machines: without them it stays on loopback, and does not look
 # there for this machine's address in a network. It is read when Ray is imported.
@@ -180,13 +184,18 @@ def _connect(address: str) -> None:
                 f"no Ray cluster answers at {address}: {error.strerror or error}. "
                 "Start one with 'ray start --head', or leave out --on."
             ) from None
-    try:
-        ray.init(address, **quiet)
-    except Exception as error:  # of many kinds: of grpc, of Ray, of the system
-        raise UserError(
-            f"the Ray cluster at {address} cannot be used: {_told(error)} It "
-            f"needs the same versions of Python and of Ray ({ray.__version__}) as here."
-        ) from error
+    for left in reversed(range(TRIES)):
+        try:
+            ray.init(address, **quiet)
+            return
+        except Exception as error:  # of many kinds: of grpc, of Ray, of the system
+            if left and NOT_SERVED in str(error):
+                time.sleep(PAUSE)
+                continue
+            raise UserError(
+                f"the Ray cluster at {address} cannot be used: {_told(error)} It needs "
+                f"the same versions of Python and of Ray ({ray.__version__}) as here."
+            ) from error
 
 
 class RayLane(Lane):
