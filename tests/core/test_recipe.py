@@ -396,10 +396,12 @@ def test_the_article_has_the_constants_of_the_article():
 # The built-in recipes
 
 BUILT_IN = [
+    "amy-jang",
     "article",
     "article-pytorch-notebook",
     "article-tensorflow-notebook",
     "fast",
+    "ghouzam",
     "keras-example",
     "lenet5",
     "pytorch-example",
@@ -661,8 +663,12 @@ def test_hash_changes_with_the_shape_of_the_decay_and_its_warm_up():
         *({}, {"interval": 10.0}, linear, {**linear, "warm_up": 2.0}),
         *({**linear, "shape": "cosine"}, {**linear, "shape": "cosine", "final": 0.1}),
         *(cycle, {**cycle, "start": 0.1}),
+        *({"shape": "plateau"}, {"shape": "plateau", "patience": 4}),
     ]
-    assert len({validate({"decay": table}).hash() for table in tables}) == len(tables)
+    size = {"validation_size": 600}
+    assert len({validate({"decay": table, **size}).hash() for table in tables}) == len(
+        tables
+    )
 
 
 def test_hash_changes_with_what_belongs_to_an_augmentation():

@@ -1,4 +1,4 @@
-"""Smoothed labels, bounded gradients, mean weights, cosines, Nadam and augmentation.
+"""Smoothed labels, bounded gradients, mean weights, schedules, Nadam, augmentation.
 
 Each is taken up the ladder in each framework, beside the reference, and a mistake in
 each must turn it red. Run as a script, `test_training_fields.py FRAMEWORK`, this file
@@ -24,7 +24,9 @@ from paripassu.core.datasets import prepare
 from paripassu.core.recipe import Recipe, load
 from paripassu.core.steps import Arrays
 from paripassu.frameworks import registry
+from paripassu.frameworks.contract import EpochReport
 from paripassu.frameworks.faults import FAULTS, HEALTHY
+from paripassu.reference.optimizers import share_on_plateau
 
 SMALL = ["network=keras-example", "dropout={dropout1=0.5}", "epochs=2"]
 AUGMENTED = {
@@ -68,6 +70,15 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
             "decay": {"shape": "cosine", "interval": 4.0, "warm_up": 1.0},
         },
         {"schedule-in-a-line": "rung 4", "average-forgets": "rung 5"},
+    ),
+    "plateau": (
+        {
+            "epochs": 12,
+            "validation_size": 30,
+            "optimizer": {"kind": "rmsprop", "learning_rate": 0.001},
+            "decay": {"shape": "plateau", "factor": 0.5, "patience": 2, "final": 0.2},
+        },
+        {"plateau-waits-longer": "rung 4"},
     ),
     "adadelta": (
         {
@@ -115,10 +126,11 @@ def test_every_field_is_in_a_case_and_each_mistake_applies() -> None:
 
 
 def resumed(framework: str, recipe: Recipe) -> str:
-    """How a training that goes on after its first epoch ends, beside a whole one."""
+    """How a training that goes on after half its epochs ends, beside a whole one."""
     weights = draws.initial_weights(recipe.architecture, recipe)
     data = prepare(load_data(), mean=0.1307, std=0.3081).training[:90]
     states: list[Arrays] = []
+    reports: list[EpochReport] = []
 
     def train(first_epoch: int, state: Arrays | None) -> Arrays:
         trainer = registry.find(framework).make_trainer(
@@ -132,14 +144,29 @@ def resumed(framework: str, recipe: Recipe) -> str:
             data[:30],
             first_epoch=first_epoch,
             on_step=lambda *_: None,
-            on_epoch=lambda _: states.append(trainer.state()),
+            on_epoch=lambda told: (
+                reports.append(told),
+                states.append(trainer.state()),
+            ),
         )
         return {**trainer.weights(), "logits": trainer.logits(data[:5].images)}
 
     whole = train(0, None)
-    again = train(1, states[0])
+    if recipe.decay.shape == "plateau" and not followed(recipe, reports):
+        return "at other rates than its accuracies ask for"
+    half = recipe.epochs // 2
+    again = train(half, states[half - 1])
     same = all((whole[name] == again[name]).all() for name in whole)
     return "with the same bits" if same else "otherwise"
+
+
+def followed(recipe: Recipe, reports: list[EpochReport]) -> bool:
+    """Whether the rates are those that the accuracies before ask for, and fell."""
+    seen = [x.monitor_accuracy for x in reports]
+    shares = [share_on_plateau(recipe.decay, seen[:x]) for x in range(len(seen))]
+    rates = [recipe.optimizer.learning_rate * x for x in shares]
+    told = [x.learning_rate for x in reports]
+    return min(shares) < 1 and told == pytest.approx(rates, rel=1e-6)
 
 
 def main() -> None:

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from paripassu.core import draws
 from paripassu.core.errors import UserError
 from paripassu.core.recipe import Decay, Nadam, Recipe, load, validate
-from paripassu.core.steps import TwinStep
+from paripassu.core.steps import TwinStep, accuracies
 from paripassu.reference.losses import cross_entropy, log_softmax, loss_of
 from paripassu.reference.optimizers import (
     average,
     product_of_momentums,
     rule_of,
     share_of_rate,
+    share_on_plateau,
     step_all,
     step_once,
 )
@@ -93,9 +94,59 @@ def test_one_cycle_is_pytorchs() -> None:
     assert found[-1] == pytest.approx(end)
 
 
+@given(
+    st.integers(1, 4),
+    st.sampled_from([0.0, 0.3]),
+    st.lists(st.integers(0, 9).map(lambda x: x / 10), max_size=30),
+)
+def test_the_rate_falls_after_waiting(patience, final, seen) -> None:
+    """By its definition: a wait ends where its last epochs were not above the best."""
+    decay = Decay(shape="plateau", factor=0.5, patience=patience, final=final)
+    since, share = 0, 1.0
+    for epoch, accuracy in enumerate(seen):
+        if accuracy > max(seen[:epoch], default=-1.0):
+            since = epoch + 1
+        elif epoch + 1 - since == patience:
+            since, share = epoch + 1, max(share / 2, final)
+    assert share_on_plateau(decay, seen) == pytest.approx(share, rel=1e-12)
+
+
+@pytest.mark.parametrize("patience", [1, 2, 5])
+def test_invented_accuracies_tell_one_patience_from_the_next(patience) -> None:
+    seen = accuracies(8 * patience + 8, patience)
+    assert seen[:5] == accuracies(5, patience)
+    shares = {
+        x: [
+            share_on_plateau(Decay(shape="plateau", patience=x), seen[:epoch])
+            for epoch in range(len(seen))
+        ]
+        for x in (patience, patience + 1)
+    }
+    assert shares[patience][patience + 1] == 0.7  # it falls as soon as it can
+    assert shares[patience][: patience + 1] == [1.0] * (patience + 1)
+    assert shares[patience] != shares[patience + 1]
+    assert shares[patience][-1] < 0.7
+
+
+def test_a_rate_does_not_follow_the_test_images() -> None:
+    table = {"decay": {"shape": "plateau"}}
+    with pytest.raises(UserError, match="must not follow those of the test images"):
+        validate(table)
+    assert validate({**table, "validation_size": 600}).decay.patience == 3
+
+
 @pytest.mark.parametrize(
     ("table", "words"),
     [
+        ({"patience": 2}, "decay.patience belongs to a plateau"),
+        (
+            {"shape": "plateau", "unit": "step"},
+            "decay.unit: a plateau is one of epochs",
+        ),
+        ({"shape": "plateau", "factor": 1.0}, "decay.factor: expected less than 1"),
+        ({"shape": "plateau", "warm_up": 1.0}, "neither warm_up nor interval"),
+        ({"shape": "plateau", "interval": 2.0}, "neither warm_up nor interval"),
+        ({"shape": "plateau", "start": 0.1}, "decay.start belongs to one cycle"),
         (
             {"shape": "one_cycle", "interval": 9.0},
             "decay.warm_up: expected more than 0",

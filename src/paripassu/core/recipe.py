@@ -43,7 +43,13 @@ UNHASHED = {
     "clip_global_norm": 0.0,
     "average_decay": 0.0,
 }
-UNHASHED_DECAY = {"shape": "exponential", "warm_up": 0.0, "start": 0.04, "final": 0.0}
+UNHASHED_DECAY = {
+    "shape": "exponential",
+    "warm_up": 0.0,
+    "start": 0.04,
+    "final": 0.0,
+    "patience": 3,
+}
 UNHASHED_OPTIMIZER = {"epsilon_root": 0.0}
 
 
@@ -171,7 +177,13 @@ class Decay(Part):
     cosine:    final + (1 - final) (1 + cos(pi s)) / 2
     one_cycle: the same
 
-    Before it the rate rises for warm_up units: in linear and cosine as
+    A plateau is another matter: after patience epochs in a row whose accuracy on the
+    validation images is not above the best so far, the rate is multiplied by factor,
+    but never falls below the share final of itself, and waiting begins anew. That is
+    Keras's `ReduceLROnPlateau` with min_delta = 0 on "val_accuracy"; PyTorch's counts
+    one epoch less.
+
+    Before the fall the rate rises for warm_up units: in linear and cosine as
     (t + 1) / warm_up, in one_cycle from start to 1 by half a cosine. Sources: cosine,
     Loshchilov and Hutter 2017 (arXiv:1608.03983), without restarts; one_cycle, Smith
     and Topin 2017 (arXiv:1708.07120) in the form of PyTorch's `OneCycleLR` with
@@ -180,11 +192,15 @@ class Decay(Part):
     which stays as it is.
     """
 
-    shape: Literal["exponential", "linear", "cosine", "one_cycle"] = Field(
+    shape: Literal["exponential", "linear", "cosine", "one_cycle", "plateau"] = Field(
         "exponential", description="how the rate falls"
     )
     factor: float = Field(
-        0.7, gt=0, le=1, description="of an exponential decay; 1.0 keeps the rate"
+        0.7,
+        gt=0,
+        le=1,
+        description="of an exponential decay, where 1.0 keeps the rate; and of a "
+        "plateau",
     )
     interval: float = Field(
         1.0, gt=0, description="units for one factor; of other shapes, until the end"
@@ -196,7 +212,16 @@ class Decay(Part):
         0.04, gt=0, le=1, description="share of the rate that one_cycle begins with"
     )
     final: float = Field(
-        0.0, ge=0, le=1, description="share of the rate that cosine, one_cycle end with"
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the rate that cosine, one_cycle and plateau end with",
+    )
+    patience: int = Field(
+        3,
+        ge=1,
+        description="epochs in a row without a better accuracy on the validation "
+        "images before the rate of a plateau falls",
     )
     unit: Literal["epoch", "step"] = Field("epoch", description="what is counted")
 
@@ -219,15 +244,39 @@ class Decay(Part):
             )
         if self.shape in ("exponential", "linear") and self.final:
             raise ValueError(
-                "decay.final belongs to a cosine. Expected shape = 'cosine' or "
-                "'one_cycle' with it, or final = 0.0"
+                "decay.final belongs to a cosine. Expected shape = 'cosine', "
+                "'one_cycle' or 'plateau' with it, or final = 0.0"
             )
-        if self.shape != "exponential" and self.warm_up >= self.interval:
+        if self.shape != "plateau" and self.patience != 3:
+            raise ValueError(
+                "decay.patience belongs to a plateau. Expected shape = 'plateau' with "
+                "it, or patience = 3"
+            )
+        if self.shape == "plateau":
+            self._check_plateau()
+        elif self.shape != "exponential" and self.warm_up >= self.interval:
             raise ValueError(
                 f"decay.warm_up: expected less than interval = {self.interval:g}, got "
                 f"{self.warm_up:g}"
             )
         return self
+
+    def _check_plateau(self) -> None:
+        if self.unit == "step":
+            raise ValueError(
+                "decay.unit: a plateau is one of epochs, after which accuracies are "
+                "measured. Expected unit = 'epoch', got 'step'"
+            )
+        if self.factor == 1:
+            raise ValueError(
+                "decay.factor: expected less than 1 with shape = 'plateau', got 1; "
+                "without any decay, say shape = 'exponential'"
+            )
+        if self.warm_up or self.interval != 1:
+            raise ValueError(
+                "decay: a plateau has neither warm_up nor interval. Expected warm_up = "
+                "0.0 and interval = 1.0 with shape = 'plateau', or another shape"
+            )
 
     @property
     def keeps(self) -> bool:
@@ -499,6 +548,16 @@ class Recipe(Part):
             raise ValueError(
                 "label_smoothing belongs to a loss on logits. Expected loss = "
                 "'cross_entropy_on_logits' with it, or label_smoothing = 0.0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _plateau_and_validation(self) -> Recipe:
+        if self.decay.shape == "plateau" and not self.validation_size:
+            raise ValueError(
+                "validation_size: a rate that follows accuracies must not follow those "
+                "of the test images. Expected more than 0 with decay.shape = "
+                "'plateau', such as validation_size = 6000, got 0"
             )
         return self
 

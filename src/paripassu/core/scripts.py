@@ -93,6 +93,8 @@ def check_training(recipe: Recipe) -> None:
         asked["optimizer.kind"] = "adam"
     if recipe.decay.shape in ("cosine", "one_cycle"):
         asked["decay.shape"] = "linear"
+    elif recipe.decay.shape == "plateau":
+        asked["decay.shape"] = "exponential"
     if not recipe.augmentation.is_none:
         asked["augmentation"] = "{}"
     if asked:

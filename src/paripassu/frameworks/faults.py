@@ -236,6 +236,11 @@ def _without_nesterov(recipe: Recipe) -> Recipe:
     return recipe.changed(optimizer={"kind": "adam", **constants})
 
 
+def _one_more_epoch(recipe: Recipe) -> Recipe:
+    decay = recipe.decay.model_dump()
+    return recipe.changed(decay={**decay, "patience": decay["patience"] + 1})
+
+
 def _decay_per_step(recipe: Recipe) -> Recipe:
     unit = "epoch" if recipe.decay.unit == "step" else "step"
     return recipe.changed(decay={**recipe.decay.model_dump(), "unit": unit})
@@ -639,7 +644,17 @@ FAULTS = {
             4,
             "rate",
             recipe=_decay_per_step,
-            only_if=lambda recipe: not recipe.decay.keeps,
+            only_if=lambda recipe: (
+                not recipe.decay.keeps and recipe.decay.shape != "plateau"
+            ),
+        ),
+        Fault(
+            "plateau-waits-longer",
+            "the rate falls an epoch later: patience as PyTorch counts it",
+            4,
+            "rate",
+            recipe=_one_more_epoch,
+            only_if=lambda recipe: recipe.decay.shape == "plateau",
         ),
         Fault(
             "gradients-accumulate",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from paripassu.core import files
 from paripassu.core.layer_spec import Array, LayerSpec, relative_error
 from paripassu.port_check.match import Pair
 from paripassu.port_check.output_pairs import select_steps
@@ -299,14 +300,15 @@ class Store:
     """Arrays by key, on disk: activations of a whole model are not held in memory."""
 
     def __init__(self) -> None:
-        self.folder = tempfile.TemporaryDirectory(prefix="paripassu-")
+        self._stack = contextlib.ExitStack()
+        self._folder = self._stack.enter_context(files.scratch())
         self.paths: dict[Point, list[Path]] = {}
 
     def put(self, key: Point, arrays: Sequence[Array]) -> None:
         """Keep arrays."""
         self.paths[key] = []
         for number, array in enumerate(arrays):
-            path = Path(self.folder.name) / "-".join(map(str, (*key, number)))
+            path = self._folder / "-".join(map(str, (*key, number)))
             with path.open("wb") as file:
                 np.save(file, array)
             self.paths[key].append(path)
@@ -323,7 +325,7 @@ class Store:
 
     def close(self) -> None:
         """Remove what was kept."""
-        self.folder.cleanup()
+        self._stack.close()
 
 
 At = Callable[[int, int, End, Sequence[Array]], "Sequence[Array] | None"]

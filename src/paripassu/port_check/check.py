@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -73,8 +72,8 @@ def check_sources(
     with contextlib.ExitStack() as stack:
         left = request.left
         if (left_python or right_python) and not is_recording(left):
-            folder = stack.enter_context(tempfile.TemporaryDirectory())
-            request = _record_left(request, Path(folder), left_python, on_progress)
+            folder = stack.enter_context(files.scratch())
+            request = _record_left(request, folder, left_python, on_progress)
         if right_python:
             check_python(right_python)
         answer = work(request, on_event, plain=True, python=right_python)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from paripassu.core import files
 from paripassu.core.errors import UserError
 from paripassu.core.version import __version__, from_repository
 from paripassu.port_check.arguments import check_inputs, check_target
@@ -85,7 +85,7 @@ def check_python(python: Path) -> None:
         UserError: it is none, or has none, or another one.
     """
     code = "from paripassu.core.version import __version__ as v; print(v)"
-    with tempfile.TemporaryDirectory() as folder:  # where no folder is a package
+    with files.scratch() as folder:  # where no folder is a package
         try:
             done = subprocess.run(
                 [python.absolute(), "-P", "-c", code],

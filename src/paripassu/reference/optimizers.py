@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paripassu.core.recipe import Decay, Nadam, Optimizer, Recipe
+from paripassu.core.steps import accuracies
 
 Floats = npt.NDArray[np.float64]
 Path = list[dict[str, Floats]]
@@ -498,7 +499,7 @@ FAMILIES: dict[str, Callable[[OptimizerRule, Floats, State, float, int], Move]] 
 def learning_rate(recipe: Recipe, *, epoch: int, step: int) -> float:
     """The learning rate of one training step, as `core.recipe.Decay` says.
 
-    Epochs or steps are counted.
+    Epochs or steps are counted. On a plateau, the accuracies are invented ones.
 
     Args:
         recipe: its optimizer's rate and its decay.
@@ -506,8 +507,23 @@ def learning_rate(recipe: Recipe, *, epoch: int, step: int) -> float:
         step: how many steps are finished, over all epochs.
     """
     decay = recipe.decay
+    if decay.shape == "plateau":
+        share = share_on_plateau(decay, accuracies(epoch, decay.patience))
+        return recipe.optimizer.learning_rate * share
     finished = epoch if decay.unit == "epoch" else step
     return recipe.optimizer.learning_rate * share_of_rate(decay, finished)
+
+
+def share_on_plateau(decay: Decay, seen: Iterable[float]) -> float:
+    """What multiplies the learning rate after epochs with these accuracies."""
+    share, best, waited = 1.0, -math.inf, 0
+    for accuracy in seen:
+        waited += 1
+        if accuracy > best:
+            best, waited = accuracy, 0
+        elif waited == decay.patience:
+            share, waited = max(share * decay.factor, decay.final), 0
+    return share
 
 
 def share_of_rate(decay: Decay, finished: float) -> float:

@@ -534,12 +534,21 @@ def _learning_rate(case: Case) -> str | None:
 
 def _schedule(case: Case) -> str | None:
     right, wrong = case.pair("rate")
-    if case.recipe.decay.unit == "epoch":
-        decay = {**case.recipe.decay.model_dump(), "unit": "step"}
-        by_step = case.recipe.changed(decay=decay)
-        rates = [learning_rate(by_step, epoch=0, step=x) for x in range(len(wrong))]
+    decay, other = case.recipe.decay, None
+    if decay.shape == "plateau":
+        other = {"patience": decay.patience + 1}
+        told = "the rate falls an epoch later than patience says"
+    elif decay.unit == "epoch":
+        other = {"unit": "step"}
+        told = "the rate decays after every batch, not after every epoch"
+    if other:
+        changed = case.recipe.changed(decay={**decay.model_dump(), **other})
+        length = len(wrong) // changed.epochs
+        rates = [
+            learning_rate(changed, epoch=x // length, step=x) for x in range(len(wrong))
+        ]
         if np.allclose(wrong, rates, rtol=SAME, atol=1e-300):
-            return "the rate decays after every batch, not after every epoch"
+            return told
     if np.ptp(wrong) == 0:
         return "the rate does not decay"
     factor = case.factor(right, wrong)

@@ -101,12 +101,13 @@ def compute_on_cpu(network: Any, recipe: Recipe) -> dict[str, str]:
     Returns:
         Of each kind of layer that was changed, how it computes, for the record.
     """
-    changed = {"pooling": "by slices", "dropout": "by bytes"}
+    changed = {"dropout": "by bytes"}
     if recipe.precision != "bfloat16":
         # Its slices take longer to put together than XLA's convolution.
         convolve_by_products(network)
         changed["convolution"] = "by matrix products"
-    pool_by_slices(network)
+    if pool_by_slices(network):
+        changed["pooling"] = "by slices"
     drop_by_bytes(network)
     return changed
 
@@ -122,14 +123,30 @@ def convolve_by_products(network: Any) -> None:
             layer.conv_general_dilated = layers.convolve
 
 
-def pool_by_slices(network: Any) -> None:
-    """Let pools on a CPU compare the four slices that a window is made of.
+def pool_by_slices(network: Any) -> bool:
+    """Let 2x2 pools on a CPU compare the four slices that a window is made of.
 
     XLA's own gradient of a pool looks through every window again, one by one.
+
+    Returns:
+        Whether there are any.
     """
-    for name, layer in vars(network).items():
-        if layer is lesson.max_pool:
-            setattr(network, name, max_pool)
+    pools = [
+        name
+        for name, layer in vars(network).items()
+        if layer is lesson.max_pool or _is_square_pool(layer)
+    ]
+    for name in pools:
+        setattr(network, name, max_pool)
+    return bool(pools)
+
+
+def _is_square_pool(layer: Any) -> bool:
+    """Whether it is `layers.max_pool` over 2x2 windows side by side."""
+    if not isinstance(layer, partial) or layer.func is not layers.max_pool:
+        return False
+    square = {"size": (2, 2), "strides": (2, 2), "padding": layers.NONE}
+    return {**square, **layer.keywords} == square
 
 
 @jax.custom_vjp  # type: ignore[untyped-decorator]
@@ -289,7 +306,42 @@ def make_schedule(recipe: Recipe) -> Schedule:
     """The rate by what is finished, epochs or updates; arrays are taken."""
     if recipe.decay.shape == "exponential" and recipe.decay.unit == "epoch":
         return lesson.make_schedule(recipe)
+    if recipe.decay.shape == "plateau":
+        return Plateau(recipe.optimizer.learning_rate, recipe.decay)
     return _schedule(recipe.optimizer.learning_rate, recipe.decay)
+
+
+class Plateau:
+    """Optax's `reduce_on_plateau` as a schedule, told of accuracies."""
+
+    def __init__(self, start: float, decay: Decay) -> None:
+        from optax.contrib import reduce_on_plateau
+
+        self._start = start
+        self._scale = reduce_on_plateau(
+            decay.factor,
+            decay.patience,
+            rtol=0.0,
+            atol=1e-9,  # it asks for one: less than any image is of any set
+            min_scale=decay.final,
+        )
+        self.state = self._scale.init(jnp.zeros(()))
+
+    def __call__(self, _finished: Any) -> Any:
+        """The rate after all epochs that were told."""
+        return self._start * self.state.scale
+
+    def end_epoch(self, accuracy: float) -> None:
+        """Optax looks for what falls: the share of wrong answers."""
+        _, self.state = self._scale.update(
+            jnp.zeros(()), self.state, value=jnp.asarray(1 - accuracy)
+        )
+
+
+def end_epoch(schedule: Schedule, accuracy: float) -> None:
+    """Tell the schedule that an epoch is over, if it follows accuracies."""
+    if isinstance(schedule, Plateau):
+        schedule.end_epoch(accuracy)
 
 
 def _schedule(start: float, decay: Decay) -> Schedule:

@@ -104,6 +104,7 @@ class Trainer:
             trained = time.perf_counter()
             monitor_loss, monitor_accuracy = self.evaluate(monitored)
             evaluated = time.perf_counter()
+            recipes.end_epoch(self.schedule, monitor_accuracy)
             on_epoch(
                 EpochReport(
                     epoch=epoch,
@@ -217,6 +218,9 @@ class Trainer:
             key = np.asarray(jax.random.key_data(stream.key[...]))
             counted = np.asarray(stream.count[...])
             state[f"generator.{name}"] = np.append(key, counted)
+        if isinstance(self.schedule, recipes.Plateau):
+            for name, value in self.schedule.state._asdict().items():
+                state[f"schedule.{name}"] = np.array(value)
         return state
 
     def load_state(self, state: Given) -> None:
@@ -230,6 +234,10 @@ class Trainer:
             data = jnp.asarray(key, jnp.uint32)
             stream.key[...] = jax.random.wrap_key_data(data)
             stream.count[...] = jnp.asarray(counted, jnp.uint32)
+        if isinstance(self.schedule, recipes.Plateau):
+            seen = under("schedule.", state)
+            values = {name: jnp.asarray(x) for name, x in seen.items()}
+            self.schedule.state = self.schedule.state._replace(**values)
 
     def _generators(self) -> dict[str, Any]:
         """Of each dropout layer, the stream that its keys come from."""

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from flax import nnx
 
 from paripassu.core.recipe import Nadam, Recipe
-from paripassu.core.steps import Arrays, Given, TwinStep
+from paripassu.core.steps import Arrays, Given, TwinStep, accuracies
 from paripassu.frameworks.contract import Saw
 from paripassu.frameworks.jax import lesson, recipes
 from paripassu.frameworks.jax.trainer import Trainer, under, variables_of
@@ -94,16 +94,28 @@ class Twin:
         return self.trainer.logits(images)
 
     def begin_epoch(self, epoch: int) -> None:
-        if self.recipe.decay.unit == "epoch":
+        if self.recipe.decay.shape == "plateau":
+            rate = self._rates(epoch + 1)[-1]
+            recipes.set_rate(self.trainer.optimizer, rate)
+        elif self.recipe.decay.unit == "epoch":
             rate = self.trainer.schedule(epoch)
             recipes.set_rate(self.trainer.optimizer, rate)
+
+    def _rates(self, epochs: int) -> list[float]:
+        """The rates of the first epochs, under invented accuracies."""
+        schedule, rates = recipes.make_schedule(self.recipe), []
+        patience = self.recipe.decay.patience
+        for epoch, accuracy in enumerate(accuracies(epochs, patience)):
+            rates.append(float(schedule(epoch)))
+            recipes.end_epoch(schedule, accuracy)
+        return rates
 
     def learning_rates(self, length: int) -> npt.NDArray[np.float64]:
         epochs, schedule = self.recipe.epochs, self.trainer.schedule
         if self.recipe.decay.unit == "step":
             rates = schedule(jnp.arange(epochs * length))
             return np.asarray(rates, np.float64)
-        return np.repeat([float(schedule(x)) for x in range(epochs)], length)
+        return np.repeat(self._rates(epochs), length)
 
     def step(self, step: TwinStep) -> Arrays:
         loss, seen = self._step(step, traced=True)

@@ -103,6 +103,17 @@ def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> Any:
     decay = recipe.decay
     if decay.shape == "exponential":
         return lesson.make_schedule(optimizer, recipe)
+    if decay.shape == "plateau":
+        return torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer,
+            "max",
+            decay.factor,
+            decay.patience - 1,  # so many are borne, and the next is too much
+            threshold=0.0,
+            threshold_mode="abs",
+            min_lr=decay.final * recipe.optimizer.learning_rate,
+            eps=0.0,
+        )
 
     def factor(finished: int) -> float:
         if finished < decay.warm_up:
@@ -116,6 +127,14 @@ def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> Any:
         return _between(decay.final, 1.0, share)
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def end_epoch(schedule: Any, recipe: Recipe, accuracy: float) -> None:
+    """Tell the schedule that an epoch is over, if it is one of epochs."""
+    if recipe.decay.shape == "plateau":
+        schedule.step(accuracy)
+    elif recipe.decay.unit == "epoch":
+        schedule.step()
 
 
 def _between(low: float, high: float, share: float) -> float:

@@ -128,6 +128,7 @@ class Trainer:
             trained = time.perf_counter()
             monitor_loss, monitor_accuracy = self.evaluate(monitored)
             evaluated = time.perf_counter()
+            recipes.end_epoch(self.schedule, self._recipe, monitor_accuracy)
             on_epoch(
                 EpochReport(
                     epoch=epoch,
@@ -163,8 +164,6 @@ class Trainer:
                 on_step(
                     step, float(total_loss) / seen, int(total_correct) / seen
                 )
-        if self._recipe.decay.unit == "epoch":
-            self.schedule.step()
         return float(total_loss) / seen, int(total_correct) / seen
 
     def evaluate(self, split: Split) -> tuple[float, float]:
@@ -224,6 +223,9 @@ class Trainer:
         counted = self.schedule.last_epoch
         state["schedule.counted"] = np.array(counted, np.int64)
         state["schedule.rate"] = np.array(self.schedule.get_last_lr())
+        if self._recipe.decay.shape == "plateau":
+            waited = self.schedule.best, self.schedule.num_bad_epochs
+            state["schedule.plateau"] = np.array(waited, np.float64)
         state["generator.cpu"] = _copy(torch.get_rng_state())
         if self.place["device"] == "cuda":
             state["generator.cuda"] = _copy(torch.cuda.get_rng_state())
@@ -247,6 +249,9 @@ class Trainer:
             "last_epoch": int(state["schedule.counted"]),
             "_last_lr": rates,
         }
+        if self._recipe.decay.shape == "plateau":
+            best, waited = state["schedule.plateau"].tolist()
+            counted |= {"best": best, "num_bad_epochs": int(waited)}
         self.schedule.load_state_dict(self.schedule.state_dict() | counted)
         torch.set_rng_state(torch.from_numpy(state["generator.cpu"].copy()))
         if "generator.cuda" in state:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from paripassu.core.layout import relayout
 from paripassu.core.networks import Network
 from paripassu.core.recipe import Recipe
-from paripassu.core.steps import Arrays, Given, TwinStep
+from paripassu.core.steps import Arrays, Given, TwinStep, accuracies
 from paripassu.frameworks.contract import Saw
 from paripassu.frameworks.pytorch import recipes
 from paripassu.frameworks.pytorch.trainer import Trainer, under
@@ -96,25 +96,25 @@ class Twin:
         return self.trainer.logits(images)
 
     def begin_epoch(self, epoch: int) -> None:
-        while self._epoch < epoch:
-            self._epoch += 1
-            if self.recipe.decay.unit == "epoch":
-                self.trainer.schedule.step()
+        seen = accuracies(epoch, self.recipe.decay.patience)
+        for accuracy in seen[self._epoch :]:
+            recipes.end_epoch(self.trainer.schedule, self.recipe, accuracy)
+        self._epoch = max(epoch, self._epoch)
 
     def learning_rates(self, length: int) -> npt.NDArray[np.float64]:
         optimizer = recipes.make_optimizer(self.network, self.recipe)
         schedule = recipes.make_schedule(optimizer, self.recipe)
         per_step = self.recipe.decay.unit == "step"
         rates = []
+        seen = accuracies(self.recipe.epochs, self.recipe.decay.patience)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # no step of the optimizer is made
-            for _ in range(self.recipe.epochs):
+            for accuracy in seen:
                 for _ in range(length):
                     rates.append(optimizer.param_groups[0]["lr"])
                     if per_step:
                         schedule.step()
-                if not per_step:
-                    schedule.step()
+                recipes.end_epoch(schedule, self.recipe, accuracy)
         return np.array(rates)
 
     def step(self, step: TwinStep) -> Arrays:
@@ -193,12 +193,13 @@ class Twin:
                 kept = optimizer.state[parameter]
                 kept[own] = moved[name].to(parameter)
                 kept["step"] = torch.tensor(float(step))
-        finished = epoch if self.recipe.decay.unit == "epoch" else step
+        self._epoch = 0
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # no step was made before
-            for _ in range(finished):
-                self.trainer.schedule.step()
-        self._epoch = epoch
+            self.begin_epoch(epoch)
+            if self.recipe.decay.unit == "step":
+                for _ in range(step):
+                    self.trainer.schedule.step()
 
     def _read_gradients(self) -> None:
         """Have the optimizer show the gradients that it takes a step with."""

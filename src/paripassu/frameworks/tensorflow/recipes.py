@@ -8,6 +8,8 @@ from functools import partial
 from typing import Any
 
 import keras
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 from keras import layers
 
@@ -16,6 +18,7 @@ from paripassu.frameworks.tensorflow import layers as own_layers
 from paripassu.frameworks.tensorflow import lesson, optimizers
 
 BYTE_RATES = frozenset(n / 256 for n in range(1, 256))
+ACCURACY = "val_accuracy"  # what Keras calls that of the validation images
 
 
 def set_precision(recipe: Recipe) -> None:
@@ -157,14 +160,44 @@ def make_schedule(recipe: Recipe) -> list[Any]:
     """The callbacks that set the rate; none if the optimizer has a schedule."""
     if recipe.decay.unit == "step":
         return []
-    if recipe.decay.shape == "exponential":
+    decay = recipe.decay
+    if decay.shape == "exponential":
         return [lesson.make_schedule(recipe)]
+    if decay.shape == "plateau":
+        return [
+            Plateau(
+                ACCURACY,
+                decay.factor,
+                decay.patience,
+                mode="max",
+                min_delta=0,
+                min_lr=decay.final * recipe.optimizer.learning_rate,
+            )
+        ]
     schedule = _schedule(recipe)
     return [
         keras.callbacks.LearningRateScheduler(
             lambda epoch: float(schedule(epoch))
         )
     ]
+
+
+class Plateau(keras.callbacks.ReduceLROnPlateau):  # type: ignore[misc]
+    """Keras's, but what it has seen can be kept for a later `fit`."""
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Forget nothing."""
+
+    @property
+    def seen(self) -> npt.NDArray[np.float64]:
+        """The best accuracy so far, and the epochs since."""
+        best = -np.inf if self.best is None else float(self.best)
+        return np.array([best, self.wait], np.float64)
+
+    @seen.setter
+    def seen(self, seen: npt.NDArray[np.float64]) -> None:
+        best, wait = seen.tolist()
+        self.best, self.wait = (best if best >= 0 else None), int(wait)
 
 
 @keras.saving.register_keras_serializable("paripassu")

@@ -41,6 +41,7 @@ class Trainer:
         optimizer = recipes.make_optimizer(recipe)
         lesson.compile_network(self.network, optimizer, self.loss)
         self.network.optimizer.build(self.network.trainable_variables)
+        self._schedule = recipes.make_schedule(recipe)
         self.device = device_name()
         self.versions = {
             "tensorflow": tf.__version__,
@@ -81,7 +82,7 @@ class Trainer:
             self.fed(training, first_epoch),
             lesson.to_arrays(monitored),
             [
-                *recipes.make_schedule(self._recipe),
+                *self._schedule,
                 optimizers.EvaluateAverage(),
                 _Reporter(on_step, on_epoch),
             ],
@@ -132,15 +133,25 @@ class Trainer:
             for i, x in enumerate(self.network.variables)
         } | {f"optimizer.{i}": x for i, x in slots}
 
+    def _callbacks(self) -> dict[str, recipes.Plateau]:
+        """Those that keep what they have seen, by place."""
+        return {
+            f"schedule.{i}": x
+            for i, x in enumerate(self._schedule)
+            if isinstance(x, recipes.Plateau)
+        }
+
     def state(self) -> Arrays:
         return {
             name: keras.ops.convert_to_numpy(variable).copy()
             for name, variable in self._variables().items()
-        }
+        } | {name: x.seen for name, x in self._callbacks().items()}
 
     def load_state(self, state: Given) -> None:
         for name, variable in self._variables().items():
             variable.assign(state[name])
+        for name, callback in self._callbacks().items():
+            callback.seen = state[name]
 
     def peak_accelerator_bytes(self) -> int | None:
         if self.device == "cpu":

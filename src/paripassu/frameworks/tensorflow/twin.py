@@ -16,7 +16,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from paripassu.core.recipe import Nadam, Recipe
-from paripassu.core.steps import Arrays, Given, TwinStep
+from paripassu.core.steps import Arrays, Given, TwinStep, accuracies
 from paripassu.frameworks.contract import Saw
 from paripassu.frameworks.tensorflow import lesson, optimizers, recipes
 from paripassu.frameworks.tensorflow.trainer import Trainer
@@ -76,9 +76,7 @@ class Twin:
         network, optimizer = self.network, self.network.optimizer
         network.compute_loss = partial(self._loss, network.compute_loss)
         optimizer.apply = partial(self._apply, optimizer.apply)
-        self._schedule = recipes.make_schedule(recipe)
-        for callback in self._schedule:
-            callback.set_model(self.network)
+        self._restart()
         self._graph = tf.function(self._train, reduce_retracing=False)
 
     def evaluate(self, images: npt.NDArray[np.float32]) -> Arrays:
@@ -91,9 +89,22 @@ class Twin:
     def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         return self.trainer.logits(images)
 
-    def begin_epoch(self, epoch: int) -> None:
+    def _restart(self) -> None:
+        """Be before the first epoch."""
+        self._epoch = 0
+        self._schedule = recipes.make_schedule(self.recipe)
         for callback in self._schedule:
+            callback.set_model(self.network)
+
+    def begin_epoch(self, epoch: int) -> None:
+        seen = accuracies(epoch, self.recipe.decay.patience)
+        for callback in self._schedule:
+            for finished in range(self._epoch, epoch):
+                callback.on_epoch_end(
+                    finished, {recipes.ACCURACY: seen[finished]}
+                )
             callback.on_epoch_begin(epoch)
+        self._epoch = max(epoch, self._epoch)
 
     def learning_rates(self, length: int) -> npt.NDArray[np.float64]:
         epochs = self.recipe.epochs
@@ -103,11 +114,13 @@ class Twin:
             rates = schedule(tf.range(epochs * length, dtype=tf.int64))
             return np.asarray(keras.ops.convert_to_numpy(rates), np.float64)
         rates = []
+        seen = accuracies(epochs, self.recipe.decay.patience)
         for callback in recipes.make_schedule(self.recipe):
             callback.set_model(_Rated(optimizer))
-            for epoch in range(epochs):
+            for epoch, accuracy in enumerate(seen):
                 callback.on_epoch_begin(epoch)
                 rates.append(float(optimizer.learning_rate.numpy()))
+                callback.on_epoch_end(epoch, {recipes.ACCURACY: accuracy})
         return np.repeat(rates, length)
 
     def step(self, step: TwinStep) -> Arrays:
@@ -153,6 +166,10 @@ class Twin:
         if isinstance(self.recipe.optimizer, Nadam):
             product = product_of_momentums(self.recipe.optimizer, step)
             self.network.optimizer._u_product.assign(product)
+        self._restart()
+        if self.recipe.decay.unit == "epoch":
+            rate = self.recipe.optimizer.learning_rate
+            self.network.optimizer.learning_rate = rate
         self.begin_epoch(epoch)
 
     def _given(self, step: TwinStep) -> tuple[Any, Any, dict[str, Any]]:
