@@ -55,6 +55,7 @@ def page(path: Path, results: Path) -> str:
         "changes": _changes(
             json.loads((results / "speedups.json").read_text()),
             json.loads((results / "speedups-bfloat16.json").read_text()),
+            json.loads((results / "speedups-jax.json").read_text()),
         ),
         "bfloat16": _low_precision(
             float32,
@@ -114,7 +115,8 @@ def _article(processor: str) -> str:
     return f"an {processor}" if processor[0] in "AEIOU" else f"a {processor}"
 
 
-def _changes(record: dict[str, Any], low: dict[str, Any]) -> str:
+def _changes(record: dict[str, Any], low: dict[str, Any], later: dict[str, Any]) -> str:
+    """Tables of the changes, those of frameworks that came later on their own."""
     parts = []
     for name, each in record["said"].items():
         rows = []
@@ -144,7 +146,38 @@ def _changes(record: dict[str, Any], low: dict[str, Any]) -> str:
         "[results/speedups-bfloat16.json](../results/speedups-bfloat16.json), "
         f"`{low['command']}`."
     )
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *_later(later, set(record["said"]))])
+
+
+def _later(record: dict[str, Any], known: set[str]) -> list[str]:
+    """The tables of frameworks not known yet, and their steps beside the others."""
+    parts = []
+    for name in (x for x in record["said"] if x not in known):
+        rows = [
+            [said, _change(record, f"{name}: {variant}", variant)]
+            for variant, said in record["said"][name].items()
+        ]
+        head = f"{display_name(name)} {record['versions'][name]}"
+        column = f"{record['precision']}, median and range of {len(record['rounds'])}"
+        parts.append(markdown_table([head, column], rows))
+        beside = []
+        for other in known:
+            ratios = [
+                x[f"{name}: as it is"]["step_seconds"]
+                / x[f"{other}: as it is"]["step_seconds"]
+                for x in record["rounds"]
+            ]
+            found = statistics.median(ratios), min(ratios), max(ratios)
+            times = _in_range("{:.2f}", *found)
+            beside.append(f"{times} times {display_name(other)}'s")
+        parts.append(
+            f"In the same rounds a step in {display_name(name)} took "
+            f"{' and '.join(sorted(beside))}. {record['images']:,} images in each; at "
+            f"most {record['busiest']:.1%} of the machine was used by others. Record: "
+            f"[results/speedups-jax.json](../results/speedups-jax.json), "
+            f"`{record['command']}`."
+        )
+    return parts
 
 
 def _change(record: dict[str, Any], key: str, variant: str) -> str:

@@ -211,7 +211,7 @@ def test_what_has_no_words_in_a_script_is_refused(framework):
         # Without it, as the message says, there is a script.
         assert write(recipe.changed(**{key: Recipe().model_dump()[key]}))
     plateau = Recipe().changed(validation_size=600, decay={"shape": "plateau"})
-    with pytest.raises(UserError, match="--set decay.shape=exponential"):
+    with pytest.raises(UserError, match=r"--set decay\.shape=exponential"):
         write(plateau)
 
 
