@@ -75,6 +75,7 @@ DECISIVE = {
         "interval": 1.0,
         "warm_up": 0.0,
         "start": 0.04,
+        "patience": 3,
         "final": 0.0,
         "unit": "epoch",
     },
@@ -176,7 +177,7 @@ def expected_hash(table: dict[str, Any], *more: str) -> str:
     # These came later: recipes without them have the hash that they had before.
     hashed = {k: v for k, v in table.items() if (k, v) != ("output", "logits")}
     later = [("shape", "exponential"), ("warm_up", 0.0)]
-    later += [("start", 0.04), ("final", 0.0)]
+    later += [("start", 0.04), ("final", 0.0), ("patience", 3)]
     none = DECISIVE["augmentation"]
     for key, value in (
         *(("label_smoothing", 0.0), ("clip_global_norm", 0.0)),
@@ -599,7 +600,7 @@ def test_hash_is_what_it_was_before_a_network_could_end_in_a_softmax():
 
 def test_another_value_is_known_for_every_decisive_key():
     known = OTHER_VALUES.keys() | {"network", "loss"}
-    known |= {f"decay.{x}" for x in ("shape", "warm_up", "start", "final")}
+    known |= {f"decay.{x}" for x in ("shape", "warm_up", "start", "final", "patience")}
     # They count with others only.
     known |= {f"augmentation.{x}" for x in ("keep_aspect", "elastic_smoothness")}
     fields = Recipe().model_dump(exclude=NOT_DECISIVE, exclude_none=True)

@@ -141,7 +141,7 @@ def resumed(framework: str, recipe: Recipe) -> str:
             trainer.load_state(state)
         trainer.train(
             data,
-            data[:30],
+            data[:3],  # an accuracy that cannot rise in most epochs
             first_epoch=first_epoch,
             on_step=lambda *_: None,
             on_epoch=lambda told: (

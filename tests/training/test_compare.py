@@ -170,7 +170,7 @@ def test_turns_are_a_b_b_a():
     ("words", "said"),
     [
         (["compare", "--frameworks", "pytroch"], "Did you mean pytorch?"),
-        (["train", "-f", "pytorch", "--recipe", "nothing"], "expected one of article"),
+        (["train", "-f", "pytorch", "--recipe", "nothing"], "expected one of amy-jang"),
         (["train", "-f", "pytorch", "--data", "/nowhere"], "/nowhere"),
         (["train", "-f", "pytorch", "--set", "optimizer.rho=2"], "optimizer.rho"),
         (["report", "."], "plan.json"),

@@ -237,11 +237,15 @@ def _without_nesterov(recipe: Recipe) -> Recipe:
 
 
 def _one_more_epoch(recipe: Recipe) -> Recipe:
+    if recipe.decay.shape != "plateau":
+        return recipe
     decay = recipe.decay.model_dump()
     return recipe.changed(decay={**decay, "patience": decay["patience"] + 1})
 
 
 def _decay_per_step(recipe: Recipe) -> Recipe:
+    if recipe.decay.shape == "plateau":  # it has no steps
+        return recipe
     unit = "epoch" if recipe.decay.unit == "step" else "step"
     return recipe.changed(decay={**recipe.decay.model_dump(), "unit": unit})
 
@@ -644,9 +648,7 @@ FAULTS = {
             4,
             "rate",
             recipe=_decay_per_step,
-            only_if=lambda recipe: (
-                not recipe.decay.keeps and recipe.decay.shape != "plateau"
-            ),
+            only_if=lambda recipe: not recipe.decay.keeps,
         ),
         Fault(
             "plateau-waits-longer",
@@ -654,7 +656,6 @@ FAULTS = {
             4,
             "rate",
             recipe=_one_more_epoch,
-            only_if=lambda recipe: recipe.decay.shape == "plateau",
         ),
         Fault(
             "gradients-accumulate",

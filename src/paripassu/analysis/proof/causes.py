@@ -534,7 +534,8 @@ def _learning_rate(case: Case) -> str | None:
 
 def _schedule(case: Case) -> str | None:
     right, wrong = case.pair("rate")
-    decay, other = case.recipe.decay, None
+    decay = case.recipe.decay
+    other: dict[str, Any] | None = None
     if decay.shape == "plateau":
         other = {"patience": decay.patience + 1}
         told = "the rate falls an epoch later than patience says"
