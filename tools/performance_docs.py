@@ -55,7 +55,10 @@ def page(path: Path, results: Path) -> str:
         "changes": _changes(
             json.loads((results / "speedups.json").read_text()),
             json.loads((results / "speedups-bfloat16.json").read_text()),
-            json.loads((results / "speedups-jax.json").read_text()),
+            {
+                x.name: json.loads(x.read_text())
+                for x in sorted(results.glob("speedups-*.json"))
+            },
         ),
         "bfloat16": _low_precision(
             float32,
@@ -115,8 +118,16 @@ def _article(processor: str) -> str:
     return f"an {processor}" if processor[0] in "AEIOU" else f"a {processor}"
 
 
-def _changes(record: dict[str, Any], low: dict[str, Any], later: dict[str, Any]) -> str:
-    """Tables of the changes, those of frameworks that came later on their own."""
+def _changes(
+    record: dict[str, Any], low: dict[str, Any], each: dict[str, dict[str, Any]]
+) -> str:
+    """Tables of the changes; of frameworks that came later, from their own records.
+
+    Args:
+        record: in float32.
+        low: in bfloat16.
+        each: that one and later ones, by the names of their files.
+    """
     parts = []
     for name, each in record["said"].items():
         rows = []
@@ -146,10 +157,12 @@ def _changes(record: dict[str, Any], low: dict[str, Any], later: dict[str, Any])
         "[results/speedups-bfloat16.json](../results/speedups-bfloat16.json), "
         f"`{low['command']}`."
     )
-    return "\n\n".join([*parts, *_later(later, set(record["said"]))])
+    for name, later in each.items():
+        parts += _later(name, later, set(record["said"]))
+    return "\n\n".join(parts)
 
 
-def _later(record: dict[str, Any], known: set[str]) -> list[str]:
+def _later(file: str, record: dict[str, Any], known: set[str]) -> list[str]:
     """The tables of frameworks not known yet, and their steps beside the others."""
     parts = []
     for name in (x for x in record["said"] if x not in known):
@@ -174,7 +187,7 @@ def _later(record: dict[str, Any], known: set[str]) -> list[str]:
             f"In the same rounds a step in {display_name(name)} took "
             f"{' and '.join(sorted(beside))}. {record['images']:,} images in each; at "
             f"most {record['busiest']:.1%} of the machine was used by others. Record: "
-            f"[results/speedups-jax.json](../results/speedups-jax.json), "
+            f"[results/{file}](../results/{file}), "
             f"`{record['command']}`."
         )
     return parts
