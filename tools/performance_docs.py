@@ -119,14 +119,14 @@ def _article(processor: str) -> str:
 
 
 def _changes(
-    record: dict[str, Any], low: dict[str, Any], each: dict[str, dict[str, Any]]
+    record: dict[str, Any], low: dict[str, Any], records: dict[str, dict[str, Any]]
 ) -> str:
     """Tables of the changes; of frameworks that came later, from their own records.
 
     Args:
         record: in float32.
         low: in bfloat16.
-        each: that one and later ones, by the names of their files.
+        records: that one and later ones, by the names of their files.
     """
     parts = []
     for name, each in record["said"].items():
@@ -157,8 +157,8 @@ def _changes(
         "[results/speedups-bfloat16.json](../results/speedups-bfloat16.json), "
         f"`{low['command']}`."
     )
-    for name, later in each.items():
-        parts += _later(name, later, set(record["said"]))
+    for file, later in records.items():
+        parts += _later(file, later, set(record["said"]))
     return "\n\n".join(parts)
 
 
